@@ -1,0 +1,226 @@
+"""Several sources as one, and sources without the records that a dictionary cannot write."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.records import DataError, Record, Source
+
+_EXAMPLES = 10
+
+
+class SourceSpec(Protocol):
+    """Where word images are, before anything is opened: ``Annotations``, ``LmdbWords``, ``Folder``, ``RenderedWords``."""
+
+    @property
+    def weight(self) -> float | None:
+        """Share of the training records drawn from this source."""
+        ...
+
+    def open(self, root: Path) -> Source:
+        """The source itself; raises ``DataError`` where it cannot be used."""
+        ...
+
+
+class Sources:
+    """Sources end to end, as one source: record ``i`` of source ``s`` has the index ``starts[s] + i``."""
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float | None] | None = None) -> None:
+        """``weights`` are the shares in which training draws from the sources, see ``proportions``."""
+        self.sources = tuple(sources)
+        self.weights = (None,) * len(self.sources) if weights is None else tuple(weights)
+        if not self.sources:
+            raise DataError("there are no sources; give at least one")
+        if len(self.weights) != len(self.sources):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.sources)} sources")
+        self.starts = (0, *accumulate(len(source) for source in self.sources))
+
+    @classmethod
+    def open(cls, specs: Sequence[SourceSpec], root: Path) -> "Sources":
+        """Open every spec under the data root ``root``. Raises ``DataError`` for the first that cannot be used."""
+        return cls([spec.open(Path(root)) for spec in specs], [spec.weight for spec in specs])
+
+    @property
+    def proportions(self) -> list[float] | None:
+        """The share of each source in the training stream, or None where no source has a weight.
+
+        Sources without a weight divide what the others leave of 1 by their sizes; if every source has a weight, the
+        weights are scaled to sum to 1. Raises ``DataError`` where nothing is left or a weight is not positive.
+        """
+        given = [weight for weight in self.weights if weight is not None]
+        if not given:
+            return None
+        if min(given) <= 0:
+            raise DataError(f"a source has weight {min(given):g}; weights must be positive (leave the source out instead)")
+        if len(given) == len(self.weights):
+            return [weight / sum(given) for weight in given]
+        rest = 1 - sum(given)
+        if rest <= 0:
+            raise DataError(f"weights sum to {sum(given):g}: nothing is left for the sources without one; lower them")
+        sizes = np.diff(self.starts).tolist()
+        unweighted = sum(size for size, weight in zip(sizes, self.weights, strict=True) if weight is None)
+        return [
+            rest * size / unweighted if weight is None else weight
+            for size, weight in zip(sizes, self.weights, strict=True)
+        ]
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The source that record ``index`` is in, and its index there. Raises ``IndexError`` outside the sources."""
+        if not 0 <= index < self.starts[-1]:
+            raise IndexError(f"record {index} of {self.starts[-1]}")
+        number = bisect_right(self.starts, index) - 1
+        return number, index - self.starts[number]
+
+    def __len__(self) -> int:
+        """Number of records in all sources."""
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Record:
+        """Read record ``index``. Raises ``DataError`` where it cannot be read."""
+        number, inner = self.locate(index)
+        return self.sources[number][inner]
+
+    def text(self, index: int) -> str | None:
+        """The label of record ``index``; None in an unlabelled source."""
+        number, inner = self.locate(index)
+        return self.sources[number].text(inner)
+
+    def name(self, index: int) -> str:
+        """Where record ``index`` comes from."""
+        number, inner = self.locate(index)
+        return self.sources[number].name(inner)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some records of a source, in the order of ``indices``."""
+
+    source: Source
+    """The source that holds the records."""
+    indices: np.ndarray = field(repr=False)
+    """int64: which of its records."""
+
+    def __len__(self) -> int:
+        """Number of records chosen."""
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        """Read the chosen record ``index``."""
+        return self.source[int(self.indices[index])]
+
+    def text(self, index: int) -> str | None:
+        """The label of the chosen record ``index``."""
+        return self.source.text(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        """Where the chosen record ``index`` comes from."""
+        return self.source.name(int(self.indices[index]))
+
+
+@dataclass
+class CharacterReport:
+    """What a comparison of labels with a set of characters found. ``str`` gives it as a few lines to print."""
+
+    checked: int = 0
+    """Number of labels looked at."""
+    empty: int = 0
+    """Number of labels without any character; these records are always left out."""
+    unknown: int = 0
+    """Number of labels that hold a character outside the set."""
+    kept: bool = False
+    """Whether the records with unknown characters were kept."""
+    characters: Counter[str] = field(default_factory=Counter)
+    """In how many labels each unknown character was found."""
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """Name and label of the first ten records with unknown characters."""
+
+    def __iadd__(self, other: "CharacterReport") -> "CharacterReport":
+        """Add the findings of another source."""
+        self.checked += other.checked
+        self.empty += other.empty
+        self.unknown += other.unknown
+        self.characters += other.characters
+        self.examples = (self.examples + other.examples)[:_EXAMPLES]
+        return self
+
+    def __str__(self) -> str:
+        """One line of counts, one of characters with their counts, and one for each example."""
+        lines = [
+            f"{self.checked:,} labels: {self.empty:,} empty (left out), "
+            f"{self.unknown:,} with unknown characters ({'kept' if self.kept else 'left out'})"
+        ]
+        if self.unknown:
+            lines.append("unknown: " + ", ".join(f"{c!r} {n:,}" for c, n in self.characters.most_common(30)))
+            lines += [f"  {name}: {text}" for name, text in self.examples]
+        return "\n".join(lines)
+
+
+def drop_unknown_characters(
+    source: Source, characters: str, action: Literal["drop", "keep", "error"]
+) -> tuple[Source, CharacterReport]:
+    """Leave out the records of ``source`` whose labels hold characters outside ``characters``, and say which they are.
+
+    With "keep" they stay (the tokenizer writes the unknown token), with "error" the first raises ``DataError``. Records
+    with an empty label are left out in every case: there is nothing to read in them. An unlabelled source comes back as
+    it is, and so does one whose attribute ``characters`` says that its labels hold nothing else (words rendered on the
+    fly: there are too many to look at). ``Sources`` are treated one by one and keep their weights.
+
+    Raises ``DataError`` where no record is left.
+    """
+    if isinstance(source, Sources):
+        report, parts = CharacterReport(kept=action == "keep"), []
+        for part in source.sources:
+            kept_part, part_report = drop_unknown_characters(part, characters, action)
+            parts.append(kept_part)
+            report += part_report
+        return Sources(parts, source.weights), report
+
+    report = CharacterReport(kept=action == "keep")
+    by_construction = getattr(source, "characters", None)
+    if by_construction is not None:
+        outside = "".join(sorted(set(by_construction) - set(characters)))
+        if outside and action != "keep":
+            raise DataError(f"{source.name(0)}: makes labels with {outside!r}, unknown to the dictionary; choose others")
+        return source, report
+    if not len(source) or source.text(0) is None:
+        return source, report
+
+    labels = getattr(source, "labels", None)
+    if not isinstance(labels, PackedStrings):
+        labels = PackedStrings.pack(source.text(index) or "" for index in range(len(source)))
+    report.checked = len(labels)
+    keep = np.diff(labels.offsets) > 0
+    report.empty = int(len(keep) - keep.sum())
+    for index, unknown in _unknown_characters(labels, characters):
+        if action == "error":
+            found = "".join(sorted(unknown))
+            raise DataError(f"{source.name(index)}: label {labels[index]!r} holds {found!r}, unknown to the dictionary")
+        keep[index] &= action == "keep"
+        report.unknown += 1
+        report.characters.update(unknown)
+        if len(report.examples) < _EXAMPLES:
+            report.examples.append((source.name(index), labels[index]))
+    if keep.all():
+        return source, report
+    if not keep.any():
+        raise DataError(f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write")
+    return Subset(source, np.flatnonzero(keep)), report
+
+
+def _unknown_characters(labels: PackedStrings, characters: str) -> Iterator[tuple[int, set[str]]]:
+    """Index and unknown characters of every label that has any."""
+    known = set(characters)
+    # Nearly all labels are known ASCII: those are passed by looking at the bytes of all labels at once.
+    known_byte = np.array([byte < 128 and chr(byte) in known for byte in range(256)])
+    suspicious = np.flatnonzero(~known_byte[np.frombuffer(labels.blob, np.uint8)])
+    for index in np.unique(np.searchsorted(labels.offsets, suspicious, side="right") - 1).tolist():
+        unknown = set(labels[index]) - known
+        if unknown:
+            yield index, unknown

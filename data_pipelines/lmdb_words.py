@@ -1,0 +1,108 @@
+"""Word images in an LMDB: ``num-samples``, ``image-%09d`` counted from 1, and ``label-%09d`` where they are labelled."""
+
+import os
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import lmdb
+
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.records import DataError, Record
+
+# LMDB allows an environment to be open once in a process, and a handle must not cross a fork: both are kept by process.
+_environments: dict[tuple[str, int], lmdb.Environment] = {}
+_opening = threading.Lock()
+_of_thread = threading.local()
+
+
+def _transaction(path: str) -> lmdb.Transaction:
+    """This thread's read transaction on the LMDB at ``path``, opened on first use."""
+    key = (path, os.getpid())
+    transactions: dict[tuple[str, int], lmdb.Transaction] = _of_thread.__dict__.setdefault("transactions", {})
+    if key not in transactions:
+        with _opening:
+            if key not in _environments:
+                try:
+                    # Nobody writes while we read, so no lock file is needed (the data may be on a read-only disk).
+                    _environments[key] = lmdb.open(path, readonly=True, lock=False, readahead=False, max_spare_txns=16)
+                except lmdb.Error as error:
+                    raise DataError(f"{path}: cannot be opened as an LMDB ({error}); copy it anew") from error
+            transactions[key] = _environments[key].begin(buffers=False)
+    return transactions[key]
+
+
+@dataclass(frozen=True)
+class LmdbSource:
+    """The source of a ``LmdbWords``. Holds only the path and the count; opens the LMDB once in each process."""
+
+    path: str
+    """The folder with data.mdb, with links followed (one LMDB has one path)."""
+    title: str
+    """What messages call this LMDB."""
+    size: int
+    """Number of records."""
+    labelled: bool
+    """Whether records have labels."""
+
+    @classmethod
+    def open(cls, path: Path, title: str, labelled: bool | None) -> "LmdbSource":
+        """Read the count. Raises ``DataError`` where there is none, or the last records are not there."""
+        real_path = os.path.realpath(path)
+        transaction = _transaction(real_path)
+        count = transaction.get(b"num-samples")
+        if count is None:
+            raise DataError(f"{path}: has no key num-samples; give an LMDB with the keys of Union14M-U")
+        if not count.isdigit() or int(count) == 0:
+            raise DataError(f"{path}: num-samples is {count!r}; expected the number of records, at least 1")
+        if labelled is None:
+            labelled = transaction.get(b"label-%09d" % 1) is not None
+        source = cls(real_path, title, int(count), labelled)
+        for index in (0, source.size - 1):
+            source._get("image", index)
+            if labelled:
+                source.text(index)
+        return source
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self.size
+
+    def __getitem__(self, index: int) -> Record:
+        """Read image ``index`` (counted from 0) and its label. Raises ``DataError`` where a key is missing."""
+        return Record(self._get("image", index), self.text(index))
+
+    def text(self, index: int) -> str | None:
+        """The label of record ``index``; None in an unlabelled LMDB. Raises ``DataError`` where the key is missing."""
+        if not self.labelled:
+            return None
+        label = self._get("label", index)
+        try:
+            return label.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: label-{index + 1:09d} is not UTF-8; correct or remove it") from error
+
+    def name(self, index: int) -> str:
+        """The LMDB and the key of record ``index``."""
+        return f"{self.title}:image-{index + 1:09d}"
+
+    @cached_property
+    def labels(self) -> PackedStrings | None:
+        """All labels, read at once on first use; None in an unlabelled LMDB."""
+        if not self.labelled:
+            return None
+        return PackedStrings.pack(self.text(index) or "" for index in range(self.size))
+
+    def __getstate__(self) -> dict[str, object]:
+        """What a worker needs: not the cached labels."""
+        return {name: value for name, value in self.__dict__.items() if name != "labels"}
+
+    def _get(self, kind: str, index: int) -> bytes:
+        if not 0 <= index < self.size:
+            raise IndexError(f"record {index} of {self.size}")
+        key = f"{kind}-{index + 1:09d}"
+        value = _transaction(self.path).get(key.encode())
+        if value is None:
+            raise DataError(f"{self.path}: key {key} is missing (num-samples is {self.size}); copy the LMDB anew")
+        return value

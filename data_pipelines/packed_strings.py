@@ -1,0 +1,63 @@
+"""Millions of short strings in two flat buffers, so that a worker process gets them in one copy and no list is built."""
+
+from array import array
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+
+class PackedStrings:
+    """An immutable sequence of strings: their UTF-8 bytes end to end in ``blob``, string i at ``offsets[i:i + 2]``.
+
+    Four million labels take about 70 MB this way, a tenth of what a list of str takes, and pickle as two buffers.
+    """
+
+    def __init__(self, blob: bytes, offsets: np.ndarray) -> None:
+        self.blob = blob
+        """The UTF-8 bytes of all strings."""
+        self.offsets = offsets
+        """int64 ``(n + 1,)``: where each string starts, and the end of the last."""
+
+    @classmethod
+    def pack(cls, strings: Iterable[str]) -> "PackedStrings":
+        """Pack any strings. Raises ``UnicodeEncodeError`` for one that UTF-8 cannot hold (a lone surrogate)."""
+        packer = StringPacker()
+        for string in strings:
+            packer.append(string)
+        return packer.finish()
+
+    def __len__(self) -> int:
+        """Number of strings."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> str:
+        """String ``index``, counted from 0. Raises ``IndexError`` outside the sequence."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"string {index} of {len(self)}")
+        return self.blob[self.offsets[index] : self.offsets[index + 1]].decode()
+
+    def __iter__(self) -> Iterator[str]:
+        """All strings in order."""
+        ends = self.offsets.tolist()
+        return (self.blob[start:end].decode() for start, end in zip(ends[:-1], ends[1:], strict=True))
+
+
+class StringPacker:
+    """Collects strings for a ``PackedStrings``, holding their bytes only."""
+
+    def __init__(self) -> None:
+        self._blob = bytearray()
+        self._offsets = array("q", [0])
+
+    def __len__(self) -> int:
+        """Number of strings so far."""
+        return len(self._offsets) - 1
+
+    def append(self, string: str) -> None:
+        """Add one string. Raises ``UnicodeEncodeError`` where UTF-8 cannot hold it (a lone surrogate)."""
+        self._blob += string.encode()
+        self._offsets.append(len(self._blob))
+
+    def finish(self) -> PackedStrings:
+        """The strings collected so far."""
+        return PackedStrings(bytes(self._blob), np.array(self._offsets, dtype=np.int64))

@@ -1,0 +1,46 @@
+"""What a word image is on its way from a file to a batch: the record, and the interface that every source of records has."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+"""One step's data on the host. Every array has the batch size B as its first axis.
+
+- ``image``: uint8 RGB ``(B, height, width, 3)``; zeros where ``valid`` is false.
+- ``valid``: bool ``(B,)``; false for an image that could not be decoded, which takes no part in any loss or score.
+- ``index``: int64 ``(B,)``; the record's place in the source, for looking up its name and label.
+- ``tokens``: int32 ``(B, length)``; only where the task reads labels: ``[start, characters..., end, padding...]``.
+"""
+
+
+class DataError(Exception):
+    """Input data that cannot be used. The message is one line that names the file, line or record and says what to do."""
+
+
+class Record(NamedTuple):
+    """One word image: the encoded bytes of a file, or uint8 RGB pixels ``(height, width, 3)``; and its label, if any."""
+
+    image: bytes | np.ndarray
+    text: str | None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to records. Sources are picklable (workers get a copy) and open files only when first read."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+        ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Read record ``index``. Raises ``DataError`` where its file is missing; does not decode the image."""
+        ...
+
+    def text(self, index: int) -> str | None:
+        """The label of record ``index`` without reading its image; None in an unlabelled source."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Where record ``index`` comes from, for messages: a path relative to the data root, or a file and a key."""
+        ...

@@ -1,0 +1,277 @@
+"""What rendered words say: dictionary words, numbers, codes, addresses and invented strings, within a character set."""
+
+import hashlib
+import itertools
+import re
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from data_pipelines.records import DataError
+from data_pipelines.rendering.lexicon import word_tiers
+
+Split = Literal["train", "validation"]
+T = TypeVar("T")
+
+VALIDATION_SHARE = 1 / 20
+"""The share of all texts that only the validation split may show."""
+
+_TIER_SHARES = (0.2, 0.45, 0.25, 0.1)
+_CASES: dict[str, tuple[Callable[[str], str], float]] = {
+    "lower": (str.lower, 0.39),
+    "title": (str.capitalize, 0.25),
+    "upper": (str.upper, 0.36),
+}
+_TRIES = 400
+_ONSETS = """b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kn l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str sw
+t th tr tw v w wh x y z""".split() + [""] * 4
+_NUCLEI = "a e i o u a e i o u a e i o ai au ay ea ee ei eu ie oa oi oo ou oy y".split()
+_CODAS = "b c ck d f ff g ght k l ll ld lt m mp n nd ng nk nt p r rd rk rm rn rt s ss st t th tt w x z".split() + [""] * 14
+_DOMAINS = "com net org co.uk de fr io info eu sg cn nl ca".split()
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_UNITS = "% % % kg g ml cl L km m mm cm W V mph am pm h + °".split()
+
+
+def in_split(text: str, split: Split) -> bool:
+    """Whether ``split`` may show ``text``. Depends only on its letters and digits, whatever their case: ``Sale!`` and
+    ``SALE`` are on the same side. A text without any is judged by itself.
+    """
+    core = re.sub(r"[\W_]", "", text.casefold()) or text
+    hashed = int.from_bytes(hashlib.blake2b(core.encode(), digest_size=4).digest(), "little")
+    return (hashed < VALIDATION_SHARE * 2**32) == (split == "validation")
+
+
+def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+    """One of ``items``, each as likely (``rng.choice`` is twenty times slower on a scalar)."""
+    return items[int(rng.random() * len(items))]
+
+
+def _digits(rng: np.random.Generator, low: int, high: int) -> str:
+    """A number of ``low`` to ``high`` digits; only zero itself starts with a zero."""
+    n = int(rng.integers(low, high + 1))
+    return str(int(rng.integers(10 ** (n - 1) if n > 1 else 0, 10**n)))
+
+
+class _Words:
+    """Draws dictionary words of ``low`` to ``high`` letters, in the cases that ``allowed`` can spell."""
+
+    def __init__(self, allowed: frozenset[str], low: int, high: int) -> None:
+        self._choices: list[tuple[Sequence[str], Callable[[str], str]]] = []
+        shares = []
+        for tier, tier_share in zip(word_tiers(), _TIER_SHARES, strict=True):
+            sized = [word for word in tier if low <= len(word) <= high]
+            for change_case, case_share in _CASES.values():
+                words = [word for word in sized if allowed.issuperset(change_case(word))]
+                if words:
+                    # Where the alphabet allows all words, the cases share one list: 200,000 words weigh something.
+                    self._choices.append((sized if len(words) == len(sized) else words, change_case))
+                    shares.append(tier_share * case_share)
+        self._shares = list(itertools.accumulate(shares))
+
+    def __bool__(self) -> bool:
+        return bool(self._choices)
+
+    def draw(self, rng: np.random.Generator) -> str:
+        """One word."""
+        words, change_case = self._choices[bisect(self._shares, rng.random() * self._shares[-1])]
+        return change_case(pick(rng, words))
+
+
+class Texts:
+    """Draws labels of ``min_length`` to ``max_length`` characters, all from ``characters``, of one split.
+
+    Raises:
+        DataError: no such text exists.
+    """
+
+    def __init__(self, characters: str, min_length: int, max_length: int, split: Split) -> None:
+        self._allowed = frozenset(characters)
+        self._min, self._max, self._split = min_length, max_length, split
+        # Sorted, so that the order in which a user lists the characters changes nothing. A space only joins two words.
+        drawable = sorted(c for c in self._allowed if not c.isspace())
+        if not drawable or not 1 <= min_length <= max_length:
+            raise DataError(
+                f"rendered words: no text of {min_length} to {max_length} characters can be made of {characters!r}; "
+                "check characters, min_length and max_length"
+            )
+        self._drawable = drawable
+        self._alphanumeric = [c for c in drawable if c.isalnum()] or drawable
+        self._letters = [c for c in drawable if c.isalpha()] or drawable
+        self._capitals = [c for c in drawable if c.isupper()] or self._letters
+        self._numerals = [c for c in drawable if c.isdecimal()] or drawable
+        self._whole_words = _Words(self._allowed, min_length, max_length)
+        self._parts = _Words(self._allowed, 1, max(1, max_length - 1))
+        self._fallback = self._some_texts()
+        if not self._fallback:
+            raise DataError(
+                f"rendered words: no text of {min_length} to {max_length} characters of {characters!r} belongs to the "
+                f"{split} split; allow more characters or greater lengths"
+            )
+        self._kinds, self._shares = self._feasible_kinds()
+
+    def draw(self, rng: np.random.Generator) -> str:
+        """One label: about 15 us in the training split, 20 times that in the small validation split."""
+        kind = self._kinds[bisect(self._shares, rng.random() * self._shares[-1])]
+        for _ in range(_TRIES):
+            text = kind(rng)
+            if self._fits(text) and in_split(text, self._split):
+                return text
+        return pick(rng, self._fallback)
+
+    def _fits(self, text: str) -> bool:
+        return self._min <= len(text) <= self._max and self._allowed.issuperset(text)
+
+    def _some_texts(self) -> list[str]:
+        """Texts to fall back on, and the proof that there are any: 2,000 draws find nearly all of a small set of strings,
+        and some of any large one.
+        """
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(self._min, self._max + 1, size=2000)
+        candidates = ("".join(pick(rng, self._alphanumeric) for _ in range(n)) for n in lengths)
+        return sorted({text for text in candidates if in_split(text, self._split)})
+
+    def _feasible_kinds(self) -> tuple[list[Callable[[np.random.Generator], str]], list[float]]:
+        """The kinds of text that the characters and lengths often allow, and their cumulative shares."""
+        rng = np.random.default_rng(0)
+        kinds, shares = [], []
+        for kind, share in (
+            (self._word, 0.56),
+            (self._punctuated, 0.07),
+            (self._two_words, 0.03),
+            (self._pseudo_word, 0.09),
+            (self._number, 0.07),
+            (self._price, 0.02),
+            (self._date, 0.015),
+            (self._time, 0.015),
+            (self._quantity, 0.02),
+            (self._code, 0.04),
+            (self._address, 0.02),
+            (self._random_string, 0.05),
+        ):
+            texts = [text for text in (kind(rng) for _ in range(_TRIES)) if self._fits(text)]
+            if len(texts) > 0.08 * _TRIES and any(in_split(text, self._split) for text in texts):
+                kinds.append(kind)
+                shares.append(share)
+        if not kinds:
+            kinds, shares = [lambda rng: pick(rng, self._fallback)], [1.0]
+        return kinds, list(itertools.accumulate(shares))
+
+    # Every method below makes one kind of text. It may break the limits on characters and length (draw() tries again), and
+    # returns "" where the alphabet has nothing for it.
+
+    def _word(self, rng: np.random.Generator) -> str:
+        return self._whole_words.draw(rng) if self._whole_words else ""
+
+    def _part(self, rng: np.random.Generator) -> str:
+        return self._parts.draw(rng) if self._parts else ""
+
+    def _punctuated(self, rng: np.random.Generator) -> str:
+        word = self._part(rng)
+        form = pick(rng, ("{},", "{}.", "{}!", "{}:", "{}?", '"{}"', '"{}', '{}"', "'{}", "({})", "{}...", "{}'s", "-", "&"))
+        if form == "-":
+            return f"{word}-{self._part(rng)}"
+        if form == "&":
+            return f"{pick(rng, self._capitals)}&{pick(rng, self._capitals)}"
+        return form.format(word) if form != "{}'s" or not word.isupper() else f"{word}'S"
+
+    def _two_words(self, rng: np.random.Generator) -> str:
+        return f"{self._part(rng)} {self._number(rng) if rng.random() < 0.15 else self._part(rng)}"
+
+    def _pseudo_word(self, rng: np.random.Generator) -> str:
+        """Syllables that mean nothing, or a word with one wrong letter: a reader must not trust its dictionary."""
+        if rng.random() < 0.3 and self._whole_words:
+            word = self._word(rng)
+            at = int(rng.integers(len(word)))
+            return word[:at] + pick(rng, self._letters) + word[at + 1 :]
+        syllables = range(int(rng.integers(1, 5)))
+        word = "".join(pick(rng, _ONSETS) + pick(rng, _NUCLEI) + pick(rng, _CODAS) for _ in syllables)
+        return self._any_case(word, rng)
+
+    def _any_case(self, word: str, rng: np.random.Generator) -> str:
+        """``word`` in a case that the alphabet can spell, where there is one."""
+        u = rng.random()
+        forms = (word, word.capitalize(), word.upper())
+        first = 0 if u < 0.4 else 1 if u < 0.65 else 2
+        for form in (forms[first], *forms):
+            if self._allowed.issuperset(form):
+                return form
+        return ""
+
+    def _number(self, rng: np.random.Generator) -> str:
+        u = rng.random()
+        if u < 0.65:
+            return _digits(rng, 1, 4)
+        if u < 0.8:
+            return "".join(pick(rng, self._numerals) for _ in range(int(rng.integers(2, 11))))
+        if u < 0.9:
+            return f"{_digits(rng, 4, 7)}" if u < 0.82 else f"{int(rng.integers(1000, 10**6)):,}"
+        if u < 0.95:
+            return f"{_digits(rng, 2, 4)}-{_digits(rng, 2, 4)}"
+        return f"{'#' if u < 0.97 else 'No.'}{_digits(rng, 1, 3)}"
+
+    def _price(self, rng: np.random.Generator) -> str:
+        amount = _digits(rng, 1, 3)
+        cents = pick(rng, ("", ".99", ".50", ".00", ",-", ".95", f".{int(rng.integers(10, 100))}"))
+        return f"{pick(rng, ('$', '$', '', '', '£', '€', 'US$', 'Rs.'))}{amount}{cents}"
+
+    def _date(self, rng: np.random.Generator) -> str:
+        day, month, year = int(rng.integers(1, 32)), int(rng.integers(1, 13)), int(rng.integers(1900, 2031))
+        name = self._any_case(_MONTHS[month - 1], rng)
+        forms = (f"{day}/{month}", f"{day:02}.{month:02}.{year}", f"{year}-{month:02}-{day:02}", f"{month}/{day}/{year % 100:02}")
+        return pick(rng, (*forms, f"{year}", f"{day}{name}", f"{name}-{year % 100:02}", f"'{year % 100:02}", f"{year}s"))
+
+    def _time(self, rng: np.random.Generator) -> str:
+        hour, minute = int(rng.integers(24)), 5 * int(rng.integers(12))
+        half = pick(rng, ("am", "pm", "AM", "PM"))
+        start, end = sorted(int(n) for n in rng.integers(1, 13, size=2))
+        forms = (f"{hour}:{minute:02}", f"{hour:02}:{minute:02}", f"{start}{half}", f"{start}-{end}{half}")
+        return pick(rng, (*forms, f"{start}.{minute:02}{half}", f"{hour:02}h{minute:02}"))
+
+    def _quantity(self, rng: np.random.Generator) -> str:
+        amount = _digits(rng, 1, 3) if rng.random() < 0.8 else f"{_digits(rng, 1, 2)}.{int(rng.integers(10))}"
+        sign = "-" if rng.random() < 0.1 else ""
+        return f"{sign}{amount}{pick(rng, _UNITS)}"
+
+    def _code(self, rng: np.random.Generator) -> str:
+        """Plates, part numbers, post codes: runs of capitals and digits."""
+        text = ""
+        letters = rng.random() < 0.6
+        for _ in range(int(rng.integers(2, 5))):
+            alphabet = self._capitals if letters else self._numerals
+            text += "".join(pick(rng, alphabet) for _ in range(int(rng.integers(1, 4))))
+            letters = not letters
+        at = int(rng.integers(1, len(text)))
+        return f"{text[:at]}-{text[at:]}" if rng.random() < 0.15 else text
+
+    def _address(self, rng: np.random.Generator) -> str:
+        site = f"{self._part(rng).lower()}.{pick(rng, _DOMAINS)}"
+        u = rng.random()
+        if u < 0.4:
+            text = f"www.{site}"
+        elif u < 0.6:
+            text = f"{pick(rng, ('info', 'sales', 'mail', self._part(rng).lower()))}@{site}"
+        elif u < 0.7:
+            text = f"@{self._part(rng).lower()}"
+        elif u < 0.8:
+            text = f"#{self._part(rng)}"
+        else:
+            text = site if u < 0.9 else f"/{self._part(rng).lower()}"
+        return text if u < 0.95 else text.upper()
+
+    def _random_string(self, rng: np.random.Generator) -> str:
+        """Letters and digits with some of everything else, never only punctuation where there is a choice."""
+        n = int(rng.integers(self._min, min(self._max, self._min + 9) + 1))
+        u = rng.random()
+        alphabet = self._drawable if u < 0.25 else self._alphanumeric if u < 0.5 else self._letters
+        text = [pick(rng, alphabet) for _ in range(n)]
+        text[int(rng.integers(n))] = pick(rng, self._alphanumeric)
+        return "".join(text)
+
+
+@lru_cache(maxsize=8)
+def texts(characters: str, min_length: int, max_length: int, split: Split) -> Texts:
+    """``Texts``, made once a process for each choice."""
+    return Texts(characters, min_length, max_length, split)

@@ -1,0 +1,210 @@
+"""Word images in files: where they are (small frozen specs, which the command line fills in) and how they are read.
+
+``spec.open(root)`` looks at the files once, in the main process, and raises ``DataError`` for what cannot be used. The
+source that it returns is picklable and holds names and labels compactly.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data_pipelines.annotations import read_annotations
+from data_pipelines.lmdb_words import LmdbSource
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.records import DataError, Record, Source
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_INSPECTED = 16  # records whose files are looked for when an annotation file is opened
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Labelled images named by an mmocr annotation file, as in Union14M-L."""
+
+    kind: Literal["annotations"] = field(default="annotations", kw_only=True)
+    """Which kind of source this is."""
+    weight: float | None = field(default=None, kw_only=True)
+    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
+    path: str
+    """The .jsonl (mmocr 0.x) or .json (mmocr 1.0) file, relative to the data root."""
+
+    def open(self, root: Path) -> Source:
+        """Read the annotation file. Raises ``DataError`` where it is missing or malformed, or its images are not there."""
+        root = Path(root)
+        path = _existing(root, _annotation_path(root / self.path), "an annotation file")
+        names, texts = read_annotations(path)
+        if not len(names):
+            raise DataError(f"{path}: holds no records; choose another annotation file")
+        return AnnotatedImages(root, path, names, texts)
+
+
+@dataclass(frozen=True)
+class LmdbWords:
+    """Images, and labels if there are any, in an LMDB with the keys of Union14M-U."""
+
+    kind: Literal["lmdb"] = field(default="lmdb", kw_only=True)
+    """Which kind of source this is."""
+    weight: float | None = field(default=None, kw_only=True)
+    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
+    path: str
+    """The folder that holds data.mdb, relative to the data root."""
+    labelled: bool | None = None
+    """Whether to read labels; by default they are read if the first record has one."""
+
+    def open(self, root: Path) -> Source:
+        """Read the number of records. Raises ``DataError`` where the LMDB is missing or holds fewer than it says."""
+        path = _existing(Path(root), Path(root) / self.path, "a folder with data.mdb")
+        if not path.is_dir() or not (path / "data.mdb").is_file():
+            raise DataError(f"{path}: is not an LMDB; give the folder that holds data.mdb")
+        return LmdbSource.open(path, self.path, self.labelled)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Unlabelled images: every image file in a folder and in the folders under it, in alphabetical order."""
+
+    kind: Literal["folder"] = field(default="folder", kw_only=True)
+    """Which kind of source this is."""
+    weight: float | None = field(default=None, kw_only=True)
+    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
+    path: str
+    """The folder, relative to the data root."""
+
+    def open(self, root: Path) -> Source:
+        """List the folder. Raises ``DataError`` where it is missing or holds no image."""
+        root = Path(root)
+        path = _existing(root, root / self.path, "a folder of images")
+        if not path.is_dir():
+            raise DataError(f"{path}: is a file; give a folder of images")
+        found: list[str] = []
+        for folder, _, files in os.walk(path):
+            found += (os.path.join(folder, name) for name in files if name.lower().endswith(IMAGE_ENDINGS))
+        if not found:
+            raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
+        return ImageFolder(root, PackedStrings.pack(sorted(os.path.relpath(name, root) for name in found)))
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The source of a ``Folder``: image files without labels."""
+
+    root: Path
+    """The data root."""
+    names: PackedStrings = field(repr=False)
+    """Paths relative to the data root."""
+
+    def __len__(self) -> int:
+        """Number of image files."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Record:
+        """Read file ``index``. Raises ``DataError`` where it has gone."""
+        path = self.root / self.names[index]
+        try:
+            return Record(path.read_bytes(), None)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); was the folder changed?") from error
+
+    def text(self, index: int) -> None:
+        """None: a folder has no labels."""
+
+    def name(self, index: int) -> str:
+        """The path of file ``index`` relative to the data root."""
+        return self.names[index]
+
+
+class AnnotatedImages:
+    """The source of an ``Annotations``: image files with labels.
+
+    A name in an annotation file may start from the dataset's folder, from ``full_images/`` in it, or from the folder of
+    the annotation file; the dataset's folder is the data root or a folder between it and the annotation file. Which of
+    these it is is decided once, by looking for some of the files; a file that is not there is looked for in the others.
+
+    A file counts as inside only if it is inside after following links. The starting folders may be links themselves
+    (``full_images`` is often on another disk).
+    """
+
+    def __init__(self, root: Path, path: Path, names: PackedStrings, texts: PackedStrings) -> None:
+        self.path = path
+        """The annotation file."""
+        self.names = names
+        """File names as the annotation file gives them."""
+        self.labels = texts
+        """The label of every record."""
+        self._root = str(root)
+        self._bases = self._rank(_starting_folders(root, path))
+        self._inside = tuple(os.path.realpath(base) + os.sep for base in self._bases)
+        self._safe_folders: set[str] = set()
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Record:
+        """Read image ``index`` and its label. Raises ``DataError`` for a missing file or one outside the dataset."""
+        name = self.names[index]
+        for base in self._bases:
+            try:
+                return Record(self._read(os.path.join(base, name)), self.labels[index])
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise DataError(f"{os.path.join(base, name)}: cannot be read ({error.strerror})") from error
+        place = os.path.join(self._bases[0], name)
+        raise DataError(f"{place}: image not found; {self.path} names it: restore the file or remove its record")
+
+    def text(self, index: int) -> str:
+        """The label of record ``index``."""
+        return self.labels[index]
+
+    def name(self, index: int) -> str:
+        """The path of image ``index`` relative to the data root."""
+        return os.path.relpath(os.path.join(self._bases[0], self.names[index]), self._root)
+
+    def _rank(self, bases: list[str]) -> list[str]:
+        """``bases`` with the one that holds most of some records first; raises ``DataError`` if none holds any."""
+        step = max(1, len(self.names) // _INSPECTED)
+        sample = [self.names[index] for index in range(0, len(self.names), step)][:_INSPECTED]
+        found = {base: sum(os.path.exists(os.path.join(base, name)) for name in sample) for base in bases}
+        if not any(found.values()):
+            searched = ", ".join(bases)
+            raise DataError(f"{self.path}: its images ({sample[0]}, ...) are not there; searched from {searched}")
+        return sorted(bases, key=lambda base: -found[base])
+
+    def _read(self, path: str) -> bytes:
+        folder = os.path.dirname(path)
+        # Following every link of every path costs as much as reading the file: folders are remembered, and a file that
+        # is no link itself is inside if its folder is.
+        if folder not in self._safe_folders:
+            if not (os.path.realpath(folder, strict=True) + os.sep).startswith(self._inside):
+                raise DataError(f"{path}: {self.path} names it, but its folder is a link out of the dataset; refused")
+            self._safe_folders.add(folder)
+        if os.path.islink(path) and not os.path.realpath(path).startswith(self._inside):
+            raise DataError(f"{path}: {self.path} names it, but it is a link out of the dataset; refused")
+        with open(path, "rb") as file:
+            return file.read()
+
+
+def _starting_folders(root: Path, path: Path) -> list[str]:
+    folder, root = path.parent.absolute(), root.absolute()
+    between = [parent for parent in (folder, *folder.parents) if parent.is_relative_to(root)] or [folder, root]
+    # From the root inwards: the same name then means the same file whatever annotation file names it.
+    candidates = [base / sub for base in reversed(between) for sub in ("", "full_images")]
+    return [str(candidate) for candidate in candidates if candidate.is_dir()]
+
+
+def _annotation_path(path: Path) -> Path:
+    """``path``, or its sibling where Union14M's 1.0 folder goes by its other name (configs and documentation differ)."""
+    if not path.exists():
+        for one, other in (("mmocr1.0", "mmocr1.0.x"), ("mmocr1.0.x", "mmocr1.0")):
+            sibling = path.parent.parent / other / path.name
+            if path.parent.name == one and sibling.exists():
+                return sibling
+    return path
+
+
+def _existing(root: Path, path: Path, what: str) -> Path:
+    if not path.exists():
+        raise DataError(f"{path}: does not exist; give {what}, relative to the data root {root}")
+    return path

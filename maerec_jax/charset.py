@@ -1,0 +1,70 @@
+"""Text to class ids and back."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+UNKNOWN_TEXT = "<UKN>"
+"""What an unknown character reads as, like in the reference implementation."""
+
+MAEREC_CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
+"""The 91 characters of the published recognisers, in the order of their classes."""
+
+
+@dataclass(frozen=True)
+class Charset:
+    """The characters that a recogniser can read; after them come the start/end, padding and unknown classes."""
+
+    characters: str = MAEREC_CHARACTERS
+    """The characters, in the order of their classes."""
+
+    def __post_init__(self) -> None:
+        twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        if twice or not self.characters:
+            raise ValueError(f"a charset needs each character once, but {twice or 'it is empty'}")
+        object.__setattr__(self, "_ids", {c: i for i, c in enumerate(self.characters)})
+
+    @property
+    def start_end(self) -> int:
+        """Class of the start of a text, and of its end."""
+        return len(self.characters)
+
+    @property
+    def padding(self) -> int:
+        """Class of the places after the end."""
+        return len(self.characters) + 1
+
+    @property
+    def unknown(self) -> int:
+        """Class of every character outside the charset."""
+        return len(self.characters) + 2
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, the three special ones included."""
+        return len(self.characters) + 3
+
+    def encode(self, text: str, length: int) -> np.ndarray:
+        """[start, characters..., end], cut or padded to int32 (length,)."""
+        ids = [self.start_end, *(self._ids.get(c, self.unknown) for c in text[:length]), self.start_end][:length]
+        return np.array(ids + [self.padding] * (length - len(ids)), np.int32)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> tuple[str, np.ndarray]:
+        """Read class ids: padding is skipped, the first end token ends the text.
+
+        Args:
+          ids: int (length,), the start token not included.
+
+        Returns:
+          The text, and the places in ``ids`` of its characters, int (characters,).
+        """
+        text, places = [], []
+        for place, i in enumerate(np.asarray(ids).tolist()):
+            if i == self.start_end:
+                break
+            if i != self.padding:
+                text.append(UNKNOWN_TEXT if i == self.unknown else self.characters[i])
+                places.append(place)
+        return "".join(text), np.array(places, int)

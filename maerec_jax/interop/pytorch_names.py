@@ -1,0 +1,183 @@
+"""Where each tensor of the reference's PyTorch state dicts lies in our parameter trees: one table, used both ways."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.position import sincos_interleaved
+from maerec_jax.models.text_decoder import MAX_POSITIONS
+from maerec_jax.models.vit import ViTConfig
+
+Tensor = np.ndarray
+Convert = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row: a PyTorch key pattern, our path, and how to convert the tensor each way."""
+
+    pattern: str
+    path: str
+    to_flax: Convert
+    to_torch: Convert
+
+
+def _same(pattern: str, path: str) -> Rule:
+    return Rule(pattern, path, lambda x: x, lambda x: x)
+
+
+def _linear(pattern: str, path: str, shape: tuple[int, ...] | None = None) -> Rule:
+    """A weight (out, in) and our kernel (in, out), the latter reshaped to ``shape``."""
+    return Rule(
+        pattern,
+        path,
+        lambda w: w.T if shape is None else w.T.reshape(shape),
+        # Of the kernel's axes, those that make up the output are the last one, or all but the first.
+        lambda k: k.reshape(-1, k.shape[-1]).T if shape and shape[-1] == -1 else k.reshape(len(k), -1).T,
+    )
+
+
+def _biased(key: str, path: str) -> list[Rule]:
+    return [_linear(rf"{key}\.weight", f"{path}/kernel"), _same(rf"{key}\.bias", f"{path}/bias")]
+
+
+def _norm(key: str, path: str) -> list[Rule]:
+    return [_same(rf"{key}\.weight", f"{path}/scale"), _same(rf"{key}\.bias", f"{path}/bias")]
+
+
+def _blocks(key: str, path: str, dim: int, heads: int) -> list[Rule]:
+    torch, ours, head = rf"{key}\.(\d+)", rf"{path}_\1", dim // heads
+    bias_shape = (3, heads, head)
+    return [
+        *_norm(rf"{torch}\.norm1", f"{ours}/norm1"),
+        _linear(rf"{torch}\.attn\.qkv\.weight", f"{ours}/qkv/kernel", (dim, *bias_shape)),
+        Rule(
+            rf"{torch}\.attn\.qkv\.bias",
+            f"{ours}/qkv/bias",
+            lambda b: b.reshape(bias_shape),
+            lambda b: b.reshape(-1),
+        ),
+        _linear(rf"{torch}\.attn\.proj\.weight", f"{ours}/proj/kernel", (heads, head, -1)),
+        _same(rf"{torch}\.attn\.proj\.bias", f"{ours}/proj/bias"),
+        *_norm(rf"{torch}\.norm2", f"{ours}/norm2"),
+        *_biased(rf"{torch}\.mlp\.fc1", f"{ours}/fc1"),
+        *_biased(rf"{torch}\.mlp\.fc2", f"{ours}/fc2"),
+    ]
+
+
+def _encoder(prefix: str, cfg: ViTConfig) -> list[Rule]:
+    ph, pw = cfg.patch_size
+    return [
+        _same(rf"{prefix}cls_token", "encoder/cls_token"),
+        _same(rf"{prefix}pos_embed", "encoder/pos_embed"),
+        Rule(
+            rf"{prefix}patch_embed\.proj\.weight",
+            "encoder/patch_embed/kernel",
+            lambda w: w.transpose(2, 3, 1, 0).reshape(-1, len(w)),
+            lambda k: k.reshape(ph, pw, 3, -1).transpose(3, 2, 0, 1),
+        ),
+        _same(rf"{prefix}patch_embed\.proj\.bias", "encoder/patch_embed/bias"),
+        *_blocks(rf"{prefix}blocks", "encoder/blocks", cfg.dim, cfg.heads),
+        *_norm(rf"{prefix}norm", "encoder/blocks_norm"),
+    ]
+
+
+def mae_rules(cfg: MAEConfig) -> list[Rule]:
+    """The table of a masked autoencoder."""
+    return [
+        *_encoder("", cfg.encoder),
+        _same("mask_token", "mask_token"),
+        _same("decoder_pos_embed", "decoder_pos_embed"),
+        *_biased("decoder_embed", "decoder_embed"),
+        *_blocks("decoder_blocks", "decoder_blocks", cfg.decoder_dim, cfg.decoder_heads),
+        *_norm("decoder_norm", "decoder_blocks_norm"),
+        *_biased("decoder_pred", "decoder_pred"),
+    ]
+
+
+def maerec_rules(cfg: MAERecConfig) -> list[Rule]:
+    """The table of a recogniser."""
+    dec = cfg.decoder
+    torch, ours = r"decoder\.layer_stack\.(\d+)", r"decoder/layers_\1"
+    head = (dec.heads, dec.dim // dec.heads)
+    rules = [*_encoder(r"backbone\.", cfg.encoder), _same(r"decoder\.trg_word_emb\.weight", "decoder/embedding")]
+    for i in (1, 2, 3):
+        rules += _norm(rf"{torch}\.norm{i}", f"{ours}/norm{i}")
+    for key, path in (("self_attn", "self_attention"), ("enc_attn", "cross_attention")):
+        for letter, name, width in (("q", "query", dec.dim), ("k", "key", None), ("v", "value", None)):
+            width = width or (dec.dim if path == "self_attention" else cfg.encoder.dim)
+            rules.append(_linear(rf"{torch}\.{key}\.linear_{letter}\.weight", f"{ours}/{path}/{name}/kernel", (width, *head)))
+        rules.append(_linear(rf"{torch}\.{key}\.fc\.weight", f"{ours}/{path}/out/kernel", (*head, -1)))
+    return [
+        *rules,
+        *_biased(rf"{torch}\.mlp\.w_1", f"{ours}/fc1"),
+        *_biased(rf"{torch}\.mlp\.w_2", f"{ours}/fc2"),
+        *_norm(r"decoder\.layer_norm", "decoder/norm"),
+        *_biased(r"decoder\.classifier", "decoder/classifier"),
+    ]
+
+
+def _rules(cfg: MAEConfig | MAERecConfig) -> list[Rule]:
+    return mae_rules(cfg) if isinstance(cfg, MAEConfig) else maerec_rules(cfg)
+
+
+POSITION_BUFFER = "decoder.position_enc.position_table"
+"""A constant that the reference keeps in a recogniser's state dict."""
+
+
+def params_from_state_dict(state: Mapping[str, Tensor], cfg: MAEConfig | MAERecConfig) -> dict:
+    """Turn a reference state dict (arrays by key) into a parameter tree.
+
+    Raises:
+      ValueError: naming the keys that have no place in the tree.
+    """
+    rules = _rules(cfg)
+    flat, left_over = {}, []
+    for key, value in state.items():
+        if key == POSITION_BUFFER:
+            continue
+        for rule in rules:
+            if match := re.fullmatch(rule.pattern, key):
+                flat[match.expand(rule.path)] = np.ascontiguousarray(rule.to_flax(np.asarray(value)))
+                break
+        else:
+            left_over.append(key)
+    if left_over:
+        raise ValueError(f"keys that {type(cfg).__name__} has no place for: {', '.join(sorted(left_over))}")
+    return unflatten_dict(flat, sep="/")
+
+
+def _key_of(path: str, rule: Rule) -> str | None:
+    """The PyTorch key of one of our paths under a rule, or None where the rule is another path's."""
+    match = re.fullmatch(re.escape(rule.path).replace(r"\\1", r"(\d+)"), path)
+    if match is None:
+        return None
+    key = rule.pattern.replace(r"(\d+)", match.group(1)) if match.groups() else rule.pattern
+    return key.replace(r"\.", ".")
+
+
+def state_dict_from_params(params: dict, cfg: MAEConfig | MAERecConfig) -> dict[str, Tensor]:
+    """Turn a parameter tree into a reference state dict, its constant buffer included.
+
+    Raises:
+      ValueError: naming the parameters that the table does not know.
+    """
+    rules = _rules(cfg)
+    state, left_over = {}, []
+    for path, value in flatten_dict(params, sep="/").items():
+        for rule in rules:
+            if (key := _key_of(path, rule)) is not None:
+                state[key] = np.ascontiguousarray(rule.to_torch(np.asarray(value)))
+                break
+        else:
+            left_over.append(path)
+    if left_over:
+        raise ValueError(f"parameters without a PyTorch name: {', '.join(sorted(left_over))}")
+    if isinstance(cfg, MAERecConfig):
+        state[POSITION_BUFFER] = sincos_interleaved(MAX_POSITIONS, cfg.decoder.dim)[None]
+    return state

@@ -1,0 +1,129 @@
+"""The masked autoencoder that pre-trains the image encoder (He et al., arXiv 2111.06377, section 3)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, xavier_uniform
+
+from maerec_jax.models.position import sincos_2d
+from maerec_jax.models.vit import ViTConfig, ViTEncoder, apply_blocks, patchify
+
+Array = jax.Array
+
+
+@dataclass(frozen=True)
+class MAEConfig:
+    """A masked autoencoder: the encoder to be pre-trained and the decoder that reconstructs pixels."""
+
+    encoder: ViTConfig = field(default_factory=ViTConfig.small)
+    """The encoder, which sees the visible patches only."""
+    decoder_dim: int = 512
+    """Width of the reconstructing decoder."""
+    decoder_depth: int = 8
+    """Blocks of the reconstructing decoder."""
+    decoder_heads: int = 16
+    """Attention heads of the reconstructing decoder."""
+    mask_ratio: float = 0.75
+    """Share of the patches that are hidden from the encoder."""
+    norm_pix: bool = True
+    """Reconstruct each patch normalised by its own mean and variance."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.n_keep < self.encoder.n_patches:
+            raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.n_keep} of {self.encoder.n_patches} patches")
+        if self.decoder_dim % self.decoder_heads:
+            raise ValueError(f"decoder_dim {self.decoder_dim} is no multiple of decoder_heads {self.decoder_heads}")
+
+    @classmethod
+    def small(cls, **changes: Any) -> "MAEConfig":
+        """mae_vit_small_patch4: 46,986,160 parameters."""
+        return cls(**{"encoder": ViTConfig.small(), **changes})
+
+    @classmethod
+    def base(cls, **changes: Any) -> "MAEConfig":
+        """mae_vit_base_patch4: 111,062,320 parameters."""
+        return cls(**{"encoder": ViTConfig.base(), **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "MAEConfig":
+        """Encoder 64/2/2, decoder 32/1/2: for tests."""
+        sizes = {"encoder": ViTConfig.tiny(), "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
+        return cls(**{**sizes, **changes})
+
+    @property
+    def n_keep(self) -> int:
+        """Number of visible patches."""
+        return int(self.encoder.n_patches * (1 - self.mask_ratio))
+
+
+def random_masking(noise_BN: Array, n_keep: int) -> tuple[Array, Array, Array]:
+    """Choose the patches with the smallest noise as visible ones (section 3, "simple implementation").
+
+    Returns:
+      keep_BK: int, visible patches in the order of their noise; restore_BN: int, the place of each patch in the order
+      of its noise; mask_BN: float32, 1 where a patch is hidden.
+    """
+    order_BN = jnp.argsort(noise_BN, axis=1)
+    restore_BN = jnp.argsort(order_BN, axis=1)
+    return order_BN[:, :n_keep], restore_BN, (restore_BN >= n_keep).astype(jnp.float32)
+
+
+def reconstruction_target(image_BHWC: Array, config: MAEConfig) -> Array:
+    """Patches (B, N, P), float32, that the decoder should predict from normalised pixels (B, H, W, 3).
+
+    With ``norm_pix`` each patch is centred and divided by its standard deviation (unbiased variance, epsilon 1e-6).
+    """
+    target_BNP = patchify(image_BHWC.astype(jnp.float32), config.encoder.patch_size)
+    if config.norm_pix:
+        mean = target_BNP.mean(axis=-1, keepdims=True)
+        variance = target_BNP.var(axis=-1, keepdims=True, ddof=1)
+        target_BNP = (target_BNP - mean) * jax.lax.rsqrt(variance + 1e-6)
+    return target_BNP
+
+
+def reconstruction_error(pred_BNP: Array, target_BNP: Array, mask_BN: Array) -> Array:
+    """Mean squared error of each image over its hidden patches, float32 (B,)."""
+    error_BN = jnp.square(pred_BNP.astype(jnp.float32) - target_BNP).mean(axis=-1)
+    return (error_BN * mask_BN).sum(axis=1) / mask_BN.sum(axis=1)
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encode the visible patches, put mask tokens in the place of the others, and predict the pixels of all.
+
+    Args:
+      config: sizes and mask ratio.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    config: MAEConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image_BHWC: Array, noise_BN: Array) -> dict[str, Array]:
+        """Mask by ``noise_BN`` (uniform noise, one value a patch) and reconstruct.
+
+        Returns:
+          ``pred`` float32 (B, N, P), ``mask`` float32 (B, N) with 1 = hidden, ``latent`` (B, 1 + K, D),
+          ``restore`` int (B, N).
+        """
+        cfg = self.config
+        keep_BK, restore_BN, mask_BN = random_masking(noise_BN, cfg.n_keep)
+        latent = ViTEncoder(cfg.encoder, self.dtype, name="encoder")(image_BHWC, keep_BK)
+        dense = {"dtype": self.dtype, "kernel_init": xavier_uniform()}
+        x = nn.Dense(cfg.decoder_dim, **dense, name="decoder_embed")(latent)
+        mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim)).astype(self.dtype)
+        table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
+        pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table)).astype(self.dtype)
+        n_hidden = cfg.encoder.n_patches - cfg.n_keep
+        hidden = jnp.broadcast_to(mask_token, (len(x), n_hidden, cfg.decoder_dim))
+        patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
+        patches = jnp.take_along_axis(patches, restore_BN[..., None], axis=1)
+        x = jnp.concatenate([x[:, :1], patches], axis=1) + pos
+        x = apply_blocks(
+            x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder.remat, self.dtype, prefix="decoder_blocks"
+        )
+        pred = nn.Dense(cfg.encoder.patch_values, **dense, name="decoder_pred")(x[:, 1:])
+        return {"pred": pred.astype(jnp.float32), "mask": mask_BN, "latent": latent, "restore": restore_BN}

@@ -1,0 +1,52 @@
+"""Fixed position tables, as NumPy constants."""
+
+import math
+
+import numpy as np
+
+
+def sincos_1d(positions_N: np.ndarray, dim: int) -> np.ndarray:
+    """[sin | cos] encoding of positions, (N, dim) float64, with frequencies 10000^(-2i/dim). ``dim`` must be even."""
+    frequencies = 10000.0 ** -(np.arange(dim // 2) / (dim / 2))
+    angles = np.asarray(positions_N, np.float64).reshape(-1, 1) * frequencies
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def sincos_2d(grid: tuple[int, int], dim: int, layout: str) -> np.ndarray:
+    """Position table of a ViT with a class token (MAE, arXiv 2111.06377, appendix A).
+
+    The first half of the channels encodes the column and the second half the row; the class token's row is zero.
+
+    Args:
+      grid: patch rows and columns.
+      dim: channels, a multiple of 4.
+      layout: ``"grid"`` gives each patch its own row and column. ``"square"`` numbers the patches as if they lay in a
+        square raster (16x16 for the 8x32 patches of a word): the layout of the published MAERec weights.
+
+    Returns:
+      float32 (1, 1 + rows * columns, dim).
+
+    Raises:
+      ValueError: if ``dim`` is no multiple of 4, or the number of patches no square where the layout needs one.
+    """
+    if dim % 4:
+        raise ValueError(f"a 2-D sin-cos position table needs a width that is a multiple of 4, not {dim}")
+    n_patches = grid[0] * grid[1]
+    columns = grid[1]
+    if layout == "square":
+        columns = math.isqrt(n_patches)
+        if columns**2 != n_patches:
+            raise ValueError(f'position_table "square" needs a square number of patches, not {n_patches}: use "grid"')
+    index = np.arange(n_patches)
+    table = np.concatenate([sincos_1d(index % columns, dim // 2), sincos_1d(index // columns, dim // 2)], axis=1)
+    return np.concatenate([np.zeros((1, dim)), table]).astype(np.float32)[None]
+
+
+def sincos_interleaved(length: int, dim: int) -> np.ndarray:
+    """Position table of the original Transformer (arXiv 1706.03762, 3.5): sin and cos in turn. float32 (length, dim).
+
+    Angles are rounded to float32 as the reference rounds them.
+    """
+    frequencies = (10000.0 ** -(2 * np.arange(dim // 2) / dim)).astype(np.float32)
+    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim)

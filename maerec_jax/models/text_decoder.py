@@ -1,0 +1,248 @@
+"""The autoregressive Transformer decoder that writes the text (NRTR's decoder, arXiv 1806.00926, as MAERec uses it)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, variance_scaling
+
+from maerec_jax.models.attention import attend
+from maerec_jax.models.position import sincos_interleaved
+
+Array = jax.Array
+MAX_POSITIONS = 200
+
+
+@dataclass(frozen=True)
+class TextDecoderConfig:
+    """Sizes of the text decoder."""
+
+    dim: int = 384
+    """Width of the residual stream."""
+    layers: int = 6
+    """Number of layers."""
+    heads: int = 8
+    """Attention heads a layer."""
+    inner_dim: int = 1536
+    """Hidden width of the feed-forward parts."""
+    dropout: float = 0.1
+    """Dropout on embeddings, attention weights and the output of every part."""
+    max_length: int = 48
+    """Longest sequence, the start token included."""
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+        if not 2 <= self.max_length <= MAX_POSITIONS:
+            raise ValueError(f"max_length {self.max_length} is not between 2 and {MAX_POSITIONS}")
+
+    @classmethod
+    def small(cls, **changes: Any) -> "TextDecoderConfig":
+        """The decoder of MAERec-S."""
+        return cls(**{"dim": 384, "inner_dim": 1536, **changes})
+
+    @classmethod
+    def base(cls, **changes: Any) -> "TextDecoderConfig":
+        """The decoder of MAERec-B."""
+        return cls(**{"dim": 768, "inner_dim": 3072, **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "TextDecoderConfig":
+        """64 wide, 2 layers, 4 heads: for tests."""
+        return cls(**{"dim": 64, "layers": 2, "heads": 4, "inner_dim": 256, "max_length": 12, **changes})
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one attention: each (batch, places, heads, head dim)."""
+
+    keys: Array
+    values: Array
+
+
+class DecodingState(NamedTuple):
+    """What the step-by-step path remembers of the places before: fixed shapes, so that it compiles once."""
+
+    layers: tuple[KeysValues, ...]
+    """Self-attention keys and values of each layer, with ``max_length`` places."""
+    attended_BT: Array
+    """bool (B, T): the places that later ones may attend to: those written so far that hold no padding."""
+
+
+def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, axis: int | tuple[int, ...] = -1) -> nn.Module:
+    init = variance_scaling(1 / 3, "fan_in", "uniform")  # uniform in +-1/sqrt(fan in)
+    return nn.DenseGeneral(features, axis=axis, use_bias=use_bias, dtype=dtype, kernel_init=init)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases whose keys and values are computed apart, so that they can be kept."""
+
+    config: TextDecoderConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Create the projections."""
+        cfg = self.config
+        heads = (cfg.heads, cfg.dim // cfg.heads)
+        self.query = _dense(heads, False, self.dtype)
+        self.key = _dense(heads, False, self.dtype)
+        self.value = _dense(heads, False, self.dtype)
+        self.out = _dense(cfg.dim, False, self.dtype, axis=(-2, -1))
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def keys_values(self, x_BKD: Array) -> KeysValues:
+        """Keys and values of (B, K, D) inputs."""
+        return KeysValues(self.key(x_BKD), self.value(x_BKD))
+
+    def __call__(self, x_BQD: Array, kv: KeysValues, mask: Array | None, deterministic: bool) -> Array:
+        """Attend from (B, Q, D) to keys and values; ``mask`` is bool, broadcastable to (B, H, Q, K)."""
+        h = attend(self.query(x_BQD), kv.keys, kv.values, mask, self.dropout, deterministic)
+        return self.dropout(self.out(h), deterministic=deterministic)
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm layer: causal self-attention, attention to the image, feed-forward."""
+
+    config: TextDecoderConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Create the three parts and their norms."""
+        cfg = self.config
+        self.norm1 = nn.LayerNorm(1e-5, dtype=self.dtype)
+        self.norm2 = nn.LayerNorm(1e-5, dtype=self.dtype)
+        self.norm3 = nn.LayerNorm(1e-5, dtype=self.dtype)
+        self.self_attention = Attention(cfg, self.dtype)
+        self.cross_attention = Attention(cfg, self.dtype)
+        self.fc1 = _dense(cfg.inner_dim, True, self.dtype)
+        self.fc2 = _dense(cfg.dim, True, self.dtype)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def __call__(
+        self,
+        x_BQD: Array,
+        self_mask: Array,
+        memory: KeysValues,
+        memory_mask: Array | None,
+        deterministic: bool,
+        past: KeysValues | None = None,
+        position: Array | None = None,
+    ) -> tuple[Array, KeysValues]:
+        """One layer. With ``past``, the new keys and values are written into it at ``position``.
+
+        Returns:
+          (B, Q, D), and the self-attention's keys and values.
+        """
+        h = self.norm1(x_BQD)
+        kv = self.self_attention.keys_values(h)
+        if past is not None:
+            kv = KeysValues(
+                *(jax.lax.dynamic_update_slice_in_dim(old, new, position, 1) for old, new in zip(past, kv, strict=True))
+            )
+        x_BQD = x_BQD + self.self_attention(h, kv, self_mask, deterministic)
+        x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, memory_mask, deterministic)
+        h = nn.gelu(self.fc1(self.norm3(x_BQD)), approximate=False)
+        h = self.dropout(self.fc2(h), deterministic=deterministic)
+        return x_BQD + h, kv
+
+
+class TextDecoder(nn.Module):
+    """Token ids and the encoded image to the logits of the next tokens.
+
+    There are two paths through the same layers, which agree: ``__call__`` for all places at once (training), and
+    ``step`` for one place after the other (reading).
+
+    Args:
+      config: sizes.
+      n_classes: number of classes.
+      padding: class of padding tokens: they are never attended to, and their embedding is not trained.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    config: TextDecoderConfig
+    n_classes: int
+    padding: int
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Create embedding, layers and classifier."""
+        cfg = self.config
+
+        def init_embedding(key: Array, shape: tuple[int, int]) -> Array:
+            return normal(1.0)(key, shape).at[self.padding].set(0.0)
+
+        self.embedding = self.param("embedding", init_embedding, (self.n_classes, cfg.dim))
+        self.layers = [DecoderLayer(cfg, self.dtype) for _ in range(cfg.layers)]
+        self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
+        self.classifier = _dense(self.n_classes, True, self.dtype)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def _embed(self, tokens_BT: Array, positions_T: Array, deterministic: bool) -> Array:
+        # The padding row is looked up through stop_gradient: it stays as it was initialised or loaded.
+        table = jnp.asarray(self.embedding)
+        table = table.at[self.padding].set(jax.lax.stop_gradient(table[self.padding]))
+        positions = jnp.asarray(sincos_interleaved(MAX_POSITIONS, self.config.dim))[positions_T]
+        x = table[tokens_BT] + positions
+        return self.dropout(x.astype(self.dtype), deterministic=deterministic)
+
+    def _classify(self, x_BTD: Array) -> Array:
+        return self.classifier(self.norm(x_BTD)).astype(jnp.float32)
+
+    def keys_values(self, memory_BND: Array) -> tuple[KeysValues, ...]:
+        """Cross-attention keys and values of each layer for an encoded image (B, N, D): computed once an image."""
+        return tuple(layer.cross_attention.keys_values(memory_BND) for layer in self.layers)
+
+    def __call__(
+        self,
+        tokens_BT: Array,
+        memory_BND: Array,
+        memory_mask_BN: Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """All places at once, each seeing itself and the places before (teacher forcing).
+
+        Args:
+          tokens_BT: int (B, T), beginning with the start token.
+          memory_BND: the encoded image.
+          memory_mask_BN: bool (B, N), true where the encoded image may be attended to; everywhere by default.
+          deterministic: switches dropout off.
+
+        Returns:
+          Logits of the next token, float32 (B, T, classes), and the output of each layer (B, T, D).
+        """
+        length = tokens_BT.shape[1]
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        self_mask = causal[None, None] & (tokens_BT != self.padding)[:, None, None]
+        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
+        x = self._embed(tokens_BT, jnp.arange(length), deterministic)
+        outputs = []
+        for layer, memory in zip(self.layers, self.keys_values(memory_BND), strict=True):
+            x, _ = layer(x, self_mask, memory, memory_mask, deterministic)
+            outputs.append(x)
+        return self._classify(x), tuple(outputs)
+
+    def start(self, batch: int) -> DecodingState:
+        """The state before the first step."""
+        cfg = self.config
+        empty = jnp.zeros((batch, cfg.max_length, cfg.heads, cfg.dim // cfg.heads), self.dtype)
+        return DecodingState((KeysValues(empty, empty),) * cfg.layers, jnp.zeros((batch, cfg.max_length), bool))
+
+    def step(
+        self,
+        token_B: Array,
+        position: Array,
+        state: DecodingState,
+        memory: tuple[KeysValues, ...],
+        memory_mask_BN: Array | None = None,
+    ) -> tuple[Array, DecodingState]:
+        """One place: the token at ``position`` (int scalar) to the logits of the next, float32 (B, classes)."""
+        places_T = jnp.arange(self.config.max_length)
+        attended_BT = state.attended_BT | ((places_T == position) & (token_B != self.padding)[:, None])
+        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
+        x = self._embed(token_B[:, None], position[None], deterministic=True)
+        layers = []
+        for layer, kv, past in zip(self.layers, memory, state.layers, strict=True):
+            x, past = layer(x, attended_BT[:, None, None], kv, memory_mask, True, past, position)
+            layers.append(past)
+        return self._classify(x)[:, 0], DecodingState(tuple(layers), attended_BT)

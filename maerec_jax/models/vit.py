@@ -1,0 +1,165 @@
+"""The image encoder: a plain Vision Transformer over the patches of a word image (MAERec, arXiv 2307.08723, section 5)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, xavier_uniform, zeros
+
+from maerec_jax.models.attention import attend
+from maerec_jax.models.position import sincos_2d
+
+Array = jax.Array
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A Vision Transformer over word images, and the pixels that it expects."""
+
+    dim: int = 384
+    """Width of the residual stream."""
+    depth: int = 12
+    """Number of blocks."""
+    heads: int = 6
+    """Attention heads a block."""
+    mlp_ratio: int = 4
+    """Hidden width of the MLPs, in multiples of dim."""
+    image_size: tuple[int, int] = (32, 128)
+    """Height and width in pixels."""
+    patch_size: tuple[int, int] = (4, 4)
+    """Height and width of a patch in pixels."""
+    position_table: Literal["square", "grid"] = "square"
+    """Initial position table: "square" numbers patches as the published weights do; "grid" by true row and column."""
+    pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    """Mean of R, G and B (0 to 255) that is subtracted from the pixels."""
+    pixel_std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    """What R, G and B are divided by after that."""
+    remat: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more work."""
+
+    def __post_init__(self) -> None:
+        if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+
+    @classmethod
+    def small(cls, **changes: Any) -> "ViTConfig":
+        """ViT-S: 384 wide, 12 blocks, 6 heads."""
+        return cls(**{"dim": 384, "depth": 12, "heads": 6, **changes})
+
+    @classmethod
+    def base(cls, **changes: Any) -> "ViTConfig":
+        """ViT-B: 768 wide, 12 blocks, 12 heads."""
+        return cls(**{"dim": 768, "depth": 12, "heads": 12, **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "ViTConfig":
+        """64 wide, 2 blocks, 2 heads: for tests."""
+        return cls(**{"dim": 64, "depth": 2, "heads": 2, **changes})
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patch rows and columns."""
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
+    def n_patches(self) -> int:
+        """Number of patches, the class token not counted."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_values(self) -> int:
+        """Values in a patch: height x width x 3."""
+        return self.patch_size[0] * self.patch_size[1] * 3
+
+
+def normalize(image_BHWC: Array, config: ViTConfig) -> Array:
+    """uint8 RGB (B, H, W, 3) to the float32 pixels that the encoder expects."""
+    mean, std = jnp.array(config.pixel_mean, jnp.float32), jnp.array(config.pixel_std, jnp.float32)
+    return (image_BHWC.astype(jnp.float32) - mean) / std
+
+
+def patchify(image_BHWC: Array, patch_size: tuple[int, int]) -> Array:
+    """Cut images (B, H, W, C) into patches (B, N, P) in raster order; values in (row, column, channel) order."""
+    b, h, w, c = image_BHWC.shape
+    ph, pw = patch_size
+    x = image_BHWC.reshape(b, h // ph, ph, w // pw, pw, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, (h // ph) * (w // pw), ph * pw * c)
+
+
+def unpatchify(patch_BNP: Array, image_size: tuple[int, int], patch_size: tuple[int, int]) -> Array:
+    """The inverse of ``patchify``: (B, N, P) to images (B, H, W, C)."""
+    (h, w), (ph, pw) = image_size, patch_size
+    x = patch_BNP.reshape(len(patch_BNP), h // ph, w // pw, ph, pw, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(patch_BNP), h, w, -1)
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    dim: int
+    heads: int
+    mlp_ratio: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x_BND: Array) -> Array:
+        """(B, N, D) to (B, N, D)."""
+        dense = {"dtype": self.dtype, "kernel_init": xavier_uniform()}
+        h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x_BND)
+        qkv = nn.DenseGeneral((3, self.heads, self.dim // self.heads), **dense, name="qkv")(h)
+        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        x_BND = x_BND + nn.DenseGeneral(self.dim, axis=(-2, -1), **dense, name="proj")(h)
+        h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x_BND)
+        h = nn.gelu(nn.Dense(self.dim * self.mlp_ratio, **dense, name="fc1")(h), approximate=False)
+        return x_BND + nn.Dense(self.dim, **dense, name="fc2")(h)
+
+
+def apply_blocks(
+    x_BND: Array, depth: int, heads: int, mlp_ratio: int, remat: bool, dtype: Any, prefix: str = "blocks"
+) -> Array:
+    """Run ``depth`` blocks named ``{prefix}_0`` and so on inside the calling module, then LayerNorm ``{prefix}_norm``."""
+    block = nn.remat(Block) if remat else Block
+    for i in range(depth):
+        x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, name=f"{prefix}_{i}")(x_BND)
+    return nn.LayerNorm(1e-6, dtype=dtype, name=f"{prefix}_norm")(x_BND)
+
+
+class ViTEncoder(nn.Module):
+    """Patch embedding, class token, position table, blocks and a final norm.
+
+    Args:
+      config: sizes.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    config: ViTConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image_BHWC: Array, keep_BK: Array | None = None) -> Array:
+        """Encode images.
+
+        Args:
+          image_BHWC: normalised pixels (B, H, W, 3), float.
+          keep_BK: int, indices of the patches to encode; all of them by default.
+
+        Returns:
+          (B, 1 + K, D): the class token, then the patches in the order of ``keep_BK``.
+        """
+        cfg = self.config
+        patch_BNP = patchify(image_BHWC, cfg.patch_size)
+        cls = self.param("cls_token", normal(0.02), (1, 1, cfg.dim))
+        pos = self.param("pos_embed", lambda _: jnp.asarray(sincos_2d(cfg.grid, cfg.dim, cfg.position_table)))
+        patch_pos = pos[:, 1:]
+        if keep_BK is not None:
+            patch_BNP = jnp.take_along_axis(patch_BNP, keep_BK[..., None], axis=1)
+            patch_pos = patch_pos[0, keep_BK]
+        embed = nn.Dense(cfg.dim, dtype=self.dtype, kernel_init=xavier_uniform(), bias_init=zeros, name="patch_embed")
+        x = embed(patch_BNP.astype(self.dtype)) + patch_pos.astype(self.dtype)
+        cls = jnp.broadcast_to((cls + pos[:, :1]).astype(self.dtype), (len(x), 1, cfg.dim))
+        x = jnp.concatenate([cls, x], axis=1)
+        return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.remat, self.dtype)
