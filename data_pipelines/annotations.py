@@ -6,6 +6,7 @@ from pathlib import Path
 from data_pipelines.packed_strings import PackedStrings, StringPacker
 from data_pipelines.records import DataError
 
+_LONGEST_LINE = 100_000
 _LINE_FORM = '{"filename": "...", "text": "..."}'
 _ENTRY_FORM = '{"img_path": "...", "instances": [{"text": "..."}]}'
 
@@ -20,7 +21,7 @@ def read_annotations(path: Path) -> tuple[PackedStrings, PackedStrings]:
     (absolute, or with a ``..`` part).
     """
     with path.open("rb") as file:
-        first_line = file.readline()
+        first_line = file.readline(_LONGEST_LINE)  # an mmocr 1.0 file is often a single line of many megabytes
     return _read_lines(path) if path.suffix == ".jsonl" or _is_record(first_line) else _read_data_list(path)
 
 
@@ -63,7 +64,7 @@ def _read_data_list(path: Path) -> tuple[PackedStrings, PackedStrings]:
         return None
 
     try:
-        document = json.loads(path.read_text("utf-8-sig"), object_hook=take)
+        document = json.loads(path.read_bytes(), object_hook=take)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: {_problem(error)}; expected an mmocr 1.0 annotation file") from error
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ _EXAMPLES = 10
 
 
 class SourceSpec(Protocol):
-    """Where word images are, before anything is opened: ``Annotations``, ``LmdbWords``, ``Folder``, ``RenderedWords``."""
+    """Where word images are, before anything is opened: ``Annotations``, ``LmdbWords``, ``Folder`` and the like."""
 
     @property
     def weight(self) -> float | None:
@@ -58,7 +58,7 @@ class Sources:
         if not given:
             return None
         if min(given) <= 0:
-            raise DataError(f"a source has weight {min(given):g}; weights must be positive (leave the source out instead)")
+            raise DataError(f"a source has weight {min(given):g}; weights must be positive")
         if len(given) == len(self.weights):
             return [weight / sum(given) for weight in given]
         rest = 1 - sum(given)
@@ -158,7 +158,7 @@ class CharacterReport:
         ]
         if self.unknown:
             lines.append("unknown: " + ", ".join(f"{c!r} {n:,}" for c, n in self.characters.most_common(30)))
-            lines += [f"  {name}: {text}" for name, text in self.examples]
+            lines += [f"  {name}: {text!r}" for name, text in self.examples]
         return "\n".join(lines)
 
 
@@ -187,7 +187,9 @@ def drop_unknown_characters(
     if by_construction is not None:
         outside = "".join(sorted(set(by_construction) - set(characters)))
         if outside and action != "keep":
-            raise DataError(f"{source.name(0)}: makes labels with {outside!r}, unknown to the dictionary; choose others")
+            raise DataError(
+                f"{source.name(0)}: makes labels with {outside!r}, unknown to the dictionary; choose others"
+            )
         return source, report
     if not len(source) or source.text(0) is None:
         return source, report
@@ -210,7 +212,9 @@ def drop_unknown_characters(
     if keep.all():
         return source, report
     if not keep.any():
-        raise DataError(f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write")
+        raise DataError(
+            f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write"
+        )
     return Subset(source, np.flatnonzero(keep)), report
 
 

@@ -1,4 +1,4 @@
-"""Word images in an LMDB: ``num-samples``, ``image-%09d`` counted from 1, and ``label-%09d`` where they are labelled."""
+"""Word images in an LMDB: ``num-samples``, ``image-%09d`` counted from 1 and, where labelled, ``label-%09d``."""
 
 import os
 import threading
@@ -11,26 +11,37 @@ import lmdb
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.records import DataError, Record
 
-# LMDB allows an environment to be open once in a process, and a handle must not cross a fork: both are kept by process.
-_environments: dict[tuple[str, int], lmdb.Environment] = {}
+# LMDB allows an environment to be open once in a process.
+_environments: dict[str, lmdb.Environment] = {}
 _opening = threading.Lock()
 _of_thread = threading.local()
 
 
 def _transaction(path: str) -> lmdb.Transaction:
     """This thread's read transaction on the LMDB at ``path``, opened on first use."""
-    key = (path, os.getpid())
-    transactions: dict[tuple[str, int], lmdb.Transaction] = _of_thread.__dict__.setdefault("transactions", {})
-    if key not in transactions:
+    transactions: dict[str, lmdb.Transaction] = _of_thread.__dict__.setdefault("transactions", {})
+    if path not in transactions:
         with _opening:
-            if key not in _environments:
+            if path not in _environments:
                 try:
                     # Nobody writes while we read, so no lock file is needed (the data may be on a read-only disk).
-                    _environments[key] = lmdb.open(path, readonly=True, lock=False, readahead=False, max_spare_txns=16)
+                    _environments[path] = lmdb.open(path, readonly=True, lock=False, readahead=False)
                 except lmdb.Error as error:
                     raise DataError(f"{path}: cannot be opened as an LMDB ({error}); copy it anew") from error
-            transactions[key] = _environments[key].begin(buffers=False)
-    return transactions[key]
+            transactions[path] = _environments[path].begin()
+    return transactions[path]
+
+
+def _forget_environments() -> None:
+    """Make a forked process open its own environments: it must not use its parent's."""
+    global _opening, _of_thread
+    for environment in _environments.values():
+        environment.close()
+    _environments.clear()
+    _opening, _of_thread = threading.Lock(), threading.local()
+
+
+os.register_at_fork(after_in_child=_forget_environments)
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,8 @@ class LmdbSource:
         count = transaction.get(b"num-samples")
         if count is None:
             raise DataError(f"{path}: has no key num-samples; give an LMDB with the keys of Union14M-U")
-        if not count.isdigit() or int(count) == 0:
-            raise DataError(f"{path}: num-samples is {count!r}; expected the number of records, at least 1")
+        if not bytes(count).isdigit() or int(count) == 0:
+            raise DataError(f"{path}: num-samples is {bytes(count)!r}; expected the number of records, at least 1")
         if labelled is None:
             labelled = transaction.get(b"label-%09d" % 1) is not None
         source = cls(real_path, title, int(count), labelled)
@@ -105,4 +116,4 @@ class LmdbSource:
         value = _transaction(self.path).get(key.encode())
         if value is None:
             raise DataError(f"{self.path}: key {key} is missing (num-samples is {self.size}); copy the LMDB anew")
-        return value
+        return bytes(value)  # lmdb's types allow for views; this is no copy

@@ -1,7 +1,8 @@
-"""Millions of short strings in two flat buffers, so that a worker process gets them in one copy and no list is built."""
+"""Millions of short strings in two flat buffers: a worker process gets them in one copy, and no list is built."""
 
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class PackedStrings:
     def __iter__(self) -> Iterator[str]:
         """All strings in order."""
         ends = self.offsets.tolist()
-        return (self.blob[start:end].decode() for start, end in zip(ends[:-1], ends[1:], strict=True))
+        return (self.blob[start:end].decode() for start, end in pairwise(ends))
 
 
 class StringPacker:

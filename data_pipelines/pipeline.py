@@ -176,7 +176,7 @@ def train_batches(
     for number, (start, end) in enumerate(spans):
         if not 0 < end - start <= _MAX_SHUFFLED:
             raise DataError(f"{end - start:,} records cannot be shuffled; give from 1 to {_MAX_SHUFFLED:,}")
-        # Seeds are spread out first: grain adds the epoch to the seed, and seeds 0 and 1 should have no order in common.
+        # Seeds are spread out first: grain adds the epoch to the seed, and seeds 0 and 1 should share no order.
         spread_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         streams.append(grain.MapDataset.range(start, end).shuffle(seed=spread_seed).repeat())
     stream = streams[0] if proportions is None else grain.MapDataset.mix(streams, proportions)
@@ -266,7 +266,7 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
 
 def _start_worker(_index: int, _count: int) -> None:
     """Prepare a worker process before it loads any data. grain spawns workers: nothing is inherited from the parent."""
-    # A worker has no business on an accelerator, whatever the main module imports when it is loaded again here.
+    # grain imports JAX, and the main module, which is loaded again here, may use it: not on an accelerator.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax: Any = sys.modules.get("jax")

@@ -1,4 +1,4 @@
-"""What a word image is on its way from a file to a batch: the record, and the interface that every source of records has."""
+"""What a word image is on its way from a file to a batch: the record, and the interface of all sources of records."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,11 +15,11 @@ Batch = dict[str, np.ndarray]
 
 
 class DataError(Exception):
-    """Input data that cannot be used. The message is one line that names the file, line or record and says what to do."""
+    """Input data that cannot be used. The message is one line that names the file or record and says what to do."""
 
 
 class Record(NamedTuple):
-    """One word image: the encoded bytes of a file, or uint8 RGB pixels ``(height, width, 3)``; and its label, if any."""
+    """One word image: the bytes of a file, or uint8 RGB pixels ``(height, width, 3)``; and its label, if any."""
 
     image: bytes | np.ndarray
     text: str | None
@@ -27,7 +27,13 @@ class Record(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to records. Sources are picklable (workers get a copy) and open files only when first read."""
+    """Random access to records. Sources are picklable (workers get a copy) and open files only when first read.
+
+    A source may also have one of these, for comparing its labels with a dictionary at once:
+
+    - ``labels``: a ``PackedStrings`` of all labels.
+    - ``characters``: a string of the only characters that occur in its labels; none of them is then looked at.
+    """
 
     def __len__(self) -> int:
         """Number of records."""

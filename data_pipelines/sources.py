@@ -30,7 +30,7 @@ class Annotations:
     """The .jsonl (mmocr 0.x) or .json (mmocr 1.0) file, relative to the data root."""
 
     def open(self, root: Path) -> Source:
-        """Read the annotation file. Raises ``DataError`` where it is missing or malformed, or its images are not there."""
+        """Read the annotation file. Raises ``DataError`` where it is missing or malformed or has no images."""
         root = Path(root)
         path = _existing(root, _annotation_path(root / self.path), "an annotation file")
         names, texts = read_annotations(path)
@@ -169,7 +169,7 @@ class AnnotatedImages:
         found = {base: sum(os.path.exists(os.path.join(base, name)) for name in sample) for base in bases}
         if not any(found.values()):
             searched = ", ".join(bases)
-            raise DataError(f"{self.path}: its images ({sample[0]}, ...) are not there; searched from {searched}")
+            raise DataError(f"{self.path}: its images ({sample[0]}, ...) are missing; searched from {searched}")
         return sorted(bases, key=lambda base: -found[base])
 
     def _read(self, path: str) -> bytes:
@@ -195,7 +195,7 @@ def _starting_folders(root: Path, path: Path) -> list[str]:
 
 
 def _annotation_path(path: Path) -> Path:
-    """``path``, or its sibling where Union14M's 1.0 folder goes by its other name (configs and documentation differ)."""
+    """``path``, or its sibling where Union14M's 1.0 folder goes by the other of its two names."""
     if not path.exists():
         for one, other in (("mmocr1.0", "mmocr1.0.x"), ("mmocr1.0.x", "mmocr1.0")):
             sibling = path.parent.parent / other / path.name

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+import string
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -11,7 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from data_pipelines.records import DataError
-from data_pipelines.rendering.lexicon import word_tiers
+from data_pipelines.rendering.lexicon import listed, word_tiers
 
 Split = Literal["train", "validation"]
 T = TypeVar("T")
@@ -19,20 +20,18 @@ T = TypeVar("T")
 VALIDATION_SHARE = 1 / 20
 """The share of all texts that only the validation split may show."""
 
-_TIER_SHARES = (0.2, 0.45, 0.25, 0.1)
-_CASES: dict[str, tuple[Callable[[str], str], float]] = {
-    "lower": (str.lower, 0.39),
-    "title": (str.capitalize, 0.25),
-    "upper": (str.upper, 0.36),
-}
+_TIER_SHARES = (0.22, 0.45, 0.26, 0.07)
+_CASES: tuple[tuple[Callable[[str], str], float], ...] = ((str.lower, 0.39), (str.capitalize, 0.25), (str.upper, 0.36))
+_ALPHABET = string.ascii_lowercase
 _TRIES = 400
-_ONSETS = """b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kn l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str sw
-t th tr tw v w wh x y z""".split() + [""] * 4
-_NUCLEI = "a e i o u a e i o u a e i o ai au ay ea ee ei eu ie oa oi oo ou oy y".split()
-_CODAS = "b c ck d f ff g ght k l ll ld lt m mp n nd ng nk nt p r rd rk rm rn rt s ss st t th tt w x z".split() + [""] * 14
-_DOMAINS = "com net org co.uk de fr io info eu sg cn nl ca".split()
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_UNITS = "% % % kg g ml cl L km m mm cm W V mph am pm h + °".split()
+_ONSETS = (*listed("b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kn l m n p ph pl pr qu r s sc sh"), "", "")
+_ONSETS += (*listed("sk sl sm sn sp st str sw t th tr tw v w wh x y z"), "", "")
+_NUCLEI = listed("a e i o u a e i o u a e i o ai au ay ea ee ei eu ie oa oi oo ou oy y")
+_CODAS = listed("b c ck d f ff g ght k l ll ld lt m mp n nd ng nk nt p r rd rk rm rn rt s ss st t th tt w x z")
+_CODAS += ("",) * 14
+_DOMAINS = listed("com net org co.uk de fr io info eu sg cn nl ca")
+_MONTHS = listed("jan feb mar apr may jun jul aug sep oct nov dec")
+_UNITS = listed("% % % kg g ml cl L km m mm cm W V mph am pm h + °")
 
 
 def in_split(text: str, split: Split) -> bool:
@@ -63,11 +62,12 @@ class _Words:
         shares = []
         for tier, tier_share in zip(word_tiers(), _TIER_SHARES, strict=True):
             sized = [word for word in tier if low <= len(word) <= high]
-            for change_case, case_share in _CASES.values():
-                words = [word for word in sized if allowed.issuperset(change_case(word))]
+            for change_case, case_share in _CASES:
+                # An alphabet with all letters allows all words; one list then serves all cases.
+                everything = allowed.issuperset(change_case(_ALPHABET)) and allowed.issuperset(_ALPHABET)
+                words = sized if everything else [word for word in sized if allowed.issuperset(change_case(word))]
                 if words:
-                    # Where the alphabet allows all words, the cases share one list: 200,000 words weigh something.
-                    self._choices.append((sized if len(words) == len(sized) else words, change_case))
+                    self._choices.append((words, change_case))
                     shares.append(tier_share * case_share)
         self._shares = list(itertools.accumulate(shares))
 
@@ -77,7 +77,10 @@ class _Words:
     def draw(self, rng: np.random.Generator) -> str:
         """One word."""
         words, change_case = self._choices[bisect(self._shares, rng.random() * self._shares[-1])]
-        return change_case(pick(rng, words))
+        word = pick(rng, words)
+        if rng.random() < 0.6:  # Dictionaries are full of long words, and signs of short ones.
+            word = min(word, pick(rng, words), key=len)
+        return change_case(word)
 
 
 class Texts:
@@ -125,8 +128,9 @@ class Texts:
         return self._min <= len(text) <= self._max and self._allowed.issuperset(text)
 
     def _some_texts(self) -> list[str]:
-        """Texts to fall back on, and the proof that there are any: 2,000 draws find nearly all of a small set of strings,
-        and some of any large one.
+        """Texts to fall back on, and the proof that there are any.
+
+        2,000 draws find nearly all of a small set of strings, and some of any large one.
         """
         rng = np.random.default_rng(0)
         lengths = rng.integers(self._min, self._max + 1, size=2000)
@@ -136,7 +140,8 @@ class Texts:
     def _feasible_kinds(self) -> tuple[list[Callable[[np.random.Generator], str]], list[float]]:
         """The kinds of text that the characters and lengths often allow, and their cumulative shares."""
         rng = np.random.default_rng(0)
-        kinds, shares = [], []
+        kinds: list[Callable[[np.random.Generator], str]] = []
+        shares: list[float] = []
         for kind, share in (
             (self._word, 0.56),
             (self._punctuated, 0.07),
@@ -159,8 +164,8 @@ class Texts:
             kinds, shares = [lambda rng: pick(rng, self._fallback)], [1.0]
         return kinds, list(itertools.accumulate(shares))
 
-    # Every method below makes one kind of text. It may break the limits on characters and length (draw() tries again), and
-    # returns "" where the alphabet has nothing for it.
+    # Every method below makes one kind of text. It may break the limits on characters and length, as draw() tries
+    # again, and returns "" where the alphabet has nothing for it.
 
     def _word(self, rng: np.random.Generator) -> str:
         return self._whole_words.draw(rng) if self._whole_words else ""
@@ -170,7 +175,9 @@ class Texts:
 
     def _punctuated(self, rng: np.random.Generator) -> str:
         word = self._part(rng)
-        form = pick(rng, ("{},", "{}.", "{}!", "{}:", "{}?", '"{}"', '"{}', '{}"', "'{}", "({})", "{}...", "{}'s", "-", "&"))
+        form = pick(
+            rng, ("{},", "{}.", "{}!", "{}:", "{}?", '"{}"', '"{}', '{}"', "'{}", "({})", "{}...", "{}'s", "-", "&")
+        )
         if form == "-":
             return f"{word}-{self._part(rng)}"
         if form == "&":
@@ -185,7 +192,8 @@ class Texts:
         if rng.random() < 0.3 and self._whole_words:
             word = self._word(rng)
             at = int(rng.integers(len(word)))
-            return word[:at] + pick(rng, self._letters) + word[at + 1 :]
+            letter = pick(rng, self._letters)
+            return word[:at] + (letter.upper() if word[at].isupper() else letter.lower()) + word[at + 1 :]
         syllables = range(int(rng.integers(1, 5)))
         word = "".join(pick(rng, _ONSETS) + pick(rng, _NUCLEI) + pick(rng, _CODAS) for _ in syllables)
         return self._any_case(word, rng)
@@ -220,8 +228,15 @@ class Texts:
     def _date(self, rng: np.random.Generator) -> str:
         day, month, year = int(rng.integers(1, 32)), int(rng.integers(1, 13)), int(rng.integers(1900, 2031))
         name = self._any_case(_MONTHS[month - 1], rng)
-        forms = (f"{day}/{month}", f"{day:02}.{month:02}.{year}", f"{year}-{month:02}-{day:02}", f"{month}/{day}/{year % 100:02}")
-        return pick(rng, (*forms, f"{year}", f"{day}{name}", f"{name}-{year % 100:02}", f"'{year % 100:02}", f"{year}s"))
+        forms = (
+            f"{day}/{month}",
+            f"{day:02}.{month:02}.{year}",
+            f"{year}-{month:02}-{day:02}",
+            f"{month}/{day}/{year % 100:02}",
+        )
+        return pick(
+            rng, (*forms, f"{year}", f"{day}{name}", f"{name}-{year % 100:02}", f"'{year % 100:02}", f"{year}s")
+        )
 
     def _time(self, rng: np.random.Generator) -> str:
         hour, minute = int(rng.integers(24)), 5 * int(rng.integers(12))

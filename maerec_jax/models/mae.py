@@ -1,7 +1,7 @@
 """The masked autoencoder that pre-trains the image encoder (He et al., arXiv 2111.06377, section 3)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,8 @@ Array = jax.Array
 class MAEConfig:
     """A masked autoencoder: the encoder to be pre-trained and the decoder that reconstructs pixels."""
 
+    kind: Literal["mae"] = field(default="mae", kw_only=True)
+    """The kind of model."""
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
     """The encoder, which sees the visible patches only."""
     decoder_dim: int = 512

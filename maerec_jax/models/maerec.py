@@ -1,7 +1,7 @@
 """MAERec: the image encoder followed by the text decoder (arXiv 2307.08723, section 5), and greedy reading."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,8 @@ Array = jax.Array
 class MAERecConfig:
     """A recogniser: image encoder, text decoder, and the characters that it reads."""
 
+    kind: Literal["maerec"] = field(default="maerec", kw_only=True)
+    """The kind of model."""
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
     """The image encoder."""
     decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig.small)

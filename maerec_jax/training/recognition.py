@@ -1,6 +1,92 @@
+"""Fine-tuning: the recogniser's loss, its validation and its sample readings."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
-import optax
-def token_loss(logits, targets, padding, smoothing=0.0):
-    w=(targets!=padding).astype(jnp.float32)
-    l=optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    return l*w, w
+import numpy as np
+
+from data_pipelines.records import Batch, Source
+from maerec_jax.models.maerec import MAERec, MAERecConfig, Reading, greedy_read
+from maerec_jax.models.vit import normalize
+from maerec_jax.scoring import Scores
+from maerec_jax.training.pictures import readings_sheet
+from maerec_jax.training.task import Loss, Validation
+
+Array = jax.Array
+
+
+def token_loss(logits_BTV: Array, target_BT: Array, padding: int, smoothing: float = 0.0) -> tuple[Array, Array]:
+    """Cross-entropy of each place, float32 (B, T), 0 at padding; and its weights (B, T), 1 where there is no padding.
+
+    ``smoothing`` is the share of the target that is spread evenly over all classes.
+    """
+    weight_BT = (target_BT != padding).astype(jnp.float32)
+    log_probability = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
+    loss_BT = -jnp.take_along_axis(log_probability, target_BT[..., None], axis=-1)[..., 0]
+    if smoothing:
+        loss_BT = (1 - smoothing) * loss_BT - smoothing * log_probability.mean(axis=-1)
+    return loss_BT * weight_BT, weight_BT
+
+
+class Recognition:
+    """Learn to write the text of a word image, one character after the other (arXiv 2307.08723, section 5)."""
+
+    def __init__(self, config: MAERecConfig, dtype: Any, label_smoothing: float = 0.0) -> None:
+        self.config = config
+        self.encoder = config.encoder
+        self.dtype = dtype
+        self.label_smoothing = label_smoothing
+        self.model = MAERec(config, dtype)
+
+    def init(self, key: Array) -> Any:
+        """Fresh parameters."""
+        image = jnp.zeros((1, *self.encoder.image_size, 3))
+        return self.model.init(key, image, jnp.zeros((1, self.config.decoder.max_length), jnp.int32))["params"]
+
+    def frozen(self, path: str) -> bool:
+        """Everything is trained."""
+        del path
+        return False
+
+    def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
+        """Nothing is drawn for the whole batch."""
+        del key
+        return batch
+
+    def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
+        """Cross-entropy summed over the characters (and ends) of the valid images; the weight is their number."""
+        image_BHWC, tokens_BT = normalize(batch["image"], self.encoder), batch["tokens"]
+        logits_BTV = self.model.apply(
+            {"params": params}, image_BHWC, tokens_BT[:, :-1], deterministic=False, rngs={"dropout": key}
+        )
+        target_BT = tokens_BT[:, 1:]
+        loss_BT, weight_BT = token_loss(logits_BTV, target_BT, self.config.charset.padding, self.label_smoothing)
+        valid_B1 = batch["valid"][:, None].astype(jnp.float32)
+        correct_BT = (logits_BTV.argmax(axis=-1) == target_BT) * weight_BT * valid_B1
+        return Loss((loss_BT * valid_B1).sum(), (weight_BT * valid_B1).sum(), {"character_accuracy": correct_BT.sum()})
+
+    def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
+        """Greedy readings of a batch."""
+        reading: Reading = greedy_read(self.model, params, normalize(batch["image"], self.encoder))
+        return reading._asdict()
+
+    def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
+        """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded reads as ""."""
+        scores, samples, pictures = Scores(), [], []
+        for batch, out in results:
+            for i, index in enumerate(batch["index"].tolist()):
+                if index < 0:
+                    continue
+                text, places = self.config.charset.decode(out["tokens_BT"][i])
+                text = text if batch["valid"][i] else ""
+                confidence = float(out["probability_BT"][i, places].mean()) if len(places) else 0.0
+                truth = labels.text(index) or ""
+                scores.add(text, truth)
+                if len(samples) < 48:
+                    name = labels.name(index)
+                    samples.append({"name": name, "text": truth, "reading": text, "confidence": confidence})
+                    pictures.append(batch["image"][i])
+        metrics = scores.summary()
+        return Validation(metrics, metrics["word_accuracy"], readings_sheet(pictures, samples), samples)

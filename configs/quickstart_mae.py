@@ -1,0 +1,30 @@
+"""Quickstart, stage 1: pre-train a small encoder on rendered words, on two CPU cores.
+
+Paper: arXiv 2307.08723, section 5.1, at a hundredth of its size.
+Run: python -m maerec_jax.train --config configs/quickstart_mae.py --workdir runs/quickstart/pretraining
+"""
+
+from data_pipelines.rendering import RenderedWords
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    words = {"characters": "0123456789abcdefghijklmnopqrstuvwxyz", "min_length": 2, "max_length": 8, "difficulty": 0.4}
+    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(8, 8), position_table="grid")
+    return TrainConfig(
+        model=MAEConfig(encoder=encoder, decoder_dim=64, decoder_depth=2, decoder_heads=4),
+        data=DataConfig(
+            train=(RenderedWords(size=1_000_000, **words),),
+            validation=(RenderedWords(size=256, split="validation", **words),),
+            interpolation="bicubic",
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, warmup_epochs=0.002, weight_decay=0.05, betas=(0.9, 0.95)
+        ),
+        batch_size=128,
+        steps=200,
+    )

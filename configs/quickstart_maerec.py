@@ -1,0 +1,31 @@
+"""Quickstart, stage 2: fine-tune a small recogniser on rendered words, on two CPU cores.
+
+Run: python -m maerec_jax.train --config configs/quickstart_maerec.py --workdir runs/quickstart/recogniser \
+       --init-from runs/quickstart/pretraining
+"""
+
+from data_pipelines.rendering import RenderedWords
+from maerec_jax.charset import Charset
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    words = {"characters": "0123456789abcdefghijklmnopqrstuvwxyz", "min_length": 2, "max_length": 8, "difficulty": 0.4}
+    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(8, 8), position_table="grid")
+    decoder = TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=10)
+    return TrainConfig(
+        model=MAERecConfig(encoder=encoder, decoder=decoder, charset=Charset(words["characters"])),
+        data=DataConfig(
+            train=(RenderedWords(size=1_000_000, **words),),
+            validation=(RenderedWords(size=512, split="validation", **words),),
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.01, weight_decay=0.01, clip_norm=1.0),
+        batch_size=128,
+        steps=1000,
+        validate_every=250,
+    )

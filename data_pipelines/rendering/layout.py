@@ -1,0 +1,99 @@
+"""A line of text as a mask: glyphs side by side, straight or along an arc."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_pipelines.rendering.fonts import Face
+
+PAD = 14
+"""Empty pixels around a line, room for outlines."""
+
+
+class Line(NamedTuple):
+    """A drawn text: uint8 mask ``(h, w)`` and the box of its ink in it as (left, top, right, bottom)."""
+
+    mask: np.ndarray
+    box: tuple[int, int, int, int]
+
+
+def draw_line(
+    text: str, face: Face, spacing: float, wobble: float, rng: np.random.Generator, before: str = "", after: str = ""
+) -> Line:
+    """Draw ``text`` from left to right, between neighbours that do not count for the box.
+
+    Args:
+        text: Characters that ``face`` can draw, with at least one that is not a space.
+        face: The font.
+        spacing: Extra pixels between letters; may be negative.
+        wobble: How far each letter leaves the baseline, in pixels (standard deviation).
+        rng: Used where ``wobble`` is not zero.
+        before: Drawn to the left, with its own spaces.
+        after: Drawn to the right.
+    """
+    glyphs = [face.glyph(character) for character in before + text + after]
+    pens = []
+    pen = 0.0
+    for glyph in glyphs:
+        pens.append(pen)
+        # Never so tight that letters cover each other.
+        pen += max(glyph.advance + spacing, 0.6 * glyph.mask.shape[1], 1.0)
+    lefts = [round(pen) + glyph.left for pen, glyph in zip(pens, glyphs, strict=True)]
+    tops = [glyph.top for glyph in glyphs]
+    if wobble > 0:
+        tops = [
+            top + round(float(shift)) for top, shift in zip(tops, wobble * rng.standard_normal(len(tops)), strict=True)
+        ]
+    inked = [i for i, glyph in enumerate(glyphs) if glyph.mask.size]
+    x0, y0 = min(lefts[i] for i in inked), min(tops[i] for i in inked)
+    x1 = max(lefts[i] + glyphs[i].mask.shape[1] for i in inked)
+    y1 = max(tops[i] + glyphs[i].mask.shape[0] for i in inked)
+    mask = np.zeros((y1 - y0 + 2 * PAD, x1 - x0 + 2 * PAD), np.uint8)
+    for i in inked:
+        x, y = lefts[i] - x0 + PAD, tops[i] - y0 + PAD
+        h, w = glyphs[i].mask.shape
+        area = mask[y : y + h, x : x + w]
+        np.maximum(area, glyphs[i].mask, out=area)  # Letters of scripts and italics overlap.
+    own = [i for i in inked if len(before) <= i < len(before) + len(text)]
+    left, top = min(lefts[i] for i in own), min(tops[i] for i in own)
+    right = max(lefts[i] + glyphs[i].mask.shape[1] for i in own)
+    bottom = max(tops[i] + glyphs[i].mask.shape[0] for i in own)
+    return Line(mask, (left - x0 + PAD, top - y0 + PAD, right - x0 + PAD, bottom - y0 + PAD))
+
+
+def bend(line: Line, angle: float) -> Line:
+    """Lay a line along an arc of ``angle`` radians: arched for a positive angle, sagging for a negative one."""
+    x0, y0, x1, y1 = line.box
+    width = max(x1 - x0, 1)
+    radius = width / abs(angle)  # of the arc along the middle of the letters
+    half_height = (y1 - y0) / 2
+    if radius < 1.6 * half_height:
+        return line
+    middle_y = (y0 + y1) / 2
+    outer, inner = radius + half_height, radius - half_height
+    half_angle = abs(angle) / 2
+    out_width = int(2 * outer * np.sin(min(half_angle, np.pi / 2))) + 2 * PAD
+    out_height = int(outer - inner * np.cos(min(half_angle, np.pi))) + 2 * PAD
+    # Where each pixel of the bent line comes from: its angle and distance, seen from the centre of the circle.
+    xs = np.arange(out_width, dtype=np.float32) - out_width / 2
+    ys = outer + PAD - np.arange(out_height, dtype=np.float32)
+    across, up = np.broadcast_to(xs, (out_height, out_width)), np.broadcast_to(ys[:, None], (out_height, out_width))
+    distance, theta = cv2.cartToPolar(np.ascontiguousarray(up), np.ascontiguousarray(across))
+    theta = np.where(theta > np.pi, theta - np.float32(2 * np.pi), theta)
+    source_x = (x0 + x1) / 2 + theta * radius
+    source_y = middle_y + (radius - distance) if angle > 0 else middle_y - (radius - distance)
+    mask = cv2.remap(line.mask, source_x, source_y, cv2.INTER_LINEAR)
+    if angle < 0:
+        mask = mask[::-1]
+    box = (PAD, PAD, out_width - PAD, out_height - PAD)
+    return Line(np.ascontiguousarray(mask), box)
+
+
+def thicken(mask: np.ndarray, pixels: float) -> np.ndarray:
+    """Make strokes of a uint8 mask wider by ``pixels`` on each side (narrower if negative)."""
+    size = 2 * round(abs(pixels)) + 1
+    if size == 1:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return cv2.dilate(mask, kernel) if pixels > 0 else cv2.erode(mask, kernel)

@@ -1,0 +1,166 @@
+"""One word as a picture: a mask of its letters, seen from somewhere, in two colours, through a bad camera."""
+
+import cv2
+import numpy as np
+
+from data_pipelines.rendering.colours import cut_noise, draw_colours, luma, paint_background
+from data_pipelines.rendering.damage import blur, compress, expose
+from data_pipelines.rendering.fonts import CAPITAL_HEIGHT, Face, Fonts
+from data_pipelines.rendering.layout import PAD, Line, bend, draw_line, thicken
+
+_MIN_HEIGHT, _MAX_HEIGHT = 20, 64
+_MAX_WIDTH = 320  # Wider crops get lower, as the pipeline shrinks every crop to 128 columns.
+
+
+def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw ``text`` as a scene-text crop, uint8 RGB ``(height, width, 3)``, about 20 to 64 pixels high.
+
+    Every strength and probability grows with ``difficulty`` (0 to 1).
+    """
+    face = fonts.draw(text, rng)
+    line, crop = _lay_out(text, face, difficulty, rng)
+    fill = line.mask
+    box_area = (line.box[2] - line.box[0]) * (line.box[3] - line.box[1])
+    thin = fill.sum(dtype=np.int64) < 0.12 * 255 * box_area  # Hairline fonts vanish in small pictures.
+    if thin or rng.random() < 0.12 * difficulty:
+        fill = thicken(fill, 1)
+    outline = None
+    if rng.random() < 0.12 * difficulty:
+        outline = thicken(fill, 1 + 3 * rng.random())
+    matrix, (width, height) = _view(line, crop, difficulty, rng)
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+    masks = fill if outline is None else cv2.merge([fill, outline])
+    if scale < 0.6:  # Halve first: the warp looks at four pixels only.
+        masks = cv2.resize(
+            masks, (max(1, fill.shape[1] // 2), max(1, fill.shape[0] // 2)), interpolation=cv2.INTER_AREA
+        )
+        matrix = matrix @ np.diag([fill.shape[1] / masks.shape[1], fill.shape[0] / masks.shape[0], 1.0])
+    warped = cv2.warpPerspective(masks, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    alpha = warped.astype(np.float32) * np.float32(1 / 255)
+    picture = _paint(alpha, scale, difficulty, rng)
+    picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
+    return compress(picture, difficulty, rng)
+
+
+def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator) -> tuple[Line, np.ndarray]:
+    """The text's mask, and the margins of its crop (left, top, right, bottom) in mask pixels, float64 ``(4,)``."""
+    spacing = wobble = 0.0
+    if rng.random() < 0.5 * difficulty:
+        spacing = (
+            difficulty * CAPITAL_HEIGHT * (0.3 * rng.random() ** 2 if rng.random() < 0.75 else -0.06 * rng.random())
+        )
+    if rng.random() < 0.08 * difficulty:
+        wobble = difficulty * CAPITAL_HEIGHT * 0.08 * rng.random()
+    loose = 0.25 if rng.random() < 0.25 * difficulty else 0.1
+    margins = CAPITAL_HEIGHT * (0.03 + loose * rng.random(4)) * [1, 1.5, 1, 1.5]
+    if difficulty > 0 and rng.random() < 0.15 * difficulty:
+        margins -= CAPITAL_HEIGHT * 0.1 * rng.random(4)  # Careless boxes cut the letters' edges, never a letter.
+    if rng.random() >= 0.2 * difficulty:
+        line = draw_line(text, face, spacing, wobble, rng)
+        if len(text) > 2 and rng.random() < 0.15 * difficulty:
+            line = bend(line, difficulty * rng.uniform(0.3, 1.6) * (1 if rng.random() < 0.65 else -1))
+        return line, margins
+    # Neighbours: the text's own letters in another order, so that the font surely has them; the crop cuts them off.
+    other = "".join(text[i] for i in rng.permutation(len(text)) if text[i] != " ")
+    side = rng.random()
+    if side < 0.6:
+        before, after = (
+            (f"{other} ", "") if side < 0.2 else ("", f" {other}") if side < 0.5 else (f"{other} ", f" {other}")
+        )
+        line = draw_line(text, face, spacing, 0.0, rng, before, after)
+        gap = face.glyph(" ").advance + spacing
+        margins[[0, 2]] = np.maximum(gap, 0.1) + CAPITAL_HEIGHT * rng.uniform(-0.2, 0.25, 2)
+        return line, margins
+    line, second = draw_line(text, face, spacing, 0.0, rng), draw_line(other, face, spacing, 0.0, rng)
+    return _stacked(line, second, above=side < 0.8, gap=int(CAPITAL_HEIGHT * rng.uniform(0.18, 0.45))), margins + 4
+
+
+def _stacked(line: Line, second: Line, above: bool, gap: int) -> Line:
+    """``line`` with ``second`` above or below it, ``gap`` pixels away."""
+    ink = second.mask[PAD : second.box[3], PAD : second.box[2]]
+    height, width = line.mask.shape
+    room = ink.shape[0] + gap
+    mask = np.zeros((height + room, max(width, ink.shape[1] + 2 * PAD)), np.uint8)
+    shift = room if above else 0
+    mask[shift : shift + height, :width] = line.mask
+    y = PAD if above else line.box[3] + gap
+    area = mask[y : y + ink.shape[0], PAD : PAD + ink.shape[1]]
+    np.maximum(area, ink, out=area)
+    x0, y0, x1, y1 = line.box
+    return Line(mask, (x0, y0 + shift, x1, y1 + shift))
+
+
+def _view(
+    line: Line, margins: np.ndarray, difficulty: float, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """How the mask is seen: a 3x3 matrix from mask to crop pixels, and the crop's (width, height)."""
+    x0, y0, x1, y1 = line.box
+    # Dashes and dots keep some air, or a hyphen would fill the crop like a wall; so do narrow letters.
+    box_width, box_height = max(x1 - x0, 0.3 * CAPITAL_HEIGHT), max(y1 - y0, 0.65 * CAPITAL_HEIGHT)
+    stretch, shear, angle, tilt_x, tilt_y = 1.0, 0.0, 0.0, 0.0, 0.0
+    if rng.random() < 0.75 * difficulty:  # Lettering on signs is narrower than that of books.
+        stretch = float(np.exp(difficulty * (0.22 * rng.standard_normal() - 0.17)))
+    if rng.random() < 0.3 * difficulty:
+        shear = difficulty * 0.35 * rng.uniform(-1, 1)
+    if rng.random() < 0.6 * difficulty:
+        angle = difficulty * (0.07 * rng.standard_normal() if rng.random() < 0.85 else rng.uniform(-0.5, 0.5))
+    if rng.random() < 0.4 * difficulty:
+        tilt_x = difficulty * 0.5 * rng.uniform(-1, 1) / max(box_width, 2 * box_height)
+        tilt_y = difficulty * 0.3 * rng.uniform(-1, 1) / box_height
+    cos, sin = np.cos(angle), np.sin(angle)
+    centre = np.array([[1, 0, -(x0 + x1) / 2], [0, 1, -(y0 + y1) / 2], [0, 0, 1]])
+    slanted = np.array([[stretch, shear, 0], [0, 1, 0], [0, 0, 1]])
+    turned = np.array([[cos, -sin, 0], [sin, cos, 0], [tilt_x, tilt_y, 1]])
+    matrix = turned @ slanted @ centre
+    half_width, half_height = box_width / 2, box_height / 2
+    corners = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]]) * [[half_width], [half_height], [1]]
+    seen = turned @ slanted @ corners
+    seen = seen[:2] / seen[2]
+    left, top = seen.min(axis=1) - margins[:2] * [stretch, 1]
+    right, bottom = seen.max(axis=1) + margins[2:] * [stretch, 1]
+    aspect = max((right - left) / (bottom - top), 0.3)
+    height = _MIN_HEIGHT * (_MAX_HEIGHT / _MIN_HEIGHT) ** (rng.random() if difficulty > 0 else 0.5)
+    height = round(max(_MIN_HEIGHT, min(height, _MAX_WIDTH / aspect)))
+    scale = height / (bottom - top)
+    width = min(max(round(scale * (right - left)), 8), 1280)
+    placed = np.array([[scale, 0, -scale * left], [0, scale, -scale * top], [0, 0, 1]])
+    return placed @ matrix, (width, height)
+
+
+def _paint(alpha: np.ndarray, scale: float, difficulty: float, rng: np.random.Generator) -> np.ndarray:
+    """Colour a mask, float32 in 0..1: the letters ``(h, w)``, or letters and outline ``(h, w, 2)``.
+
+    Returns float32 RGB ``(h, w, 3)``.
+    """
+    ink, paper = draw_colours(difficulty, rng)
+    height, width = alpha.shape[:2]
+    contrast = abs(luma(ink) - luma(paper))
+    picture = paint_background(height, width, paper, contrast, difficulty, rng)
+    letters = alpha if alpha.ndim == 2 else alpha[:, :, 0]
+    widest = alpha if alpha.ndim == 2 else alpha[:, :, 1]
+    if rng.random() < 0.15 * difficulty:  # a shadow, or the side of a solid letter
+        shift = 1 + 3 * scale * rng.random(2)
+        move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+        shadow = cv2.warpAffine(widest, move, (width, height))
+        if rng.random() < 0.6:
+            shadow = cv2.GaussianBlur(shadow, (0, 0), 0.6 + 2 * scale * rng.random())
+        shade = 0.3 * paper if luma(ink) > luma(paper) else 0.5 * (ink + paper)
+        _blend(picture, shade, np.asarray(shadow) * np.float32(rng.uniform(0.4, 1)))
+    if alpha.ndim == 3:
+        dark = luma(ink) > 128
+        edge = 80 * rng.random(3) + (0 if dark else 175)
+        if rng.random() < 0.15:  # hollow letters
+            edge, ink = ink, paper
+        _blend(picture, edge, widest)
+    if rng.random() < 0.2 * difficulty:  # worn or shaded paint
+        worn = cut_noise(max(2, height // 8), max(2, width // 8), rng)[:, :, :1]
+        texture = cv2.resize(np.ascontiguousarray(worn), (width, height))[:, :, None]
+        picture += (ink + min(25.0, 0.2 * contrast) * difficulty * texture - picture) * letters[:, :, None]
+    else:
+        _blend(picture, ink, letters)
+    return picture
+
+
+def _blend(picture: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
+    """Lay ``colour`` over ``picture`` in place where ``alpha`` ``(h, w)`` says so."""
+    picture += (colour.astype(np.float32) - picture) * alpha[:, :, None]

@@ -1,0 +1,101 @@
+"""A source of words that are drawn when they are read: endless training pictures from fonts and a dictionary."""
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from data_pipelines.records import DataError, Record
+from data_pipelines.rendering.fonts import find_fonts
+from data_pipelines.rendering.picture import render
+from data_pipelines.rendering.texts import Split, texts
+
+# Every symbol of a keyboard but ^ { | }, which the 91-class models do not read.
+_CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
+
+
+@dataclass(frozen=True)
+class RenderedWords:
+    """Words drawn on the fly with installed fonts: no files needed."""
+
+    kind: Literal["rendered"] = "rendered"
+    """The kind of source."""
+    weight: float | None = None
+    """Share of this source in a mixture; by default its number of records."""
+    size: int = 1_000_000
+    """Number of different pictures."""
+    seed: int = 0
+    """Another seed gives other words and pictures."""
+    split: Split = "train"
+    """Texts of the validation split never occur in the training split."""
+    characters: str = _CHARACTERS
+    """Only texts of these characters are drawn."""
+    min_length: int = 1
+    """Shortest text, in characters."""
+    max_length: int = 24
+    """Longest text, in characters."""
+    difficulty: float = 1.0
+    """From 0, dark print on light paper, to 1, the full range of photographs."""
+    fonts: str = ""
+    """A folder with more .ttf and .otf fonts, searched with its subfolders."""
+
+    def open(self, root: Path = Path()) -> "RenderedSource":
+        """The source of these words. ``root`` is where a relative ``fonts`` folder starts.
+
+        Raises:
+            DataError: a value is out of range, no text is possible, or there are no fonts.
+        """
+        if self.size < 1 or self.seed < 0 or not 0 <= self.difficulty <= 1:
+            raise DataError(
+                f"rendered words: size {self.size} must be positive, seed {self.seed} not negative, and difficulty "
+                f"{self.difficulty} from 0 to 1"
+            )
+        source = RenderedSource(self, (root / Path(self.fonts).expanduser()).absolute() if self.fonts else None)
+        source.check()
+        return source
+
+
+@dataclass(frozen=True)
+class RenderedSource:
+    """Record ``i`` depends on the spec, the fonts and ``i`` alone, in whatever process and order it is drawn.
+
+    Pickles as its two fields; every process loads words and fonts when it first needs them.
+    """
+
+    spec: RenderedWords
+    font_folder: Path | None
+
+    def check(self) -> None:
+        """Load words and fonts, so that a mistake in the spec shows before training starts."""
+        spec = self.spec
+        texts(spec.characters, spec.min_length, spec.max_length, spec.split)
+        find_fonts(self.font_folder).check(spec.characters)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self.spec.size
+
+    def __getitem__(self, index: int) -> Record:
+        """Draw record ``index``: uint8 RGB ``(height, width, 3)`` and its label."""
+        text = self.text(index)
+        # OpenCV's threads cost more than they bring on pictures this small, and the workers are processes already.
+        if cv2.getNumThreads() != 1:
+            cv2.setNumThreads(1)
+        return Record(render(text, find_fonts(self.font_folder), self.spec.difficulty, self._rng(index, 1)), text)
+
+    def text(self, index: int) -> str:
+        """The label of record ``index`` without drawing it."""
+        spec = self.spec
+        return texts(spec.characters, spec.min_length, spec.max_length, spec.split).draw(self._rng(index, 0))
+
+    def name(self, index: int) -> str:
+        """For example ``rendered/train/seed 0/123``."""
+        return f"rendered/{self.spec.split}/seed {self.spec.seed}/{index}"
+
+    def _rng(self, index: int, purpose: int) -> np.random.Generator:
+        index = range(self.spec.size)[index]  # Raises IndexError, and counts from the end, as a list does.
+        key = (self.spec.seed, int(self.spec.split == "validation"), index, purpose)
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))

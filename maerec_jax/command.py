@@ -1,0 +1,38 @@
+"""What the commands share: parsing their arguments, and one clear line for each mistake of the user."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+Arguments = TypeVar("Arguments")
+
+
+def fail(message: str) -> int:
+    """Print an error; returns the exit status."""
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Run a command; errors that the user can mend become one line and exit status 1."""
+    from data_pipelines.records import DataError
+    from maerec_jax.config import UserError
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step that it takes
+    try:
+        return run()
+    except (UserError, DataError) as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("interrupted")
+
+
+def run_command(
+    kind: type[Arguments], run: Callable[[Arguments], int], name: str, arguments: Sequence[str] | None = None
+) -> int:
+    """Parse a dataclass of arguments and run a command with it; returns its exit status."""
+    parsed = tyro.cli(kind, args=arguments, prog=name)
+    return guarded(lambda: run(parsed))

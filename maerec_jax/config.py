@@ -1,0 +1,185 @@
+"""What a training run is: frozen dataclasses, the configs/*.py files that return them, and their JSON in a workdir."""
+
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import Field, TypeAdapter, ValidationError
+
+from data_pipelines.augmentation import Augmentation
+from data_pipelines.decoding import Interpolation
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.sources import Annotations, Folder, LmdbWords
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+SourceConfig = Annotated[Annotations | LmdbWords | Folder | RenderedWords, Field(discriminator="kind")]
+ModelConfig = Annotated[MAEConfig | MAERecConfig, Field(discriminator="kind")]
+
+
+NO_AUGMENTATION = Augmentation(geometry_probability=0.0, degradation_probability=0.0, color_probability=0.0)
+
+
+class UserError(Exception):
+    """A mistake in what the user asked for. The message is one line that says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the words come from and how they are prepared."""
+
+    root: str = "."
+    """Folder that the paths of sources are relative to."""
+    train: tuple[SourceConfig, ...] = ()
+    """Sources of training images."""
+    validation: tuple[SourceConfig, ...] = ()
+    """Sources of validation images; none for no validation."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized; the published recipes pre-train with "bicubic" and fine-tune with "bilinear"."""
+    augmentation: Augmentation = NO_AUGMENTATION
+    """Random distortion of training images; all probabilities 0 for none."""
+    augment_before_resize: bool = True
+    """Distort images at their own size; the published recipe distorts them after the resize."""
+    unknown_characters: Literal["drop", "keep", "error"] = "drop"
+    """Labels with characters outside the charset: leave them out, keep them as the unknown class, or stop."""
+    max_invalid: float = 0.1
+    """Stop when more than this share of the images read so far (at least 100 of them) cannot be decoded."""
+    workers: int = 0
+    """Worker processes that read and decode; 0 for a thread of the main process. Batches do not depend on it."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. The kind of model decides the stage: a masked autoencoder is pre-trained, a recogniser fine-tuned."""
+
+    model: ModelConfig
+    """The model: its sizes and, for a recogniser, its charset."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The data."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimizer and its schedule."""
+    batch_size: int = 256
+    """Images a step, over all devices and accumulated parts."""
+    accumulation: int = 1
+    """Split each batch into this many parts, one after the other, to save memory; the step is the same."""
+    epochs: float = 10.0
+    """Length of the run in passes over the training data."""
+    steps: int = 0
+    """Length of the run in steps, instead of epochs, where it is not 0."""
+    label_smoothing: float = 0.0
+    """Share of each fine-tuning target that is spread over all classes."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the parameters that is validated and read with; 0 for none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Dtype of the computation; "auto" is bfloat16 on GPU and TPU and float32 on CPU. Parameters are always float32."""
+    seed: int = 0
+    """Seed of initialisation, data order, masks, dropout and augmentation."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+    validate_every: int = 0
+    """Steps between validations; 0 for once an epoch. The last step is always validated."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; validated steps and the last are saved, too."""
+    keep_last: int = 2
+    """Checkpoints kept by recency."""
+    keep_best: int = 1
+    """Checkpoints kept by validation score."""
+    init_from: str = ""
+    """Workdir of another run whose parameters to start from; those that do not fit are reported and initialised afresh."""
+    workdir: str = ""
+    """Folder for checkpoints and logs; runs/<name of the config file> by default. A run in it is resumed."""
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1 or self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}")
+        for name in ("log_every", "checkpoint_every", "keep_last"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+# What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.
+_FREE = {"data.root", "data.workers", "data.max_invalid", "log_every", "validate_every", "checkpoint_every"}
+_FREE |= {"keep_last", "keep_best", "init_from", "workdir"}
+
+
+def load_config_module(path: str) -> ModuleType:
+    """Import a config file by its path. Raises ``UserError`` where there is none, or it has no ``get_config``."""
+    file = Path(path)
+    if not file.is_file():
+        known = sorted(str(p) for p in file.parent.glob("*.py") if not p.name.startswith("_"))
+        hint = f"; there are {', '.join(known)}" if known else ""
+        raise UserError(f"no such config file: {path}{hint}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None  # the ending is .py or it is no module
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"{path}: a config file defines get_config() -> TrainConfig")
+    return module
+
+
+def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
+    """Load a config file and override its fields by command-line flags such as ``--optimizer.learning-rate 1e-3``.
+
+    Ends the program with a message, as command-line parsers do, where a flag is unknown or does not fit its type.
+    """
+    module = load_config_module(path)
+    default = module.get_config()
+    if not isinstance(default, TrainConfig):
+        raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
+    description = f"{inspect.getdoc(module) or ''}\n\nThe values below are those of {path}."
+    try:
+        config = tyro.cli(
+            TrainConfig,
+            default=default,
+            args=list(flags),
+            prog=f"python -m maerec_jax.train --config {path}",
+            description=description,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return config if config.workdir else replace(config, workdir=str(Path("runs") / Path(path).stem))
+
+
+_ADAPTER = TypeAdapter(TrainConfig)
+
+
+def to_json(config: TrainConfig) -> str:
+    """The config as JSON, every default resolved."""
+    return _ADAPTER.dump_json(config, indent=2).decode() + "\n"
+
+
+def read_json(path: Path) -> TrainConfig:
+    """Read what ``to_json`` wrote. Raises ``UserError`` where the file is missing or no such config."""
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no workdir of a training run: it has no {path.name}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: not a config of this version: {place}: {first['msg']}") from error
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if is_dataclass(value):
+        parts = [(f.name, getattr(value, f.name)) for f in fields(value)]
+    elif isinstance(value, tuple) and any(is_dataclass(v) for v in value):
+        parts = [(str(i), v) for i, v in enumerate(value)]
+    else:
+        return {path: value}
+    return {k: v for name, part in parts for k, v in _leaves(part, f"{path}.{name}" if path else name).items()}
+
+
+def differences(saved: TrainConfig, wanted: TrainConfig) -> list[str]:
+    """``"field old -> new"`` for each field in which two runs differ and may not, if one is to go on with the other."""
+    old, new = _leaves(saved), _leaves(wanted)
+    names = [n for n in (old | new) if n not in _FREE and old.get(n) != new.get(n)]
+    return [f"{n} {old.get(n)!r} -> {new.get(n)!r}" for n in names]

@@ -1,0 +1,84 @@
+"""Measure a recogniser: ``python -m maerec_jax.evaluate --checkpoint runs/maerec_s [--root DIR --annotations FILE ...]``."""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+
+from maerec_jax.command import run_command
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Read labelled words and print word accuracies: of the validation data of the run, or of annotation files."""
+
+    checkpoint: str
+    """Workdir of a fine-tuning run, or one of its checkpoints."""
+    root: str = ""
+    """Data root; that of the run by default."""
+    annotations: tuple[str, ...] = ()
+    """Annotation files (.jsonl or .json), relative to the data root, each a line of the table."""
+    batch_size: int = 256
+    """Images a step."""
+    workers: int = 0
+    """Worker processes that read and decode."""
+    sheet: str = ""
+    """Also draw the first 48 words with their readings into this PNG file."""
+    json: str = ""
+    """Also write the table to this JSON file."""
+
+
+def evaluate(arguments: EvaluateArguments) -> int:
+    """Evaluate, print the table, and return 0."""
+    from pathlib import Path
+
+    import cv2
+    import jax
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from data_pipelines.sources import Annotations
+    from maerec_jax.config import UserError
+    from maerec_jax.models.maerec import MAERecConfig
+    from maerec_jax.training.checkpoint import load_params
+    from maerec_jax.training.data import make_decoder, open_sources
+    from maerec_jax.training.evaluation import Evaluator
+    from maerec_jax.training.loop import make_task
+    from maerec_jax.training.sharding import make_mesh, replicated
+
+    config, params, step = load_params(arguments.checkpoint)
+    if not isinstance(config.model, MAERecConfig):
+        raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
+    # Every word counts, those with characters that the model cannot write too: it reads them wrong.
+    data = replace(config.data, unknown_characters="keep", root=arguments.root or config.data.root)
+    sets: dict[str, tuple] = {name: (Annotations(path=name),) for name in arguments.annotations}
+    if not sets:
+        if not data.validation:
+            raise UserError("the run has no validation data: give --annotations")
+        sets = {"validation": data.validation}
+    config = replace(config, data=data)
+    console, mesh, task = Console(stderr=True), make_mesh(), make_task(config)
+    params = jax.device_put(params, replicated(mesh))
+    table = Table("set", title=f"{arguments.checkpoint}, step {step} (%)")
+    for column in ("words", "WA", "WAIC", "WAICS", "36 chars", "1-NED"):
+        table.add_column(column, justify="right")
+    results = {}
+    for name, specs in sets.items():
+        sources = open_sources(config, specs, lambda text, name=name: console.print(f"{name}: {text}", markup=False))
+        evaluator = Evaluator(task, sources, make_decoder(config), arguments.batch_size, arguments.workers, mesh)
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task(name, total=len(sources))
+            found = evaluator(params, lambda done, bar=bar, progress=progress: progress.update(bar, completed=done))
+        words, *shares = found.metrics.values()
+        table.add_row(name, f"{words:,.0f}", *(f"{100 * share:.2f}" for share in shares))
+        results[name] = found.metrics
+        if arguments.sheet and found.picture is not None:
+            cv2.imwrite(arguments.sheet, cv2.cvtColor(found.picture, cv2.COLOR_RGB2BGR))
+    Console().print(table)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(EvaluateArguments, evaluate, "python -m maerec_jax.evaluate"))

@@ -1,0 +1,90 @@
+"""Read word images: ``python -m maerec_jax.predict --checkpoint runs/maerec_s IMAGE_OR_FOLDER ...``."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from maerec_jax.command import run_command
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Read the words in image files, and print file, text and confidence for each."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, and folders that are searched with their subfolders."""
+    checkpoint: str
+    """Workdir of a fine-tuning run, or one of its checkpoints."""
+    format: Literal["table", "jsonl"] = "table"
+    """Output: a line of columns, or a JSON object, for each image."""
+    sheet: str = ""
+    """Also draw the words with their readings into this PNG file (the first 48)."""
+    batch_size: int = 32
+    """Images read at once."""
+
+
+def predict(arguments: PredictArguments) -> int:
+    """Read and print; returns 1 if an image could not be read, else 0."""
+    import cv2
+
+    from data_pipelines.decoding import DecodeError
+    from data_pipelines.sources import IMAGE_ENDINGS
+    from maerec_jax.config import UserError
+    from maerec_jax.recognizer import Recognizer
+    from maerec_jax.training.pictures import readings_sheet
+
+    recognizer = Recognizer.load(arguments.checkpoint, arguments.batch_size)
+    files: list[Path] = []
+    for name in arguments.images:
+        path = Path(name)
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise UserError(f"no such image or folder: {name}")
+    if not files:
+        raise UserError(f"no images in {', '.join(arguments.images)}")
+
+    failed = 0
+    shown: list[tuple] = []
+
+    def prepared(files: Sequence[Path], readable: list[Path]) -> list:
+        nonlocal failed
+        images = []
+        for file in files:
+            try:
+                images.append(recognizer.prepare(file))
+                readable.append(file)
+            except (DecodeError, OSError) as error:
+                failed += 1
+                print(f"not read: {file}: {error}", file=sys.stderr)
+        return images
+
+    for start in range(0, len(files), arguments.batch_size):
+        readable: list[Path] = []
+        images = prepared(files[start : start + arguments.batch_size], readable)
+        for file, image, word in zip(readable, images, recognizer.read_resized(images), strict=True):
+            if arguments.format == "jsonl":
+                line = {"file": str(file), "text": word.text, "confidence": word.confidence}
+                line["character_confidences"] = word.character_confidences
+                print(json.dumps(line, ensure_ascii=False))
+            else:
+                print(f"{word.confidence:6.1%}  {word.text:<24}  {file}")
+            if arguments.sheet and len(shown) < 48:
+                shown.append((image, {"text": None, "reading": word.text, "confidence": word.confidence}))
+    if shown:
+        picture = readings_sheet(*map(list, zip(*shown, strict=True)))
+        cv2.imwrite(arguments.sheet, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if failed:
+        print(f"{failed} of {len(files)} images could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PredictArguments, predict, "python -m maerec_jax.predict"))

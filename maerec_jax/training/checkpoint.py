@@ -1,0 +1,160 @@
+"""Checkpoints of a run, and reading the parameters of one: everything that touches Orbax."""
+
+import json
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from maerec_jax.config import TrainConfig, UserError, differences, read_json, to_json
+
+CONFIG_FILE = "config.json"
+_FOLDER = "checkpoints"
+_ITEM = "state"
+
+
+def claim_workdir(config: TrainConfig, write: bool) -> None:
+    """Make the workdir, or check that what is in it was made by the same config, and write the resolved config.
+
+    Raises ``UserError`` listing the fields that differ.
+    """
+    workdir = Path(config.workdir)
+    file = workdir / CONFIG_FILE
+    if file.exists() and saved_steps(workdir):
+        changed = differences(read_json(file), config)
+        if changed:
+            raise UserError(
+                f"{workdir} holds a checkpoint of another config ({'; '.join(changed[:6])}"
+                f"{f'; and {len(changed) - 6} more' if len(changed) > 6 else ''}): choose another --workdir, "
+                "or start from its parameters with --init-from"
+            )
+    if write:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file.write_text(to_json(config))
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """The steps of complete checkpoints in a workdir, in order."""
+    folder = workdir / _FOLDER
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+class Checkpoints:
+    """The checkpoints of a run: saved while training goes on, kept by recency and by validation score.
+
+    Args:
+      workdir: the run's folder.
+      keep_last: how many of the latest to keep.
+      keep_best: how many of those with the best scores to keep.
+    """
+
+    def __init__(self, workdir: Path, keep_last: int, keep_best: int) -> None:
+        policies = [preservation_policy.LatestN(n=keep_last)]
+        if keep_best:
+            policies.append(
+                preservation_policy.BestN(get_metric_fn=_score, n=keep_best, keep_checkpoints_without_metrics=False)
+            )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            enable_async_checkpointing=True,
+            best_fn=_score,  # without it scores are not written
+        )
+        self._manager = ocp.CheckpointManager((workdir / _FOLDER).absolute(), options=options, item_names=(_ITEM,))
+
+    @property
+    def latest(self) -> int | None:
+        """The latest step with a complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, score: float | None = None) -> None:
+        """Begin to save a state; returns when it is copied. A step that is saved already stays as it is."""
+        if step in self._manager.all_steps():
+            return
+        metrics = None if score is None else {"score": score}
+        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
+        self._manager.save(step, args=args, metrics=metrics, force=True)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Read the state of a step into arrays of the shapes, dtypes and shardings of ``like``."""
+        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(like)})
+        return self._manager.restore(step, args=args)[_ITEM]
+
+    def __enter__(self) -> "Checkpoints":
+        """The checkpoints themselves."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Wait until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _best_step(workdir: Path, steps: list[int]) -> int:
+    """The step with the best validation score, or the latest where none was validated."""
+    scores = {}
+    for step in steps:
+        file = workdir / _FOLDER / str(step) / "metrics" / "metrics"
+        if file.is_file():
+            scores[step] = json.loads(file.read_text())["score"]
+    return max(scores, key=lambda step: (scores[step], step)) if scores else steps[-1]
+
+
+def load_params(path: str | Path) -> tuple[TrainConfig, Any, int]:
+    """Read the parameters of a run, wherever it was trained: its moving average where it kept one.
+
+    Args:
+      path: a workdir (its best validated checkpoint is taken, or its latest), or one of its ``checkpoints/<step>``.
+
+    Returns:
+      The run's config, the parameters as NumPy arrays, and the step.
+
+    Raises:
+      UserError: where there is no checkpoint.
+    """
+    workdir = Path(path)
+    step = None
+    if workdir.parent.name == _FOLDER and re.fullmatch(r"\d+", workdir.name):
+        step, workdir = int(workdir.name), workdir.parent.parent
+    if not workdir.is_dir():
+        raise UserError(f"no such checkpoint: {path}")
+    config, steps = read_json(workdir / CONFIG_FILE), saved_steps(workdir)
+    if not steps or (step is not None and step not in steps):
+        raise UserError(f"{path}: no complete checkpoint{f' (there are {steps})' if steps else ''}")
+    step = _best_step(workdir, steps) if step is None else step
+    folder = (workdir / _FOLDER / str(step) / _ITEM).absolute()
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata.tree
+        wanted = {"ema": tree["ema"]} if tree.get("ema") else {"params": tree["params"]}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+        params = checkpointer.restore(folder, args=args)
+    return config, next(iter(params.values())), step
+
+
+def merge_params(fresh: Any, loaded: Any) -> tuple[Any, list[str], list[str]]:
+    """Put loaded parameters in the place of fresh ones where path and shape agree.
+
+    Returns:
+      The merged tree; a line for each fresh parameter that was kept, saying why; the loaded paths that found no place.
+    """
+    fresh_flat, loaded_flat = flatten_dict(fresh, sep="/"), flatten_dict(loaded, sep="/")
+    merged, missing = {}, []
+    for path, value in fresh_flat.items():
+        other = loaded_flat.get(path)
+        if other is not None and other.shape == value.shape:
+            merged[path] = other
+            continue
+        merged[path] = value
+        missing.append(path if other is None else f"{path} (has shape {other.shape}, needs {value.shape})")
+    unused = [path for path in loaded_flat if path not in fresh_flat]
+    return unflatten_dict(merged, sep="/"), missing, unused

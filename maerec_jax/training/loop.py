@@ -1,0 +1,218 @@
+"""The training loop, one for both stages."""
+
+import collections
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data_pipelines.pipeline import train_batches
+from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params
+from maerec_jax.training.data import InvalidImages, make_decoder, open_sources
+from maerec_jax.training.evaluation import Evaluator
+from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.training.recognition import Recognition
+from maerec_jax.training.run_log import RunLog
+from maerec_jax.training.sharding import make_mesh, put_batch, replicated
+from maerec_jax.training.step import TrainState, make_train_step
+from maerec_jax.training.task import Task
+
+# The loop looks at a step's numbers this many steps later, so that the device never waits for it.
+_LAG = 2
+
+
+class NotFiniteError(UserError):
+    """A loss or gradient that is not finite. The message names the step and where the state before it lies."""
+
+
+def compute_dtype(name: str) -> Any:
+    """The dtype that a config's ``dtype`` means on this machine."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def make_task(config: TrainConfig) -> Task:
+    """The stage that a config's model belongs to."""
+    dtype = compute_dtype(config.dtype)
+    if isinstance(config.model, MAEConfig):
+        return Pretraining(config.model, dtype)
+    return Recognition(config.model, dtype, config.label_smoothing)
+
+
+def _initial_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, message: Callable[[str], None]) -> Any:
+    """Fresh parameters, or those of ``init_from`` as far as they fit."""
+    params = jax.jit(lambda: task.init(jax.random.key(config.seed)), out_shardings=replicated(mesh))()
+    if not config.init_from:
+        return params
+    source, loaded, step = load_params(config.init_from)
+    params, missing, unused = merge_params(params, loaded)
+    total = len(jax.tree.leaves(params))
+    if len(missing) == total:
+        raise UserError(f"no parameter of {config.init_from} fits this model: compare its model.encoder with this one's")
+    message(
+        f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters taken, "
+        f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
+    )
+    for line in missing:
+        message(f"  fresh: {line}")
+    return jax.device_put(params, replicated(mesh))
+
+
+def _initial_state(params: Any, optimizer: optax.GradientTransformation, ema: bool, mesh: jax.sharding.Mesh) -> TrainState:
+    def complete(params: Any) -> TrainState:
+        return TrainState(jnp.int32(0), params, optimizer.init(params), jax.tree.map(jnp.copy, params) if ema else {})
+
+    return jax.jit(complete, out_shardings=replicated(mesh))(params)
+
+
+def train(config: TrainConfig) -> dict[str, float]:
+    """Run or resume a training run, and return the metrics of its last validation (none where nothing is validated).
+
+    Raises:
+      UserError: for a workdir of another config, and other mistakes in the config.
+      DataError: for data that cannot be used.
+      NotFiniteError: for a loss or gradient that is not finite; the state before it is saved.
+    """
+    workdir, first = Path(config.workdir), jax.process_index() == 0
+    if not config.data.train:
+        raise UserError("the config names no training data: data.train is empty")
+    if config.batch_size % (jax.device_count() * config.accumulation):
+        devices = f"{jax.device_count()} devices x accumulation {config.accumulation}"
+        raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
+
+    notes: list[str] = []  # what is found out before the log is open
+    sources = open_sources(config, config.data.train, lambda text: notes.append(f"training data: {text}"))
+    held_out = None
+    if config.data.validation:
+        held_out = open_sources(config, config.data.validation, lambda text: notes.append(f"validation data: {text}"))
+    claim_workdir(config, write=first)
+
+    mesh, task, decoder = make_mesh(), make_task(config), make_decoder(config)
+    steps_per_epoch = len(sources) / config.batch_size
+    total_steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
+    validate_every = config.validate_every or max(1, round(steps_per_epoch))
+    schedule = learning_rate_schedule(config.optimizer, config.batch_size, steps_per_epoch, total_steps)
+    optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
+    step_fn = jax.jit(make_train_step(task, optimizer, config), donate_argnums=0)
+    evaluator = held_out and Evaluator(task, held_out, decoder, config.batch_size, config.data.workers, mesh)
+    metrics: dict[str, float] = {}
+
+    with Checkpoints(workdir, config.keep_last, config.keep_best) as checkpoints:
+        start = checkpoints.latest or 0
+        with (
+            RunLog(workdir, start, total_steps, first) as log,
+            train_batches(
+                sources,
+                decoder,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=start,
+                num_workers=config.data.workers,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            ) as batches,
+        ):
+            for note in notes:
+                log.message(note)
+            params = _initial_params(config, task, mesh, log.message if not start else lambda _: None)
+            state = _initial_state(params, optimizer, bool(config.ema_decay), mesh)
+            size = sum(x.size for x in jax.tree.leaves(params))
+            del params
+            log.message(
+                f"{len(sources):,} training images, {steps_per_epoch:,.1f} steps an epoch, {total_steps:,} steps; "
+                f"{size:,} parameters on {jax.device_count()} {jax.devices()[0].device_kind} in {task.dtype}"
+            )
+            if start:
+                state = checkpoints.restore(start, state)
+                log.message(f"resumed {workdir} at step {start}")
+            invalid = InvalidImages(sources, config.data.max_invalid, log.message)
+            pending: collections.deque = collections.deque()
+            timer = _Timer(config.batch_size)
+
+            def look_at(step: int, values: dict[str, Any]) -> None:
+                numbers = {name: float(value) for name, value in values.items()}
+                if not numbers.pop("good"):
+                    checkpoints.save(step, state)
+                    raise NotFiniteError(
+                        f"step {step}: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}; "
+                        f"the state before it is saved in {workdir}. Lower the learning rate or set "
+                        "optimizer.clip_norm, and start from it with --init-from"
+                    )
+                log.advance(step)
+                if step % config.log_every == 0 or step == total_steps - 1:
+                    extra = {"invalid_images": float(invalid.count)} if invalid.count else {}
+                    numbers |= {"learning_rate": float(schedule(step)), "epoch": step / steps_per_epoch}
+                    log.scalars(step, numbers | timer.read(step) | extra)
+
+            for step in range(start, total_steps):
+                with timer.waiting():
+                    batch = next(batches)
+                invalid.check(batch)
+                state, values = step_fn(state, put_batch(batch, mesh), step)
+                pending.append((step, values))
+                done = step + 1
+                validated = evaluator is not None and (done % validate_every == 0 or done == total_steps)
+                saved = validated or done % config.checkpoint_every == 0 or done == total_steps
+                while len(pending) > (0 if saved else _LAG):
+                    look_at(*pending.popleft())
+                if validated:
+                    assert evaluator is not None
+                    found = evaluator(state.ema or state.params)
+                    metrics = found.metrics
+                    log.scalars(done, found.metrics, "validation")
+                    log.samples(done, found.samples)
+                    if found.picture is not None:
+                        log.picture(done, "validation", found.picture)
+                    checkpoints.save(done, state, found.score)
+                elif saved:
+                    checkpoints.save(done, state)
+                if saved:
+                    timer.restart()
+    return metrics
+
+
+class _Timer:
+    """Images a second, and the share of time spent waiting for data, since the last look; compiling is not counted."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.step: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave out what happened since the last look."""
+        self.begin, self.wait = time.perf_counter(), 0.0
+        self.step = None
+
+    def waiting(self) -> "_Timer":
+        """A context whose time counts as waiting for data."""
+        return self
+
+    def __enter__(self) -> None:
+        """Begin to wait."""
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        """End waiting."""
+        self.wait += time.perf_counter() - self._entered
+
+    def read(self, step: int) -> dict[str, float]:
+        """Rates since the last look, if there was one."""
+        now, rates = time.perf_counter(), {}
+        if self.step is not None and step > self.step:
+            seconds = now - self.begin
+            rates = {
+                "images_per_second": (step - self.step) * self.batch_size / seconds,
+                "data_wait": min(1.0, self.wait / seconds),
+            }
+        self.begin, self.wait, self.step = now, 0.0, step
+        return rates

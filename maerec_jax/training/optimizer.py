@@ -1,0 +1,112 @@
+"""AdamW with the published schedules, decay masks and layer-wise learning rates."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate; for ``reference_batch`` images a step where that is set."""
+    reference_batch: int = 0
+    """Scale the learning rate by batch_size / reference_batch; 0 leaves it as it is."""
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    """What follows the warm-up. "one_cycle" starts at 1/25 of the peak and warms up along a cosine, too."""
+    warmup_epochs: float = 0.0
+    """Epochs of warm-up from 0 to the peak."""
+    final_learning_rate: float = 0.0
+    """Where the cosine ends ("one_cycle" ends at 4e-6 of the peak instead)."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay, scaled by the learning rate."""
+    decay_vectors: bool = False
+    """Also decay biases and the scales of norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the first and second moments."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    clip_norm: float = 0.0
+    """Scale gradients down to this global norm; 0 for no clipping."""
+    layer_decay: float = 1.0
+    """Layer-wise learning-rate decay: each encoder block learns this much slower than the one above it."""
+
+
+def learning_rate_schedule(
+    config: OptimizerConfig, batch_size: int, steps_per_epoch: float, total_steps: int
+) -> Schedule:
+    """The learning rate as a function of the step, counted from 0.
+
+    "cosine" is MAE's schedule (arXiv 2111.06377, appendix A.1): linear from 0 over the warm-up, then half a cosine.
+    "one_cycle" is the two-phase cosine of the stronger published fine-tuning recipe.
+    """
+    peak = config.learning_rate * (batch_size / config.reference_batch if config.reference_batch else 1.0)
+    warmup = config.warmup_epochs * steps_per_epoch
+
+    def cosine(step: jax.Array | int, start: float, end: float, first: float, last: float) -> jax.Array:
+        fraction = jnp.clip((step - first) / max(last - first, 1e-9), 0.0, 1.0)
+        return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * fraction))
+
+    def schedule(step: jax.Array | int) -> jax.Array:
+        if config.schedule == "one_cycle":
+            turn = max(warmup - 1, 0.0)
+            up = cosine(step, peak / 25, peak, 0.0, turn)
+            return jnp.where(step < turn, up, cosine(step, peak, peak / 25e4, turn, total_steps - 1.0))
+        after = peak if config.schedule == "constant" else cosine(step, peak, config.final_learning_rate, warmup, total_steps)
+        return jnp.where(step < warmup, peak * step / max(warmup, 1e-9), after)
+
+    return schedule
+
+
+def is_vector(path: str) -> bool:
+    """Whether a parameter is a bias or a norm's scale, by its path; these are not decayed by default."""
+    return path.rsplit("/", 1)[-1] in ("bias", "scale")
+
+
+def encoder_layer(path: str, depth: int) -> int:
+    """The layer a parameter belongs to: 0 for embeddings, 1 to ``depth`` for blocks, depth + 1 for all after them."""
+    if match := re.match(r"encoder/blocks_(\d+)/", path):
+        return int(match[1]) + 1
+    embeddings = ("encoder/cls_token", "encoder/pos_embed", "encoder/patch_embed/")
+    return 0 if path.startswith(embeddings) else depth + 1
+
+
+def map_by_path(function: Callable[[str], Any], tree: Any) -> Any:
+    """A tree of the same structure with ``function(path)`` at each leaf, paths being joined by "/"."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: function(jax.tree_util.keystr(path, simple=True, separator="/")), tree)
+
+
+def make_optimizer(
+    config: OptimizerConfig, schedule: Schedule, depth: int, frozen: Callable[[str], bool]
+) -> optax.GradientTransformation:
+    """AdamW for a parameter tree.
+
+    Args:
+      config: settings.
+      schedule: learning rate by step.
+      depth: number of encoder blocks, for the layer-wise decay.
+      frozen: tells by its path whether a parameter stays as it is; it gets no optimizer state.
+    """
+    steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    steps.append(optax.scale_by_adam(*config.betas, eps=config.epsilon))
+    decayed = lambda params: map_by_path(lambda p: config.decay_vectors or not is_vector(p), params)  # noqa: E731
+    steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
+    if config.layer_decay != 1.0:
+        def slow_down(updates: Any, _: Any = None) -> Any:
+            scales = map_by_path(lambda p: config.layer_decay ** (depth + 1 - encoder_layer(p, depth)), updates)
+            # A masked tree holds markers in the place of frozen parameters, which map_by_path passes over as nodes.
+            return jax.tree.map(lambda u, s: u * s, updates, scales)
+
+        steps.append(optax.stateless(slow_down))
+    steps.append(optax.scale_by_learning_rate(schedule))
+    trainable = lambda params: map_by_path(lambda p: not frozen(p), params)  # noqa: E731
+    still = lambda params: map_by_path(frozen, params)  # noqa: E731
+    return optax.chain(optax.masked(optax.chain(*steps), trainable), optax.masked(optax.set_to_zero(), still))

@@ -1,0 +1,90 @@
+"""Pre-training: the masked autoencoder's loss, its validation and its pictures."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.records import Batch
+from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
+from maerec_jax.models.vit import normalize, unpatchify
+from maerec_jax.training.task import Loss, Validation
+
+Array = jax.Array
+
+
+class Pretraining:
+    """Learn to reconstruct hidden patches (arXiv 2111.06377)."""
+
+    def __init__(self, config: MAEConfig, dtype: Any) -> None:
+        self.config = config
+        self.encoder = config.encoder
+        self.dtype = dtype
+        self.model = MaskedAutoencoder(config, dtype)
+
+    def init(self, key: Array) -> Any:
+        """Fresh parameters."""
+        image = jnp.zeros((1, *self.encoder.image_size, 3))
+        return self.model.init(key, image, jnp.zeros((1, self.encoder.n_patches)))["params"]
+
+    def frozen(self, path: str) -> bool:
+        """The position tables are constants here."""
+        return path in ("encoder/pos_embed", "decoder_pos_embed")
+
+    def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
+        """Add the masking noise of the whole batch, so that masks do not depend on how the batch is split."""
+        return {**batch, "noise": jax.random.uniform(key, (len(batch["image"]), self.encoder.n_patches))}
+
+    def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
+        """Reconstruction error of the valid images, summed; the weight is their number."""
+        del key
+        image_BHWC = normalize(batch["image"], self.encoder)
+        out = self.model.apply({"params": params}, image_BHWC, batch["noise"])
+        target_BNP = reconstruction_target(image_BHWC, self.config)
+        valid_B = batch["valid"].astype(jnp.float32)
+        total = (reconstruction_error(out["pred"], target_BNP, out["mask"]) * valid_B).sum()
+        return Loss(total, valid_B.sum(), {})
+
+    def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
+        """Summed loss, number of images and reconstructions of a batch, under noise that is the same every time."""
+        batch = self.prepare(batch, jax.random.key(0))
+        total, weight, _ = self.loss(params, batch, jax.random.key(0))
+        image_BHWC = normalize(batch["image"], self.encoder)
+        out = self.model.apply({"params": params}, image_BHWC, batch["noise"])
+        return {"total": total, "weight": weight, "mask": out["mask"], "pixels": self._pixels(out["pred"], image_BHWC)}
+
+    def _pixels(self, pred_BNP: Array, image_BHWC: Array) -> Array:
+        """Predicted patches as an image in the encoder's pixel scale; normalised ones get the true mean and deviation."""
+        cfg = self.config
+        if cfg.norm_pix:
+            raw = reconstruction_target(image_BHWC, MAEConfig(encoder=cfg.encoder, norm_pix=False))
+            deviation = jnp.sqrt(raw.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
+            pred_BNP = pred_BNP * deviation + raw.mean(axis=-1, keepdims=True)
+        return unpatchify(pred_BNP, cfg.encoder.image_size, cfg.encoder.patch_size)
+
+    def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Any) -> Validation:
+        """Mean loss over the batches, and a picture of originals, what the encoder saw of them, and reconstructions."""
+        del labels
+        total = weight = 0.0
+        picture = None
+        for batch, out in results:
+            total, weight = total + float(out["total"]), weight + float(out["weight"])
+            if picture is None:
+                picture = self._picture(batch["image"], out["mask"], out["pixels"])
+        loss = total / max(weight, 1.0)
+        return Validation({"loss": loss, "images": weight}, -loss, picture, [])
+
+    def _picture(self, image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray) -> np.ndarray:
+        """Rows of original | masked | reconstructed (hidden patches predicted, the others as they are), uint8."""
+        cfg = self.encoder
+        n = min(16, len(image_BHWC))
+        image = image_BHWC[:n]
+        hidden = np.repeat(mask_BN[:n, :, None], cfg.patch_values, axis=2)
+        hidden = np.asarray(unpatchify(jnp.asarray(hidden), cfg.image_size, cfg.patch_size)) > 0
+        predicted = pixels_BHWC[:n] * np.array(cfg.pixel_std) + np.array(cfg.pixel_mean)
+        predicted = np.clip(predicted, 0, 255).astype(np.uint8)
+        columns = [image, np.where(hidden, np.uint8(128), image), np.where(hidden, predicted, image)]
+        columns = [np.pad(c, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255) for c in columns]
+        return np.concatenate(np.concatenate(columns, axis=2), axis=0)

@@ -1,0 +1,122 @@
+"""What a run tells: a progress bar, JSON lines, TensorBoard events and pictures."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def _format(name: str, value: float) -> str:
+    shares = ("accuracy", "wait", "similarity", "word_accuracy")
+    if any(s in name for s in shares):
+        return f"{name} {value:.1%}"
+    return f"{name} {value:.2e}" if name == "learning_rate" else f"{name} {value:.4g}"
+
+
+class RunLog:
+    """The log of a run. In all but the first process of a run it does nothing.
+
+    Args:
+      workdir: the run's folder; metrics.jsonl, tensorboard/ and pictures/ are written there.
+      start_step: where the run begins or is resumed; what an interrupted run logged for this step and after it is
+        removed, since it is computed again.
+      total_steps: for the progress bar.
+      active: whether this is the process that logs.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, total_steps: int, active: bool) -> None:
+        self.active = active
+        if not active:
+            return
+        self._pictures = workdir / "pictures"
+        self._pictures.mkdir(parents=True, exist_ok=True)
+        file = workdir / METRICS_FILE
+        if file.exists():
+            lines = [line for line in file.read_text().splitlines() if _step_of(line) < start_step]
+            file.write_text("".join(f"{line}\n" for line in lines))
+        self._file = file.open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
+        self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not sys.stderr.isatty(),
+        )
+        self._bar = self._progress.add_task("training", total=total_steps, completed=start_step, status="compiling")
+        self._total = total_steps
+        self._start = time.time()
+
+    def __enter__(self) -> "RunLog":
+        """Show the progress bar."""
+        if self.active:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Take the progress bar down and close the files."""
+        if self.active:
+            self._progress.stop()
+            self._file.close()
+            self._events.close()
+
+    def message(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        if self.active:
+            self._console.print(text, highlight=False, markup=False)
+
+    def advance(self, step: int) -> None:
+        """Show that a step is done."""
+        if self.active:
+            self._progress.update(self._bar, completed=step + 1)
+
+    def scalars(self, step: int, values: dict[str, float], group: str = "train") -> None:
+        """Log numbers of a step: one JSON line, TensorBoard, and the progress bar (or a printed line without one)."""
+        if not self.active:
+            return
+        line = {"step": step, "group": group, **values, "seconds": round(time.time() - self._start, 3)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{group}/{name}", value, step)
+        text = "  ".join(_format(name, value) for name, value in values.items())
+        if group == "train" and not self._progress.disable:
+            self._progress.update(self._bar, status=text)
+        else:
+            self.message(f"{group} step {step} of {self._total}: {text}")
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write a uint8 RGB picture to pictures/<name>_<step>.png and TensorBoard."""
+        if self.active:
+            cv2.imwrite(str(self._pictures / f"{name}_{step:07d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            self._events.add_image(name, image, step, dataformats="HWC")
+
+    def samples(self, step: int, samples: list[dict[str, Any]]) -> None:
+        """Log sample readings: a JSON line, and a few of them printed."""
+        if not self.active or not samples:
+            return
+        self._file.write(json.dumps({"step": step, "group": "samples", "samples": samples}, ensure_ascii=False) + "\n")
+        self._file.flush()
+        shown = "  ".join(f"{s['text']!r} -> {s['reading']!r}" for s in samples[:5])
+        self.message(f"read: {shown}")
+
+
+def _step_of(line: str) -> float:
+    """The step of a JSON line; infinity for a line that a killed run left half-written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,250 @@
+import itertools
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ImageFont
+
+from data_pipelines.records import DataError, Source
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.rendering.fonts import Face, find_fonts
+from data_pipelines.rendering.texts import in_split
+
+SPEC = RenderedWords(size=5000)
+
+
+def digest(source, indices):
+    """Labels and pixels of some records."""
+    return [(source[i].text, source[i].image.shape, source[i].image.tobytes()) for i in indices]
+
+
+def roboto() -> Path:
+    return next(face.path for face in find_fonts(None).faces if face.family == "Roboto" and face.style == "Regular")
+
+
+def test_is_a_source():
+    source = SPEC.open()
+    assert isinstance(source, Source)
+    assert len(source) == 5000
+    assert source.name(123) == "rendered/train/seed 0/123"
+    assert source.text(-1) == source.text(4999)
+    with pytest.raises(IndexError):
+        source[5000]
+
+
+def test_a_record_depends_on_nothing_but_its_index():
+    forwards = digest(SPEC.open(), range(40))
+    backwards = digest(pickle.loads(pickle.dumps(SPEC.open())), reversed(range(40)))
+    assert forwards == backwards[::-1]
+    code = (
+        "import zlib; from data_pipelines.rendering import RenderedWords; s = RenderedWords(size=5000).open();"
+        "print([(s[i].text, zlib.crc32(s[i].image)) for i in range(39, -1, -1)])"
+    )
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    import zlib
+
+    assert eval(other)[::-1] == [(text, zlib.crc32(pixels)) for text, _, pixels in forwards]
+
+
+def test_pickles_without_words_and_fonts():
+    source = SPEC.open()
+    source[0]
+    assert len(pickle.dumps(source)) < 1000
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"split": "validation"}])
+def test_seeds_and_splits_differ(change):
+    ours, theirs = SPEC.open(), replace(SPEC, **change).open()
+    same = sum(ours.text(i) == theirs.text(i) for i in range(200))
+    assert same < 20
+
+
+def test_splits_share_no_text_in_any_case():
+    train, validation = (
+        {replace(SPEC, split=s).open().text(i).lower() for i in range(5000)} for s in ("train", "validation")
+    )
+    assert not train & validation
+    assert all(in_split(text, "train") for text in train)
+    assert len(validation) > 2000
+
+
+def test_case_and_punctuation_do_not_change_the_split():
+    for word in ("sale", "hotel", "x1"):
+        assert len({in_split(form, "train") for form in (word, word.upper(), f"{word}!", f'"{word.title()}"')}) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("characters", "low", "high"),
+    [
+        ("abcdefghijklmnopqrstuvwxyz", 2, 6),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 1, 3),
+        ("0123456789", 1, 5),
+        ("ABC", 2, 4),
+        ("!?", 3, 8),
+        (SPEC.characters, 1, 1),
+        (SPEC.characters, 20, 24),
+        (SPEC.characters, 1, 24),
+    ],
+)
+def test_texts_keep_to_characters_and_lengths(characters, low, high, split):
+    source = RenderedWords(characters=characters, min_length=low, max_length=high, split=split).open()
+    start = time.process_time()
+    for i in range(300):
+        text = source.text(i)
+        assert set(text) <= set(characters)
+        assert low <= len(text) <= high
+        assert text == text.strip()
+        assert in_split(text, split)
+    assert time.process_time() - start < 1, "a text must not need endless tries"
+
+
+def test_text_is_the_records_text():
+    source = SPEC.open()
+    assert [source.text(i) for i in range(100)] == [source[i].text for i in range(100)]
+
+
+def test_texts_are_varied():
+    texts = [SPEC.open().text(i) for i in range(5000)]
+    assert len(set(texts)) > 4000
+    assert set("".join(texts)) == set(SPEC.characters)
+    share = {name: np.mean([getattr(text, name)() for text in texts]) for name in ("islower", "istitle", "isupper")}
+    assert all(value > 0.15 for value in share.values()), share
+    assert any(" " in text for text in texts)
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
+def test_every_picture_shows_its_text(difficulty):
+    source = replace(SPEC, difficulty=difficulty).open()
+    heights = []
+    for i in range(300):
+        image = source[i].image
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+        heights.append(image.shape[0])
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int)
+        assert gray.max() - gray.min() > 25, (i, source.text(i))
+    assert min(heights) >= 20
+    assert max(heights) <= 64
+
+
+def test_without_difficulty_print_is_dark_on_flat_light_paper():
+    source = replace(SPEC, difficulty=0.0).open()
+    for i in range(100):
+        image = source[i].image
+        assert image.min() < 90
+        paper = np.median(image[:, [0, -1]], axis=(0, 1))
+        assert paper.min() > 200
+        assert np.abs(image.astype(int).max(axis=(0, 1)) - paper).max() <= 1, "nothing is lighter than the paper"
+
+
+def test_pictures_of_one_text_differ():
+    source = RenderedWords(characters="a", max_length=1).open()
+    assert {source.text(i) for i in range(10)} == {"a"}
+    assert len({source[i].image.tobytes() for i in range(10)}) == 10
+
+
+def test_faces_draw_only_what_they_have():
+    fonts = find_fonts(None)
+    rng = np.random.default_rng(0)
+    for face in fonts.faces:
+        assert face.can_draw("AB12")
+        assert not face.can_draw("\u6f22")  # No installed font has Chinese characters.
+    for text in ("Straße", "~`_\\", "agreed"):
+        assert all(fonts.draw(text, rng).can_draw(text) for _ in range(30))
+
+
+def test_small_capitals_are_not_taken_for_small_letters():
+    families = {face.family: face for face in find_fonts(None).faces}
+    assert not families["Amatic SC"].can_draw("sale")
+    assert families["Amatic SC"].can_draw("SALE")
+    assert families["Roboto"].can_draw("sale")
+    assert families["Fjalla One"].can_draw("sale")
+
+
+def test_glyphs_are_cached_and_visible():
+    face = Face(roboto(), "Roboto", "Regular")
+    assert face.glyph("A") is face.glyph("A")
+    assert face.glyph("A").mask.max() > 200
+    assert 28 <= face.glyph("H").mask.shape[0] <= 36
+
+
+def test_fonts_come_in_an_order_that_places_do_not_change(tmp_path):
+    originals = find_fonts(None).faces[:6]
+    for folder, faces in (("a", originals), ("b", originals[::-1])):
+        for number, face in enumerate(faces):
+            (tmp_path / folder / str(number)).mkdir(parents=True)
+            shutil.copy(face.path, tmp_path / folder / str(number) / f"{number}.ttf")
+    orders = [
+        [(f.family, f.style) for f in find_fonts(folder).faces] for folder in (None, tmp_path / "a", tmp_path / "b")
+    ]
+    assert orders[0] == orders[1] == orders[2], "copies of installed fonts add nothing"
+
+
+def test_broken_fonts_are_skipped_with_a_warning(tmp_path):
+    (tmp_path / "broken.ttf").write_bytes(b"not a font")
+    cut = roboto().read_bytes()
+    (tmp_path / "cut.otf").write_bytes(cut[:200])
+    with pytest.warns(UserWarning, match=r"skipped 2 broken font files: broken\.ttf, cut\.otf"):
+        fonts = find_fonts(tmp_path)
+    assert fonts.faces == find_fonts(None).faces
+
+
+def test_a_folder_without_fonts_is_an_error(tmp_path):
+    (tmp_path / "faces").mkdir()
+    with pytest.raises(DataError, match=r"faces: no \.ttf or \.otf files"):
+        RenderedWords(fonts="faces").open(tmp_path)
+    with pytest.raises(DataError, match="nowhere"):
+        RenderedWords(fonts="nowhere").open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"characters": ""}, "no text of 1 to 24"),
+        ({"characters": " "}, "no text of 1 to 24"),
+        ({"min_length": 5, "max_length": 4}, "no text of 5 to 4"),
+        ({"min_length": 0}, "no text of 0"),
+        ({"characters": "abc\u6f22"}, "lacks '\u6f22'"),
+        ({"difficulty": 1.5}, "difficulty 1.5"),
+        ({"size": 0}, "size 0"),
+    ],
+)
+def test_impossible_specs_are_one_clear_line(change, message):
+    with pytest.raises(DataError, match=message) as error:
+        replace(SPEC, **change).open()
+    assert "\n" not in str(error.value)
+
+
+def test_a_text_set_too_small_for_both_splits_is_an_error():
+    outcomes = []
+    for split in ("train", "validation"):
+        try:
+            outcomes.append({RenderedWords(characters="q", max_length=1, split=split).open().text(0)})
+        except DataError as error:
+            outcomes.append(str(error))
+    assert {"q"} in outcomes
+    assert any("belongs to the" in outcome for outcome in outcomes if isinstance(outcome, str))
+
+
+def test_contact_sheet(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "data_pipelines.rendering",
+        "--out",
+        tmp_path / "s.png",
+        "--count",
+        "5",
+        "--seed",
+        "3",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    assert cv2.imread(str(tmp_path / "s.png")).shape == (82, 1600, 3)
