@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.records import DataError
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
 
 _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
@@ -50,5 +51,9 @@ def draw_sheet(source: RenderedSource, count: int, columns: int) -> Image.Image:
 
 if __name__ == "__main__":
     options = tyro.cli(Sheet, description=__doc__)
-    draw_sheet(options.words.open(), options.count, options.columns).save(options.out)
+    try:
+        sheet = draw_sheet(options.words.open(), options.count, options.columns)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from None
+    sheet.save(options.out)
     print(f"wrote {options.out}")

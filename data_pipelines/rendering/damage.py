@@ -7,6 +7,8 @@ import numpy as np
 
 from data_pipelines.rendering.colours import cut_noise
 
+_LEAST_SPAN = 40  # Of 255, between the darkest and the lightest pixel of some channel.
+
 
 @lru_cache(maxsize=256)
 def _motion_kernel(length: int, direction: int) -> np.ndarray:
@@ -57,6 +59,20 @@ def blur(picture: np.ndarray, letter_height: float, difficulty: float, rng: np.r
     )
     up = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
     return cv2.resize(small, (width, height), interpolation=up)
+
+
+def keep_visible(picture: np.ndarray) -> np.ndarray:
+    """Stretch the contrast of the rare picture in which thin letters, pale colours and blur came together."""
+    sample = picture[::2, ::2].reshape(-1, 3)
+    low, high = sample.min(axis=0), sample.max(axis=0)
+    span = int((high - low).max())
+    if span >= _LEAST_SPAN:
+        return picture
+    gain = _LEAST_SPAN / max(span, 1)
+    middle = (low.astype(np.float32) + high) / 2
+    # Away from black and white, where the stretched values would not fit.
+    centre = np.clip(middle, _LEAST_SPAN / 2, 255 - _LEAST_SPAN / 2)
+    return np.clip((picture - middle) * gain + centre, 0, 255).astype(np.uint8)
 
 
 def compress(picture: np.ndarray, difficulty: float, rng: np.random.Generator) -> np.ndarray:

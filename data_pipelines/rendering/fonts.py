@@ -47,11 +47,6 @@ class Face:
         size = round(64 * CAPITAL_HEIGHT / max(bottom - top, 1))
         return _open(self.path, min(max(size, 16), 96))
 
-    @cached_property
-    def line_height(self) -> int:
-        """Ascent and descent together, in pixels."""
-        return sum(self._font.getmetrics())
-
     def glyph(self, character: str) -> Glyph:
         """The drawing of ``character``; the font must have it. Cached for all faces together."""
         return _glyph(self, character)
@@ -97,6 +92,8 @@ def _bitmap(font: ImageFont.FreeTypeFont, character: str) -> tuple[np.ndarray, t
 @lru_cache(maxsize=1 << 15)  # about 50 MB when full
 def _glyph(face: Face, character: str) -> Glyph:
     mask, (left, top) = _bitmap(face._font, character)
+    if character == " ":
+        mask = mask[:0, :0]  # A font without a space would draw its box for missing characters.
     return Glyph(mask, left, top, float(face._font.getlength(character)))
 
 
@@ -145,8 +142,8 @@ class Fonts:
             if not lacking:
                 return
         raise DataError(
-            f"rendered words: none of {len(self.faces)} fonts has all of `characters`; the best lacks {lacking!r}: leave "
-            "them out, or name a folder with such a font in `fonts`"
+            f"rendered words: none of {len(self.faces)} fonts has all of `characters`, and the best one lacks "
+            f"{lacking!r}: leave these out, or name a folder with a font that has them in `fonts`"
         )
 
 
@@ -184,12 +181,11 @@ def find_fonts(folder: Path | None) -> Fonts:
         try:
             digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
             family, style = _open(path, 16).getname()
-        except OSError:
+            face = Face(path, family or path.stem, style or "")
+            if digest not in found and (face.can_draw("AEHNORST") or face.can_draw("0123456789")):
+                found[digest] = face
+        except (OSError, ValueError):
             broken.append(path.name)
-            continue
-        face = Face(path, family or path.stem, style or "")
-        if digest not in found and (face.can_draw("AEHNORST") or face.can_draw("0123456789")):
-            found[digest] = face
     if broken:
         warnings.warn(f"skipped {len(broken)} broken font files: {', '.join(broken[:8])}", stacklevel=2)
     if not found:

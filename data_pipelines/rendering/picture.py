@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.rendering.colours import cut_noise, draw_colours, luma, paint_background
-from data_pipelines.rendering.damage import blur, compress, expose
+from data_pipelines.rendering.damage import blur, compress, expose, keep_visible
 from data_pipelines.rendering.fonts import CAPITAL_HEIGHT, Face, Fonts
 from data_pipelines.rendering.layout import PAD, Line, bend, draw_line, thicken
 
@@ -39,7 +39,7 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     alpha = warped.astype(np.float32) * np.float32(1 / 255)
     picture = _paint(alpha, scale, difficulty, rng)
     picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
-    return compress(picture, difficulty, rng)
+    return compress(keep_visible(picture), difficulty, rng)
 
 
 def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator) -> tuple[Line, np.ndarray]:

@@ -68,6 +68,11 @@ class RenderedSource:
     spec: RenderedWords
     font_folder: Path | None
 
+    @property
+    def characters(self) -> str:
+        """The characters that labels are made of."""
+        return self.spec.characters
+
     def check(self) -> None:
         """Load words and fonts, so that a mistake in the spec shows before training starts."""
         spec = self.spec

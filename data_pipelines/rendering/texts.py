@@ -102,6 +102,7 @@ class Texts:
             )
         self._drawable = drawable
         self._alphanumeric = [c for c in drawable if c.isalnum()] or drawable
+        self._symbols = [c for c in drawable if not c.isalnum()] or drawable
         self._letters = [c for c in drawable if c.isalpha()] or drawable
         self._capitals = [c for c in drawable if c.isupper()] or self._letters
         self._numerals = [c for c in drawable if c.isdecimal()] or drawable
@@ -175,6 +176,9 @@ class Texts:
 
     def _punctuated(self, rng: np.random.Generator) -> str:
         word = self._part(rng)
+        if rng.random() < 0.3:  # Any symbol at all, so that none is rare.
+            symbol = pick(rng, self._symbols)
+            return symbol + word if rng.random() < 0.4 else word + symbol
         form = pick(
             rng, ("{},", "{}.", "{}!", "{}:", "{}?", '"{}"', '"{}', '{}"', "'{}", "({})", "{}...", "{}'s", "-", "&")
         )
