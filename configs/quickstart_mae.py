@@ -4,6 +4,8 @@ Paper: arXiv 2307.08723, section 5.1, at a hundredth of its size.
 Run: python -m maerec_jax.train --config configs/quickstart_mae.py --workdir runs/quickstart/pretraining
 """
 
+from dataclasses import replace
+
 from data_pipelines.rendering import RenderedWords
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.mae import MAEConfig
@@ -13,18 +15,18 @@ from maerec_jax.training.optimizer import OptimizerConfig
 
 def get_config() -> TrainConfig:
     """The run."""
-    words = {"characters": "0123456789abcdefghijklmnopqrstuvwxyz", "min_length": 2, "max_length": 8, "difficulty": 0.4}
-    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(8, 8), position_table="grid")
+    characters = "0123456789abcdefghijklmnopqrstuvwxyz"
+    words = RenderedWords(characters=characters, min_length=2, max_length=8, difficulty=0.4)
+    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(32, 8), position_table="grid")
     return TrainConfig(
         model=MAEConfig(encoder=encoder, decoder_dim=64, decoder_depth=2, decoder_heads=4),
         data=DataConfig(
-            train=(RenderedWords(size=1_000_000, **words),),
-            validation=(RenderedWords(size=256, split="validation", **words),),
+            train=(words,),
+            validation=(replace(words, size=256, split="validation"),),
             interpolation="bicubic",
         ),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3, warmup_epochs=0.002, weight_decay=0.05, betas=(0.9, 0.95)
-        ),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.005, weight_decay=0.05, betas=(0.9, 0.95)),
         batch_size=128,
-        steps=200,
+        steps=400,
+        validate_every=200,
     )

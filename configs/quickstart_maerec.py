@@ -4,6 +4,8 @@ Run: python -m maerec_jax.train --config configs/quickstart_maerec.py --workdir 
        --init-from runs/quickstart/pretraining
 """
 
+from dataclasses import replace
+
 from data_pipelines.rendering import RenderedWords
 from maerec_jax.charset import Charset
 from maerec_jax.config import DataConfig, TrainConfig
@@ -15,17 +17,18 @@ from maerec_jax.training.optimizer import OptimizerConfig
 
 def get_config() -> TrainConfig:
     """The run."""
-    words = {"characters": "0123456789abcdefghijklmnopqrstuvwxyz", "min_length": 2, "max_length": 8, "difficulty": 0.4}
-    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(8, 8), position_table="grid")
+    characters = "0123456789abcdefghijklmnopqrstuvwxyz"
+    words = RenderedWords(characters=characters, min_length=2, max_length=8, difficulty=0.4)
+    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(32, 8), position_table="grid")
     decoder = TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=10)
     return TrainConfig(
-        model=MAERecConfig(encoder=encoder, decoder=decoder, charset=Charset(words["characters"])),
+        model=MAERecConfig(encoder=encoder, decoder=decoder, charset=Charset(characters)),
         data=DataConfig(
-            train=(RenderedWords(size=1_000_000, **words),),
-            validation=(RenderedWords(size=512, split="validation", **words),),
+            train=(words,),
+            validation=(replace(words, size=512, split="validation"),),
         ),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.01, weight_decay=0.01, clip_norm=1.0),
-        batch_size=128,
-        steps=1000,
-        validate_every=250,
+        batch_size=64,
+        steps=3600,
+        validate_every=600,
     )

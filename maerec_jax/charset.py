@@ -24,7 +24,6 @@ class Charset:
         twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
         if twice or not self.characters:
             raise ValueError(f"a charset needs each character once, but {twice or 'it is empty'}")
-        object.__setattr__(self, "_ids", {c: i for i, c in enumerate(self.characters)})
 
     @property
     def start_end(self) -> int:
@@ -48,7 +47,9 @@ class Charset:
 
     def encode(self, text: str, length: int) -> np.ndarray:
         """[start, characters..., end], cut or padded to int32 (length,)."""
-        ids = [self.start_end, *(self._ids.get(c, self.unknown) for c in text[:length]), self.start_end][:length]
+        # A search through a hundred characters is no slower than hashing them, and needs no table beside the field.
+        found = [self.characters.find(c) for c in text[:length]]
+        ids = [self.start_end, *(self.unknown if i < 0 else i for i in found), self.start_end][:length]
         return np.array(ids + [self.padding] * (length - len(ids)), np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> tuple[str, np.ndarray]:

@@ -56,7 +56,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. The kind of model decides the stage: a masked autoencoder is pre-trained, a recogniser fine-tuned."""
+    """A training run: a masked autoencoder as the model is pre-trained, a recogniser fine-tuned."""
 
     model: ModelConfig
     """The model: its sizes and, for a recogniser, its charset."""
@@ -91,7 +91,7 @@ class TrainConfig:
     keep_best: int = 1
     """Checkpoints kept by validation score."""
     init_from: str = ""
-    """Workdir of another run whose parameters to start from; those that do not fit are reported and initialised afresh."""
+    """Workdir of a run whose parameters to start from; those that do not fit are reported and initialised afresh."""
     workdir: str = ""
     """Folder for checkpoints and logs; runs/<name of the config file> by default. A run in it is resumed."""
 
@@ -116,7 +116,8 @@ def load_config_module(path: str) -> ModuleType:
         hint = f"; there are {', '.join(known)}" if known else ""
         raise UserError(f"no such config file: {path}{hint}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None  # the ending is .py or it is no module
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: a config file is a Python file, *.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
@@ -127,24 +128,21 @@ def load_config_module(path: str) -> ModuleType:
 def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
     """Load a config file and override its fields by command-line flags such as ``--optimizer.learning-rate 1e-3``.
 
-    Ends the program with a message, as command-line parsers do, where a flag is unknown or does not fit its type.
+    Ends the program with a message, as command-line parsers do, where a flag is unknown or values do not fit.
     """
     module = load_config_module(path)
     default = module.get_config()
     if not isinstance(default, TrainConfig):
         raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
     description = f"{inspect.getdoc(module) or ''}\n\nThe values below are those of {path}."
-    try:
-        config = tyro.cli(
-            TrainConfig,
-            default=default,
-            args=list(flags),
-            prog=f"python -m maerec_jax.train --config {path}",
-            description=description,
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    config = tyro.cli(
+        TrainConfig,
+        default=default,
+        args=list(flags),
+        prog=f"python -m maerec_jax.train --config {path}",
+        description=description,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+    )
     return config if config.workdir else replace(config, workdir=str(Path("runs") / Path(path).stem))
 
 

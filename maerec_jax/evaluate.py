@@ -1,8 +1,9 @@
-"""Measure a recogniser: ``python -m maerec_jax.evaluate --checkpoint runs/maerec_s [--root DIR --annotations FILE ...]``."""
+"""Measure a recogniser: ``python -m maerec_jax.evaluate --checkpoint DIR [--root DIR --annotations FILE ...]``."""
 
 import json
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 
 from maerec_jax.command import run_command
 
@@ -31,7 +32,6 @@ def evaluate(arguments: EvaluateArguments) -> int:
     """Evaluate, print the table, and return 0."""
     from pathlib import Path
 
-    import cv2
     import jax
     from rich.console import Console
     from rich.progress import Progress
@@ -44,6 +44,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
     from maerec_jax.training.data import make_decoder, open_sources
     from maerec_jax.training.evaluation import Evaluator
     from maerec_jax.training.loop import make_task
+    from maerec_jax.training.pictures import save_picture
     from maerec_jax.training.sharding import make_mesh, replicated
 
     config, params, step = load_params(arguments.checkpoint)
@@ -64,16 +65,19 @@ def evaluate(arguments: EvaluateArguments) -> int:
         table.add_column(column, justify="right")
     results = {}
     for name, specs in sets.items():
-        sources = open_sources(config, specs, lambda text, name=name: console.print(f"{name}: {text}", markup=False))
+        notes: list[str] = []
+        sources = open_sources(config, specs, notes.append)
+        for note in notes:
+            console.print(f"{name}: {note}", markup=False, highlight=False)
         evaluator = Evaluator(task, sources, make_decoder(config), arguments.batch_size, arguments.workers, mesh)
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task(name, total=len(sources))
-            found = evaluator(params, lambda done, bar=bar, progress=progress: progress.update(bar, completed=done))
+            found = evaluator(params, partial(progress.advance, bar))
         words, *shares = found.metrics.values()
         table.add_row(name, f"{words:,.0f}", *(f"{100 * share:.2f}" for share in shares))
         results[name] = found.metrics
         if arguments.sheet and found.picture is not None:
-            cv2.imwrite(arguments.sheet, cv2.cvtColor(found.picture, cv2.COLOR_RGB2BGR))
+            save_picture(found.picture, arguments.sheet)
     Console().print(table)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,13 +29,11 @@ class PredictArguments:
 
 def predict(arguments: PredictArguments) -> int:
     """Read and print; returns 1 if an image could not be read, else 0."""
-    import cv2
-
     from data_pipelines.decoding import DecodeError
     from data_pipelines.sources import IMAGE_ENDINGS
     from maerec_jax.config import UserError
     from maerec_jax.recognizer import Recognizer
-    from maerec_jax.training.pictures import readings_sheet
+    from maerec_jax.training.pictures import readings_sheet, save_picture
 
     recognizer = Recognizer.load(arguments.checkpoint, arguments.batch_size)
     files: list[Path] = []
@@ -51,36 +48,26 @@ def predict(arguments: PredictArguments) -> int:
     if not files:
         raise UserError(f"no images in {', '.join(arguments.images)}")
 
-    failed = 0
-    shown: list[tuple] = []
-
-    def prepared(files: Sequence[Path], readable: list[Path]) -> list:
-        nonlocal failed
-        images = []
-        for file in files:
+    failed, shown = 0, []
+    for start in range(0, len(files), arguments.batch_size):
+        readable, images = [], []
+        for file in files[start : start + arguments.batch_size]:
             try:
                 images.append(recognizer.prepare(file))
                 readable.append(file)
             except (DecodeError, OSError) as error:
                 failed += 1
                 print(f"not read: {file}: {error}", file=sys.stderr)
-        return images
-
-    for start in range(0, len(files), arguments.batch_size):
-        readable: list[Path] = []
-        images = prepared(files[start : start + arguments.batch_size], readable)
         for file, image, word in zip(readable, images, recognizer.read_resized(images), strict=True):
+            shown.append((image, {"text": None, "reading": word.text, "confidence": word.confidence}))
             if arguments.format == "jsonl":
-                line = {"file": str(file), "text": word.text, "confidence": word.confidence}
-                line["character_confidences"] = word.character_confidences
-                print(json.dumps(line, ensure_ascii=False))
+                print(json.dumps({"file": str(file), **asdict(word)}, ensure_ascii=False))
             else:
                 print(f"{word.confidence:6.1%}  {word.text:<24}  {file}")
-            if arguments.sheet and len(shown) < 48:
-                shown.append((image, {"text": None, "reading": word.text, "confidence": word.confidence}))
-    if shown:
-        picture = readings_sheet(*map(list, zip(*shown, strict=True)))
-        cv2.imwrite(arguments.sheet, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        del shown[48:]
+    picture = readings_sheet([image for image, _ in shown], [sample for _, sample in shown])
+    if arguments.sheet and picture is not None:
+        save_picture(picture, arguments.sheet)
     if failed:
         print(f"{failed} of {len(files)} images could not be read", file=sys.stderr)
     return 1 if failed else 0

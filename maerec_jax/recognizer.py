@@ -27,7 +27,7 @@ class Word:
     confidence: float
     """Mean of the character confidences, 0 to 1; 0 where nothing was read."""
     character_confidences: tuple[float, ...]
-    """The model's probability of each character, given those before it."""
+    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
 
 
 class Recognizer:

@@ -21,7 +21,7 @@ def alphanumeric(text: str) -> str:
 
 
 def edit_similarity(reading: str, truth: str) -> float:
-    """1 - NED: one minus the edit distance of the texts without symbols, in units of the longer one; 1 if both are empty."""
+    """1 - NED: one minus the edit distance of the texts without symbols over the longer length; 1 if both are empty."""
     return Levenshtein.normalized_similarity(without_symbols(reading), without_symbols(truth))
 
 

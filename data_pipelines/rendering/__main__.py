@@ -1,8 +1,10 @@
-"""Draw a sheet of rendered words with their labels, to see what a model would learn from.
+"""Draw rendered words: as a sheet with labels, to see what a model would learn from, or as files.
 
 python -m data_pipelines.rendering --out sheet.png --difficulty 0.5
+python -m data_pipelines.rendering --folder words --count 100
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +20,17 @@ _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Draw a sheet of rendered words with their labels."""
+class Drawing:
+    """Draw rendered words with their labels."""
 
-    out: Path
-    """The picture file to write, for example sheet.png."""
+    out: str = ""
+    """Write a sheet of words to this picture file, for example sheet.png."""
+    folder: str = ""
+    """Write each word to a PNG file in this folder, with a labels.jsonl that names them."""
     count: int = 64
-    """How many words to show."""
+    """How many words to draw."""
     columns: int = 8
-    """Words in a row."""
+    """Words in a row of the sheet."""
     words: tyro.conf.OmitArgPrefixes[RenderedWords] = field(default_factory=RenderedWords)
     """Which words to draw."""
 
@@ -49,11 +53,31 @@ def draw_sheet(source: RenderedSource, count: int, columns: int) -> Image.Image:
     return sheet
 
 
+def write_files(source: RenderedSource, count: int, folder: Path) -> None:
+    """Write the first ``count`` records as 000000.png and so on, and their labels in mmocr's jsonl format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "labels.jsonl").open("w") as labels:
+        for i in range(min(count, len(source))):
+            record = source[i]
+            Image.fromarray(np.asarray(record.image)).save(folder / f"{i:06d}.png")
+            labels.write(json.dumps({"filename": f"{i:06d}.png", "text": record.text}, ensure_ascii=False) + "\n")
+
+
+def main(options: Drawing) -> None:
+    """Write what was asked for. Raises ``DataError`` where nothing was, or the words cannot be drawn."""
+    if not options.out and not options.folder:
+        raise DataError("nothing to write: give --out or --folder")
+    source = options.words.open()
+    if options.out:
+        draw_sheet(source, options.count, options.columns).save(options.out)
+        print(f"wrote {options.out}")
+    if options.folder:
+        write_files(source, options.count, Path(options.folder))
+        print(f"wrote {min(options.count, len(source))} words to {options.folder}")
+
+
 if __name__ == "__main__":
-    options = tyro.cli(Sheet, description=__doc__)
     try:
-        sheet = draw_sheet(options.words.open(), options.count, options.columns)
+        main(tyro.cli(Drawing, description=__doc__))
     except DataError as error:
         raise SystemExit(f"error: {error}") from None
-    sheet.save(options.out)
-    print(f"wrote {options.out}")

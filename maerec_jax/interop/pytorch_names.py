@@ -111,7 +111,9 @@ def maerec_rules(cfg: MAERecConfig) -> list[Rule]:
     for key, path in (("self_attn", "self_attention"), ("enc_attn", "cross_attention")):
         for letter, name, width in (("q", "query", dec.dim), ("k", "key", None), ("v", "value", None)):
             width = width or (dec.dim if path == "self_attention" else cfg.encoder.dim)
-            rules.append(_linear(rf"{torch}\.{key}\.linear_{letter}\.weight", f"{ours}/{path}/{name}/kernel", (width, *head)))
+            rules.append(
+                _linear(rf"{torch}\.{key}\.linear_{letter}\.weight", f"{ours}/{path}/{name}/kernel", (width, *head))
+            )
         rules.append(_linear(rf"{torch}\.{key}\.fc\.weight", f"{ours}/{path}/out/kernel", (*head, -1)))
     return [
         *rules,

@@ -136,10 +136,9 @@ class DecoderLayer(nn.Module):
         """
         h = self.norm1(x_BQD)
         kv = self.self_attention.keys_values(h)
-        if past is not None:
-            kv = KeysValues(
-                *(jax.lax.dynamic_update_slice_in_dim(old, new, position, 1) for old, new in zip(past, kv, strict=True))
-            )
+        if past is not None and position is not None:
+            keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 1)
+            kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 1))
         x_BQD = x_BQD + self.self_attention(h, kv, self_mask, deterministic)
         x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, memory_mask, deterministic)
         h = nn.gelu(self.fc1(self.norm3(x_BQD)), approximate=False)

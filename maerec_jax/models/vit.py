@@ -1,4 +1,4 @@
-"""The image encoder: a plain Vision Transformer over the patches of a word image (MAERec, arXiv 2307.08723, section 5)."""
+"""The image encoder: a plain Vision Transformer over the patches of a word image (arXiv 2307.08723, section 5)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -121,7 +121,7 @@ class Block(nn.Module):
 def apply_blocks(
     x_BND: Array, depth: int, heads: int, mlp_ratio: int, remat: bool, dtype: Any, prefix: str = "blocks"
 ) -> Array:
-    """Run ``depth`` blocks named ``{prefix}_0`` and so on inside the calling module, then LayerNorm ``{prefix}_norm``."""
+    """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module."""
     block = nn.remat(Block) if remat else Block
     for i in range(depth):
         x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, name=f"{prefix}_{i}")(x_BND)

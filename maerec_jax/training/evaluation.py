@@ -38,7 +38,7 @@ class Evaluator:
         return -(-len(self.source) // self.batch_size)
 
     def __call__(self, params: Any, on_step: Callable[[int], None] | None = None) -> Validation:
-        """Evaluate parameters; ``on_step`` is told the number of images done so far."""
+        """Evaluate parameters; ``on_step`` is told after each step how many images it did."""
         return self.task.validate(self._results(params, on_step), self.source)
 
     def _results(
@@ -50,8 +50,8 @@ class Evaluator:
         with evaluation_batches(
             self.source, self.decoder, batch_size=self.batch_size, num_workers=self.workers
         ) as batches:
-            for i, batch in enumerate(batches):
+            for batch in batches:
                 local = {name: batch[name][mine] for name in ("image", "valid")}
                 yield batch, fetch(self._step(params, put_batch(local, self.mesh)))
                 if on_step is not None:
-                    on_step(min((i + 1) * self.batch_size, len(self.source)))
+                    on_step(int((batch["index"] >= 0).sum()))

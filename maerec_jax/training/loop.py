@@ -57,9 +57,9 @@ def _initial_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, me
     params, missing, unused = merge_params(params, loaded)
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
-        raise UserError(f"no parameter of {config.init_from} fits this model: compare its model.encoder with this one's")
+        raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
     message(
-        f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters taken, "
+        f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters, "
         f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
     )
     for line in missing:
@@ -67,7 +67,9 @@ def _initial_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, me
     return jax.device_put(params, replicated(mesh))
 
 
-def _initial_state(params: Any, optimizer: optax.GradientTransformation, ema: bool, mesh: jax.sharding.Mesh) -> TrainState:
+def _initial_state(
+    params: Any, optimizer: optax.GradientTransformation, ema: bool, mesh: jax.sharding.Mesh
+) -> TrainState:
     def complete(params: Any) -> TrainState:
         return TrainState(jnp.int32(0), params, optimizer.init(params), jax.tree.map(jnp.copy, params) if ema else {})
 
@@ -103,7 +105,9 @@ def train(config: TrainConfig) -> dict[str, float]:
     schedule = learning_rate_schedule(config.optimizer, config.batch_size, steps_per_epoch, total_steps)
     optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
     step_fn = jax.jit(make_train_step(task, optimizer, config), donate_argnums=0)
-    evaluator = held_out and Evaluator(task, held_out, decoder, config.batch_size, config.data.workers, mesh)
+    evaluator = (
+        None if held_out is None else Evaluator(task, held_out, decoder, config.batch_size, config.data.workers, mesh)
+    )
     metrics: dict[str, float] = {}
 
     with Checkpoints(workdir, config.keep_last, config.keep_best) as checkpoints:
@@ -136,83 +140,70 @@ def train(config: TrainConfig) -> dict[str, float]:
                 log.message(f"resumed {workdir} at step {start}")
             invalid = InvalidImages(sources, config.data.max_invalid, log.message)
             pending: collections.deque = collections.deque()
-            timer = _Timer(config.batch_size)
+            rates = _Rates(config.batch_size)
 
-            def look_at(step: int, values: dict[str, Any]) -> None:
+            def look_at(done: int, values: dict[str, Any]) -> None:
+                """Log the numbers of a step, ``done`` being the number of steps taken after it."""
                 numbers = {name: float(value) for name, value in values.items()}
                 if not numbers.pop("good"):
-                    checkpoints.save(step, state)
+                    checkpoints.save(done - 1, state)
                     raise NotFiniteError(
-                        f"step {step}: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}; "
-                        f"the state before it is saved in {workdir}. Lower the learning rate or set "
-                        "optimizer.clip_norm, and start from it with --init-from"
+                        f"step {done}: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}; the state "
+                        f"before it is saved in {workdir}. Lower the learning rate or set optimizer.clip_norm, "
+                        "and start from it with --init-from"
                     )
-                log.advance(step)
-                if step % config.log_every == 0 or step == total_steps - 1:
-                    extra = {"invalid_images": float(invalid.count)} if invalid.count else {}
-                    numbers |= {"learning_rate": float(schedule(step)), "epoch": step / steps_per_epoch}
-                    log.scalars(step, numbers | timer.read(step) | extra)
+                log.advance(done)
+                if done == 1 or done % config.log_every == 0 or done == total_steps:
+                    numbers |= {"learning_rate": float(schedule(done - 1)), "epoch": done / steps_per_epoch}
+                    if invalid.count:
+                        numbers["invalid_images"] = float(invalid.count)
+                    log.scalars(done, numbers | rates.read())
 
             for step in range(start, total_steps):
-                with timer.waiting():
-                    batch = next(batches)
+                waited = time.perf_counter()
+                batch = next(batches)
+                rates.count(waited=time.perf_counter() - waited)
                 invalid.check(batch)
                 state, values = step_fn(state, put_batch(batch, mesh), step)
-                pending.append((step, values))
                 done = step + 1
+                pending.append((done, values))
                 validated = evaluator is not None and (done % validate_every == 0 or done == total_steps)
                 saved = validated or done % config.checkpoint_every == 0 or done == total_steps
-                while len(pending) > (0 if saved else _LAG):
+                # Nothing is saved before its numbers are known to be finite.
+                while len(pending) > (0 if saved or step == start else _LAG):
                     look_at(*pending.popleft())
-                if validated:
-                    assert evaluator is not None
+                score = None
+                if evaluator is not None and validated:
                     found = evaluator(state.ema or state.params)
-                    metrics = found.metrics
-                    log.scalars(done, found.metrics, "validation")
-                    log.samples(done, found.samples)
-                    if found.picture is not None:
-                        log.picture(done, "validation", found.picture)
-                    checkpoints.save(done, state, found.score)
-                elif saved:
-                    checkpoints.save(done, state)
+                    metrics, score = found.metrics, found.score
+                    log.validation(done, found)
                 if saved:
-                    timer.restart()
+                    checkpoints.save(done, state, score)
+                if saved or step == start:
+                    rates.restart()  # compiling, validating and saving are not training
     return metrics
 
 
-class _Timer:
-    """Images a second, and the share of time spent waiting for data, since the last look; compiling is not counted."""
+class _Rates:
+    """Images a second and the share of time spent waiting for data, since they were last read."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.step: int | None = None
         self.restart()
 
     def restart(self) -> None:
-        """Leave out what happened since the last look."""
-        self.begin, self.wait = time.perf_counter(), 0.0
-        self.step = None
+        """Leave out what happened since they were last read."""
+        self.begin, self.wait, self.steps = time.perf_counter(), 0.0, 0
 
-    def waiting(self) -> "_Timer":
-        """A context whose time counts as waiting for data."""
-        return self
+    def count(self, waited: float) -> None:
+        """Count a step, and the seconds that it waited for its batch."""
+        self.steps += 1
+        self.wait += waited
 
-    def __enter__(self) -> None:
-        """Begin to wait."""
-        self._entered = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        """End waiting."""
-        self.wait += time.perf_counter() - self._entered
-
-    def read(self, step: int) -> dict[str, float]:
-        """Rates since the last look, if there was one."""
-        now, rates = time.perf_counter(), {}
-        if self.step is not None and step > self.step:
-            seconds = now - self.begin
-            rates = {
-                "images_per_second": (step - self.step) * self.batch_size / seconds,
-                "data_wait": min(1.0, self.wait / seconds),
-            }
-        self.begin, self.wait, self.step = now, 0.0, step
-        return rates
+    def read(self) -> dict[str, float]:
+        """The rates, or nothing where too little time has passed to tell."""
+        seconds, steps, wait = time.perf_counter() - self.begin, self.steps, self.wait
+        if not steps or seconds < 1e-3:
+            return {}
+        self.restart()
+        return {"images_per_second": steps * self.batch_size / seconds, "data_wait": wait / seconds}

@@ -60,7 +60,11 @@ def learning_rate_schedule(
             turn = max(warmup - 1, 0.0)
             up = cosine(step, peak / 25, peak, 0.0, turn)
             return jnp.where(step < turn, up, cosine(step, peak, peak / 25e4, turn, total_steps - 1.0))
-        after = peak if config.schedule == "constant" else cosine(step, peak, config.final_learning_rate, warmup, total_steps)
+        after = (
+            peak
+            if config.schedule == "constant"
+            else cosine(step, peak, config.final_learning_rate, warmup, total_steps)
+        )
         return jnp.where(step < warmup, peak * step / max(warmup, 1e-9), after)
 
     return schedule
@@ -81,7 +85,9 @@ def encoder_layer(path: str, depth: int) -> int:
 
 def map_by_path(function: Callable[[str], Any], tree: Any) -> Any:
     """A tree of the same structure with ``function(path)`` at each leaf, paths being joined by "/"."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: function(jax.tree_util.keystr(path, simple=True, separator="/")), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: function(jax.tree_util.keystr(path, simple=True, separator="/")), tree
+    )
 
 
 def make_optimizer(
@@ -100,6 +106,7 @@ def make_optimizer(
     decayed = lambda params: map_by_path(lambda p: config.decay_vectors or not is_vector(p), params)  # noqa: E731
     steps.append(optax.add_decayed_weights(config.weight_decay, decayed))
     if config.layer_decay != 1.0:
+
         def slow_down(updates: Any, _: Any = None) -> Any:
             scales = map_by_path(lambda p: config.layer_decay ** (depth + 1 - encoder_layer(p, depth)), updates)
             # A masked tree holds markers in the place of frozen parameters, which map_by_path passes over as nodes.

@@ -1,6 +1,7 @@
 """Pictures for the log, drawn with Pillow."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,15 @@ _LINE = 18
 _MARGIN = 6
 
 
-def readings_sheet(images: Sequence[np.ndarray], samples: Sequence[dict[str, Any]], columns: int = 4) -> np.ndarray | None:
+def save_picture(image: np.ndarray, path: str | Path) -> None:
+    """Write uint8 RGB (height, width, 3) to an image file, making its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def readings_sheet(
+    images: Sequence[np.ndarray], samples: Sequence[dict[str, Any]], columns: int = 4
+) -> np.ndarray | None:
     """Words with their readings below: black where right, red (and the label in grey) where wrong.
 
     Args:

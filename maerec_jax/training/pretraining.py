@@ -22,7 +22,7 @@ class Pretraining:
         self.config = config
         self.encoder = config.encoder
         self.dtype = dtype
-        self.model = MaskedAutoencoder(config, dtype)
+        self.model: Any = MaskedAutoencoder(config, dtype)
 
     def init(self, key: Array) -> Any:
         """Fresh parameters."""
@@ -56,7 +56,7 @@ class Pretraining:
         return {"total": total, "weight": weight, "mask": out["mask"], "pixels": self._pixels(out["pred"], image_BHWC)}
 
     def _pixels(self, pred_BNP: Array, image_BHWC: Array) -> Array:
-        """Predicted patches as an image in the encoder's pixel scale; normalised ones get the true mean and deviation."""
+        """Predicted patches as images in the encoder's pixel scale; normalised ones get the true mean and deviation."""
         cfg = self.config
         if cfg.norm_pix:
             raw = reconstruction_target(image_BHWC, MAEConfig(encoder=cfg.encoder, norm_pix=False))

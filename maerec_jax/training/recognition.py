@@ -38,7 +38,7 @@ class Recognition:
         self.encoder = config.encoder
         self.dtype = dtype
         self.label_smoothing = label_smoothing
-        self.model = MAERec(config, dtype)
+        self.model: Any = MAERec(config, dtype)
 
     def init(self, key: Array) -> Any:
         """Fresh parameters."""
@@ -74,7 +74,8 @@ class Recognition:
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
         """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded reads as ""."""
-        scores, samples, pictures = Scores(), [], []
+        scores, pictures = Scores(), []
+        samples: list[dict[str, Any]] = []
         for batch, out in results:
             for i, index in enumerate(batch["index"].tolist()):
                 if index < 0:

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
+
+from maerec_jax.training.pictures import save_picture
+from maerec_jax.training.task import Validation
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -28,8 +29,8 @@ class RunLog:
 
     Args:
       workdir: the run's folder; metrics.jsonl, tensorboard/ and pictures/ are written there.
-      start_step: where the run begins or is resumed; what an interrupted run logged for this step and after it is
-        removed, since it is computed again.
+      start_step: the steps that are done already; what an interrupted run logged after them is removed, since it is
+        computed again.
       total_steps: for the progress bar.
       active: whether this is the process that logs.
     """
@@ -39,13 +40,13 @@ class RunLog:
         if not active:
             return
         self._pictures = workdir / "pictures"
-        self._pictures.mkdir(parents=True, exist_ok=True)
+        workdir.mkdir(parents=True, exist_ok=True)
         file = workdir / METRICS_FILE
         if file.exists():
-            lines = [line for line in file.read_text().splitlines() if _step_of(line) < start_step]
+            lines = [line for line in file.read_text().splitlines() if _step_of(line) <= start_step]
             file.write_text("".join(f"{line}\n" for line in lines))
         self._file = file.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -66,7 +67,9 @@ class RunLog:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take the progress bar down and close the files."""
         if self.active:
             self._progress.stop()
@@ -78,18 +81,17 @@ class RunLog:
         if self.active:
             self._console.print(text, highlight=False, markup=False)
 
-    def advance(self, step: int) -> None:
-        """Show that a step is done."""
+    def advance(self, done: int) -> None:
+        """Show how many steps are done."""
         if self.active:
-            self._progress.update(self._bar, completed=step + 1)
+            self._progress.update(self._bar, completed=done)
 
     def scalars(self, step: int, values: dict[str, float], group: str = "train") -> None:
-        """Log numbers of a step: one JSON line, TensorBoard, and the progress bar (or a printed line without one)."""
+        """Log numbers after a step: a JSON line, TensorBoard, and the progress bar (or a printed line without one)."""
         if not self.active:
             return
         line = {"step": step, "group": group, **values, "seconds": round(time.time() - self._start, 3)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._write(line)
         for name, value in values.items():
             self._events.add_scalar(f"{group}/{name}", value, step)
         text = "  ".join(_format(name, value) for name, value in values.items())
@@ -98,20 +100,21 @@ class RunLog:
         else:
             self.message(f"{group} step {step} of {self._total}: {text}")
 
-    def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Write a uint8 RGB picture to pictures/<name>_<step>.png and TensorBoard."""
-        if self.active:
-            cv2.imwrite(str(self._pictures / f"{name}_{step:07d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            self._events.add_image(name, image, step, dataformats="HWC")
-
-    def samples(self, step: int, samples: list[dict[str, Any]]) -> None:
-        """Log sample readings: a JSON line, and a few of them printed."""
-        if not self.active or not samples:
+    def validation(self, step: int, found: Validation) -> None:
+        """Log the outcome of a validation: numbers, a picture (pictures/validation_<step>.png), sample readings."""
+        if not self.active:
             return
-        self._file.write(json.dumps({"step": step, "group": "samples", "samples": samples}, ensure_ascii=False) + "\n")
+        self.scalars(step, found.metrics, "validation")
+        if found.picture is not None:
+            save_picture(found.picture, self._pictures / f"validation_{step:07d}.png")
+            self._events.add_image("validation", found.picture, step, dataformats="HWC")
+        if found.samples:
+            self._write({"step": step, "group": "samples", "samples": found.samples})
+            self.message("read: " + "  ".join(f"{s['text']!r} -> {s['reading']!r}" for s in found.samples[:5]))
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
-        shown = "  ".join(f"{s['text']!r} -> {s['reading']!r}" for s in samples[:5])
-        self.message(f"read: {shown}")
 
 
 def _step_of(line: str) -> float:

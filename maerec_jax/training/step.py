@@ -60,9 +60,10 @@ def make_train_step(
         else:
             keys = jax.random.split(loss_key, parts)
             run = partial(gradients, state.params)
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
-                run, {name: x[: len(x) // parts] for name, x in batch.items()}, keys[0]
-            ))
+            zeros = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(run, {name: x[: len(x) // parts] for name, x in batch.items()}, keys[0]),
+            )
             (grads, weight, sums), _ = jax.lax.scan(
                 lambda carry, part: (jax.tree.map(jnp.add, carry, run(*part)), None),
                 zeros,
@@ -71,7 +72,7 @@ def make_train_step(
         weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         frozen = map_by_path(task.frozen, grads)
-        norm = optax.global_norm(jax.tree.map(lambda g, f: jnp.zeros(()) if f else g, grads, frozen))
+        norm = optax.tree.norm(jax.tree.map(lambda g, f: jnp.zeros(()) if f else g, grads, frozen))
         metrics = {name: total / weight for name, total in sums.items()} | {"gradient_norm": norm}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

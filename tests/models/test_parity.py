@@ -194,5 +194,5 @@ def test_state_dict_round_trip(mae, maerec):
                 np.testing.assert_allclose(back[key], value, atol=2e-6)
             else:
                 np.testing.assert_array_equal(back[key], value, key)
-    with pytest.raises(ValueError, match="blocks.0.extra"):
+    with pytest.raises(ValueError, match=r"blocks\.0\.extra"):
         params_from_state_dict({"blocks.0.extra": np.zeros(1)}, MAEConfig.tiny())

@@ -1,0 +1,42 @@
+"""Fine-tuning of MAERec-B on Union14M-L, as published: 10 epochs of 3.2 million labelled words.
+
+Paper: Jiang et al., ICCV 2023, arXiv 2307.08723, section 5.2: AdamW, learning rate 1e-4, cosine to 1e-8, augmentation
+after the resize. Batches are 64 images on each of eight GPUs; the learning rate follows the batch size.
+Expected: 85.2 % WAICS on Union14M-Benchmark when it starts from Union14M-U (paper).
+Data: Union14M-L under data.root.
+Run: python -m maerec_jax.train --config configs/maerec_b.py --data.root /path/to/Union14M \
+       --init-from runs/mae_vit_b
+"""
+
+from data_pipelines.augmentation import Augmentation
+from data_pipelines.sources import Annotations
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    annotations = "Union14M-L/train_annos/mmocr1.0"
+    levels = ("easy", "medium", "hard", "normal", "challenging")
+    return TrainConfig(
+        model=MAERecConfig.base(),
+        data=DataConfig(
+            root="data",
+            train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
+            validation=(Annotations(f"{annotations}/val_annos.json"),),
+            augmentation=Augmentation(),
+            augment_before_resize=False,
+            workers=8,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-4,
+            reference_batch=512,
+            final_learning_rate=1e-8,
+            weight_decay=0.01,
+            decay_vectors=True,
+        ),
+        batch_size=512,
+        epochs=10.0,
+        checkpoint_every=2000,
+    )

@@ -1,0 +1,14 @@
+"""MAERec scene text recognition in JAX and Flax: pre-training, fine-tuning and reading."""
+
+from typing import Any
+
+__all__ = ["Recognizer"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: the processes that only read data come past here, too, and need no model.
+    if name == "Recognizer":
+        from maerec_jax.recognizer import Recognizer
+
+        return Recognizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

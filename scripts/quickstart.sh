@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# From nothing to a recogniser that reads words: makes an environment, pre-trains a small MAERec on rendered words,
+# fine-tunes it, evaluates it on words that it has never seen, and reads sample images. About ten minutes on two cores.
+# Started again, it goes on where it was stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+make_environment ""
+
+runs=runs/quickstart
+words=(--characters 0123456789abcdefghijklmnopqrstuvwxyz --min-length 2 --max-length 8 --difficulty 0.4 --split validation)
+say() { printf '\n== %s\n' "$*"; }
+start=$SECONDS
+
+say "1/4 pre-training on unlabelled words: runs/quickstart/pretraining"
+"$python" -m maerec_jax.train --config configs/quickstart_mae.py --workdir $runs/pretraining
+say "2/4 fine-tuning on labelled words: runs/quickstart/recogniser"
+"$python" -m maerec_jax.train --config configs/quickstart_maerec.py --workdir $runs/recogniser --init-from $runs/pretraining
+say "3/4 evaluating on held-out words"
+"$python" -m maerec_jax.evaluate --checkpoint $runs/recogniser --json $runs/accuracy.json --sheet $runs/readings.png
+say "4/4 reading sample images"
+"$python" -m data_pipelines.rendering --folder $runs/samples --count 12 --seed 1 "${words[@]}"
+"$python" -m maerec_jax.predict $runs/samples --checkpoint $runs/recogniser --sheet $runs/samples.png
+cp "$(ls $runs/pretraining/pictures/validation_*.png | tail -n 1)" $runs/reconstructions.png
+
+cat <<TXT
+
+Done in $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s.
+  $runs/reconstructions.png   words: original, what the encoder saw, reconstructed
+  $runs/readings.png          held-out words and their readings
+  $runs/recogniser            checkpoints, metrics.jsonl, tensorboard/
+
+Try next (with $python for python):
+  python -m maerec_jax.predict YOUR_IMAGE.jpg --checkpoint $runs/recogniser
+  python -m data_pipelines.rendering --out sheet.png --difficulty 1
+  python -m maerec_jax.train --config configs/maerec_s.py --help
+TXT

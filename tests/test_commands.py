@@ -1,0 +1,132 @@
+"""The commands as a user types them: what they print, and one clear line for every mistake."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from maerec_jax import evaluate, predict, train
+from maerec_jax.command import run_command
+from maerec_jax.config import to_json
+from maerec_jax.recognizer import Recognizer
+from tests.training.conftest import recogniser_config, unbroken, words  # noqa: F401
+
+CONFIG_FILE = """
+from pathlib import Path
+from maerec_jax.config import read_json
+def get_config():
+    return read_json(Path(__file__).with_suffix(".json"))
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """A config file of a small recogniser."""
+    (tmp_path / "small.json").write_text(to_json(recogniser_config("")))
+    (tmp_path / "small.py").write_text(CONFIG_FILE)
+    return tmp_path / "small.py"
+
+
+def run_predict(*arguments):
+    return run_command(predict.PredictArguments, predict.predict, "predict", arguments)
+
+
+def run_evaluate(*arguments):
+    return run_command(evaluate.EvaluateArguments, evaluate.evaluate, "evaluate", arguments)
+
+
+def refused(status, capsys):
+    """The one line that a failed command printed."""
+    assert status != 0
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_train_explains_itself(capsys, config_file):
+    assert train.main(["--help"]) == 0
+    assert "--config FILE" in capsys.readouterr().out
+    assert "--config is missing" in refused(train.main([]), capsys)
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--config", str(config_file), "--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    for flag in ("--batch-size", "--optimizer.learning-rate", "--data.train.0.size", "--model.encoder.dim"):
+        assert flag in told
+
+
+def annotations(tmp_path, text):
+    (tmp_path / "labels.jsonl").write_text(text)
+    return "labels.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "told"),
+    [
+        (None, [], "labels.jsonl: does not exist"),
+        ('{"filename": "a.png", "text": "a"}\n{"filename": "a.png"\n', [], "labels.jsonl:2: "),
+        ('{"filename": "b.png", "text": "a"}\n', [], "b.png"),
+        ('{"filename": "../a.png", "text": "a"}\n', [], "../a.png"),
+        ('{"filename": "a.png", "text": "é"}\n', ["--data.unknown-characters", "error"], "é"),
+        ('{"filename": "a.png", "text": "a"}\n', ["--init-from", "nowhere"], "no such checkpoint: nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_line(lines, flags, told, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 16, 3), np.uint8))
+    (tmp_path / "small.py").write_text(
+        "from dataclasses import replace\n"
+        "from data_pipelines.sources import Annotations\n"
+        "from tests.training.conftest import recogniser_config\n"
+        "def get_config():\n"
+        "    config = recogniser_config('')\n"
+        "    return replace(config, data=replace(config.data, train=(Annotations('labels.jsonl'),)))\n"
+    )
+    if lines is not None:
+        annotations(tmp_path, lines)
+    workdir = ["--workdir", str(tmp_path / "run")]
+    status = train.main(["--config", str(tmp_path / "small.py"), "--data.root", str(tmp_path), *workdir, *flags])
+    assert told in refused(status, capsys)
+    assert not (tmp_path / "run" / "checkpoints").exists() or "--init-from" in flags
+
+
+def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
+    folder = tmp_path / "images"
+    folder.mkdir()
+    source = words(3).open(tmp_path)
+    lines = []
+    for i in range(3):
+        record = source[i]
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.cvtColor(record.image, cv2.COLOR_RGB2BGR))
+        lines.append(json.dumps({"filename": f"images/{i}.png", "text": record.text}))
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+
+    assert run_predict(str(folder), "--checkpoint", str(unbroken), "--format", "jsonl") == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [p["file"] for p in printed] == [str(folder / f"{i}.png") for i in range(3)]
+    read = Recognizer.load(unbroken).read([source[i].image for i in range(3)])
+    assert [p["text"] for p in printed] == [word.text for word in read]
+    assert printed[0]["confidence"] == pytest.approx(read[0].confidence)
+    assert np.mean(read[0].character_confidences) == pytest.approx(read[0].confidence)
+
+    (folder / "broken.jpg").write_bytes(b"no image")
+    assert run_predict(str(folder), "--checkpoint", str(unbroken), "--sheet", str(tmp_path / "sheet.png")) == 1
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 3
+    assert "broken.jpg" in told.err
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+
+    table = str(tmp_path / "table.json")
+    labels = ["--root", str(tmp_path), "--annotations", "labels.jsonl"]
+    assert run_evaluate("--checkpoint", str(unbroken), *labels, "--json", table) == 0
+    assert json.loads((tmp_path / "table.json").read_text())["labels.jsonl"]["words"] == 3
+    assert run_evaluate("--checkpoint", str(unbroken)) == 0
+    assert "validation" in capsys.readouterr().out
+
+
+def test_commands_name_what_is_missing(unbroken, tmp_path, capsys):  # noqa: F811
+    assert "no such checkpoint" in refused(run_evaluate("--checkpoint", str(tmp_path / "x")), capsys)
+    assert "no workdir" in refused(run_predict("a.png", "--checkpoint", str(tmp_path)), capsys)
+    assert "no such image" in refused(run_predict(str(tmp_path / "a.png"), "--checkpoint", str(unbroken)), capsys)
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)

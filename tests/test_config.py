@@ -1,0 +1,102 @@
+"""Configs and their overrides: typed, complete, and helpful where they are wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from maerec_jax.config import TrainConfig, UserError, config_from_flags, differences, read_json, to_json
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = sorted((REPOSITORY / "configs").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_loads_and_survives_json(path, tmp_path):
+    config = config_from_flags(str(path), [])
+    assert config.workdir == f"runs/{path.stem}"
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert read_json(tmp_path / "config.json") == config
+
+
+def test_full_size_recipes_are_the_published_ones():
+    mae, rec = (config_from_flags(str(REPOSITORY / f"configs/{n}.py"), []) for n in ("mae_vit_s", "maerec_s"))
+    assert mae.model == MAEConfig.small()
+    assert (mae.batch_size, mae.epochs, mae.optimizer.warmup_epochs) == (1024, 20, 2)
+    assert (mae.optimizer.learning_rate, mae.optimizer.reference_batch) == (1.5e-4, 256)
+    assert (mae.optimizer.betas, mae.optimizer.weight_decay, mae.optimizer.decay_vectors) == ((0.9, 0.95), 0.05, False)
+    assert mae.data.interpolation == "bicubic"
+    assert rec.model == MAERecConfig.small()
+    assert (rec.epochs, rec.optimizer.learning_rate, rec.optimizer.final_learning_rate) == (10, 1e-4, 1e-8)
+    assert (rec.optimizer.betas, rec.optimizer.weight_decay, rec.optimizer.decay_vectors) == ((0.9, 0.999), 0.01, True)
+    assert rec.data.interpolation == "bilinear"
+    base = config_from_flags(str(REPOSITORY / "configs/maerec_b.py"), [])
+    assert base.model == MAERecConfig.base()
+
+
+def test_overrides_are_typed():
+    flags = ["--batch-size", "64", "--model.encoder.dim", "192", "--optimizer.betas", "0.8", "0.9"]
+    flags += [
+        "--data.train.0.path",
+        "other.jsonl",
+        "--data.augmentation.geometry_probability",
+        "0.25",
+        "--workdir",
+        "x",
+    ]
+    config = config_from_flags(str(REPOSITORY / "configs/maerec_s.py"), flags)
+    assert (config.batch_size, config.model.encoder.dim, config.optimizer.betas) == (64, 192, (0.8, 0.9))
+    assert config.data.train[0].path == "other.jsonl"
+    assert config.data.augmentation.geometry_probability == 0.25
+    assert config.workdir == "x"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--optimizer.learning-rat", "1"], "--optimizer.learning-rate"),
+        (["--batchsize", "1"], "--batch-size"),
+        (["--batch-size", "many"], "many"),
+        (["--dtype", "float8"], "float8"),
+    ],
+)
+def test_wrong_flags_are_refused_with_the_right_one(flags, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        config_from_flags(str(REPOSITORY / "configs/maerec_s.py"), flags)
+    assert stop.value.code != 0
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [(["--model.encoder.heads", "7"], "heads 7"), (["--accumulation", "3"], "3")]
+)
+def test_values_that_do_not_fit_together_are_refused(flags, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        config_from_flags(str(REPOSITORY / "configs/maerec_s.py"), flags)
+    assert stop.value.code != 0
+    assert f"{told}" in capsys.readouterr().err
+
+
+def test_missing_config_names_those_there():
+    with pytest.raises(UserError, match=r"no such config file: .*maerec_x.py; there are .*maerec_s.py"):
+        config_from_flags(str(REPOSITORY / "configs/maerec_x.py"), [])
+
+
+def test_broken_workdir_config_is_reported_with_its_field(tmp_path):
+    with pytest.raises(UserError, match="no workdir of a training run"):
+        read_json(tmp_path / "config.json")
+    config = json.loads(to_json(TrainConfig(model=MAERecConfig.tiny())))
+    config["model"]["encoder"]["dim"] = "wide"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"model\.maerec\.encoder\.dim"):
+        read_json(tmp_path / "config.json")
+
+
+def test_differences_name_what_matters_only():
+    one = TrainConfig(model=MAERecConfig.tiny())
+    assert differences(one, replace(one, workdir="x", log_every=3, keep_last=9)) == []
+    assert differences(one, replace(one, seed=1)) == ["seed 0 -> 1"]
+    assert differences(one, replace(one, model=MAEConfig.tiny()))

@@ -1,0 +1,63 @@
+"""Runs small enough to be repeated: a recogniser and an autoencoder of a few thousand parameters on rendered words."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.rendering import RenderedWords
+from maerec_jax.charset import Charset
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.run_log import METRICS_FILE
+
+CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+ENCODER = ViTConfig.tiny(dim=32, patch_size=(16, 16), position_table="grid")
+
+
+def words(size, split="train"):
+    return RenderedWords(size=size, split=split, characters=CHARACTERS, min_length=2, max_length=6, difficulty=0.2)
+
+
+def recogniser_config(workdir, **changes):
+    decoder = TextDecoderConfig.tiny(dim=32, layers=1, inner_dim=64, max_length=8)
+    model = MAERecConfig(encoder=ENCODER, decoder=decoder, charset=Charset(CHARACTERS))
+    data = DataConfig(train=(words(160),), validation=(words(20, "validation"),))
+    defaults = {"batch_size": 16, "steps": 12, "log_every": 1, "validate_every": 6, "checkpoint_every": 4}
+    return TrainConfig(**{"model": model, "data": data, **defaults, "workdir": str(workdir), **changes})
+
+
+def autoencoder_config(workdir, **changes):
+    model = MAEConfig.tiny(encoder=ENCODER)
+    data = DataConfig(train=(words(160),), validation=(words(20, "validation"),), interpolation="bicubic")
+    defaults = {"batch_size": 16, "steps": 6, "log_every": 1}
+    return TrainConfig(**{"model": model, "data": data, **defaults, "workdir": str(workdir), **changes})
+
+
+def logged(workdir, name="loss", group="train"):
+    """{step: value} of what a run logged."""
+    lines = [json.loads(line) for line in (Path(workdir) / METRICS_FILE).read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines if line["group"] == group}
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    """The workdir of a finished recogniser run that was never interrupted. Not to be changed."""
+    from maerec_jax.training.loop import train
+
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    train(recogniser_config(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    """The workdir of a finished pre-training run. Not to be changed."""
+    from maerec_jax.training.loop import train
+
+    workdir = tmp_path_factory.mktemp("pretrained") / "run"
+    train(autoencoder_config(workdir))
+    return workdir

@@ -1,0 +1,111 @@
+"""The step: accumulation, masked-out images, moving average, and numbers that are not finite."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maerec_jax.config import TrainConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.training.loop import make_task
+from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
+from maerec_jax.training.step import TrainState, make_train_step
+
+RECOGNISER = MAERecConfig.tiny(decoder=TextDecoderConfig.tiny(dropout=0.0))
+MODELS = {"mae": MAEConfig.tiny(), "maerec": RECOGNISER}
+
+
+def setup(config):
+    task = make_task(config)
+    optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, 2, task.frozen)
+    params = jax.jit(task.init)(jax.random.key(0))
+    ema = params if config.ema_decay else {}
+    state = TrainState(jnp.int32(0), params, optimizer.init(params), ema)
+    return state, jax.jit(make_train_step(task, optimizer, config))
+
+
+def make_batch(config, n=8):
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (n, 32, 128, 3), np.uint8),
+        "valid": np.ones(n, bool),
+        "index": np.arange(n),
+    }
+    if config.model.kind == "maerec":
+        # Texts of very different lengths: a mean of means over parts would be wrong.
+        charset = config.model.charset
+        batch["tokens"] = np.stack([charset.encode("a" * (1 + i % 9), 12) for i in range(n)])
+    return batch
+
+
+@pytest.mark.parametrize("kind", ["mae", "maerec"])
+def test_accumulation_gives_the_step_of_the_whole_batch(kind):
+    config = TrainConfig(model=MODELS[kind], batch_size=8)
+    batch = make_batch(config)
+    results = []
+    for parts in (1, 2, 4):
+        state, step = setup(replace(config, accumulation=parts))
+        results.append(step(state, batch, 0))
+    for _, metrics in results[1:]:
+        assert float(metrics["loss"]) == pytest.approx(float(results[0][1]["loss"]), rel=1e-5)
+        assert float(metrics["gradient_norm"]) == pytest.approx(float(results[0][1]["gradient_norm"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mae", "maerec"])
+def test_masked_out_images_change_nothing(kind):
+    """Whatever lies in the row of an image that is not valid, loss and gradient are the same."""
+    config = TrainConfig(model=MODELS[kind], batch_size=8)
+    batch = make_batch(config)
+    batch["valid"] = np.arange(8) % 4 != 1
+    state, step = setup(config)
+    _, first = step(state, batch, 0)
+    batch["image"] = np.where(batch["valid"][:, None, None, None], batch["image"], 255 - batch["image"])
+    _, second = step(state, batch, 0)
+    assert float(first["loss"]) == pytest.approx(float(second["loss"]), rel=1e-6)
+    assert float(first["gradient_norm"]) == pytest.approx(float(second["gradient_norm"]), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_state_alone_for_good():
+    config = TrainConfig(model=RECOGNISER, batch_size=8)
+    batch = make_batch(config)
+    state, step = setup(config)
+    state, metrics = step(state, batch, 0)
+    assert metrics["good"]
+    broken = jax.tree.map(lambda x: x, state)
+    kernel = broken.params["decoder"]["classifier"]["bias"]
+    broken.params["decoder"]["classifier"]["bias"] = kernel.at[0].set(jnp.nan)
+    after, metrics = step(broken, batch, 1)
+    assert not metrics["good"]
+    later, metrics = step(after._replace(params=state.params), batch, 2)
+    assert not metrics["good"]  # finite again, but a step was missed
+    assert int(later.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, later.params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, later.opt_state, state.opt_state)
+
+
+def test_moving_average():
+    config = TrainConfig(model=RECOGNISER, batch_size=8, ema_decay=0.5, optimizer=OptimizerConfig())
+    batch = make_batch(config)
+    state, step = setup(config)
+    new, _ = step(state, batch, 100)
+    assert int(new.step) == 0  # not the step that the state is at: nothing happens
+    new, _ = step(state, batch, 0)
+    decay = 0.1  # (1 + step) / (10 + step) at first
+    expected = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, new.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema, expected)
+
+
+def test_label_smoothing_is_that_of_the_field():
+    from maerec_jax.training.recognition import token_loss
+
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 5))
+    targets = jnp.array([[0, 1, 4], [2, 4, 4]])
+    loss, weight = token_loss(logits, targets, padding=4, smoothing=0.1)
+    soft = 0.9 * jax.nn.one_hot(targets, 5) + 0.1 / 5
+    expected = -(soft * jax.nn.log_softmax(logits)).sum(axis=-1) * (targets != 4)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_array_equal(weight, targets != 4)

@@ -1,0 +1,220 @@
+"""Whole runs: what they write, resuming, starting from another run, and stopping for numbers that are not finite."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.records import DataError
+from data_pipelines.sources import Annotations
+from maerec_jax.charset import Charset
+from maerec_jax.config import UserError, read_json, to_json
+from maerec_jax.training import loop
+from maerec_jax.training.checkpoint import CONFIG_FILE, load_params, saved_steps
+from maerec_jax.training.loop import NotFiniteError, train
+from maerec_jax.training.optimizer import OptimizerConfig
+from tests.training.conftest import autoencoder_config, logged, recogniser_config
+
+
+def assert_same_run(workdir, unbroken):
+    """Same losses at every step, same validation, same parameters: to the last bit."""
+    assert logged(workdir) == logged(unbroken)
+    assert logged(workdir, "word_accuracy", "validation") == logged(unbroken, "word_accuracy", "validation")
+    last = saved_steps(unbroken)[-1]
+    ours, theirs = (load_params(w / "checkpoints" / str(last))[1] for w in (workdir, unbroken))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def interrupt_after(monkeypatch, n):
+    """Let the next run read n batches only."""
+    whole = loop.train_batches
+
+    class Interrupted:
+        def __init__(self, **settings):
+            self.batches, self.left = whole(**settings), n
+
+        def __enter__(self):
+            self.batches.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            self.batches.__exit__(*error)
+
+        def __next__(self):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return next(self.batches)
+
+    monkeypatch.setattr(loop, "train_batches", lambda s, d, **settings: Interrupted(sources=s, decoder=d, **settings))
+
+
+def test_run_writes_what_it_promises(unbroken, pretrained):
+    assert sorted(logged(unbroken)) == list(range(1, 13))
+    assert sorted(logged(unbroken, "word_accuracy", "validation")) == [6, 12]
+    for name in ("learning_rate", "gradient_norm", "epoch", "character_accuracy"):
+        assert len(logged(unbroken, name)) == 12
+    samples = logged(unbroken, "samples", "samples")[12]
+    assert {"name", "text", "reading", "confidence"} == set(samples[0])
+    for workdir, config in ((unbroken, recogniser_config), (pretrained, autoencoder_config)):
+        assert read_json(workdir / CONFIG_FILE) == config(workdir)
+        assert list((workdir / "tensorboard").glob("events*"))
+        picture = cv2.imread(str(sorted((workdir / "pictures").glob("validation_*.png"))[-1]))
+        assert picture.std() > 10
+    assert len(saved_steps(unbroken)) in (2, 3)  # the last two, and the best if it is neither
+
+
+def test_losses_fall(tmp_path):
+    config = autoencoder_config(tmp_path, steps=40, optimizer=OptimizerConfig(learning_rate=3e-3, warmup_epochs=0.5))
+    train(config)
+    losses = list(logged(tmp_path).values())
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_resumed_run_equals_unbroken_run(unbroken, tmp_path, monkeypatch):
+    config = recogniser_config(tmp_path / "run")
+    for batches in (7, 3):
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, batches)
+            with pytest.raises(KeyboardInterrupt):
+                train(config)
+    train(config)
+    assert_same_run(tmp_path / "run", unbroken)
+
+
+def test_killed_run_equals_unbroken_run(unbroken, tmp_path):
+    """kill -9 in the middle, then the same command again, with worker processes besides."""
+    workdir, file = tmp_path / "run", tmp_path / "small.py"
+    (tmp_path / "small.json").write_text(to_json(recogniser_config(workdir)))
+    file.write_text(
+        "from pathlib import Path\nfrom maerec_jax.config import read_json\n"
+        "def get_config():\n    return read_json(Path(__file__).with_suffix('.json'))\n"
+    )
+    command = [sys.executable, "-m", "maerec_jax.train", "--config", str(file), "--data.workers", "1"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 240
+    while not (workdir / "metrics.jsonl").exists() or len(logged(workdir)) < 6:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(workdir, unbroken)
+
+
+def test_finished_run_is_left_as_it_is(unbroken, capsys):
+    before = logged(unbroken)
+    train(recogniser_config(unbroken))
+    assert logged(unbroken) == before
+    assert "resumed" in capsys.readouterr().err
+
+
+def test_workdir_of_another_config_is_refused(unbroken):
+    config = recogniser_config(unbroken)
+    with pytest.raises(UserError, match=r"another config.*optimizer\.learning_rate 0\.0001 -> 0\.5.*--workdir"):
+        train(replace(config, optimizer=OptimizerConfig(learning_rate=0.5)))
+    with pytest.raises(UserError, match=r"model\.encoder\.dim"):
+        train(replace(config, model=replace(config.model, encoder=replace(config.model.encoder, dim=64))))
+
+
+def test_fine_tuning_starts_from_a_pretrained_encoder(pretrained, tmp_path, capsys):
+    config = recogniser_config(tmp_path, init_from=str(pretrained), steps=1)
+    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0, final_learning_rate=0.0))
+    train(config)
+    _, before, _ = load_params(pretrained)
+    _, after, _ = load_params(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
+    told = capsys.readouterr().err
+    assert "fresh: decoder/embedding" in told
+    assert "fresh: encoder" not in told
+
+
+def test_parameters_that_do_not_fit_are_named(unbroken, tmp_path, capsys):
+    """Another charset: embedding and classifier are new, everything else is kept."""
+    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
+    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0))
+    config = replace(config, model=replace(config.model, charset=Charset(config.model.charset.characters + "!")))
+    train(config)
+    fresh = [line for line in capsys.readouterr().err.splitlines() if "fresh:" in line]
+    assert sorted(line.split()[1] for line in fresh) == [
+        "decoder/classifier/bias",
+        "decoder/classifier/kernel",
+        "decoder/embedding",
+    ]
+    assert "has shape (39, 32), needs (40, 32)" in "".join(fresh)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    optimizer = OptimizerConfig(learning_rate=1e30, schedule="constant")
+    config = recogniser_config(tmp_path, optimizer=optimizer, checkpoint_every=100, validate_every=100)
+    with pytest.raises(NotFiniteError, match=r"step \d+: loss .* state before it is saved"):
+        train(config)
+    losses = logged(tmp_path)
+    _, params, step = load_params(tmp_path)
+    assert step == len(losses)  # steps 0 to step - 1 were good, and the state after them is on disk
+    assert np.isfinite(list(losses.values())).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def write_words(folder, n, broken):
+    """n labelled images, of which the given ones are no images."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(n):
+        name = f"{i}.png"
+        cv2.imwrite(str(folder / name), rng.integers(0, 256, (20, 60, 3), np.uint8))
+        if i in broken:
+            (folder / name).write_bytes(b"this is no image")
+        lines.append(f'{{"filename": "{name}", "text": "word"}}')
+    (folder / "labels.jsonl").write_text("\n".join(lines) + "\n")
+    return Annotations("labels.jsonl")
+
+
+def test_corrupt_images_are_masked_out_and_shown(tmp_path, capsys):
+    source = write_words(tmp_path / "data", 32, broken={3, 4})
+    config = recogniser_config(tmp_path / "run", steps=4)
+    train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), train=(source,))))
+    told = capsys.readouterr().err
+    assert "masked out: 3.png: it is no image" in told
+    lines = logged(tmp_path / "run", "invalid_images")
+    assert max(lines.values()) == 4  # two epochs of 32 images
+
+
+def test_too_many_corrupt_images_stop_the_run(tmp_path):
+    source = write_words(tmp_path / "data", 64, broken=set(range(20)))
+    config = recogniser_config(tmp_path / "run", steps=100)
+    config = replace(config, data=replace(config.data, root=str(tmp_path / "data"), train=(source,)))
+    with pytest.raises(DataError, match=r"cannot be decoded, more than data\.max_invalid 10%"):
+        train(config)
+
+
+def test_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+    from maerec_jax.training.recognition import Recognition
+
+    validate = Recognition.validate
+    monkeypatch.setattr(Recognition, "validate", lambda self, *a: validate(self, *a)._replace(score=next(scores)))
+    train(recogniser_config(tmp_path, validate_every=3, checkpoint_every=100))
+    assert saved_steps(tmp_path) == [6, 9, 12]
+    assert load_params(tmp_path)[2] == 6
+    assert load_params(tmp_path / "checkpoints" / "9")[2] == 9
+
+
+def test_moving_average_is_what_is_read(tmp_path):
+    train(recogniser_config(tmp_path, ema_decay=0.9, steps=3))
+    _, params, _ = load_params(tmp_path)
+    train(recogniser_config(tmp_path, ema_decay=0.9, steps=3))  # resumes with it, too
+    assert Path(tmp_path).is_dir()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
