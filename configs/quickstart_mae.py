@@ -19,7 +19,9 @@ def get_config() -> TrainConfig:
     words = RenderedWords(characters=characters, min_length=2, max_length=8, difficulty=0.4)
     encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(32, 8), position_table="grid")
     return TrainConfig(
-        model=MAEConfig(encoder=encoder, decoder_dim=64, decoder_depth=2, decoder_heads=4),
+        model=MAEConfig(
+            encoder=encoder, decoder_dim=64, decoder_depth=2, decoder_heads=4, mask_ratio=0.5, norm_pix=False
+        ),
         data=DataConfig(
             train=(words,),
             validation=(replace(words, size=256, split="validation"),),

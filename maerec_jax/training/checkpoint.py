@@ -143,20 +143,20 @@ def load_params(path: str | Path) -> tuple[TrainConfig, Any, int]:
     return config, next(iter(params.values())), step
 
 
-def merge_params(fresh: Any, loaded: Any) -> tuple[Any, list[str], list[str]]:
+def merge_params(fresh: Any, loaded: Any) -> tuple[Any, dict[str, str], list[str]]:
     """Put loaded parameters in the place of fresh ones where path and shape agree.
 
     Returns:
-      The merged tree; a line for each fresh parameter that was kept, saying why; the loaded paths that found no place.
+      The merged tree; a dict from each path that stayed fresh to the reason; the loaded paths that found no place.
     """
     fresh_flat, loaded_flat = flatten_dict(fresh, sep="/"), flatten_dict(loaded, sep="/")
-    merged, missing = {}, []
+    merged, missing = {}, {}
     for path, value in fresh_flat.items():
         other = loaded_flat.get(path)
         if other is not None and other.shape == value.shape:
             merged[path] = other
             continue
         merged[path] = value
-        missing.append(path if other is None else f"{path} (has shape {other.shape}, needs {value.shape})")
+        missing[path] = "not there" if other is None else f"has shape {other.shape}, needs {value.shape}"
     unused = [path for path in loaded_flat if path not in fresh_flat]
     return unflatten_dict(merged, sep="/"), missing, unused

@@ -62,8 +62,13 @@ def _initial_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, me
         f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters, "
         f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
     )
-    for line in missing:
-        message(f"  fresh: {line}")
+    # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
+    absent = {path.split("/")[0] for path in missing} - set(loaded)
+    for part in sorted(absent):
+        message(f"  fresh: {part} ({sum(path.split('/')[0] == part for path in missing)} parameters: not there)")
+    for path, reason in missing.items():
+        if path.split("/")[0] not in absent:
+            message(f"  fresh: {path} ({reason})")
     return jax.device_put(params, replicated(mesh))
 
 
@@ -154,10 +159,11 @@ def train(config: TrainConfig) -> dict[str, float]:
                     )
                 log.advance(done)
                 if done == 1 or done % config.log_every == 0 or done == total_steps:
-                    numbers |= {"learning_rate": float(schedule(done - 1)), "epoch": done / steps_per_epoch}
+                    shown = {"loss": numbers.pop("loss"), "learning_rate": float(schedule(done - 1))}
+                    shown |= rates.read() | {"epoch": done / steps_per_epoch} | numbers
                     if invalid.count:
-                        numbers["invalid_images"] = float(invalid.count)
-                    log.scalars(done, numbers | rates.read())
+                        shown["invalid_images"] = float(invalid.count)
+                    log.scalars(done, shown)
 
             for step in range(start, total_steps):
                 waited = time.perf_counter()

@@ -77,7 +77,7 @@ class Pretraining:
         return Validation({"loss": loss, "images": weight}, -loss, picture, [])
 
     def _picture(self, image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray) -> np.ndarray:
-        """Rows of original | masked | reconstructed (hidden patches predicted, the others as they are), uint8."""
+        """Words as original | masked | reconstructed (hidden patches predicted, the others as they are), uint8."""
         cfg = self.encoder
         n = min(16, len(image_BHWC))
         image = image_BHWC[:n]
@@ -87,4 +87,7 @@ class Pretraining:
         predicted = np.clip(predicted, 0, 255).astype(np.uint8)
         columns = [image, np.where(hidden, np.uint8(128), image), np.where(hidden, predicted, image)]
         columns = [np.pad(c, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255) for c in columns]
-        return np.concatenate(np.concatenate(columns, axis=2), axis=0)
+        words = np.concatenate(columns, axis=2).repeat(2, axis=1).repeat(2, axis=2)
+        half = -(-n // 2)
+        left, right = words[:half], np.pad(words[half:], ((0, 2 * half - n), (0, 0), (0, 0), (0, 0)))
+        return np.concatenate(np.concatenate([left, right], axis=2), axis=0)

@@ -17,11 +17,26 @@ from maerec_jax.training.task import Validation
 METRICS_FILE = "metrics.jsonl"
 
 
+# How numbers are shown in the progress bar; others get four digits.
+_SHOWN = {
+    "loss": ("loss", ".4f"),
+    "learning_rate": ("lr", ".2e"),
+    "images_per_second": ("images/s", ",.0f"),
+    "data_wait": ("data wait", ".0%"),
+    "epoch": ("epoch", ".2f"),
+    "gradient_norm": ("gradient", ".3g"),
+    "character_accuracy": ("characters right", ".1%"),
+    "word_accuracy": ("WA", ".1%"),
+    "word_accuracy_ignore_case": ("WAIC", ".1%"),
+    "word_accuracy_ignore_case_symbols": ("WAICS", ".1%"),
+    "word_accuracy_36_characters": ("36 characters", ".1%"),
+    "edit_similarity": ("1-NED", ".1%"),
+}
+
+
 def _format(name: str, value: float) -> str:
-    shares = ("accuracy", "wait", "similarity", "word_accuracy")
-    if any(s in name for s in shares):
-        return f"{name} {value:.1%}"
-    return f"{name} {value:.2e}" if name == "learning_rate" else f"{name} {value:.4g}"
+    shown, digits = _SHOWN.get(name, (name.replace("_", " "), ".4g"))
+    return f"{shown} {value:{digits}}"
 
 
 class RunLog:

@@ -1,0 +1,33 @@
+"""Pre-training on a sample of Union14M-U on two CPU cores: a small encoder, with rendered words beside the real ones.
+
+Data: Union14M-U's LMDBs under data.root; any sample of them will do.
+Run: python -m maerec_jax.train --config configs/two_cores_mae.py --data.root /path/to/Union14M
+"""
+
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.sources import LmdbWords
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    names = ("book32_lmdb", "cc_lmdb", "openvino_lmdb")
+    encoder = ViTConfig(dim=192, depth=6, heads=6, patch_size=(32, 8), position_table="grid")
+    return TrainConfig(
+        model=MAEConfig(
+            encoder=encoder, decoder_dim=128, decoder_depth=2, decoder_heads=4, mask_ratio=0.5, norm_pix=False
+        ),
+        data=DataConfig(
+            root="data",
+            train=(*(LmdbWords(f"Union14M-U/{name}", labelled=False) for name in names), RenderedWords(weight=0.3)),
+            validation=(RenderedWords(size=256, split="validation"),),
+            interpolation="bicubic",
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.02, weight_decay=0.05, betas=(0.9, 0.95)),
+        batch_size=128,
+        steps=1000,
+        validate_every=500,
+    )
