@@ -78,6 +78,6 @@ def main(options: Drawing) -> None:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Drawing, description=__doc__))
+        main(tyro.cli(Drawing, prog="python -m data_pipelines.rendering", description=__doc__))
     except DataError as error:
         raise SystemExit(f"error: {error}") from None

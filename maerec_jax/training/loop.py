@@ -48,11 +48,12 @@ def make_task(config: TrainConfig) -> Task:
     return Recognition(config.model, dtype, config.label_smoothing)
 
 
-def _initial_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh, message: Callable[[str], None]) -> Any:
-    """Fresh parameters, or those of ``init_from`` as far as they fit."""
-    params = jax.jit(lambda: task.init(jax.random.key(config.seed)), out_shardings=replicated(mesh))()
-    if not config.init_from:
-        return params
+def _fresh_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Any:
+    return jax.jit(lambda: task.init(jax.random.key(config.seed)), out_shardings=replicated(mesh))()
+
+
+def _loaded_params(config: TrainConfig, params: Any, mesh: jax.sharding.Mesh, message: Callable[[str], None]) -> Any:
+    """The parameters of ``init_from`` as far as they fit, in the place of fresh ones."""
     source, loaded, step = load_params(config.init_from)
     params, missing, unused = merge_params(params, loaded)
     total = len(jax.tree.leaves(params))
@@ -132,7 +133,9 @@ def train(config: TrainConfig) -> dict[str, float]:
         ):
             for note in notes:
                 log.message(note)
-            params = _initial_params(config, task, mesh, log.message if not start else lambda _: None)
+            params = _fresh_params(config, task, mesh)
+            if config.init_from and not start:
+                params = _loaded_params(config, params, mesh, log.message)
             state = _initial_state(params, optimizer, bool(config.ema_decay), mesh)
             size = sum(x.size for x in jax.tree.leaves(params))
             del params
