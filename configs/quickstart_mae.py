@@ -27,7 +27,7 @@ def get_config() -> TrainConfig:
             validation=(replace(words, size=256, split="validation"),),
             interpolation="bicubic",
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.005, weight_decay=0.05, betas=(0.9, 0.95)),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=40, weight_decay=0.05, betas=(0.9, 0.95)),
         batch_size=128,
         steps=400,
         validate_every=200,

@@ -15,19 +15,22 @@ from maerec_jax.training.optimizer import OptimizerConfig
 def get_config() -> TrainConfig:
     """The run."""
     names = ("book32_lmdb", "cc_lmdb", "openvino_lmdb")
-    encoder = ViTConfig(dim=192, depth=6, heads=6, patch_size=(32, 8), position_table="grid")
+    encoder = ViTConfig(dim=128, depth=6, heads=4, patch_size=(32, 8), position_table="grid")
     return TrainConfig(
         model=MAEConfig(
             encoder=encoder, decoder_dim=128, decoder_depth=2, decoder_heads=4, mask_ratio=0.5, norm_pix=False
         ),
         data=DataConfig(
             root="data",
-            train=(*(LmdbWords(f"Union14M-U/{name}", labelled=False) for name in names), RenderedWords(weight=0.3)),
+            train=(
+                *(LmdbWords(f"Union14M-U/{name}", labelled=False) for name in names),
+                RenderedWords(weight=0.3, difficulty=0.6),
+            ),
             validation=(RenderedWords(size=256, split="validation"),),
             interpolation="bicubic",
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.02, weight_decay=0.05, betas=(0.9, 0.95)),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=150, weight_decay=0.05, betas=(0.9, 0.95)),
         batch_size=128,
-        steps=1000,
-        validate_every=500,
+        steps=800,
+        validate_every=400,
     )

@@ -20,22 +20,22 @@ def get_config() -> TrainConfig:
     """The run."""
     annotations = "Union14M-L/train_annos/mmocr-0.x"
     levels = ("easy", "medium", "hard", "normal", "challenging")
-    encoder = ViTConfig(dim=192, depth=6, heads=6, patch_size=(32, 8), position_table="grid")
-    decoder = TextDecoderConfig(dim=192, layers=3, heads=6, inner_dim=768, dropout=0.05, max_length=26)
+    encoder = ViTConfig(dim=128, depth=6, heads=4, patch_size=(32, 8), position_table="grid")
+    decoder = TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=26)
     return TrainConfig(
         model=MAERecConfig(encoder=encoder, decoder=decoder),
         data=DataConfig(
             root="data",
             train=(
                 *(Annotations(f"{annotations}/train_{level}.jsonl") for level in levels),
-                RenderedWords(weight=0.5),
+                RenderedWords(weight=0.5, difficulty=0.6),
             ),
             validation=(Annotations(f"{annotations}/val_annos.jsonl"),),
             augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=0.02, weight_decay=0.05, clip_norm=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=300, weight_decay=0.05, clip_norm=1.0),
         batch_size=64,
-        steps=8000,
+        steps=9000,
         validate_every=1000,
         ema_decay=0.999,
     )

@@ -51,6 +51,13 @@ class Augmentation:
     hue_range: float = 0.1
     """Largest change of hue, as a fraction of the colour circle."""
 
+    def __post_init__(self) -> None:
+        if self.blur_size < 3 or self.blur_size % 2 == 0:
+            raise ValueError(f"blur_size must be odd and at least 3, not {self.blur_size}")
+        for name in ("geometry", "degradation", "noise", "blur", "color"):
+            if not 0 <= getattr(self, f"{name}_probability") <= 1:
+                raise ValueError(f"{name}_probability must be in [0, 1]")
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Augment uint8 RGB ``(h, w, 3)``; the result is a new array, or the image itself where nothing changed."""
         if rng.random() < self.geometry_probability:

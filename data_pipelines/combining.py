@@ -134,6 +134,10 @@ class CharacterReport:
     """Number of labels without any character; these records are always left out."""
     unknown: int = 0
     """Number of labels that hold a character outside the set."""
+    cut: int = 0
+    """Number of labels that are longer than what is learnt of them."""
+    longest: int = 0
+    """The number of characters that is learnt."""
     kept: bool = False
     """Whether the records with unknown characters were kept."""
     characters: Counter[str] = field(default_factory=Counter)
@@ -145,6 +149,7 @@ class CharacterReport:
         """Add the findings of another source."""
         self.checked += other.checked
         self.empty += other.empty
+        self.cut += other.cut
         self.unknown += other.unknown
         self.characters += other.characters
         self.examples = (self.examples + other.examples)[:_EXAMPLES]
@@ -156,6 +161,8 @@ class CharacterReport:
             f"{self.checked:,} labels: {self.empty:,} empty (left out), "
             f"{self.unknown:,} with unknown characters ({'kept' if self.kept else 'left out'})"
         ]
+        if self.cut:
+            lines.append(f"{self.cut:,} labels are longer than {self.longest} characters and cut: raise max_length")
         if self.unknown:
             lines.append("unknown: " + ", ".join(f"{c!r} {n:,}" for c, n in self.characters.most_common(30)))
             lines += [f"  {name}: {text!r}" for name, text in self.examples]
@@ -163,7 +170,7 @@ class CharacterReport:
 
 
 def drop_unknown_characters(
-    source: Source, characters: str, action: Literal["drop", "keep", "error"]
+    source: Source, characters: str, action: Literal["drop", "keep", "error"], longest: int = 2**31
 ) -> tuple[Source, CharacterReport]:
     """Leave out the records of ``source`` whose labels hold characters outside ``characters``, and say which they are.
 
@@ -172,17 +179,17 @@ def drop_unknown_characters(
     it is, and so does one whose attribute ``characters`` says that its labels hold nothing else (words rendered on the
     fly: there are too many to look at). ``Sources`` are treated one by one and keep their weights.
 
-    Raises ``DataError`` where no record is left.
+    Labels of more than ``longest`` characters are counted and stay. Raises ``DataError`` where no record is left.
     """
     if isinstance(source, Sources):
-        report, parts = CharacterReport(kept=action == "keep"), []
+        report, parts = CharacterReport(longest=longest, kept=action == "keep"), []
         for part in source.sources:
-            kept_part, part_report = drop_unknown_characters(part, characters, action)
+            kept_part, part_report = drop_unknown_characters(part, characters, action, longest)
             parts.append(kept_part)
             report += part_report
         return Sources(parts, source.weights), report
 
-    report = CharacterReport(kept=action == "keep")
+    report = CharacterReport(longest=longest, kept=action == "keep")
     by_construction = getattr(source, "characters", None)
     if by_construction is not None:
         outside = "".join(sorted(set(by_construction) - set(characters)))
@@ -198,7 +205,9 @@ def drop_unknown_characters(
     if not isinstance(labels, PackedStrings):
         labels = PackedStrings.pack(source.text(index) or "" for index in range(len(source)))
     report.checked = len(labels)
-    keep = np.diff(labels.offsets) > 0
+    sizes = np.diff(labels.offsets)
+    keep = sizes > 0
+    report.cut = sum(len(labels[index]) > longest for index in np.flatnonzero(sizes > longest).tolist())
     report.empty = int(len(keep) - keep.sum())
     for index, unknown in _unknown_characters(labels, characters):
         if action == "error":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from typing import Any
 
+import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -65,18 +66,19 @@ class BatchDecoder:
         index = np.full(batch_size, -1, np.int64)
         for row, (record_index, record) in enumerate(records):
             index[row] = record_index
-            try:
-                image = record.image
-                if isinstance(image, bytes):
-                    image = decode_image(image, self.max_pixels)
-            except DecodeError as error:
-                _log.debug("record %d: %s", record_index, error)
-                continue
             generator = None
             if random_key is not None and self.augment is not None:
                 seed, place = random_key
                 generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, place + row]))
-            images[row] = self._fit(image, generator)
+            try:
+                image = record.image
+                if isinstance(image, bytes):
+                    image = decode_image(image, self.max_pixels)
+                images[row] = self._fit(image, generator)
+            # OpenCV refuses to warp images with a side of over 32,767 pixels, for example.
+            except (DecodeError, cv2.error) as error:
+                _log.debug("record %d: %s", record_index, error)
+                continue
             valid[row] = True
         batch = {"image": images, "valid": valid, "index": index}
         if self.tokenize is not None:

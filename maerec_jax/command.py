@@ -17,7 +17,7 @@ def fail(message: str) -> int:
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """Run a command; errors that the user can mend become one line and exit status 1."""
+    """Run a command; mistakes that the user can mend, and files that cannot be used, become one line and status 1."""
     from data_pipelines.records import DataError
     from maerec_jax.config import UserError
 
@@ -26,6 +26,10 @@ def guarded(run: Callable[[], int]) -> int:
         return run()
     except (UserError, DataError) as error:
         return fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return fail("interrupted")
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class DataConfig:
     train: tuple[SourceConfig, ...] = ()
     """Sources of training images."""
     validation: tuple[SourceConfig, ...] = ()
-    """Sources of validation images; none for no validation."""
+    """Sources of validation images; without any, fine-tuning is not validated."""
     interpolation: Interpolation = "bilinear"
     """How images are resized; the published recipes pre-train with "bicubic" and fine-tune with "bilinear"."""
     augmentation: Augmentation = NO_AUGMENTATION
@@ -49,7 +50,7 @@ class DataConfig:
     unknown_characters: Literal["drop", "keep", "error"] = "drop"
     """Labels with characters outside the charset: leave them out, keep them as the unknown class, or stop."""
     max_invalid: float = 0.1
-    """Stop when more than this share of the images read so far (at least 100 of them) cannot be decoded."""
+    """Stop when more than this share of the images so far, and 100 of them at least, could not be decoded."""
     workers: int = 0
     """Worker processes that read and decode; 0 for a thread of the main process. Batches do not depend on it."""
 
@@ -98,9 +99,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.accumulation < 1 or self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}")
-        for name in ("log_every", "checkpoint_every", "keep_last"):
+        for name in ("batch_size", "log_every", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("steps", "validate_every", "keep_best", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
+        if not self.steps and not self.epochs > 0:
+            raise ValueError(f"epochs must be more than 0, not {self.epochs}")
 
 
 # What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.
@@ -119,10 +128,20 @@ def load_config_module(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{path}: a config file is a Python file, *.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(_config_error(path, error)) from error
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"{path}: a config file defines get_config() -> TrainConfig")
     return module
+
+
+def _config_error(path: str, error: Exception) -> str:
+    """One line for whatever a config file raised, with the line of the file where it happened."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+    return f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {error}"
 
 
 def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
@@ -131,7 +150,10 @@ def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
     Ends the program with a message, as command-line parsers do, where a flag is unknown or values do not fit.
     """
     module = load_config_module(path)
-    default = module.get_config()
+    try:
+        default = module.get_config()
+    except Exception as error:
+        raise UserError(_config_error(path, error)) from error
     if not isinstance(default, TrainConfig):
         raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
     description = f"{inspect.getdoc(module) or ''}\n\nThe values below are those of {path}."
@@ -163,7 +185,7 @@ def read_json(path: Path) -> TrainConfig:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: not a config of this version: {place}: {first['msg']}") from error
+        raise UserError(f"{path}: not a config of this version: {place or 'JSON'}: {first['msg']}") from error
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:

@@ -22,10 +22,14 @@ class EvaluateArguments:
     """Images a step."""
     workers: int = 0
     """Worker processes that read and decode."""
-    sheet: str = ""
-    """Also draw the first 48 words with their readings into this PNG file."""
+    sheets: str = ""
+    """Also draw the first 48 words of each set with their readings into this folder."""
     json: str = ""
     """Also write the table to this JSON file."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
 
 def evaluate(arguments: EvaluateArguments) -> int:
@@ -61,8 +65,17 @@ def evaluate(arguments: EvaluateArguments) -> int:
     console, mesh, task = Console(stderr=True), make_mesh(), make_task(config)
     params = jax.device_put(params, replicated(mesh))
     table = Table("set", title=f"{arguments.checkpoint}, step {step} (%)")
-    for column in ("words", "WA", "WAIC", "WAICS", "36 chars", "1-NED"):
+    columns = {
+        "word_accuracy": "WA",
+        "word_accuracy_ignore_case": "WAIC",
+        "word_accuracy_ignore_case_symbols": "WAICS",
+        "word_accuracy_36_characters": "36 chars",
+        "edit_similarity": "1-NED",
+    }
+    for column in ("words", *columns.values()):
         table.add_column(column, justify="right")
+    if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     results = {}
     for name, specs in sets.items():
         notes: list[str] = []
@@ -72,12 +85,11 @@ def evaluate(arguments: EvaluateArguments) -> int:
         evaluator = Evaluator(task, sources, make_decoder(config), arguments.batch_size, arguments.workers, mesh)
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task(name, total=len(sources))
-            found = evaluator(params, partial(progress.advance, bar))
-        words, *shares = found.metrics.values()
-        table.add_row(name, f"{words:,.0f}", *(f"{100 * share:.2f}" for share in shares))
+            found = evaluator(params, partial(progress.console.print, markup=False), partial(progress.advance, bar))
+        table.add_row(name, f"{found.metrics['words']:,.0f}", *(f"{100 * found.metrics[c]:.2f}" for c in columns))
         results[name] = found.metrics
-        if arguments.sheet and found.picture is not None:
-            save_picture(found.picture, arguments.sheet)
+        if arguments.sheets and found.picture is not None:
+            save_picture(found.picture, Path(arguments.sheets) / f"{Path(name).with_suffix('').as_posix()}.png")
     Console().print(table)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")

@@ -26,6 +26,10 @@ class PredictArguments:
     batch_size: int = 32
     """Images read at once."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
 
 def predict(arguments: PredictArguments) -> int:
     """Read and print; returns 1 if an image could not be read, else 0."""

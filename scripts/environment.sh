@@ -7,9 +7,13 @@ make_environment() { # make_environment EXTRAS
     echo "error: $base is not Python 3.11 or newer; name one, for example: PYTHON=python3.12 bash $0" >&2
     exit 1
   fi
-  if [ ! -x .venv/bin/python ]; then
+  if [ ! -x .venv/bin/pip ]; then
     echo "making a virtual environment in .venv"
-    "$base" -m venv .venv
+    if ! "$base" -m venv .venv; then
+      rm -rf .venv
+      echo "error: $base cannot make virtual environments; on Debian and Ubuntu install python3-venv" >&2
+      exit 1
+    fi
   fi
   python=$PWD/.venv/bin/python
   # Installed again only when the project file has changed since.

@@ -1,10 +1,17 @@
-"""Fixtures for all tests."""
+"""Settings and fixtures for all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Runs that are stopped and started again compile the same programs each time: once is enough. Commands that tests start
+# inherit this.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 
 

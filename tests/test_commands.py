@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, and one clear line for every mistake."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -88,6 +89,35 @@ def test_bad_input_is_one_clear_line(lines, flags, told, tmp_path, capsys):
     status = train.main(["--config", str(tmp_path / "small.py"), "--data.root", str(tmp_path), *workdir, *flags])
     assert told in refused(status, capsys)
     assert not (tmp_path / "run" / "checkpoints").exists() or "--init-from" in flags
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def get_config(:", "small.py:1: SyntaxError"),
+        ("import nothing_of_that_name", "small.py:1: ModuleNotFoundError"),
+        ("\n\ndef get_config():\n    return 1 / 0", "small.py:4: ZeroDivisionError"),
+        ("def get_config():\n    return 3", "returned int, not TrainConfig"),
+        ("x = 3", "defines get_config()"),
+    ],
+)
+def test_broken_config_files_are_one_clear_line(text, told, tmp_path, capsys):
+    (tmp_path / "small.py").write_text(text)
+    assert told in refused(train.main(["--config", str(tmp_path / "small.py")]), capsys)
+
+
+def test_workdir_that_is_a_file(config_file, tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    assert str(tmp_path / "run") in refused(
+        train.main(["--config", str(config_file), "--workdir", str(tmp_path / "run")]), capsys
+    )
+
+
+def test_damaged_checkpoint(unbroken, tmp_path, capsys):  # noqa: F811
+    shutil.copytree(unbroken, tmp_path / "run")
+    for step in (tmp_path / "run" / "checkpoints").iterdir():
+        shutil.rmtree(step / "state")
+    assert "cannot be read, is it damaged?" in refused(run_evaluate("--checkpoint", str(tmp_path / "run")), capsys)
 
 
 def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811

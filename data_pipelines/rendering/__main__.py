@@ -65,10 +65,13 @@ def write_files(source: RenderedSource, count: int, folder: Path) -> None:
 
 def main(options: Drawing) -> None:
     """Write what was asked for. Raises ``DataError`` where nothing was, or the words cannot be drawn."""
+    if options.count < 1 or options.columns < 1:
+        raise DataError("--count and --columns must be at least 1")
     if not options.out and not options.folder:
         raise DataError("nothing to write: give --out or --folder")
     source = options.words.open()
     if options.out:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         draw_sheet(source, options.count, options.columns).save(options.out)
         print(f"wrote {options.out}")
     if options.folder:

@@ -24,7 +24,7 @@ class RenderedWords:
     kind: Literal["rendered"] = "rendered"
     """The kind of source."""
     weight: float | None = None
-    """Share of this source in a mixture; by default its number of records."""
+    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     size: int = 1_000_000
     """Number of different pictures."""
     seed: int = 0

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.position import sincos_interleaved
 from maerec_jax.models.text_decoder import MAX_POSITIONS
 from maerec_jax.models.vit import ViTConfig
@@ -128,6 +131,16 @@ def _rules(cfg: MAEConfig | MAERecConfig) -> list[Rule]:
     return mae_rules(cfg) if isinstance(cfg, MAEConfig) else maerec_rules(cfg)
 
 
+def _shapes(cfg: MAEConfig | MAERecConfig) -> dict:
+    """The parameter tree of a model, as shapes."""
+    image, key = jnp.zeros((1, *cfg.encoder.image_size, 3)), jax.random.key(0)
+    if isinstance(cfg, MAEConfig):
+        init = partial(MaskedAutoencoder(cfg).init, key, image, jnp.zeros((1, cfg.encoder.n_patches)))
+    else:
+        init = partial(MAERec(cfg).init, key, image, jnp.zeros((1, 1), int))
+    return jax.eval_shape(init)["params"]
+
+
 POSITION_BUFFER = "decoder.position_enc.position_table"
 """A constant that the reference keeps in a recogniser's state dict."""
 
@@ -136,7 +149,7 @@ def params_from_state_dict(state: Mapping[str, Tensor], cfg: MAEConfig | MAERecC
     """Turn a reference state dict (arrays by key) into a parameter tree.
 
     Raises:
-      ValueError: naming the keys that have no place in the tree.
+      ValueError: naming the keys that have no place in the tree, are missing, or have another shape.
     """
     rules = _rules(cfg)
     flat, left_over = {}, []
@@ -151,6 +164,10 @@ def params_from_state_dict(state: Mapping[str, Tensor], cfg: MAEConfig | MAERecC
             left_over.append(key)
     if left_over:
         raise ValueError(f"keys that {type(cfg).__name__} has no place for: {', '.join(sorted(left_over))}")
+    expected = {path: value.shape for path, value in flatten_dict(_shapes(cfg), sep="/").items()}
+    wrong = [path for path, shape in expected.items() if path not in flat or flat[path].shape != shape]
+    if wrong:
+        raise ValueError(f"{type(cfg).__name__} misses, or finds in another shape: {', '.join(sorted(wrong))}")
     return unflatten_dict(flat, sep="/")
 
 

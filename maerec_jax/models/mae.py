@@ -38,6 +38,7 @@ class MAEConfig:
             raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.n_keep} of {self.encoder.n_patches} patches")
         if self.decoder_dim % self.decoder_heads:
             raise ValueError(f"decoder_dim {self.decoder_dim} is no multiple of decoder_heads {self.decoder_heads}")
+        sincos_2d(self.encoder.grid, self.decoder_dim, self.encoder.position_table)  # raises ValueError
 
     @classmethod
     def small(cls, **changes: Any) -> "MAEConfig":
@@ -116,9 +117,9 @@ class MaskedAutoencoder(nn.Module):
         latent = ViTEncoder(cfg.encoder, self.dtype, name="encoder")(image_BHWC, keep_BK)
         dense = {"dtype": self.dtype, "kernel_init": xavier_uniform()}
         x = nn.Dense(cfg.decoder_dim, **dense, name="decoder_embed")(latent)
-        mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim)).astype(self.dtype)
+        mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
         table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
-        pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table)).astype(self.dtype)
+        pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
         n_hidden = cfg.encoder.n_patches - cfg.n_keep
         hidden = jnp.broadcast_to(mask_token, (len(x), n_hidden, cfg.decoder_dim))
         patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
@@ -127,5 +128,6 @@ class MaskedAutoencoder(nn.Module):
         x = apply_blocks(
             x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder.remat, self.dtype, prefix="decoder_blocks"
         )
+        dense["dtype"] = jnp.float32
         pred = nn.Dense(cfg.encoder.patch_values, **dense, name="decoder_pred")(x[:, 1:])
-        return {"pred": pred.astype(jnp.float32), "mask": mask_BN, "latent": latent, "restore": restore_BN}
+        return {"pred": pred, "mask": mask_BN, "latent": latent, "restore": restore_BN}

@@ -35,6 +35,8 @@ class TextDecoderConfig:
     def __post_init__(self) -> None:
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+        if self.dim % 2 or not 0 <= self.dropout < 1:
+            raise ValueError(f"dim {self.dim} must be even, and dropout {self.dropout} in [0, 1)")
         if not 2 <= self.max_length <= MAX_POSITIONS:
             raise ValueError(f"max_length {self.max_length} is not between 2 and {MAX_POSITIONS}")
 
@@ -174,7 +176,7 @@ class TextDecoder(nn.Module):
         self.embedding = self.param("embedding", init_embedding, (self.n_classes, cfg.dim))
         self.layers = [DecoderLayer(cfg, self.dtype) for _ in range(cfg.layers)]
         self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
-        self.classifier = _dense(self.n_classes, True, self.dtype)
+        self.classifier = _dense(self.n_classes, True, jnp.float32)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def _embed(self, tokens_BT: Array, positions_T: Array, deterministic: bool) -> Array:
@@ -183,10 +185,10 @@ class TextDecoder(nn.Module):
         table = table.at[self.padding].set(jax.lax.stop_gradient(table[self.padding]))
         positions = jnp.asarray(sincos_interleaved(MAX_POSITIONS, self.config.dim))[positions_T]
         x = table[tokens_BT] + positions
-        return self.dropout(x.astype(self.dtype), deterministic=deterministic)
+        return self.dropout(x, deterministic=deterministic)
 
     def _classify(self, x_BTD: Array) -> Array:
-        return self.classifier(self.norm(x_BTD)).astype(jnp.float32)
+        return self.classifier(self.norm(x_BTD))
 
     def keys_values(self, memory_BND: Array) -> tuple[KeysValues, ...]:
         """Cross-attention keys and values of each layer for an encoded image (B, N, D): computed once an image."""

@@ -44,6 +44,7 @@ class ViTConfig:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+        sincos_2d(self.grid, self.dim, self.position_table)  # raises ValueError where there is no such table
 
     @classmethod
     def small(cls, **changes: Any) -> "ViTConfig":
@@ -159,7 +160,8 @@ class ViTEncoder(nn.Module):
             patch_BNP = jnp.take_along_axis(patch_BNP, keep_BK[..., None], axis=1)
             patch_pos = patch_pos[0, keep_BK]
         embed = nn.Dense(cfg.dim, dtype=self.dtype, kernel_init=xavier_uniform(), bias_init=zeros, name="patch_embed")
-        x = embed(patch_BNP.astype(self.dtype)) + patch_pos.astype(self.dtype)
-        cls = jnp.broadcast_to((cls + pos[:, :1]).astype(self.dtype), (len(x), 1, cfg.dim))
+        # The residual stream stays in float32 whatever the dtype of the layers that read it and add to it.
+        x = embed(patch_BNP.astype(self.dtype)) + patch_pos
+        cls = jnp.broadcast_to(cls + pos[:, :1], (len(x), 1, cfg.dim))
         x = jnp.concatenate([cls, x], axis=1)
         return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.remat, self.dtype)

@@ -12,7 +12,8 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from maerec_jax.config import TrainConfig, UserError, differences, read_json, to_json
+from maerec_jax.config import ModelConfig, TrainConfig, UserError, differences, read_json, to_json
+from maerec_jax.models.maerec import MAERecConfig
 
 CONFIG_FILE = "config.json"
 _FOLDER = "checkpoints"
@@ -26,7 +27,7 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
     """
     workdir = Path(config.workdir)
     file = workdir / CONFIG_FILE
-    if file.exists() and saved_steps(workdir):
+    if saved_steps(workdir):
         changed = differences(read_json(file), config)
         if changed:
             raise UserError(
@@ -34,9 +35,12 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
                 f"{f'; and {len(changed) - 6} more' if len(changed) > 6 else ''}): choose another --workdir, "
                 "or start from its parameters with --init-from"
             )
-    if write:
+    elif write:
         workdir.mkdir(parents=True, exist_ok=True)
-        file.write_text(to_json(config))
+        # Written beside and renamed, so that a run killed here leaves no half of it.
+        fresh = file.with_suffix(".new")
+        fresh.write_text(to_json(config))
+        fresh.replace(file)
 
 
 def saved_steps(workdir: Path) -> list[int]:
@@ -133,18 +137,49 @@ def load_params(path: str | Path) -> tuple[TrainConfig, Any, int]:
     if not steps or (step is not None and step not in steps):
         raise UserError(f"{path}: no complete checkpoint{f' (there are {steps})' if steps else ''}")
     step = _best_step(workdir, steps) if step is None else step
-    folder = (workdir / _FOLDER / str(step) / _ITEM).absolute()
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(folder).item_metadata.tree
-        wanted = {"ema": tree["ema"]} if tree.get("ema") else {"params": tree["params"]}
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-        params = checkpointer.restore(folder, args=args)
+    with ocp.CheckpointManager(
+        (workdir / _FOLDER).absolute(),
+        options=ocp.CheckpointManagerOptions(read_only=True),
+        item_handlers={_ITEM: ocp.PyTreeCheckpointHandler()},
+    ) as manager:
+        try:
+            tree = manager.item_metadata(step)[_ITEM].tree
+            wanted = {"ema": tree["ema"]} if tree.get("ema") else {"params": tree["params"]}
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+            params = manager.restore(step, args=ocp.args.Composite(**{_ITEM: args}))[_ITEM]
+        except Exception as error:  # Orbax and TensorStore raise whatever they meet in damaged files
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{workdir}: checkpoint {step} cannot be read, is it damaged? ({reason})") from error
     return config, next(iter(params.values())), step
 
 
-def merge_params(fresh: Any, loaded: Any) -> tuple[Any, dict[str, str], list[str]]:
+def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
+    """Parameters of one model that mean something else in another, though their shapes may agree.
+
+    Returns:
+      A dict from the beginning of their paths to the reason.
+    """
+    found: dict[str, str] = {}
+    if isinstance(saved, MAERecConfig) and isinstance(wanted, MAERecConfig) and saved.charset != wanted.charset:
+        found |= dict.fromkeys(("decoder/embedding", "decoder/classifier"), "another charset")
+    if saved.encoder.patch_size != wanted.encoder.patch_size:
+        found["encoder/patch_embed"] = "another patch size"
+    if saved.encoder.grid != wanted.encoder.grid:
+        found["encoder/pos_embed"] = "another patch grid"
+    scale = ("pixel_mean", "pixel_std")
+    if any(getattr(saved.encoder, name) != getattr(wanted.encoder, name) for name in scale):
+        found["encoder/patch_embed"] = "another pixel scale"
+    return found
+
+
+def merge_params(fresh: Any, loaded: Any, refused: dict[str, str]) -> tuple[Any, dict[str, str], list[str]]:
     """Put loaded parameters in the place of fresh ones where path and shape agree.
+
+    Args:
+      fresh: a parameter tree.
+      loaded: another.
+      refused: beginnings of paths that are not to be taken, with the reason (``misfits``).
 
     Returns:
       The merged tree; a dict from each path that stayed fresh to the reason; the loaded paths that found no place.
@@ -153,10 +188,13 @@ def merge_params(fresh: Any, loaded: Any) -> tuple[Any, dict[str, str], list[str
     merged, missing = {}, {}
     for path, value in fresh_flat.items():
         other = loaded_flat.get(path)
-        if other is not None and other.shape == value.shape:
-            merged[path] = other
-            continue
-        merged[path] = value
-        missing[path] = "not there" if other is None else f"has shape {other.shape}, needs {value.shape}"
+        reason = next((why for start, why in refused.items() if path.startswith(start)), None)
+        if other is None:
+            reason = "not there"
+        elif other.shape != value.shape:
+            reason = f"has shape {other.shape}, needs {value.shape}"
+        merged[path] = value if reason else other
+        if reason:
+            missing[path] = reason
     unused = [path for path in loaded_flat if path not in fresh_flat]
     return unflatten_dict(merged, sep="/"), missing, unused

@@ -4,12 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from data_pipelines.combining import Sources, SourceSpec, drop_unknown_characters
+import numpy as np
+
+from data_pipelines.combining import Sources, SourceSpec, Subset, drop_unknown_characters
 from data_pipelines.decoding import DecodeError, decode_image
 from data_pipelines.pipeline import BatchDecoder
-from data_pipelines.records import Batch, DataError
+from data_pipelines.records import Batch, DataError, Source
 from maerec_jax.config import NO_AUGMENTATION, TrainConfig
+from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+
+_LOOKED_AT = 256
 
 
 def open_sources(config: TrainConfig, specs: tuple[SourceSpec, ...], message: Callable[[str], None]) -> Sources:
@@ -19,13 +24,33 @@ def open_sources(config: TrainConfig, specs: tuple[SourceSpec, ...], message: Ca
     """
     sources = Sources.open(specs, Path(config.data.root))
     if isinstance(config.model, MAERecConfig):
+        for source in sources.sources:
+            if source.text(0) is None:
+                raise DataError(
+                    f"{source.name(0)} has no label, and a recogniser needs labels: choose labelled sources"
+                )
         characters, action = config.model.charset.characters, config.data.unknown_characters
-        kept, report = drop_unknown_characters(sources, characters, action)
-        if report.unknown or report.empty:
+        longest = config.model.decoder.max_length - 2  # beside the start and the end
+        kept, report = drop_unknown_characters(sources, characters, action, longest)
+        if report.unknown or report.empty or report.cut:
             message(str(report))
         assert isinstance(kept, Sources)
         return kept
     return sources
+
+
+def open_validation(config: TrainConfig, sources: Sources, message: Callable[[str], None]) -> Source | None:
+    """The validation data, if there is any.
+
+    Pre-training without any looks at some of its training images instead, for the pictures' sake.
+    """
+    if config.data.validation:
+        return open_sources(config, config.data.validation, message)
+    if isinstance(config.model, MAEConfig):
+        indices = np.unique(np.linspace(0, len(sources) - 1, _LOOKED_AT).astype(np.int64))
+        message(f"none given, so reconstructions are of {len(indices)} training images")
+        return Subset(sources, indices)
+    return None
 
 
 def make_decoder(config: TrainConfig) -> BatchDecoder:
@@ -39,30 +64,41 @@ def make_decoder(config: TrainConfig) -> BatchDecoder:
 
 
 class InvalidImages:
-    """Counts images that could not be decoded, shows the first ones by name, and stops a run that has too many."""
+    """Counts images that could not be decoded, names the first ones, and stops a run that has too many of them.
 
-    def __init__(self, sources: Sources, limit: float, message: Callable[[str], None]) -> None:
-        self.sources, self.limit, self.message = sources, limit, message
-        self.seen = self.count = 0
+    Args:
+      source: where the images come from.
+      message: prints a line.
+      batch_size: images a step, over all processes.
+      limit: the largest share of the images so far that may be unusable; looked at from the hundredth unusable one.
+    """
 
-    def check(self, batch: Batch) -> None:
-        """Count those of a batch. Raises ``DataError`` when more than the limit of all images so far are unusable."""
-        self.seen += len(batch["valid"])
-        for index in batch["index"][~batch["valid"]].tolist():
-            self.count += 1
-            if self.count <= 10:
-                self.message(f"masked out: {self.sources.name(index)}: {self._reason(index)}")
-            elif self.count == 11:
-                self.message("masked out: more of them, counted as invalid_images in the log")
-        if self.count >= 100 and self.count > self.limit * self.seen:
+    def __init__(self, source: Source, message: Callable[[str], None], batch_size: int = 0, limit: float = 1.0) -> None:
+        self.source, self.message, self.batch_size, self.limit = source, message, batch_size, limit
+        self.seen = self.found = self._told = 0
+
+    def tell(self, batch: Batch) -> None:
+        """Name those of a batch (of this process's part of it, where there are several)."""
+        for index in batch["index"][~batch["valid"] & (batch["index"] >= 0)].tolist():
+            self._told += 1
+            if self._told <= 10:
+                self.message(f"masked out: {self.source.name(index)}: {self._reason(index)}")
+            elif self._told == 11:
+                self.message("masked out: more of them, counted as invalid_images")
+
+    def count(self, invalid: int) -> None:
+        """Count those of a step, over all processes. Raises ``DataError`` when they are too many."""
+        self.seen += self.batch_size
+        self.found += invalid
+        if self.found >= 100 and self.found > self.limit * self.seen:
             raise DataError(
-                f"{self.count} of {self.seen} images cannot be decoded, more than data.max_invalid {self.limit:.0%}"
+                f"{self.found} of {self.seen} images cannot be decoded, more than data.max_invalid {self.limit:.0%}"
             )
 
     def _reason(self, index: int) -> str:
-        image = self.sources[index].image
+        image = self.source[index].image
         try:
             decode_image(image if isinstance(image, bytes) else b"")
         except DecodeError as error:
             return str(error)
-        return "could not be decoded at first, but can now"
+        return "could not be resized or distorted"

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipelines.pipeline import BatchDecoder, evaluation_batches
 from data_pipelines.records import Batch, Source
+from maerec_jax.training.data import InvalidImages
 from maerec_jax.training.sharding import fetch, put_batch, replicated
 from maerec_jax.training.task import Task, Validation
 
@@ -37,12 +38,24 @@ class Evaluator:
         """Number of steps of a pass."""
         return -(-len(self.source) // self.batch_size)
 
-    def __call__(self, params: Any, on_step: Callable[[int], None] | None = None) -> Validation:
-        """Evaluate parameters; ``on_step`` is told after each step how many images it did."""
-        return self.task.validate(self._results(params, on_step), self.source)
+    def __call__(
+        self, params: Any, message: Callable[[str], None], on_step: Callable[[int], None] | None = None
+    ) -> Validation:
+        """Evaluate parameters.
+
+        Args:
+          params: the parameters.
+          message: prints a line; images that cannot be decoded are named by it, and counted as ``invalid_images``.
+          on_step: is told after each step how many images it did.
+        """
+        invalid = InvalidImages(self.source, message)
+        found = self.task.validate(self._results(params, invalid, on_step), self.source)
+        return found._replace(
+            metrics=found.metrics | ({"invalid_images": float(invalid.found)} if invalid.found else {})
+        )
 
     def _results(
-        self, params: Any, on_step: Callable[[int], None] | None
+        self, params: Any, invalid: InvalidImages, on_step: Callable[[int], None] | None
     ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
         # Every process reads all rows, of which it puts its own on its devices: it needs the others for the summary.
         rows = self.batch_size // jax.process_count()
@@ -51,6 +64,8 @@ class Evaluator:
             self.source, self.decoder, batch_size=self.batch_size, num_workers=self.workers
         ) as batches:
             for batch in batches:
+                invalid.tell(batch)
+                invalid.count(int((~batch["valid"] & (batch["index"] >= 0)).sum()))
                 local = {name: batch[name][mine] for name in ("image", "valid")}
                 yield batch, fetch(self._step(params, put_batch(local, self.mesh)))
                 if on_step is not None:

@@ -14,8 +14,8 @@ import optax
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.mae import MAEConfig
-from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params
-from maerec_jax.training.data import InvalidImages, make_decoder, open_sources
+from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits
+from maerec_jax.training.data import InvalidImages, make_decoder, open_sources, open_validation
 from maerec_jax.training.evaluation import Evaluator
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from maerec_jax.training.pretraining import Pretraining
@@ -55,7 +55,7 @@ def _fresh_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> A
 def _loaded_params(config: TrainConfig, params: Any, mesh: jax.sharding.Mesh, message: Callable[[str], None]) -> Any:
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones."""
     source, loaded, step = load_params(config.init_from)
-    params, missing, unused = merge_params(params, loaded)
+    params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
         raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
@@ -99,9 +99,7 @@ def train(config: TrainConfig) -> dict[str, float]:
 
     notes: list[str] = []  # what is found out before the log is open
     sources = open_sources(config, config.data.train, lambda text: notes.append(f"training data: {text}"))
-    held_out = None
-    if config.data.validation:
-        held_out = open_sources(config, config.data.validation, lambda text: notes.append(f"validation data: {text}"))
+    held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
     claim_workdir(config, write=first)
 
     mesh, task, decoder = make_mesh(), make_task(config), make_decoder(config)
@@ -109,6 +107,11 @@ def train(config: TrainConfig) -> dict[str, float]:
     total_steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
     validate_every = config.validate_every or max(1, round(steps_per_epoch))
     schedule = learning_rate_schedule(config.optimizer, config.batch_size, steps_per_epoch, total_steps)
+    if schedule.warmup_steps >= total_steps:
+        raise UserError(
+            f"the warm-up of {schedule.warmup_steps:,.0f} steps is no shorter than the run of {total_steps:,}: "
+            "lower optimizer.warmup_epochs or optimizer.warmup_steps"
+        )
     optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
     step_fn = jax.jit(make_train_step(task, optimizer, config), donate_argnums=0)
     evaluator = (
@@ -146,13 +149,14 @@ def train(config: TrainConfig) -> dict[str, float]:
             if start:
                 state = checkpoints.restore(start, state)
                 log.message(f"resumed {workdir} at step {start}")
-            invalid = InvalidImages(sources, config.data.max_invalid, log.message)
+            invalid = InvalidImages(sources, log.message, config.batch_size, config.data.max_invalid)
             pending: collections.deque = collections.deque()
             rates = _Rates(config.batch_size)
 
             def look_at(done: int, values: dict[str, Any]) -> None:
                 """Log the numbers of a step, ``done`` being the number of steps taken after it."""
                 numbers = {name: float(value) for name, value in values.items()}
+                invalid.count(int(numbers.pop("invalid")))
                 if not numbers.pop("good"):
                     checkpoints.save(done - 1, state)
                     raise NotFiniteError(
@@ -164,32 +168,38 @@ def train(config: TrainConfig) -> dict[str, float]:
                 if done == 1 or done % config.log_every == 0 or done == total_steps:
                     shown = {"loss": numbers.pop("loss"), "learning_rate": float(schedule(done - 1))}
                     shown |= rates.read() | {"epoch": done / steps_per_epoch} | numbers
-                    if invalid.count:
-                        shown["invalid_images"] = float(invalid.count)
+                    if invalid.found:
+                        shown["invalid_images"] = float(invalid.found)
                     log.scalars(done, shown)
 
             for step in range(start, total_steps):
                 waited = time.perf_counter()
                 batch = next(batches)
                 rates.count(waited=time.perf_counter() - waited)
-                invalid.check(batch)
+                invalid.tell(batch)
                 state, values = step_fn(state, put_batch(batch, mesh), step)
                 done = step + 1
                 pending.append((done, values))
                 validated = evaluator is not None and (done % validate_every == 0 or done == total_steps)
                 saved = validated or done % config.checkpoint_every == 0 or done == total_steps
+                if step == start:
+                    jax.block_until_ready(values)
+                    rates.restart()  # compiling is not training
                 # Nothing is saved before its numbers are known to be finite.
-                while len(pending) > (0 if saved or step == start else _LAG):
+                while len(pending) > (0 if saved else _LAG):
                     look_at(*pending.popleft())
                 score = None
                 if evaluator is not None and validated:
-                    found = evaluator(state.ema or state.params)
+                    try:
+                        found = evaluator(state.ema or state.params, log.message)
+                    except BaseException:
+                        checkpoints.save(done, state)
+                        raise
                     metrics, score = found.metrics, found.score
                     log.validation(done, found)
                 if saved:
                     checkpoints.save(done, state, score)
-                if saved or step == start:
-                    rates.restart()  # compiling, validating and saving are not training
+                    rates.restart()  # nor are validating and saving
     return metrics
 
 

@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-Schedule = Callable[[jax.Array | int], jax.Array]
-
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -24,6 +22,8 @@ class OptimizerConfig:
     """What follows the warm-up. "one_cycle" starts at 1/25 of the peak and warms up along a cosine, too."""
     warmup_epochs: float = 0.0
     """Epochs of warm-up from 0 to the peak."""
+    warmup_steps: int = 0
+    """Steps of warm-up, instead of epochs, where it is not 0."""
     final_learning_rate: float = 0.0
     """Where the cosine ends ("one_cycle" ends at 4e-6 of the peak instead)."""
     weight_decay: float = 0.05
@@ -39,35 +39,57 @@ class OptimizerConfig:
     layer_decay: float = 1.0
     """Layer-wise learning-rate decay: each encoder block learns this much slower than the one above it."""
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup_epochs", "warmup_steps", "weight_decay", "clip_norm", "reference_batch"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optimizer.{name} must not be negative, but is {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas) or not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"optimizer.betas {self.betas} must be in [0, 1), layer_decay {self.layer_decay} in (0, 1]"
+            )
 
-def learning_rate_schedule(
-    config: OptimizerConfig, batch_size: int, steps_per_epoch: float, total_steps: int
-) -> Schedule:
+
+@dataclass(frozen=True)
+class Schedule:
     """The learning rate as a function of the step, counted from 0.
 
     "cosine" is MAE's schedule (arXiv 2111.06377, appendix A.1): linear from 0 over the warm-up, then half a cosine.
     "one_cycle" is the two-phase cosine of the stronger published fine-tuning recipe.
     """
+
+    config: OptimizerConfig
+    """Its settings."""
+    peak: float
+    """The highest learning rate."""
+    warmup_steps: float
+    """Steps until it is reached."""
+    total_steps: int
+    """Steps of the run."""
+
+    def __call__(self, step: jax.Array | int) -> jax.Array:
+        """The learning rate of a step, float32 scalar."""
+        if self.config.schedule == "one_cycle":
+            turn, last = max(self.warmup_steps - 1, 0.0), self.total_steps - 1.0
+            up = _cosine(step, self.peak / 25, self.peak, 0.0, turn)
+            return jnp.where(step < turn, up, _cosine(step, self.peak, self.peak / 25e4, turn, last))
+        after: jax.Array | float = self.peak
+        if self.config.schedule == "cosine":
+            after = _cosine(step, self.peak, self.config.final_learning_rate, self.warmup_steps, self.total_steps)
+        return jnp.where(step < self.warmup_steps, self.peak * step / max(self.warmup_steps, 1e-9), after)
+
+
+def _cosine(step: jax.Array | int, start: float, end: float, first: float, last: float) -> jax.Array:
+    """Half a cosine from ``start`` at step ``first`` to ``end`` at step ``last``."""
+    fraction = jnp.clip((step - first) / max(last - first, 1e-9), 0.0, 1.0)
+    return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * fraction))
+
+
+def learning_rate_schedule(
+    config: OptimizerConfig, batch_size: int, steps_per_epoch: float, total_steps: int
+) -> Schedule:
+    """The schedule of a run: its peak scaled to the batch size, its warm-up in steps."""
     peak = config.learning_rate * (batch_size / config.reference_batch if config.reference_batch else 1.0)
-    warmup = config.warmup_epochs * steps_per_epoch
-
-    def cosine(step: jax.Array | int, start: float, end: float, first: float, last: float) -> jax.Array:
-        fraction = jnp.clip((step - first) / max(last - first, 1e-9), 0.0, 1.0)
-        return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * fraction))
-
-    def schedule(step: jax.Array | int) -> jax.Array:
-        if config.schedule == "one_cycle":
-            turn = max(warmup - 1, 0.0)
-            up = cosine(step, peak / 25, peak, 0.0, turn)
-            return jnp.where(step < turn, up, cosine(step, peak, peak / 25e4, turn, total_steps - 1.0))
-        after = (
-            peak
-            if config.schedule == "constant"
-            else cosine(step, peak, config.final_learning_rate, warmup, total_steps)
-        )
-        return jnp.where(step < warmup, peak * step / max(warmup, 1e-9), after)
-
-    return schedule
+    return Schedule(config, peak, config.warmup_steps or config.warmup_epochs * steps_per_epoch, total_steps)
 
 
 def is_vector(path: str) -> bool:
@@ -91,7 +113,7 @@ def map_by_path(function: Callable[[str], Any], tree: Any) -> Any:
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: Schedule, depth: int, frozen: Callable[[str], bool]
+    config: OptimizerConfig, schedule: Callable[[Any], Any], depth: int, frozen: Callable[[str], bool]
 ) -> optax.GradientTransformation:
     """AdamW for a parameter tree.
 

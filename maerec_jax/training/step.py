@@ -76,12 +76,13 @@ def make_train_step(
         metrics = {name: total / weight for name, total in sums.items()} | {"gradient_norm": norm}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        moved = optax.tree.norm(updates)
         # The average follows quickly at first: what it starts from has no meaning.
         decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
         ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params) if state.ema else {}
-        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (state.step == step)
+        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved) & (state.step == step)
         new = TrainState(state.step + 1, params, opt_state, ema)
         state = jax.tree.map(partial(jnp.where, good), new, state)
-        return state, metrics | {"good": good}
+        return state, metrics | {"good": good, "invalid": (~batch["valid"]).sum()}
 
     return train_step

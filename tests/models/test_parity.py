@@ -194,5 +194,9 @@ def test_state_dict_round_trip(mae, maerec):
                 np.testing.assert_allclose(back[key], value, atol=2e-6)
             else:
                 np.testing.assert_array_equal(back[key], value, key)
-    with pytest.raises(ValueError, match=r"blocks\.0\.extra"):
-        params_from_state_dict({"blocks.0.extra": np.zeros(1)}, MAEConfig.tiny())
+    state = {k[3:]: v for k, v in mae.items() if k.startswith("sd/")}
+    with pytest.raises(ValueError, match=r"no place for: blocks\.0\.extra"):
+        params_from_state_dict({**state, "blocks.0.extra": np.zeros(1)}, MAEConfig.tiny())
+    del state["norm.bias"]
+    with pytest.raises(ValueError, match="encoder/blocks_norm/bias"):
+        params_from_state_dict(state, MAEConfig.tiny())

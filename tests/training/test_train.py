@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.records import DataError
-from data_pipelines.sources import Annotations
+from data_pipelines.sources import Annotations, Folder, LmdbWords
 from maerec_jax.charset import Charset
 from maerec_jax.config import UserError, read_json, to_json
 from maerec_jax.training import loop
@@ -77,6 +77,12 @@ def test_losses_fall(tmp_path):
     train(config)
     losses = list(logged(tmp_path).values())
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_pretraining_without_validation_data_shows_training_images(tmp_path):
+    config = autoencoder_config(tmp_path, steps=1)
+    train(replace(config, data=replace(config.data, validation=())))
+    assert len(list((tmp_path / "pictures").glob("validation_*.png"))) == 1
 
 
 def test_resumed_run_equals_unbroken_run(unbroken, tmp_path, monkeypatch):
@@ -155,6 +161,15 @@ def test_parameters_that_do_not_fit_are_named(unbroken, tmp_path, capsys):
     assert "has shape (39, 32), needs (40, 32)" in "".join(fresh)
 
 
+def test_classes_of_another_charset_are_not_taken_though_their_number_agrees(unbroken, tmp_path, capsys):
+    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
+    characters = config.model.charset.characters[::-1]
+    train(replace(config, model=replace(config.model, charset=Charset(characters))))
+    fresh = [line for line in capsys.readouterr().err.splitlines() if "fresh:" in line]
+    assert len(fresh) == 3
+    assert all("another charset" in line for line in fresh)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     optimizer = OptimizerConfig(learning_rate=1e30, schedule="constant")
     config = recogniser_config(tmp_path, optimizer=optimizer, checkpoint_every=100, validate_every=100)
@@ -198,6 +213,82 @@ def test_too_many_corrupt_images_stop_the_run(tmp_path):
     config = replace(config, data=replace(config.data, root=str(tmp_path / "data"), train=(source,)))
     with pytest.raises(DataError, match=r"cannot be decoded, more than data\.max_invalid 10%"):
         train(config)
+
+
+def test_validation_data_is_checked_at_the_start(tmp_path):
+    write_words(tmp_path / "data", 4, broken=set())
+    config = recogniser_config(tmp_path / "run")
+    data = replace(config.data, root=str(tmp_path), validation=(Folder("data"),))
+    with pytest.raises(DataError, match=r"0\.png has no label"):
+        train(replace(config, data=data))
+
+
+def test_corrupt_validation_images_are_counted_as_wrong_and_shown(tmp_path, capsys):
+    source = write_words(tmp_path / "data", 4, broken={1})
+    config = recogniser_config(tmp_path / "run", steps=1)
+    train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), validation=(source,))))
+    assert "masked out: 1.png" in capsys.readouterr().err
+    assert logged(tmp_path / "run", "invalid_images", "validation") == {1: 1}
+    assert logged(tmp_path / "run", "words", "validation") == {1: 4}
+
+
+def test_a_failing_validation_does_not_lose_the_training_before_it(tmp_path):
+    source = write_words(tmp_path / "data", 40, broken=set())
+    (tmp_path / "data" / "39.png").unlink()
+    config = recogniser_config(tmp_path / "run", steps=3)
+    with pytest.raises(DataError, match=r"39\.png"):
+        train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), validation=(source,))))
+    assert saved_steps(tmp_path / "run") == [3]
+
+
+def test_labels_that_are_cut_are_counted(tmp_path, capsys):
+    source = write_words(tmp_path / "data", 4, broken=set())
+    file = tmp_path / "data" / "labels.jsonl"
+    file.write_text(file.read_text().replace("word", "wordwordword", 1))
+    config = recogniser_config(tmp_path / "run", steps=1)
+    train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), train=(source,))))
+    assert "1 labels are longer than 6 characters and cut" in capsys.readouterr().err
+
+
+def test_several_devices_give_the_losses_of_one(unbroken, tmp_path):
+    """Four devices and two accumulated parts; dropout is drawn for each part, so it is switched off."""
+    config = recogniser_config("", steps=4)
+    config = replace(config, model=replace(config.model, decoder=replace(config.model.decoder, dropout=0.0)))
+    one = replace(config, workdir=str(tmp_path / "one"))
+    train(one)
+    four = replace(config, workdir=str(tmp_path / "four"), accumulation=2)
+    (tmp_path / "four.json").write_text(to_json(four))
+    program = (
+        "import jax; jax.config.update('jax_num_cpu_devices', 4)\n"
+        "from pathlib import Path\nfrom maerec_jax.config import read_json\n"
+        f"from maerec_jax.training.loop import train\ntrain(read_json(Path({str(tmp_path / 'four.json')!r})))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "on 4 cpu" in result.stderr
+    expected, found = logged(tmp_path / "one"), logged(tmp_path / "four")
+    assert found.keys() == expected.keys()
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-5)
+
+
+def test_real_words_train(real_data, tmp_path):
+    """Both stages on real words in Union14M's layout, the recogniser from the encoder."""
+    sources = tuple(LmdbWords(f"Union14M-U/{name}") for name in ("book32_lmdb", "cc_lmdb", "openvino_lmdb"))
+    config = autoencoder_config(tmp_path / "mae", steps=3)
+    train(replace(config, data=replace(config.data, root=str(real_data), train=sources, validation=())))
+    folder = "Union14M-L/train_annos"
+    config = recogniser_config(tmp_path / "rec", steps=3, init_from=str(tmp_path / "mae"))
+    config = replace(config, model=replace(config.model, charset=Charset()))
+    data = replace(
+        config.data,
+        root=str(real_data),
+        train=(Annotations(f"{folder}/mmocr1.0/train_hard.json"), Annotations(f"{folder}/mmocr-0.x/train_easy.jsonl")),
+        validation=(Annotations("Union14M-L/Union14M-Benchmarks/curve/annotation.json"),),
+    )
+    train(replace(config, data=data))
+    for name in ("mae", "rec"):
+        assert np.isfinite(list(logged(tmp_path / name).values())).all()
+    assert logged(tmp_path / "rec", "words", "validation") == {3: 60}
 
 
 def test_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
