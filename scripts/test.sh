@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# Makes the environment, then runs ruff, mypy and pytest. Arguments go to pytest: bash scripts/test.sh -k parity
+# Makes the environment, then runs ruff, mypy and pytest. Other arguments go to pytest: bash scripts/test.sh -k parity
+# With --lowest first, runs pytest alone with the oldest versions of the packages that pyproject.toml allows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-make_environment "[test]"
 
-"$python" -m ruff check .
-"$python" -m ruff format --check .
-"$python" -m mypy maerec_jax data_pipelines configs
+if [ "${1:-}" = --lowest ]; then
+  shift
+  make_environment "[test]" --lowest
+else
+  make_environment "[test]"
+  "$python" -m ruff check .
+  "$python" -m ruff format --check .
+  "$python" -m mypy maerec_jax data_pipelines configs
+fi
 "$python" -m pytest -n 2 "$@"

@@ -235,15 +235,13 @@ class TextDecoder(nn.Module):
         position: Array,
         state: DecodingState,
         memory: tuple[KeysValues, ...],
-        memory_mask_BN: Array | None = None,
     ) -> tuple[Array, DecodingState]:
         """One place: the token at ``position`` (int scalar) to the logits of the next, float32 (B, classes)."""
         places_T = jnp.arange(self.config.max_length)
         attended_BT = state.attended_BT | ((places_T == position) & (token_B != self.padding)[:, None])
-        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
         x = self._embed(token_B[:, None], position[None], deterministic=True)
         layers = []
         for layer, kv, past in zip(self.layers, memory, state.layers, strict=True):
-            x, past = layer(x, attended_BT[:, None, None], kv, memory_mask, True, past, position)
+            x, past = layer(x, attended_BT[:, None, None], kv, None, True, past, position)
             layers.append(past)
         return self._classify(x)[:, 0], DecodingState(tuple(layers), attended_BT)

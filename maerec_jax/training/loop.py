@@ -108,9 +108,9 @@ def train(config: TrainConfig) -> dict[str, float]:
     validate_every = config.validate_every or max(1, round(steps_per_epoch))
     schedule = learning_rate_schedule(config.optimizer, config.batch_size, steps_per_epoch, total_steps)
     if schedule.warmup_steps >= total_steps:
-        raise UserError(
-            f"the warm-up of {schedule.warmup_steps:,.0f} steps is no shorter than the run of {total_steps:,}: "
-            "lower optimizer.warmup_epochs or optimizer.warmup_steps"
+        notes.append(
+            f"warning: a warm-up of {schedule.warmup_steps:,.0f} steps in a run of {total_steps:,}: "
+            "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
         )
     optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
     step_fn = jax.jit(make_train_step(task, optimizer, config), donate_argnums=0)
@@ -177,6 +177,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 batch = next(batches)
                 rates.count(waited=time.perf_counter() - waited)
                 invalid.tell(batch)
+                del batch["index"]  # the device has no use for it
                 state, values = step_fn(state, put_batch(batch, mesh), step)
                 done = step + 1
                 pending.append((done, values))

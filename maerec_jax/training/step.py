@@ -54,7 +54,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: dict[str, Array], step: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), step)
         batch_key, loss_key = jax.random.split(key)
-        batch = task.prepare({name: batch[name] for name in batch if name != "index"}, batch_key)
+        batch = task.prepare(batch, batch_key)
         if parts == 1:
             grads, weight, sums = gradients(state.params, batch, loss_key)
         else:

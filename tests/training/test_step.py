@@ -33,7 +33,6 @@ def make_batch(config, n=8):
     batch = {
         "image": rng.integers(0, 256, (n, 32, 128, 3), np.uint8),
         "valid": np.ones(n, bool),
-        "index": np.arange(n),
     }
     if config.model.kind == "maerec":
         # Texts of very different lengths: a mean of means over parts would be wrong.
