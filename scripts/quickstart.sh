@@ -18,6 +18,7 @@ say "2/4 fine-tuning on labelled words: runs/quickstart/recogniser"
 "$python" -m maerec_jax.train --config configs/quickstart_maerec.py --workdir $runs/recogniser --init-from $runs/pretraining
 say "3/4 evaluating on held-out words"
 "$python" -m maerec_jax.evaluate --checkpoint $runs/recogniser --json $runs/accuracy.json --sheets $runs
+mv $runs/validation.png $runs/readings.png
 say "4/4 reading sample images"
 "$python" -m data_pipelines.rendering --folder $runs/samples --count 12 --seed 1 "${words[@]}"
 "$python" -m maerec_jax.predict $runs/samples --checkpoint $runs/recogniser --sheet $runs/samples.png
@@ -27,7 +28,7 @@ cat <<TXT
 
 Done in $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s.
   $runs/reconstructions.png   words: original, what the encoder saw, reconstructed
-  $runs/validation.png         held-out words and their readings
+  $runs/readings.png          held-out words and their readings
   $runs/recogniser            checkpoints, metrics.jsonl, tensorboard/
 
 Try next (with $python for python):
