@@ -64,7 +64,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
     config = replace(config, data=data)
     console, mesh, task = Console(stderr=True), make_mesh(), make_task(config)
     params = jax.device_put(params, replicated(mesh))
-    table = Table("set", title=f"{arguments.checkpoint}, step {step} (%)")
+    table = Table(title=f"{arguments.checkpoint}, step {step} (%)")
     columns = {
         "word_accuracy": "WA",
         "word_accuracy_ignore_case": "WAIC",
@@ -72,6 +72,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
         "word_accuracy_36_characters": "36 chars",
         "edit_similarity": "1-NED",
     }
+    table.add_column("set", overflow="fold")
     for column in ("words", *columns.values()):
         table.add_column(column, justify="right")
     if arguments.json:
