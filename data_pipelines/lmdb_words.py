@@ -9,7 +9,9 @@ from pathlib import Path
 import lmdb
 
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import DataError, Record
+from data_pipelines.records import DataError, MissingError, Record
+
+_UNUSED = 2**20  # bytes of unused pages that may be missing at the end of a data.mdb
 
 # LMDB allows an environment to be open once in a process.
 _environments: dict[str, lmdb.Environment] = {}
@@ -25,9 +27,17 @@ def _transaction(path: str) -> lmdb.Transaction:
             if path not in _environments:
                 try:
                     # Nobody writes while we read, so no lock file is needed (the data may be on a read-only disk).
-                    _environments[path] = lmdb.open(path, readonly=True, lock=False, readahead=False)
+                    environment = lmdb.open(path, readonly=True, lock=False, readahead=False)
                 except lmdb.Error as error:
                     raise DataError(f"{path}: cannot be opened as an LMDB ({error}); copy it anew") from error
+                # To read past the end of a file that is cut off would end the process without a word. A sound file may
+                # lack a few pages at its end that were never used.
+                size = os.path.getsize(os.path.join(path, "data.mdb"))
+                needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+                if size + _UNUSED < needed:
+                    environment.close()
+                    raise DataError(f"{path}: data.mdb is cut off at {size:,} of {needed:,} bytes; copy it anew")
+                _environments[path] = environment
             transactions[path] = _environments[path].begin()
     return transactions[path]
 
@@ -42,6 +52,28 @@ def _forget_environments() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_environments)
+
+
+def stated_count(path: Path) -> int:
+    """The number of records that an LMDB says it holds. Raises ``DataError`` where it says none."""
+    count = _transaction(os.path.realpath(path)).get(b"num-samples")
+    if count is None:
+        raise DataError(f"{path}: has no key num-samples; give an LMDB with the keys of Union14M-U")
+    if not bytes(count).isdigit() or int(count) == 0:
+        raise DataError(f"{path}: num-samples is {bytes(count)!r}; expected the number of records, at least 1")
+    return int(count)
+
+
+def last_image(path: Path) -> int:
+    """The number in the last image key that an LMDB holds, 0 where it holds none. Looks at that key only.
+
+    Raises ``DataError`` where it cannot be opened.
+    """
+    with _transaction(os.path.realpath(path)).cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(b"image-:") else cursor.last()  # ":" is next after "9"
+        key = bytes(cursor.key()) if found else b""
+    number = key.removeprefix(b"image-")
+    return int(number) if number != key and number.isdigit() else 0
 
 
 @dataclass(frozen=True)
@@ -61,15 +93,10 @@ class LmdbSource:
     def open(cls, path: Path, title: str, labelled: bool | None) -> "LmdbSource":
         """Read the count. Raises ``DataError`` where there is none, or the last records are not there."""
         real_path = os.path.realpath(path)
-        transaction = _transaction(real_path)
-        count = transaction.get(b"num-samples")
-        if count is None:
-            raise DataError(f"{path}: has no key num-samples; give an LMDB with the keys of Union14M-U")
-        if not bytes(count).isdigit() or int(count) == 0:
-            raise DataError(f"{path}: num-samples is {bytes(count)!r}; expected the number of records, at least 1")
+        count = stated_count(path)
         if labelled is None:
-            labelled = transaction.get(b"label-%09d" % 1) is not None
-        source = cls(real_path, title, int(count), labelled)
+            labelled = _transaction(real_path).get(b"label-%09d" % 1) is not None
+        source = cls(real_path, title, count, labelled)
         for index in (0, source.size - 1):
             source._get("image", index)
             if labelled:
@@ -81,11 +108,14 @@ class LmdbSource:
         return self.size
 
     def __getitem__(self, index: int) -> Record:
-        """Read image ``index`` (counted from 0) and its label. Raises ``DataError`` where a key is missing."""
+        """Read image ``index`` (counted from 0) and its label.
+
+        Raises ``MissingError`` where a key is missing, and ``DataError`` for a label that is not UTF-8.
+        """
         return Record(self._get("image", index), self.text(index))
 
     def text(self, index: int) -> str | None:
-        """The label of record ``index``; None in an unlabelled LMDB. Raises ``DataError`` where the key is missing."""
+        """The label of record ``index``; None in an unlabelled LMDB. Raises what reading the record raises."""
         if not self.labelled:
             return None
         label = self._get("label", index)
@@ -113,7 +143,10 @@ class LmdbSource:
         if not 0 <= index < self.size:
             raise IndexError(f"record {index} of {self.size}")
         key = f"{kind}-{index + 1:09d}"
-        value = _transaction(self.path).get(key.encode())
+        try:
+            value = _transaction(self.path).get(key.encode())
+        except lmdb.Error as error:
+            raise DataError(f"{self.path}: key {key} cannot be read ({error}); copy the LMDB anew") from error
         if value is None:
-            raise DataError(f"{self.path}: key {key} is missing (num-samples is {self.size}); copy the LMDB anew")
+            raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB anew")
         return bytes(value)  # lmdb's types allow for views; this is no copy

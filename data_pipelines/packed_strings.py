@@ -37,6 +37,19 @@ class PackedStrings:
             raise IndexError(f"string {index} of {len(self)}")
         return self.blob[self.offsets[index] : self.offsets[index + 1]].decode()
 
+    def part(self, start: int, stop: int) -> "PackedStrings":
+        """The strings from ``start`` up to ``stop``, which must be within the sequence."""
+        offsets = self.offsets[start : stop + 1]
+        return PackedStrings(self.blob[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def __eq__(self, other: object) -> bool:
+        """Whether ``other`` has the same strings in the same order."""
+        if not isinstance(other, PackedStrings):
+            return NotImplemented
+        return self.blob == other.blob and np.array_equal(self.offsets, other.offsets)
+
+    __hash__ = object.__hash__
+
     def __iter__(self) -> Iterator[str]:
         """All strings in order."""
         ends = self.offsets.tolist()

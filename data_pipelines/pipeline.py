@@ -7,13 +7,10 @@ processes, and to resume at step k is to start at index k. There is no iterator 
 import logging
 import os
 import pickle
-import signal
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, parent_process
 from typing import Any
 
 import cv2
@@ -24,6 +21,7 @@ from absl import flags
 from data_pipelines.combining import Sources
 from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image
 from data_pipelines.records import Batch, DataError, Record, Source
+from data_pipelines.worker_processes import follow_parent
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
 _MAX_SHUFFLED = 2**32 - 1  # grain shuffles 32-bit indices
@@ -274,14 +272,4 @@ def _start_worker(_index: int, _count: int) -> None:
     jax: Any = sys.modules.get("jax")
     if jax is not None:
         jax.config.update("jax_platforms", "cpu")
-    # Ctrl-C reaches all processes of a terminal; the main process decides, and closes its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Killed main processes cannot close their workers: these go by themselves.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    follow_parent()

@@ -18,6 +18,14 @@ class DataError(Exception):
     """Input data that cannot be used. The message is one line that names the file or record and says what to do."""
 
 
+class MissingError(DataError):
+    """An image file, or a key of an LMDB, that is not there."""
+
+
+class OutsideError(DataError):
+    """The name of an image file, or a link, that leads out of the dataset's folder."""
+
+
 class Record(NamedTuple):
     """One word image: the bytes of a file, or uint8 RGB pixels ``(height, width, 3)``; and its label, if any."""
 

@@ -4,6 +4,7 @@
 source that it returns is picklable and holds names and labels compactly.
 """
 
+import copy
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 from data_pipelines.annotations import read_annotations
 from data_pipelines.lmdb_words import LmdbSource
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import DataError, Record, Source
+from data_pipelines.records import DataError, MissingError, OutsideError, Record, Source
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _INSPECTED = 16  # records whose files are looked for when an annotation file is opened
@@ -36,7 +37,9 @@ class Annotations:
         names, texts = read_annotations(path)
         if not len(names):
             raise DataError(f"{path}: holds no records; choose another annotation file")
-        return AnnotatedImages(root, path, names, texts)
+        source = AnnotatedImages(root, path, names, texts)
+        source.find_images()
+        return source
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,11 @@ class AnnotatedImages:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Read image ``index`` and its label. Raises ``DataError`` for a missing file or one outside the dataset."""
+        """Read image ``index`` and its label.
+
+        Raises ``MissingError`` for a missing file, ``OutsideError`` for one outside the dataset, and ``DataError`` for
+        one that cannot be read.
+        """
         name = self.names[index]
         for base in self._bases:
             try:
@@ -152,7 +159,7 @@ class AnnotatedImages:
             except OSError as error:
                 raise DataError(f"{os.path.join(base, name)}: cannot be read ({error.strerror})") from error
         place = os.path.join(self._bases[0], name)
-        raise DataError(f"{place}: image not found; {self.path} names it: restore the file or remove its record")
+        raise MissingError(f"{place}: image not found; {self.path} names it: restore the file or remove its record")
 
     def text(self, index: int) -> str:
         """The label of record ``index``."""
@@ -162,15 +169,27 @@ class AnnotatedImages:
         """The path of image ``index`` relative to the data root."""
         return os.path.relpath(os.path.join(self._bases[0], self.names[index]), self._root)
 
+    def part(self, start: int, stop: int) -> "AnnotatedImages":
+        """The records from ``start`` up to ``stop``, as a source of their own."""
+        part = copy.copy(self)
+        part.names, part.labels = self.names.part(start, stop), self.labels.part(start, stop)
+        part._safe_folders = set()
+        return part
+
+    def find_images(self) -> None:
+        """Look for some of the images. Raises ``DataError`` where none of them is there."""
+        if not any(self._found(base) for base in self._bases):
+            searched, first = ", ".join(self._bases), self.names[0]
+            raise DataError(f"{self.path}: its images ({first}, ...) are missing; searched from {searched}")
+
     def _rank(self, bases: list[str]) -> list[str]:
-        """``bases`` with the one that holds most of some records first; raises ``DataError`` if none holds any."""
+        """``bases`` with the one that holds most of some records first."""
+        return sorted(bases, key=self._found, reverse=True)
+
+    def _found(self, base: str) -> int:
         step = max(1, len(self.names) // _INSPECTED)
         sample = [self.names[index] for index in range(0, len(self.names), step)][:_INSPECTED]
-        found = {base: sum(os.path.exists(os.path.join(base, name)) for name in sample) for base in bases}
-        if not any(found.values()):
-            searched = ", ".join(bases)
-            raise DataError(f"{self.path}: its images ({sample[0]}, ...) are missing; searched from {searched}")
-        return sorted(bases, key=lambda base: -found[base])
+        return sum(os.path.exists(os.path.join(base, name)) for name in sample)
 
     def _read(self, path: str) -> bytes:
         folder = os.path.dirname(path)
@@ -178,10 +197,12 @@ class AnnotatedImages:
         # is no link itself is inside if its folder is.
         if folder not in self._safe_folders:
             if not (os.path.realpath(folder, strict=True) + os.sep).startswith(self._inside):
-                raise DataError(f"{path}: {self.path} names it, but its folder is a link out of the dataset; refused")
+                raise OutsideError(
+                    f"{path}: {self.path} names it, but its folder is a link out of the dataset; refused"
+                )
             self._safe_folders.add(folder)
         if os.path.islink(path) and not os.path.realpath(path).startswith(self._inside):
-            raise DataError(f"{path}: {self.path} names it, but it is a link out of the dataset; refused")
+            raise OutsideError(f"{path}: {self.path} names it, but it is a link out of the dataset; refused")
         with open(path, "rb") as file:
             return file.read()
 

@@ -7,6 +7,8 @@ import lmdb
 import numpy as np
 import pytest
 
+from tests.data_pipelines.planting import write_lines
+
 WORDS = ["red", "Green", "blue!", "x", "two words", "42", "a-b", "ZZZ", "q", "end", "more", "last"]
 
 
@@ -59,3 +61,15 @@ def make_lmdb(tmp_path):
         return name
 
     return make
+
+
+@pytest.fixture
+def training(tmp_path, jpeg):
+    """Union14M-L with twelve sound easy records, and their list of names and labels."""
+    folder = tmp_path / "Union14M-L"
+    (folder / "full_images/made").mkdir(parents=True)
+    records = [(f"full_images/made/{number:02d}.jpg", f"word{number}") for number in range(12)]
+    for number, (name, _) in enumerate(records):
+        (folder / name).write_bytes(jpeg(number))
+    write_lines(folder / "train_annos/mmocr-0.x/train_easy.jsonl", records)
+    return folder, records

@@ -1,0 +1,280 @@
+"""What Union14M and the six common benchmarks are: their parts, counts and files, and the datasets they were made from.
+
+Counts, names and sources are those of Jiang et al., *Revisiting Scene Text Recognition: A Data Perspective* (ICCV 2023)
+and of its published files. A field is empty where nothing certain is known: an empty licence allows nothing.
+"""
+
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+_IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
+_LIST_ENDINGS = (".json", ".jsonl", ".tsv")
+
+
+@dataclass(frozen=True)
+class OriginalDataset:
+    """A published dataset from which Union14M took images."""
+
+    name: str
+    """Its name in the paper."""
+    images: int
+    """Word images in Union14M after refinement, as published: rounded."""
+    year: int | None = None
+    """Year of publication."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes of the languages it was made for; Union14M kept its Latin words."""
+    licence: str = ""
+    """SPDX identifier of its licence."""
+    link: str = ""
+    """Where it is published."""
+
+
+@dataclass(frozen=True)
+class WordSet:
+    """A set of word images that is trained on or measured on as a whole."""
+
+    name: str
+    """Its name in the published files."""
+    expected: int | None
+    """How many records the full set has; None where it is not known."""
+    annotations: tuple[str, ...] = ()
+    """How the paths of its annotation files end, as shell patterns in lower case; all of them list the same records."""
+    lmdbs: tuple[str, ...] = ()
+    """How the paths of the folder with its LMDB end, as shell patterns in lower case."""
+    labelled: bool = True
+    """Whether its records have labels."""
+    rounded_to: int = 1
+    """What ``expected`` is rounded to."""
+    also: tuple[int, ...] = ()
+    """Other sizes in which it is published."""
+    headline: bool = False
+    """Whether it is one of the seven sets whose mean accuracy is Union14M-Benchmark's."""
+
+    def compare(self, records: int) -> Literal["complete", "sample", "more", "unknown"]:
+        """What a count of records says: all of the set, a part of it, more than it has, or nothing."""
+        if self.expected is None:
+            return "unknown"
+        if abs(records - self.expected) <= self.rounded_to // 2 or records in self.also:
+            return "complete"
+        return "sample" if records < self.expected else "more"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Word sets that are published together."""
+
+    name: str
+    """Its name."""
+    about: str
+    """What it is for, in a line."""
+    sets: tuple[WordSet, ...]
+    """Its parts."""
+    sources: tuple[OriginalDataset, ...] = ()
+    """What it was made from."""
+    link: str = ""
+    """Where it is published."""
+    total: int | None = None
+    """How many records all parts have together, where the counts of the parts are not known."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A word set as it was found on disk."""
+
+    collection: Collection
+    """The collection that the set belongs to."""
+    word_set: WordSet
+    """The set."""
+    kind: Literal["annotations", "lmdb"]
+    """What ``paths`` are."""
+    paths: tuple[str, ...]
+    """Annotation files that list the same records, mmocr 0.x first; or one LMDB. Relative to the searched root."""
+
+
+_UNION14M = "https://github.com/Mountchicken/Union14M"
+_LEVELS = {"easy": 2_076_161, "medium": 145_525, "hard": 308_025, "normal": 218_154, "challenging": 482_877}
+
+
+def _both(*stems: str) -> tuple[str, ...]:
+    return tuple(stem + ending for stem in stems for ending in (".jsonl", ".json"))
+
+
+def _benchmark(name: str, expected: int, headline: bool = True) -> WordSet:
+    lmdbs = (f"u14m/{name}", f"union14m-benchmark*/{name}")
+    return WordSet(name, expected, _both(f"{name}/annotation"), lmdbs, headline=headline)
+
+
+def _common(name: str, expected: int, *folders: str, listing: str = "", also: tuple[int, ...] = ()) -> WordSet:
+    """A common benchmark in one of ``folders``; ``listing`` names its file where a folder holds two variants."""
+    stems = [f"/{listing}"] if listing else ["/annotation", "/test_label", "/textrecog_test"]
+    annotations = _both(*(folder + stem for folder in folders for stem in stems))
+    variant = name.lower()
+    if listing:
+        annotations += _both(*(f"{variant}{stem}" for stem in ("/annotation", "/test_label", "/textrecog_test")))
+    return WordSet(name, expected, annotations, (variant,) if listing else folders, also=also)
+
+
+LABELLED = Collection(
+    "Union14M-L",
+    "four million labelled words in five levels of difficulty, found by error voting of 13 recognisers",
+    (
+        *(WordSet(f"train_{k}", n, _both(f"train_annos/mmocr*/train_{k}")) for k, n in _LEVELS.items()),
+        WordSet("val_annos", 400_000, _both("train_annos/mmocr*/val_annos")),
+    ),
+    (
+        OriginalDataset("KAIST", 2_000, 2011, ("en", "ko"), "CC-BY-SA-3.0"),
+        OriginalDataset("NEOCR", 3_000, 2011, ("en",), "CC-BY-NC-SA-4.0"),
+        OriginalDataset("Uber-Text", 208_000, 2017, ("en",)),
+        OriginalDataset("RCTW", 7_000, 2017, ("en", "zh"), link="https://rctw.vlrlab.net/dataset"),
+        OriginalDataset("IIIT-ILST", 2_000, 2017, ("en", "hi", "te", "ml"), "CC-BY-4.0"),
+        OriginalDataset("MTWI", 53_000, 2018, ("en", "zh"), "CC-BY-NC-4.0"),
+        OriginalDataset(
+            "COCOTextV2", 73_000, 2018, ("en",), "CC-BY-4.0", "https://vision.cornell.edu/se3/coco-text-2/"
+        ),
+        OriginalDataset("LSVT", 38_000, 2019, ("en", "zh"), link="https://rrc.cvc.uab.es/?ch=16"),
+        OriginalDataset("MLT19", 56_000, 2019, (), "CC-BY-NC-4.0", "https://rrc.cvc.uab.es/?ch=15"),
+        OriginalDataset("ReCTS", 25_000, 2019, ("en", "zh"), link="https://rrc.cvc.uab.es/?ch=12"),
+        OriginalDataset("ArT", 35_000, 2019, ("en", "zh"), link="https://rrc.cvc.uab.es/?ch=14"),
+        OriginalDataset(
+            "IntelOCR", 2_010_000, 2021, ("en",), "Apache-2.0", "https://github.com/cvdfoundation/open-images-dataset"
+        ),
+        OriginalDataset("TextOCR", 586_000, 2021, ("en",), "CC-BY-4.0", "https://textvqa.org/textocr/"),
+        OriginalDataset(
+            "HierText", 945_000, 2022, ("en",), "CC-BY-SA-4.0", "https://github.com/google-research-datasets/hiertext"
+        ),
+    ),
+    _UNION14M,
+)
+"""Union14M-L: ``train_*`` 3,230,742 records in all, and ``val_annos``."""
+
+BENCHMARK = Collection(
+    "Union14M-Benchmark",
+    "the seven sets of the headline average, and pairs of whole and cut words",
+    (
+        _benchmark("curve", 2_426),
+        _benchmark("multi_oriented", 1_369),
+        _benchmark("artistic", 900),
+        _benchmark("contextless", 779),
+        _benchmark("salient", 1_585),
+        _benchmark("multi_words", 829),
+        _benchmark("general", 400_000),
+        _benchmark("incomplete", 1_495, headline=False),
+        _benchmark("incomplete_ori", 1_495, headline=False),
+    ),
+    link=_UNION14M,
+)
+"""Union14M-Benchmark."""
+
+UNLABELLED = Collection(
+    "Union14M-U",
+    "ten million words without labels, found by three text detectors, for pre-training",
+    (
+        WordSet("book32_lmdb", 2_700_000, lmdbs=("book32_lmdb",), labelled=False, rounded_to=100_000),
+        WordSet("cc_lmdb", 5_600_000, lmdbs=("cc_lmdb",), labelled=False, rounded_to=100_000),
+        WordSet("openvino_lmdb", 2_300_000, lmdbs=("openvino_lmdb",), labelled=False, rounded_to=100_000),
+    ),
+    (
+        OriginalDataset("Book32", 2_700_000, 2016, link="https://github.com/uchidalab/book-dataset"),
+        OriginalDataset(
+            "Conceptual Captions",
+            5_600_000,
+            2018,
+            link="https://github.com/google-research-datasets/conceptual-captions",
+        ),
+        OriginalDataset(
+            "OpenImages", 2_300_000, 2020, (), "Apache-2.0", "https://github.com/cvdfoundation/open-images-dataset"
+        ),
+    ),
+    _UNION14M,
+)
+"""Union14M-U."""
+
+FILTERED = Collection(
+    "Union14M-L-Filter",
+    "the training words of Union14M-L without 6,599 that are also in the benchmarks, as labelled LMDBs",
+    tuple(WordSet(f"filter_train_{k}", None, lmdbs=(f"filter_train_{k}", f"train_{k}")) for k in _LEVELS),
+    LABELLED.sources,
+    total=3_224_143,
+)
+"""Union14M-L-Filter."""
+
+COMMON = Collection(
+    "common benchmarks",
+    "the six sets that the field has measured on for years; two of them in two sizes",
+    (
+        _common("IC13_857", 857, "ic13", "icdar2013", "icdar_2013", listing="textrecog_test_857"),
+        _common("IC15_1811", 1_811, "ic15", "icdar2015", "icdar_2015", listing="textrecog_test_1811"),
+        _common("IIIT5K", 3_000, "iiit5k", "iiit5k_3000"),
+        _common("SVT", 647, "svt"),
+        _common("IC13", 1_015, "ic13", "ic13_1015", "icdar2013", "icdar_2013", also=(857,)),
+        _common("IC15", 2_077, "ic15", "ic15_2077", "icdar2015", "icdar_2015", also=(1_811,)),
+        _common("SVTP", 645, "svtp"),
+        _common("CUTE80", 288, "cute80", "ct80"),
+    ),
+)
+"""The six common benchmarks, in folders named as Union14M, PARSeq, CLOVA, OpenOCR or mmocr name them."""
+
+CATALOGUE = (LABELLED, BENCHMARK, UNLABELLED, FILTERED, COMMON)
+"""All collections."""
+
+
+def locate(root: Path) -> tuple[list[Place], list[str]]:
+    """Find the word sets of the catalogue in ``root`` and the folders under it, which may be links.
+
+    Returns:
+      Places in the order of the catalogue, and the paths, relative to ``root``, of LMDBs and lists that are no part of
+      the catalogue. Folders of images are not entered.
+    """
+    root = Path(root)
+    title = root.resolve().name.lower()
+    found: dict[tuple[int, int, str, str], list[str]] = {}
+    extra: list[str] = []
+    for path, kind in _candidates(root):
+        # The name of the root counts, too: it may be the folder of a benchmark.
+        parts = [title, *path.lower().split("/")] if path != "." else [title]
+        for number, collection in enumerate(CATALOGUE):
+            matches = ((place, _start(parts, word_set, kind)) for place, word_set in enumerate(collection.sets))
+            place, start = next((match for match in matches if match[1] is not None), (0, None))
+            if start is not None:
+                found.setdefault((number, place, start, kind), []).append(path)
+                break
+        else:
+            extra.append(path)
+    places = []
+    for (number, place, _, kind), paths in sorted(found.items()):
+        collection = CATALOGUE[number]
+        paths.sort(key=lambda path: (not path.endswith(".jsonl"), path))
+        places.append(
+            Place(collection, collection.sets[place], "lmdb" if kind == "lmdb" else "annotations", tuple(paths))
+        )
+    return places, sorted(extra)
+
+
+def _candidates(root: Path) -> list[tuple[str, str]]:
+    candidates, seen = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back would have no end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if name not in _IMAGE_FOLDERS and not name.startswith("."))
+        relative = Path(folder).relative_to(root)
+        if "data.mdb" in files:
+            candidates.append((relative.as_posix(), "lmdb"))
+        lists = sorted(name for name in files if name.lower().endswith(_LIST_ENDINGS))
+        candidates += [((relative / name).as_posix(), "annotations") for name in lists]
+    return candidates
+
+
+def _start(parts: list[str], word_set: WordSet, kind: str) -> str | None:
+    """Where the path ``parts`` leaves for a file of ``word_set``: what its files have in common; None for others."""
+    for pattern in word_set.lmdbs if kind == "lmdb" else word_set.annotations:
+        ends = pattern.split("/")
+        rest, tail = parts[: -len(ends)], parts[-len(ends) :]
+        if len(tail) == len(ends) and all(fnmatchcase(part, end) for part, end in zip(tail, ends, strict=True)):
+            return "/".join(rest) + "|" + (tail[0] if kind == "lmdb" else ends[0])
+    return None

@@ -1,0 +1,229 @@
+"""Looking at every record of a source and counting what is wrong with it, without stopping at any."""
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.annotations import read_annotations
+from data_pipelines.decoding import DecodeError, decode_image
+from data_pipelines.lmdb_words import LmdbSource, last_image, stated_count
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.records import DataError, MissingError, OutsideError, Source
+from data_pipelines.sources import AnnotatedImages
+
+PROBLEMS = {
+    "broken_files": "annotation files and LMDBs that cannot be read at all, or hold no records",
+    "malformed": "lines or entries of annotation files that are no record",
+    "differing": "records that stand in only one of a set's annotation files",
+    "outside": "names and links that leave the data root",
+    "wrong_count": "records that num-samples of an LMDB leaves out, or states in excess",
+    "missing": "images that are not there",
+    "unreadable": "images that cannot be decoded",
+    "missing_labels": "labels that are not there",
+    "broken_labels": "labels that are not UTF-8",
+    "empty": "labels with nothing but spaces in them",
+}
+"""What makes records unusable, and what each kind means."""
+
+NOTES = {
+    "cut_off": "JPEG files without an end that can be decoded nevertheless",
+    "vertical": "images at least twice as high as wide",
+    "too_long": "labels with more characters than a recogniser learns",
+    "outside_charset": "labels with characters that a recogniser cannot write",
+}
+"""What is worth knowing about records that can be used."""
+
+
+class Offender(NamedTuple):
+    """A record or file that has a problem."""
+
+    name: str
+    """Its path, or its LMDB and key."""
+    detail: str
+    """What is wrong; its label, where it is the label."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to look for."""
+
+    characters: str
+    """The characters that a recogniser can write."""
+    max_length: int
+    """The longest label that a recogniser learns, in characters."""
+    listed: int
+    """How many offenders of each kind are named."""
+
+
+@dataclass
+class Findings:
+    """What was found in some records. Its size depends on how many offenders are listed, not on the records."""
+
+    listed: int
+    """How many offenders of each kind are kept: the first ones."""
+    images: int = 0
+    """How many images were read and decoded without error."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """How often each of ``PROBLEMS`` and ``NOTES`` was found."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why images are unreadable; numbers are written as #."""
+    characters: Counter[str] = field(default_factory=Counter)
+    """In how many labels each character outside the charset was found."""
+    offenders: dict[str, list[Offender]] = field(default_factory=dict)
+    """The first offenders of each kind."""
+
+    @property
+    def problems(self) -> int:
+        """How many problems there are."""
+        return sum(self.counts[kind] for kind in PROBLEMS)
+
+    def add(self, kind: str, name: str, detail: str, count: int = 1) -> None:
+        """Count a problem, or one that stands for ``count``."""
+        self.counts[kind] += count
+        listed = self.offenders.setdefault(kind, [])
+        if len(listed) < self.listed:
+            listed.append(Offender(name, detail))
+
+    def __iadd__(self, other: "Findings") -> "Findings":
+        """Add what was found in later records."""
+        self.images += other.images
+        self.counts += other.counts
+        self.reasons += other.reasons
+        self.characters += other.characters
+        for kind, offenders in other.offenders.items():
+            self.offenders[kind] = (self.offenders.get(kind, []) + offenders)[: self.listed]
+        return self
+
+
+def open_annotations(root: Path, paths: Iterable[str], found: Findings) -> AnnotatedImages | None:
+    """The records of the first of ``paths``, annotation files under ``root`` that should list the same records.
+
+    What is wrong in any of the files is added to ``found``. None where no file has a record.
+    """
+    source = None
+    for path in paths:
+        before = found.problems
+
+        def note(error: DataError, path: str = path) -> None:
+            found.add("outside" if isinstance(error, OutsideError) else "malformed", path, str(error))
+
+        try:
+            names, texts = read_annotations(root / path, note)
+        except OSError as error:
+            found.add("broken_files", path, f"cannot be read ({error.strerror})")
+            continue
+        if not len(names):
+            if found.problems == before:
+                found.add("broken_files", path, "holds no records")
+        elif source is None:
+            source, first, intact = AnnotatedImages(root, root / path, names, texts), path, found.problems == before
+        elif intact and found.problems == before:
+            _compare(source, first, names, texts, path, found)
+    return source
+
+
+def open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSource | None:
+    """The records of the LMDB in the folder ``path`` under ``root``, as many as it has keys for.
+
+    What is wrong with it as a whole is added to ``found``. None where it cannot be opened or holds no image.
+    """
+    try:
+        last = last_image(root / path)
+    except DataError as error:
+        found.add("broken_files", path, str(error))
+        return None
+    try:
+        stated = stated_count(root / path)
+    except DataError as error:
+        found.add("wrong_count", path, str(error), max(last, 1))
+    else:
+        if stated != last:
+            found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - last))
+    return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
+
+
+def inspect(source: Source, indices: range, rules: Rules) -> Findings:
+    """Read and decode the records ``indices`` of ``source``, and compare their labels with ``rules``."""
+    found, known = Findings(rules.listed), set(rules.characters)
+    # So that a bad label does not keep its image from being looked at.
+    images = replace(source, labelled=False) if isinstance(source, LmdbSource) else source
+    for index in indices:
+        _inspect_image(images, index, found)
+        _inspect_label(source, index, known, rules.max_length, found)
+    return found
+
+
+def _inspect_image(source: Source, index: int, found: Findings) -> None:
+    try:
+        data = source[index].image
+        if not isinstance(data, bytes):
+            return
+        image = decode_image(data)
+    except MissingError as error:
+        found.add("missing", source.name(index), str(error))
+    except OutsideError as error:
+        found.add("outside", source.name(index), str(error))
+    except (DecodeError, DataError) as error:
+        reason = str(error)
+        if isinstance(error, DataError):  # its message names the file
+            reason = f"cannot be read ({getattr(error.__cause__, 'strerror', None) or error.__cause__})"
+        found.add("unreadable", source.name(index), reason)
+        found.reasons[_without_numbers(reason)] += 1
+    else:
+        found.images += 1
+        height, width = image.shape[:2]
+        if height >= 2 * width:
+            found.add("vertical", source.name(index), f"{width} x {height} pixels")
+        # FF D9 ends a JPEG file; in the data of an image, which follows the last FF DA, it cannot stand.
+        if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
+            found.add("cut_off", source.name(index), f"{len(data)} bytes")
+
+
+def _inspect_label(source: Source, index: int, known: set[str], max_length: int, found: Findings) -> None:
+    try:
+        text = source.text(index)
+    except MissingError as error:
+        found.add("missing_labels", source.name(index), str(error))
+        return
+    except DataError as error:
+        found.add("broken_labels", source.name(index), str(error))
+        return
+    if text is None:
+        return
+    if not text.strip():
+        found.add("empty", source.name(index), repr(text))
+    if len(text) > max_length:
+        found.add("too_long", source.name(index), f"{len(text)} characters: {text[:100]!r}")
+    if unknown := set(text) - known:
+        found.characters.update(sorted(unknown))
+        found.add("outside_charset", source.name(index), repr(text[:100]))
+
+
+def _compare(
+    source: AnnotatedImages, path: str, names: PackedStrings, texts: PackedStrings, other: str, found: Findings
+) -> None:
+    """Add the records that stand in one file only, whatever their order."""
+    if source.names == names and source.labels == texts:
+        return
+    first, second = _checksums(source.names, source.labels), _checksums(names, texts)
+    for index in np.flatnonzero(~np.isin(first, second)).tolist():
+        found.add("differing", path, f"{source.names[index]} has a label here that it has not in {other}")
+    for index in np.flatnonzero(~np.isin(second, first)).tolist():
+        found.add("differing", other, f"{names[index]} has a label here that it has not in {path}")
+
+
+def _checksums(names: PackedStrings, texts: PackedStrings) -> np.ndarray:
+    """uint64 (records,): a number that tells records apart."""
+    pairs = zip(names, texts, strict=True)
+    sums = (zlib.crc32(name.encode()) << 32 | zlib.crc32(text.encode()) for name, text in pairs)
+    return np.fromiter(sums, np.uint64, len(names))
+
+
+def _without_numbers(reason: str) -> str:
+    return re.sub(r"\d+", "#", reason)
