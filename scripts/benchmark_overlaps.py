@@ -55,7 +55,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.queries % CHUNK or any(size % CHUNK for size in arguments.sizes):
         parser.error(f"numbers must be multiples of {CHUNK:,}")
-    names = ("index", "build s", "index GB", "queries", "hash/s", "search/s", "compared/query", "near/query", "found")
+    names = (
+        "index",
+        "build s",
+        "index GB",
+        "key bits",
+        "queries",
+        "hash/s",
+        "search/s",
+        "compared/query",
+        "near/query",
+        "found",
+    )
     table, console = Table(*names, "peak GB", title="overlap search, one process"), Console()
     for size in arguments.sizes:
         hashes = np.empty((size, VIEWS, WORDS), np.uint32)
@@ -81,7 +92,14 @@ def main() -> None:
             found += (truth[neighbours.query] == neighbours.image).sum()
         total, planted = arguments.queries, arguments.queries // 100
         memory = (index.hashes.nbytes + index.starts.nbytes + index.entries.nbytes) / 2**30
-        row = (f"{size:,}", f"{build:.1f}", f"{memory:.2f}", f"{total:,}", f"{total / hashing:,.0f}")
+        row = (
+            f"{size:,}",
+            f"{build:.1f}",
+            f"{memory:.2f}",
+            f"{index.key_bits}",
+            f"{total:,}",
+            f"{total / hashing:,.0f}",
+        )
         row += (f"{total / searching:,.0f}", f"{examined / total:.1f}", f"{near / total:.4f}")
         table.add_row(*row, f"{found / planted:.2%}", f"{peak():.2f}")
     console.print(table)

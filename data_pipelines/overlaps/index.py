@@ -3,8 +3,8 @@
 After Norouzi, Punjani and Fleet, *Fast Search in Hamming Space with Multi-Index Hashing* (CVPR 2012), with the probes
 of Lv et al., *Multi-Probe LSH* (VLDB 2007): every word of a hash (see ``hashing``) gives a key from its lowest
 frequencies, and two images are compared only if they share a key in some word, exactly or after flipping some of the
-least certain bits. What a query costs does not depend on how many images were asked for before it, and grows with the
-index as its size over 2 ** key_bits.
+least certain bits. There are about as many keys as hashes in the index, so the number of comparisons a query needs does
+not grow with it: some thousands, of pairs of hashes, not the millions that there are.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ _AT_ONCE = 32  # images that are looked up together; bounds the memory
 class IndexOptions:
     """How near hashes are looked for."""
 
-    key_bits: int = 22
-    """Bits of a key, of 32: fewer find more and look at more."""
+    key_bits: int = 0
+    """Bits of a key, of 32: fewer find more and look at more; 0 to choose about as many keys as there are hashes."""
     flips: int = 4
     """How many of a key's least certain bits are tried both ways."""
     max_distance: int = 30
@@ -32,9 +32,9 @@ class IndexOptions:
     """A key that more hashes than this share is passed over: it says little, and would cost much."""
 
     def __post_init__(self) -> None:
-        if not 8 <= self.key_bits <= 28:
-            raise ValueError(f"key_bits must be from 8 to 28, not {self.key_bits}")
-        if not 0 <= self.flips <= min(8, self.key_bits):
+        if self.key_bits and not 8 <= self.key_bits <= 28:
+            raise ValueError(f"key_bits must be 0 or from 8 to 28, not {self.key_bits}")
+        if not 0 <= self.flips <= 8:
             raise ValueError(f"flips must be from 0 to 8, not {self.flips}")
         if self.max_distance < 0 or self.max_bucket < 1:
             raise ValueError("max_distance must not be negative, and max_bucket at least 1")
@@ -77,14 +77,20 @@ class HashIndex:
         if hashes.size // WORDS >= 2**31:
             raise ValueError(f"{len(hashes)} images are too many to index: at most {2**31 // VIEWS}")
         rows = np.flatnonzero(np.repeat(usable, VIEWS)).astype(np.int32)
+        bits = options.key_bits or min(max(16, len(rows).bit_length() - 1), 24)
         hashes = hashes.reshape(-1, WORDS)
-        starts = np.zeros((WORDS, 2**options.key_bits + 1), np.int32)
+        starts = np.zeros((WORDS, 2**bits + 1), np.int32)
         entries = np.empty((WORDS, len(rows)), np.int32)
         for word in range(WORDS):
-            keys = hashes[rows, word] & np.uint32(2**options.key_bits - 1)
+            keys = hashes[rows, word] & np.uint32(2**bits - 1)
             entries[word] = rows[np.argsort(keys, kind="stable")]
-            np.cumsum(np.bincount(keys, minlength=2**options.key_bits), out=starts[word, 1:])
+            np.cumsum(np.bincount(keys, minlength=2**bits), out=starts[word, 1:])
         return cls(hashes, starts, entries, options)
+
+    @property
+    def key_bits(self) -> int:
+        """Bits of a key."""
+        return (self.starts.shape[1] - 1).bit_length() - 1
 
     def save(self, folder: Path) -> None:
         """Write the arrays to files, so that several processes can share one copy."""
@@ -106,7 +112,7 @@ class HashIndex:
         indexed = np.zeros_like(reachable)
         for word in range(WORDS):
             rows = self.entries[word]
-            keys = self.hashes[rows, word] & np.uint32(2**self.options.key_bits - 1)
+            keys = self.hashes[rows, word] & np.uint32(2**self.key_bits - 1)
             indexed[rows // VIEWS] = True
             reachable[rows[~crowded[word, keys]] // VIEWS] = True
         return int(crowded.sum()), int((indexed & ~reachable).sum())
@@ -159,7 +165,7 @@ class HashIndex:
 
     def _probes(self, words: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
         """int64 ``(n, 2 ** flips)``: the keys of uint32 ``(n,)``, the least certain bits tried both ways."""
-        bits, flips = self.options.key_bits, self.options.flips
+        bits, flips = self.key_bits, self.options.flips
         keys = (words & np.uint32(2**bits - 1)).astype(np.int64)[:, None]
         if flips:
             weakest = np.argpartition(magnitudes[:, :bits], flips - 1, axis=1)[:, :flips]

@@ -1,6 +1,5 @@
 """Changed copies of benchmark images are found, other images are not, and what a query costs is bounded."""
 
-
 import cv2
 import numpy as np
 import pytest
@@ -110,7 +109,8 @@ def test_changed_copies_are_found(words, labelled, changes, tmp_path):
             benchmark[i] = changed[int(i)]
         folder = tmp_path / change
         folder.mkdir()
-        found = search(Held("train", training, labelled), Held("pool", benchmark), folder)
+        # The keys of a benchmark of 400,000 images: there are fewer by default for one this small, and more is found.
+        found = search(Held("train", training, labelled), Held("pool", benchmark), folder, key_bits=22)
         pairs = {(o.train, o.benchmark) for o in found}
         recall = np.mean([(f"train/{n}", f"pool/{i}") in pairs for n, i in enumerate(originals)])
         print(f"{words[0]}, {change}: recall {recall:.3f}")
@@ -174,17 +174,18 @@ def noise(count, seed):
     return np.stack([cv2.resize(image, (64, 32), interpolation=cv2.INTER_CUBIC) for image in coarse])
 
 
-def test_what_a_query_costs_hardly_grows_with_the_index():
+def test_what_a_query_costs_does_not_grow_with_the_index():
     queries = hash_views(noise(200, 1))
     compared = []
-    for count in (1_000, 8_000):
+    for count in (4_096, 16_384):
         index = HashIndex.build(hash_views(noise(count, 2))[0], np.ones(count, bool), IndexOptions())
+        assert 2**index.key_bits == 16 * count
         near = index.search(*queries)
         compared.append(near.examined / 200)
         assert len(near.query) <= 2
-    # 16 hashes x 4 words x 16 probes of a query, spread over 2 ** 22 keys: 31 for 8,000 images if hashes were uniform.
-    assert compared[1] < 3 * 1024 * 16 * 8_000 / 2**22
-    assert compared[1] < 12 * compared[0] + 1
+    # A query has 16 hashes x 4 words x 16 probes, and each would meet one hash if hashes were uniform.
+    assert max(compared) < 3 * 1024
+    assert compared[1] < 1.3 * compared[0]
 
 
 def test_near_hashes_are_found_as_by_looking_at_all():
