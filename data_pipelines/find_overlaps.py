@@ -43,7 +43,7 @@ class Arguments:
     workers: int = 0
     """Worker processes; 0 to work in this one. The list does not depend on it."""
     scratch: str = ""
-    """Folder for temporary files (2.5 KB a benchmark image); the system's by default."""
+    """Folder for temporary files (3 KB a benchmark image); the system's by default."""
     most: int = 8
     """Benchmark images that one training image is compared with at most, the nearest first."""
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -108,12 +108,19 @@ def run(arguments: Arguments, console: Console) -> Findings:
                 total.problems.append(problem)
             progress.advance(bar, part.records)
     os.replace(unfinished, out)
-    table = Table(title=f"{sum(kinds.values()):,} of {total.records:,} training records are copies: {out}")
-    columns_shown = ("bytes", "label", "pixels", "benchmark images", "flat", "unreadable")
-    for column in (*columns_shown, "compared by hash", "by pixels"):
-        table.add_column(column, justify="right")
-    counts = (kinds["bytes"], kinds["label"], kinds["pixels"], len(copied), total.flat, total.unreadable)
-    table.add_row(*(f"{n:,}" for n in (*counts, total.examined, total.compared)))
+    title = f"{sum(kinds.values()):,} of {total.records:,} training records are copies: {out}"
+    table = Table("", "", title=title, show_header=False)
+    for what, number in (
+        ("equal bytes", kinds["bytes"]),
+        ("near, with the same label", kinds["label"]),
+        ("near, with no label or another", kinds["pixels"]),
+        ("benchmark images that they show", len(copied)),
+        ("flat training images: looked for by bytes alone", total.flat),
+        ("training images that cannot be decoded: the same", total.unreadable),
+        ("pairs of hashes compared", total.examined),
+        ("pairs of images compared", total.compared),
+    ):
+        table.add_row(what, f"{number:,}")
     console.print(table)
     return total
 

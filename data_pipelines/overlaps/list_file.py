@@ -87,7 +87,7 @@ def leave_out(sources: Sources, names: Iterable[str]) -> tuple[Sources, int, set
     """Sources without the records of these names.
 
     Names are compared with those that the sources give their records. Weights of sources stay. Looking takes about a
-    second for five million files, and no time for an LMDB, where a name says which record it is.
+    second for three million files, and no time for an LMDB, where a name says which record it is.
 
     Returns:
       sources: the sources; those that hold none of the names are the same objects.

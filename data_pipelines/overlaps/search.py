@@ -86,7 +86,7 @@ def look_at(source: Source, start: int, stop: int) -> _Looks:
             looks.thumbnails[row] = thumbnail(image)
             looks.readable[row] = True
         except (DataError, DecodeError, cv2.error) as error:
-            looks.problems.append(f"{source.name(index)}: {error}")
+            looks.problems.append(f"{source.name(index)}: {' '.join(str(error).split())}")
         looks.records.append(record)
     return looks
 
@@ -100,8 +100,8 @@ def _bytes(record: Record) -> bytes:
 
 
 def plain(text: str) -> str:
-    """A label without case and symbols, for telling whether two labels agree."""
-    return "".join(character for character in text.casefold() if character.isalnum())
+    """A label without case and symbols, for telling whether two labels agree; one of symbols alone stays as it is."""
+    return "".join(character for character in text.casefold() if character.isalnum()) or text
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class BenchmarkIndex:
     def build(
         cls, source: Source, folder: Path, options: IndexOptions, workers: int, advance: Callable[[int], None]
     ) -> "BenchmarkIndex":
-        """Read all benchmark images; ``advance`` is told of every few. Writes 2.5 KB an image into ``folder``."""
+        """Read all benchmark images; ``advance`` is told of every few. Writes 3 KB an image into ``folder``."""
         count = len(source)
         thumbnails = np.lib.format.open_memmap(
             folder / "thumbnails.npy", mode="w+", dtype=np.uint8, shape=(count, HEIGHT, WIDTH)

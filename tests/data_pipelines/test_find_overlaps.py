@@ -155,6 +155,11 @@ def test_equal_bytes_are_found_whatever_they_hold(tmp_path):
     assert (index.flat, index.unreadable) == (1, 1)
 
 
+def test_labels_agree_but_for_case_and_symbols():
+    assert plain("St. Paul's") == plain("ST PAULS")
+    assert plain("!") != plain("?")
+
+
 def test_a_pair_with_other_labels_needs_more_than_one_with_the_same(tmp_path):
     source = RenderedWords(size=40, min_length=4).open()
     originals = [source[i] for i in range(40)]
