@@ -1,5 +1,7 @@
 """Changed copies of benchmark images are found, other images are not, and what a query costs is bounded."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from data_pipelines.decoding import decode_image
 from data_pipelines.overlaps.alignment import aligned_correlation, correlation
 from data_pipelines.overlaps.hashing import hash_views, is_flat, thumbnail
 from data_pipelines.overlaps.index import HashIndex, IndexOptions
+from data_pipelines.overlaps.parallel import in_chunks
 from data_pipelines.overlaps.search import BenchmarkIndex, Thresholds, find_overlaps, plain
-from data_pipelines.records import Record
+from data_pipelines.records import DataError, Record
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
 
@@ -236,3 +239,12 @@ def test_alignment_finds_the_crop_and_minds_brightness():
     darker = (whole * 0.5).astype(np.uint8)
     assert np.corrcoef(whole.ravel(), darker.ravel())[0, 1] > 0.99 > 0.8 > correlation(whole, darker)
     assert is_flat(np.stack([whole, np.full_like(whole, 7)])).tolist() == [False, True]
+
+
+def killed(start, stop):
+    os._exit(1)
+
+
+def test_a_killed_worker_is_told():
+    with pytest.raises(DataError, match="a worker process was killed"):
+        list(in_chunks(killed, 10, 1))

@@ -1,7 +1,6 @@
 """The command that finds overlaps, the lists that it writes, and runs that leave listed records out."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -14,7 +13,6 @@ from rich.console import Console
 from data_pipelines.combining import Sources
 from data_pipelines.find_overlaps import Arguments, main, run
 from data_pipelines.overlaps.list_file import leave_out, read_list
-from data_pipelines.overlaps.parallel import in_chunks
 from data_pipelines.records import DataError
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations, Folder, LmdbWords
@@ -86,15 +84,6 @@ def test_command_runs_as_a_module_and_ends_with_a_status(sets):
     done = subprocess.run([*command, "--train", "no-such", "--benchmark", "no-such"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: no-such: does not exist")
-
-
-def killed(start, stop):
-    os._exit(1)
-
-
-def test_a_killed_worker_is_told():
-    with pytest.raises(DataError, match="a worker process was killed"):
-        list(in_chunks(killed, 10, 1))
 
 
 def test_listed_records_are_left_out_of_every_kind_of_source(sets):
