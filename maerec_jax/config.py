@@ -41,6 +41,8 @@ class DataConfig:
     """Sources of training images."""
     validation: tuple[SourceConfig, ...] = ()
     """Sources of validation images; without any, fine-tuning is not validated."""
+    exclude: tuple[str, ...] = ()
+    """Lists of training records to leave out, relative to the root; ``data_pipelines.find_overlaps`` writes them."""
     interpolation: Interpolation = "bilinear"
     """How images are resized; the published recipes pre-train with "bicubic" and fine-tune with "bilinear"."""
     augmentation: Augmentation = NO_AUGMENTATION

@@ -1,6 +1,6 @@
 """Training and validation data as a config describes them, and the count of images that cannot be used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipelines.combining import Sources, SourceSpec, Subset, drop_unknown_characters
 from data_pipelines.decoding import DecodeError, decode_image
+from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.pipeline import BatchDecoder
 from data_pipelines.records import Batch, DataError, Source
 from maerec_jax.config import NO_AUGMENTATION, TrainConfig
@@ -17,10 +18,13 @@ from maerec_jax.models.maerec import MAERecConfig
 _LOOKED_AT = 256
 
 
-def open_sources(config: TrainConfig, specs: tuple[SourceSpec, ...], message: Callable[[str], None]) -> Sources:
+def open_sources(
+    config: TrainConfig, specs: tuple[SourceSpec, ...], message: Callable[[str], None], exclude: Sequence[str] = ()
+) -> Sources:
     """Open sources under the data root; for a recogniser, without the labels that it cannot write or with them.
 
-    What is left out is told through ``message``. Raises ``DataError`` for a source that cannot be used.
+    ``exclude`` names lists of records to leave out; it is for training data only. What is left out is told through
+    ``message``. Raises ``DataError`` for a source or list that cannot be used.
     """
     sources = Sources.open(specs, Path(config.data.root))
     if isinstance(config.model, MAERecConfig):
@@ -35,7 +39,20 @@ def open_sources(config: TrainConfig, specs: tuple[SourceSpec, ...], message: Ca
         if report.unknown or report.empty or report.cut:
             message(str(report))
         assert isinstance(kept, Sources)
-        return kept
+        sources = kept
+    # Last, so that all labels could be looked at in one piece.
+    return _without(sources, Path(config.data.root), exclude, message)
+
+
+def _without(sources: Sources, root: Path, lists: Sequence[str], message: Callable[[str], None]) -> Sources:
+    """The sources without the records that the lists name."""
+    if not lists:
+        return sources
+    names = {overlap.train for name in lists for overlap in read_list(root / name)}
+    sources, count, unknown = leave_out(sources, names)
+    message(f"{count:,} records left out by {', '.join(lists)}")
+    if unknown:
+        message(f"{len(unknown):,} of {len(names):,} excluded names are in no training source, {min(unknown)} for one")
     return sources
 
 

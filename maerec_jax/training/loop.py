@@ -98,7 +98,9 @@ def train(config: TrainConfig) -> dict[str, float]:
         raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
 
     notes: list[str] = []  # what is found out before the log is open
-    sources = open_sources(config, config.data.train, lambda text: notes.append(f"training data: {text}"))
+    sources = open_sources(
+        config, config.data.train, lambda text: notes.append(f"training data: {text}"), config.data.exclude
+    )
     held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
     claim_workdir(config, write=first)
 

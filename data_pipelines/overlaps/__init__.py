@@ -1,0 +1,1 @@
+"""Finding benchmark images among training images, and leaving those out of training."""

@@ -1,0 +1,174 @@
+"""Multi-index hashing: which of some hundred thousand images have a hash near that of another image.
+
+After Norouzi, Punjani and Fleet, *Fast Search in Hamming Space with Multi-Index Hashing* (CVPR 2012), with the probes
+of Lv et al., *Multi-Probe LSH* (VLDB 2007): every word of a hash (see ``hashing``) gives a key from its lowest
+frequencies, and two images are compared only if they share a key in some word, exactly or after flipping some of the
+least certain bits. There are about as many keys as hashes in the index, so the number of comparisons a query needs does
+not grow with it: some thousands, of pairs of hashes, not the millions that there are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.overlaps.hashing import VIEWS, WORDS
+
+_AT_ONCE = 32  # images that are looked up together; bounds the memory
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How near hashes are looked for."""
+
+    key_bits: int = 0
+    """Bits of a key, of 32: fewer find more and look at more; 0 to choose about as many keys as there are hashes."""
+    flips: int = 4
+    """How many of a key's least certain bits are tried both ways."""
+    max_distance: int = 30
+    """Largest number of differing bits, of 127, of two hashes that are near."""
+    max_bucket: int = 256
+    """A key that more hashes than this share is passed over: it says little, and would cost much."""
+
+    def __post_init__(self) -> None:
+        if self.key_bits and not 8 <= self.key_bits <= 28:
+            raise ValueError(f"key_bits must be 0 or from 8 to 28, not {self.key_bits}")
+        if not 0 <= self.flips <= 8:
+            raise ValueError(f"flips must be from 0 to 8, not {self.flips}")
+        if self.max_distance < 0 or self.max_bucket < 1:
+            raise ValueError("max_distance must not be negative, and max_bucket at least 1")
+
+
+class Neighbours(NamedTuple):
+    """Pairs of a query and an image of the index with near hashes, in the order of the queries, the nearest first."""
+
+    query: np.ndarray
+    """int64 ``(pairs,)``."""
+    image: np.ndarray
+    """int64 ``(pairs,)``: number of the image in the index."""
+    distance: np.ndarray
+    """int64 ``(pairs,)``: differing bits of their nearest hashes."""
+    views: np.ndarray
+    """int64 ``(pairs, 2)``: which hash of the query and of the image these are."""
+    examined: int
+    """How many pairs of hashes were compared."""
+
+
+@dataclass(frozen=True)
+class HashIndex:
+    """Hashes of images in a table for each word: the hashes with key k are ``entries[starts[k]:starts[k + 1]]``."""
+
+    hashes: np.ndarray
+    """uint32 ``(images * 16, 4)``: hash v of image i is row 16 i + v."""
+    starts: np.ndarray
+    """int32 ``(4, 2 ** key_bits + 1)``."""
+    entries: np.ndarray
+    """int32 ``(4, rows)``: rows of ``hashes``, those of images that are not flat."""
+    options: IndexOptions
+    """How near hashes are looked for."""
+
+    @classmethod
+    def build(cls, hashes: np.ndarray, usable: np.ndarray, options: IndexOptions) -> "HashIndex":
+        """Index uint32 ``(images, 16, 4)``, but for the images that bool ``(images,)`` says to leave out.
+
+        Raises ``ValueError`` for more than 134 million images.
+        """
+        if hashes.size // WORDS >= 2**31:
+            raise ValueError(f"{len(hashes)} images are too many to index: at most {2**31 // VIEWS}")
+        rows = np.flatnonzero(np.repeat(usable, VIEWS)).astype(np.int32)
+        bits = options.key_bits or min(max(16, len(rows).bit_length() - 1), 24)
+        hashes = hashes.reshape(-1, WORDS)
+        starts = np.zeros((WORDS, 2**bits + 1), np.int32)
+        entries = np.empty((WORDS, len(rows)), np.int32)
+        for word in range(WORDS):
+            keys = hashes[rows, word] & np.uint32(2**bits - 1)
+            entries[word] = rows[np.argsort(keys, kind="stable")]
+            np.cumsum(np.bincount(keys, minlength=2**bits), out=starts[word, 1:])
+        return cls(hashes, starts, entries, options)
+
+    @property
+    def key_bits(self) -> int:
+        """Bits of a key."""
+        return (self.starts.shape[1] - 1).bit_length() - 1
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays to files, so that several processes can share one copy."""
+        for name in ("hashes", "starts", "entries"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path, options: IndexOptions) -> "HashIndex":
+        """Map what ``save`` wrote into memory, read-only."""
+        hashes, starts, entries = (
+            np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in ("hashes", "starts", "entries")
+        )
+        return cls(hashes, starts, entries, options)
+
+    def passed_over(self) -> tuple[int, int]:
+        """How many keys are shared by more than ``max_bucket`` hashes, and how many images have no other key."""
+        crowded = np.diff(self.starts, axis=1) > self.options.max_bucket
+        reachable = np.zeros(len(self.hashes) // VIEWS, bool)
+        indexed = np.zeros_like(reachable)
+        for word in range(WORDS):
+            rows = self.entries[word]
+            keys = self.hashes[rows, word] & np.uint32(2**self.key_bits - 1)
+            indexed[rows // VIEWS] = True
+            reachable[rows[~crowded[word, keys]] // VIEWS] = True
+        return int(crowded.sum()), int((indexed & ~reachable).sum())
+
+    def search(self, hashes: np.ndarray, magnitudes: np.ndarray) -> Neighbours:
+        """The images near to queries, given as ``hash_views`` returns them: ``(n, 16, 4)`` and ``(n, 16, 4, 32)``."""
+        parts = [
+            self._search(hashes[start : start + _AT_ONCE], magnitudes[start : start + _AT_ONCE], start)
+            for start in range(0, len(hashes), _AT_ONCE)
+        ]
+        if not parts:
+            nothing = np.zeros(0, np.int64)
+            return Neighbours(nothing, nothing, nothing, np.zeros((0, 2), np.int64), 0)
+        return Neighbours(
+            np.concatenate([part.query for part in parts]),
+            np.concatenate([part.image for part in parts]),
+            np.concatenate([part.distance for part in parts]),
+            np.concatenate([part.views for part in parts]),
+            sum(part.examined for part in parts),
+        )
+
+    def _search(self, hashes: np.ndarray, magnitudes: np.ndarray, first: int) -> Neighbours:
+        rows, found, distances, examined = [], [], [], 0
+        flat = hashes.reshape(-1, WORDS)
+        own, known = flat.view(np.uint64), self.hashes.view(np.uint64)
+        for word in range(WORDS):
+            keys = self._probes(flat[:, word], magnitudes[:, :, word].reshape(len(flat), -1))
+            begin = self.starts[word, keys].astype(np.int64)
+            size = self.starts[word, keys + 1] - begin
+            size[size > self.options.max_bucket] = 0
+            row = np.repeat(np.arange(len(flat)), size.sum(axis=1))
+            begin, size = begin[size > 0], size[size > 0]
+            entry = self.entries[word, np.arange(size.sum()) + np.repeat(begin - np.cumsum(size) + size, size)]
+            distance = np.bitwise_count(own[row] ^ known[entry]).sum(axis=1, dtype=np.int64)
+            near = distance <= self.options.max_distance
+            examined += len(entry)
+            rows.append(row[near])
+            found.append(entry[near].astype(np.int64))
+            distances.append(distance[near])
+        row, entry, distance = map(np.concatenate, (rows, found, distances))
+        # The nearest pair of hashes of each pair of images, then the images by nearness.
+        order = np.lexsort((entry, row, distance))
+        row, entry, distance = row[order], entry[order], distance[order]
+        pair = row // VIEWS * (len(self.hashes) // VIEWS) + entry // VIEWS
+        best = np.unique(pair, return_index=True)[1]
+        best = best[np.lexsort((entry[best] // VIEWS, distance[best], row[best] // VIEWS))]
+        row, entry, distance = row[best], entry[best], distance[best]
+        views = np.stack([row % VIEWS, entry % VIEWS], axis=1)
+        return Neighbours(first + row // VIEWS, entry // VIEWS, distance, views, examined)
+
+    def _probes(self, words: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
+        """int64 ``(n, 2 ** flips)``: the keys of uint32 ``(n,)``, the least certain bits tried both ways."""
+        bits, flips = self.key_bits, self.options.flips
+        keys = (words & np.uint32(2**bits - 1)).astype(np.int64)[:, None]
+        if flips:
+            weakest = np.argpartition(magnitudes[:, :bits], flips - 1, axis=1)[:, :flips]
+            subsets = np.arange(2**flips)[:, None] >> np.arange(flips) & 1
+            keys = keys ^ ((1 << weakest) @ subsets.T)
+        return keys

@@ -1,0 +1,109 @@
+"""Measure the search for overlaps at full size, on made-up hashes: python scripts/benchmark_overlaps.py
+
+Prints for a benchmark of 100,000 and of 400,000 images how fast training images are looked up and how many hashes are
+compared for each. The images are smooth noise, so that the 16 hashes of one are related as those of a photograph are;
+one query in a hundred is a copy with noise. One process; reading images is not part of it.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from data_pipelines.overlaps.hashing import HEIGHT, VIEWS, WIDTH, WORDS, hash_views
+from data_pipelines.overlaps.index import HashIndex, IndexOptions
+
+CHUNK = 4000
+
+
+def thumbnails(first: int, count: int, seed: int) -> np.ndarray:
+    """uint8 ``(count, 32, 64)``: smooth noise; image i depends on seed and ``first`` only."""
+    coarse = np.random.default_rng((seed, first)).integers(0, 256, (count, 8, 16), dtype=np.uint8)
+    return np.stack([cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for image in coarse])
+
+
+def queries(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Chunks of thumbnails and, for each, the image of the index that it is a copy of, or -1."""
+    for first in range(0, count, CHUNK):
+        images = thumbnails(first, CHUNK, 1)
+        truth = np.full(CHUNK, -1)
+        rng = np.random.default_rng(first)
+        chunk = int(rng.integers(size // CHUNK)) * CHUNK
+        originals, copies = rng.choice(CHUNK, CHUNK // 100, replace=False), np.arange(CHUNK // 100) * 100
+        noisy = thumbnails(chunk, CHUNK, 0)[originals] + rng.normal(0, 10, (len(originals), HEIGHT, WIDTH))
+        images[copies] = np.clip(noisy, 0, 255).astype(np.uint8)
+        truth[copies] = chunk + originals
+        yield images, truth
+
+
+def peak() -> float:
+    """Largest memory of this process so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 400_000], help="benchmark images")
+    parser.add_argument("--queries", type=int, default=1_000_000, help="training images")
+    arguments = parser.parse_args()
+    if arguments.queries % CHUNK or any(size % CHUNK for size in arguments.sizes):
+        parser.error(f"numbers must be multiples of {CHUNK:,}")
+    names = (
+        "index",
+        "build s",
+        "index GB",
+        "key bits",
+        "queries",
+        "hash/s",
+        "search/s",
+        "compared/query",
+        "near/query",
+        "found",
+    )
+    table, console = Table(*names, "peak GB", title="overlap search, one process"), Console()
+    for size in arguments.sizes:
+        hashes = np.empty((size, VIEWS, WORDS), np.uint32)
+        for first in track(range(0, size, CHUNK), "hash the benchmark", console=console, transient=True):
+            hashes[first : first + CHUNK] = hash_views(thumbnails(first, CHUNK, 0))[0]
+        start = time.perf_counter()
+        index = HashIndex.build(hashes, np.ones(size, bool), IndexOptions())
+        build = time.perf_counter() - start
+        hashing = searching = examined = near = found = 0.0
+        for images, truth in track(
+            queries(arguments.queries, size),
+            "look up",
+            total=arguments.queries // CHUNK,
+            console=console,
+            transient=True,
+        ):
+            start = time.perf_counter()
+            views, magnitudes = hash_views(images)
+            middle = time.perf_counter()
+            neighbours = index.search(views, magnitudes)
+            hashing, searching = hashing + middle - start, searching + time.perf_counter() - middle
+            examined, near = examined + neighbours.examined, near + len(neighbours.query)
+            found += (truth[neighbours.query] == neighbours.image).sum()
+        total, planted = arguments.queries, arguments.queries // 100
+        memory = (index.hashes.nbytes + index.starts.nbytes + index.entries.nbytes) / 2**30
+        row = (
+            f"{size:,}",
+            f"{build:.1f}",
+            f"{memory:.2f}",
+            f"{index.key_bits}",
+            f"{total:,}",
+            f"{total / hashing:,.0f}",
+        )
+        row += (f"{total / searching:,.0f}", f"{examined / total:.1f}", f"{near / total:.4f}")
+        table.add_row(*row, f"{found / planted:.2%}", f"{peak():.2f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
