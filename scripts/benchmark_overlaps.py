@@ -99,9 +99,13 @@ def main() -> None:
             f"{index.key_bits}",
             f"{total:,}",
             f"{total / hashing:,.0f}",
+            f"{total / searching:,.0f}",
+            f"{examined / total:.1f}",
+            f"{near / total:.4f}",
+            f"{found / planted:.2%}",
+            f"{peak():.2f}",
         )
-        row += (f"{total / searching:,.0f}", f"{examined / total:.1f}", f"{near / total:.4f}")
-        table.add_row(*row, f"{found / planted:.2%}", f"{peak():.2f}")
+        table.add_row(*row)
     console.print(table)
 
 

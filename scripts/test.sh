@@ -12,6 +12,6 @@ else
   make_environment "[test]"
   "$python" -m ruff check .
   "$python" -m ruff format --check .
-  "$python" -m mypy maerec_jax data_pipelines configs
+  "$python" -m mypy maerec_jax data_pipelines configs scripts
 fi
 "$python" -m pytest -n 2 "$@"

@@ -1,17 +1,14 @@
 """Working through millions of records in chunks, in several processes, with results in order and bounded memory."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from typing import Any, TypeVar
 
 from data_pipelines.records import DataError
+from data_pipelines.worker_processes import follow_parent
 
 Result = TypeVar("Result")
 
@@ -49,16 +46,7 @@ def in_chunks(task: Callable[[int, int], Result], count: int, workers: int) -> I
 def _start(task: Callable[[int, int], Any]) -> None:
     global _task
     _task = task
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
-    # Killed main processes cannot end their workers: these go by themselves.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    follow_parent()
 
 
 def _run(start: int, stop: int) -> Any:
