@@ -164,7 +164,13 @@ class CharacterReport:
         if self.cut:
             lines.append(f"{self.cut:,} labels are longer than {self.longest} characters and cut: raise max_length")
         if self.unknown:
-            lines.append("unknown: " + ", ".join(f"{c!r} {n:,}" for c, n in self.characters.most_common(30)))
+            lines.append(
+                "unknown: "
+                + ", ".join(
+                    f"{c!r} {n:,}"
+                    for c, n in sorted(self.characters.items(), key=lambda item: (-item[1], item[0]))[:30]
+                )
+            )
             lines += [f"  {name}: {text!r}" for name, text in self.examples]
         return "\n".join(lines)
 
@@ -194,9 +200,7 @@ def drop_unknown_characters(
     if by_construction is not None:
         outside = "".join(sorted(set(by_construction) - set(characters)))
         if outside and action != "keep":
-            raise DataError(
-                f"{source.name(0)}: makes labels with {outside!r}, unknown to the dictionary; choose others"
-            )
+            raise DataError(f"{source.name(0)}: makes labels with {outside!r}, unknown to the charset; choose others")
         return source, report
     if not len(source) or source.text(0) is None:
         return source, report
@@ -212,7 +216,8 @@ def drop_unknown_characters(
     for index, unknown in _unknown_characters(labels, characters):
         if action == "error":
             found = "".join(sorted(unknown))
-            raise DataError(f"{source.name(index)}: label {labels[index]!r} holds {found!r}, unknown to the dictionary")
+            problem = f"label {labels[index]!r} holds {found!r}, unknown to the charset"
+            raise DataError(f"{source.name(index)}: {problem}: leave such records out, or keep them")
         keep[index] &= action == "keep"
         report.unknown += 1
         report.characters.update(unknown)

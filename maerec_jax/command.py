@@ -1,11 +1,11 @@
 """What the commands share: parsing their arguments, and one clear line for each mistake of the user."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tyro
+from absl import logging
 
 Arguments = TypeVar("Arguments")
 
@@ -21,7 +21,7 @@ def guarded(run: Callable[[], int]) -> int:
     from data_pipelines.records import DataError
     from maerec_jax.config import UserError
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every step that it takes
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
     try:
         return run()
     except (UserError, DataError) as error:

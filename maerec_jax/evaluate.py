@@ -10,7 +10,10 @@ from maerec_jax.command import run_command
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Read labelled words and print word accuracies: of the validation data of the run, or of annotation files."""
+    """Read labelled words and print word accuracies: of the validation data of the run, or of annotation files.
+
+    Every labelled word counts, those with characters that the model cannot write too.
+    """
 
     checkpoint: str
     """Workdir of a fine-tuning run, or one of its checkpoints."""

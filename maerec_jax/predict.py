@@ -27,6 +27,8 @@ class PredictArguments:
     """Images read at once."""
 
     def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("name image files or folders to read")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
@@ -61,7 +63,7 @@ def predict(arguments: PredictArguments) -> int:
                 readable.append(file)
             except (DecodeError, OSError) as error:
                 failed += 1
-                print(f"not read: {file}: {error}", file=sys.stderr)
+                print(f"not read: {error}", file=sys.stderr)
         for file, image, word in zip(readable, images, recognizer.read_resized(images), strict=True):
             shown.append((image, {"text": None, "reading": word.text, "confidence": word.confidence}))
             if arguments.format == "jsonl":

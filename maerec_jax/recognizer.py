@@ -72,16 +72,23 @@ class Recognizer:
         """Read images, each a path, the bytes of a file, or uint8 RGB pixels (height, width, 3).
 
         Raises:
-          DecodeError: for an image that cannot be decoded.
+          DecodeError: for an image that cannot be decoded; the message names its file.
           OSError: for a file that cannot be read.
         """
+        if isinstance(images, str | Path | bytes):
+            raise TypeError("read takes several images: put a single one into a list")
         return list(self.read_resized(self.prepare(image) for image in images))
 
     def prepare(self, image: Image) -> np.ndarray:
         """Load and resize an image to the model's size, uint8 RGB. Raises as ``read`` does."""
         if isinstance(image, str | Path):
-            image = Path(image).read_bytes()
-        pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image)
+            path = Path(image)
+            try:
+                pixels = decode_image(path.read_bytes())
+            except DecodeError as error:
+                raise DecodeError(f"{path}: {error}") from error
+        else:
+            pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
             raise DecodeError(f"an image array must be uint8 RGB (height, width, 3), not {pixels.dtype} {pixels.shape}")
         return resize_image(pixels, *self.config.encoder.image_size, self.interpolation)

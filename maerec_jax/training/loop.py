@@ -14,7 +14,7 @@ import optax
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.mae import MAEConfig
-from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits
+from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
 from maerec_jax.training.data import InvalidImages, make_decoder, open_sources, open_validation
 from maerec_jax.training.evaluation import Evaluator
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -27,6 +27,10 @@ from maerec_jax.training.task import Task
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2
+
+
+LoadedRun = tuple[TrainConfig, Any, int]
+"""What ``load_params`` returns: a run's config, its parameters and their step."""
 
 
 class NotFiniteError(UserError):
@@ -52,9 +56,11 @@ def _fresh_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> A
     return jax.jit(lambda: task.init(jax.random.key(config.seed)), out_shardings=replicated(mesh))()
 
 
-def _loaded_params(config: TrainConfig, params: Any, mesh: jax.sharding.Mesh, message: Callable[[str], None]) -> Any:
+def _loaded_params(
+    config: TrainConfig, loaded_run: LoadedRun, params: Any, mesh: jax.sharding.Mesh, message: Callable[[str], None]
+) -> Any:
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones."""
-    source, loaded, step = load_params(config.init_from)
+    source, loaded, step = loaded_run
     params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
@@ -102,6 +108,9 @@ def train(config: TrainConfig) -> dict[str, float]:
         config, config.data.train, lambda text: notes.append(f"training data: {text}"), config.data.exclude
     )
     held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
+    # Read before the workdir is made, so that a mistyped name leaves none behind.
+    resumes = bool(saved_steps(workdir))
+    loaded_run = load_params(config.init_from) if config.init_from and not resumes else None
     claim_workdir(config, write=first)
 
     mesh, task, decoder = make_mesh(), make_task(config), make_decoder(config)
@@ -139,8 +148,9 @@ def train(config: TrainConfig) -> dict[str, float]:
             for note in notes:
                 log.message(note)
             params = _fresh_params(config, task, mesh)
-            if config.init_from and not start:
-                params = _loaded_params(config, params, mesh, log.message)
+            if loaded_run is not None:
+                params = _loaded_params(config, loaded_run, params, mesh, log.message)
+                del loaded_run
             state = _initial_state(params, optimizer, bool(config.ema_decay), mesh)
             size = sum(x.size for x in jax.tree.leaves(params))
             del params
@@ -150,7 +160,8 @@ def train(config: TrainConfig) -> dict[str, float]:
             )
             if start:
                 state = checkpoints.restore(start, state)
-                log.message(f"resumed {workdir} at step {start}")
+                unused = f"; --init-from {config.init_from} is not used" if config.init_from else ""
+                log.message(f"resumed {workdir} at step {start}{unused}")
             invalid = InvalidImages(sources, log.message, config.batch_size, config.data.max_invalid)
             pending: collections.deque = collections.deque()
             rates = _Rates(config.batch_size)
