@@ -1,15 +1,10 @@
 """Look at every record of a download: ``python -m data_pipelines.check ROOT``."""
 
 import json
-import multiprocessing
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,14 +18,9 @@ from data_pipelines.check_report import SetReport, print_report, report_as_json
 from data_pipelines.inspecting import Findings, Rules, inspect, open_annotations, open_lmdb
 from data_pipelines.records import DataError, Source
 from data_pipelines.sources import AnnotatedImages
-from data_pipelines.worker_processes import follow_parent
+from data_pipelines.worker_processes import CHUNK, Workers, spans
 from maerec_jax.charset import MAEREC_CHARACTERS
 from maerec_jax.command import run_command
-
-Submit = Callable[..., Future[Findings]]
-
-_CHUNK = 512  # records that a worker looks at before it reports
-_AHEAD = 4  # chunks that wait for each worker
 
 
 @dataclass(frozen=True)
@@ -97,14 +87,14 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
         TimeRemainingColumn(),
     )
     reports = []
-    with _submitter(workers) as submit, Progress(*columns, console=console, transient=True) as progress:
+    with Workers(workers, quiet=True) as pool, Progress(*columns, console=console, transient=True) as progress:
         for number, place in enumerate(places, 1):
             title = f"{number}/{len(places)} {place.word_set.name}"
             bar = progress.add_task(f"{title}: opening", total=None, rate="")
             report, source = _open(root, place, rules)
             progress.update(bar, description=title, total=report.records)
             start, done = time.perf_counter(), 0
-            for found, size in _inspect_all(source, rules, submit, _AHEAD * max(1, workers)):
+            for found, size in _inspect_all(source, rules, pool):
                 report.findings += found
                 done += size
                 rate = done / (time.perf_counter() - start)
@@ -125,59 +115,23 @@ def _open(root: Path, place: Place, rules: Rules) -> tuple[SetReport, Source | N
     return SetReport(place, 0 if source is None else len(source), refused, found), source
 
 
-def _inspect_all(source: Source | None, rules: Rules, submit: Submit, ahead: int) -> Iterator[tuple[Findings, int]]:
-    """What is found in each chunk of ``source``, in order, and its size. Few chunks exist at any time."""
-    waiting: deque[tuple[Future[Findings], int]] = deque()
+def _inspect_all(source: Source | None, rules: Rules, pool: Workers) -> Iterator[tuple[Findings, int]]:
+    """What is found in each chunk of ``source``, in order, and its size."""
     if source is None:
         return
-    size, done = len(source), 0
-    try:
-        for start in range(0, size, _CHUNK):
-            indices = range(start, min(start + _CHUNK, size))
-            if isinstance(source, AnnotatedImages):
-                # A worker gets the names and labels of its chunk only, not those of millions of records.
-                future = submit(inspect, source.part(indices.start, indices.stop), range(len(indices)), rules)
-            else:
-                future = submit(inspect, source, indices, rules)
-            waiting.append((future, len(indices)))
-            if len(waiting) >= ahead:
-                future, count = waiting.popleft()
-                yield future.result(), count
-                done += count
-        for future, count in waiting:
-            yield future.result(), count
-            done += count
-    except BrokenProcessPool:
-        where = f"at {source.name(done)} or within {ahead * _CHUNK:,} records after it"
-        raise DataError(f"a worker process has died, {where}; if memory is short, try fewer --workers") from None
+    sizes = (stop - start for start, stop in spans(len(source), CHUNK))
+    found = pool.results(inspect, _calls(source, rules), lambda done: source.name(done * CHUNK))
+    yield from zip(found, sizes, strict=True)
 
 
-@contextmanager
-def _submitter(workers: int) -> Iterator[Submit]:
-    """A function like ``Executor.submit``; without workers it does the work when it is called."""
-    if not workers:
-        yield _do_now
-        return
-    # Spawned, not forked: the progress bar has a thread.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        try:
-            yield pool.submit
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _do_now(function: Callable[..., Findings], *arguments: object) -> Future[Findings]:
-    future: Future[Findings] = Future()
-    future.set_result(function(*arguments))
-    return future
-
-
-def _start_worker() -> None:
-    follow_parent()
-    # What libjpeg has to say about damaged images would run into the progress bar; the report says it, too.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _calls(source: Source, rules: Rules) -> Iterator[tuple[Source, range, Rules]]:
+    """The arguments of ``inspect`` for each chunk of ``source``."""
+    for start, stop in spans(len(source), CHUNK):
+        if isinstance(source, AnnotatedImages):
+            # A worker gets the names and labels of its chunk only, not those of millions of records.
+            yield source.part(start, stop), range(stop - start), rules
+        else:
+            yield source, range(start, stop), rules
 
 
 if __name__ == "__main__":

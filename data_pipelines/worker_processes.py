@@ -1,9 +1,26 @@
-"""How worker processes end: when the main process says so, or has gone."""
+"""Worker processes: how work is dealt out to them in pieces, and how they end."""
 
+import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, parent_process
+from types import TracebackType
+from typing import Any, TypeVar
+
+from data_pipelines.records import DataError
+
+Result = TypeVar("Result")
+
+CHUNK = 512
+"""Records that a worker goes through before it reports."""
+
+_AHEAD = 4  # calls that wait for each worker
+_task: Callable[[int, int], Any]
 
 
 def follow_parent() -> None:
@@ -19,3 +36,97 @@ def _exit_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
+
+
+def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """``(start, stop)`` for each ``size`` of ``count`` records; the last may be shorter."""
+    return ((start, min(start + size, count)) for start in range(0, count, size))
+
+
+class Workers:
+    """A number of processes that functions are called in, in a ``with`` block; with 0, they are called in this one.
+
+    Args:
+      number: how many processes.
+      quiet: let the processes print nothing: what libjpeg says about damaged images would run into a progress bar.
+      task: something that every process gets once, for ``in_chunks``.
+    """
+
+    def __init__(self, number: int, quiet: bool = False, task: Callable[[int, int], Any] | None = None) -> None:
+        self.number = number
+        self._pool = None
+        if number:
+            # Forking would share open LMDBs and the threads of progress bars.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(quiet, task))
+
+    def __enter__(self) -> "Workers":
+        """The workers themselves."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the processes; after an error what they do is not waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def results(
+        self,
+        function: Callable[..., Result],
+        calls: Iterable[tuple],
+        place: Callable[[int], str] | None = None,
+    ) -> Iterator[Result]:
+        """``function(*call)`` for each of ``calls``, in their order; few of them are under way at any time.
+
+        Function, calls and results must be picklable. What the function raises is raised here, and ``DataError`` where
+        a process was killed; ``place`` tells where the calls from a given one on are, for its message.
+        """
+        if self._pool is None:
+            yield from (function(*call) for call in calls)
+            return
+        waiting: deque[Future[Result]] = deque()
+        done = 0
+        try:
+            for call in calls:
+                waiting.append(self._pool.submit(function, *call))
+                if len(waiting) >= _AHEAD * self.number:
+                    yield waiting.popleft().result()
+                    done += 1
+            while waiting:
+                yield waiting.popleft().result()
+                done += 1
+        except BrokenProcessPool as error:
+            where = f" at {place(done)} or soon after it" if place else ""
+            problem = f"a worker process was killed{where}, perhaps for want of memory: use fewer --workers"
+            raise DataError(problem) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def in_chunks(task: Callable[[int, int], Result], count: int, workers: int) -> Iterator[Result]:
+    """``task(start, stop)`` for each chunk of ``count`` records, in order, in ``workers`` processes of its own.
+
+    The task must be picklable: each process gets it once. With 0 workers it runs here. Chunks do not depend on the
+    number of workers. What a task raises is raised here, and ``DataError`` where a process was killed.
+    """
+    chunks = spans(count, CHUNK)
+    if not workers:
+        yield from (task(*chunk) for chunk in chunks)
+        return
+    with Workers(workers, task=task) as pool:
+        yield from pool.results(_run_task, chunks)
+
+
+def _start(quiet: bool, task: Callable[[int, int], Any] | None) -> None:
+    global _task
+    if task is not None:
+        _task = task
+    follow_parent()
+    if quiet:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _run_task(start: int, stop: int) -> Any:
+    return _task(start, stop)

@@ -19,8 +19,8 @@ from data_pipelines.overlaps.alignment import aligned_correlation
 from data_pipelines.overlaps.hashing import EDGES, HEIGHT, VIEWS, WIDTH, WORDS, hash_views, is_flat, thumbnail
 from data_pipelines.overlaps.index import HashIndex, IndexOptions
 from data_pipelines.overlaps.list_file import Overlap
-from data_pipelines.overlaps.parallel import in_chunks
 from data_pipelines.records import DataError, Record, Source
+from data_pipelines.worker_processes import in_chunks
 
 NAMED = 5
 """How many unreadable records are named; all are counted."""

@@ -20,7 +20,7 @@ def test_workers_find_what_the_main_process_finds(tmp_path, training, jpeg, monk
     (folder / records[9][0]).write_bytes(b"")
     write_lines(folder / "train_annos/mmocr-0.x/train_hard.jsonl", [(n, t + "é") for n, t in records] * 2)
     write_lmdb(tmp_path / "Union14M-U/cc_lmdb", {n: jpeg(n) if n % 3 else b"" for n in range(1, 12)})
-    monkeypatch.setattr(command, "_CHUNK", 5)
+    monkeypatch.setattr(command, "CHUNK", 5)
     alone, together = found_in(tmp_path), found_in(tmp_path, workers=2)
     assert {name: vars(report) for name, report in alone.items()} == {n: vars(r) for n, r in together.items()}
     assert counts(alone["Union14M-L/train_hard"]) == {"missing": 2, "unreadable": 2, "outside_charset": 24}

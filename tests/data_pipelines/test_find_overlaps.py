@@ -11,11 +11,11 @@ from data_pipelines.decoding import decode_image
 from data_pipelines.overlaps.alignment import aligned_correlation, correlation
 from data_pipelines.overlaps.hashing import hash_views, is_flat, thumbnail
 from data_pipelines.overlaps.index import HashIndex, IndexOptions
-from data_pipelines.overlaps.parallel import in_chunks
 from data_pipelines.overlaps.search import BenchmarkIndex, Thresholds, find_overlaps, plain
 from data_pipelines.records import DataError, Record
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
+from data_pipelines.worker_processes import in_chunks
 
 PLANTED, POOL = 300, 1000
 RECALL, FALSE = 0.95, 0.001
