@@ -10,8 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
+
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
 _LIST_ENDINGS = (".json", ".jsonl", ".tsv")
+
+Kind = Literal["annotations", "lmdb", "records"]
+"""In what form a word set is stored."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,11 @@ class Place:
     """The collection that the set belongs to."""
     word_set: WordSet
     """The set."""
-    kind: Literal["annotations", "lmdb"]
+    kind: Kind
     """What ``paths`` are."""
     paths: tuple[str, ...]
-    """Annotation files that list the same records, mmocr 0.x first; or one LMDB. Relative to the searched root."""
+    """Annotation files that list the same records, mmocr 0.x first; or one LMDB; or one prepared set. Relative to the
+    searched root."""
 
 
 _UNION14M = "https://github.com/Mountchicken/Union14M"
@@ -217,12 +223,15 @@ COMMON = Collection(
 )
 """The six common benchmarks, in folders named as Union14M, PARSeq, CLOVA, OpenOCR or mmocr name them."""
 
+OTHER = Collection("other prepared sets", "what data_pipelines.prepare made of sources outside the catalogue", ())
+"""What prepared sets without another collection belong to."""
+
 CATALOGUE = (LABELLED, BENCHMARK, UNLABELLED, FILTERED, COMMON)
 """All collections."""
 
 
 def locate(root: Path) -> tuple[list[Place], list[str]]:
-    """Find the word sets of the catalogue in ``root`` and the folders under it, which may be links.
+    """Find the word sets of the catalogue, and prepared ones, in ``root`` and the folders under it, which may be links.
 
     Returns:
       Places in the order of the catalogue, and the paths, relative to ``root``, of LMDBs and lists that are no part of
@@ -230,7 +239,8 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
     """
     root = Path(root)
     title = root.resolve().name.lower()
-    found: dict[tuple[int, int, str, str], list[str]] = {}
+    found: dict[tuple[int, int, str, Kind], list[str]] = {}
+    others: list[str] = []
     extra: list[str] = []
     for path, kind in _candidates(root):
         # The name of the root counts, too: it may be the folder of a benchmark.
@@ -242,39 +252,45 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
                 found.setdefault((number, place, start, kind), []).append(path)
                 break
         else:
-            extra.append(path)
+            (others if kind == "records" else extra).append(path)
     places = []
     for (number, place, _, kind), paths in sorted(found.items()):
         collection = CATALOGUE[number]
         paths.sort(key=lambda path: (not path.endswith(".jsonl"), path))
-        places.append(
-            Place(collection, collection.sets[place], "lmdb" if kind == "lmdb" else "annotations", tuple(paths))
-        )
+        places.append(Place(collection, collection.sets[place], kind, tuple(paths)))
+    for path in sorted(others):
+        places.append(Place(OTHER, WordSet((root / path).resolve().name, None), "records", (path,)))
     return places, sorted(extra)
 
 
-def _candidates(root: Path) -> list[tuple[str, str]]:
-    candidates, seen = [], set()
+def _candidates(root: Path) -> list[tuple[str, Kind]]:
+    candidates: list[tuple[str, Kind]] = []
+    seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back would have no end
             folders.clear()
             continue
         seen.add(real)
+        if MANIFEST in files or UNFINISHED in folders:
+            candidates.append((Path(folder).relative_to(root).as_posix(), "records"))
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if name not in _IMAGE_FOLDERS and not name.startswith("."))
         relative = Path(folder).relative_to(root)
         if "data.mdb" in files:
             candidates.append((relative.as_posix(), "lmdb"))
         lists = sorted(name for name in files if name.lower().endswith(_LIST_ENDINGS))
-        candidates += [((relative / name).as_posix(), "annotations") for name in lists]
+        candidates += (((relative / name).as_posix(), "annotations") for name in lists)
     return candidates
 
 
-def _start(parts: list[str], word_set: WordSet, kind: str) -> str | None:
+def _start(parts: list[str], word_set: WordSet, kind: Kind) -> str | None:
     """Where the path ``parts`` leaves for a file of ``word_set``: what its files have in common; None for others."""
-    for pattern in word_set.lmdbs if kind == "lmdb" else word_set.annotations:
+    patterns = {"annotations": word_set.annotations, "lmdb": word_set.lmdbs, "records": (word_set.name.lower(),)}
+    for pattern in patterns[kind]:
         ends = pattern.split("/")
         rest, tail = parts[: -len(ends)], parts[-len(ends) :]
         if len(tail) == len(ends) and all(fnmatchcase(part, end) for part, end in zip(tail, ends, strict=True)):
-            return "/".join(rest) + "|" + (tail[0] if kind == "lmdb" else ends[0])
+            return "/".join(rest) + "|" + (ends[0] if kind == "annotations" else tail[0])
     return None

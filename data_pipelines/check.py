@@ -11,11 +11,12 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipelines.catalogue import Place, locate
 from data_pipelines.check_report import SetReport, print_report, report_as_json
-from data_pipelines.inspecting import Findings, Rules, inspect, open_annotations, open_lmdb
+from data_pipelines.inspecting import Findings, Rules, inspect, open_annotations, open_lmdb, open_records, verify
+from data_pipelines.prepared import RecordSource
+from data_pipelines.progress import Bar, progress_bar
 from data_pipelines.records import DataError, Source
 from data_pipelines.sources import AnnotatedImages
 from data_pipelines.worker_processes import CHUNK, Workers, spans
@@ -27,7 +28,8 @@ from maerec_jax.command import run_command
 class CheckArguments:
     """Compare a download of Union14M and the common benchmarks with what they should hold, and decode every image.
 
-    Finds the sets by the names of their folders and files, counts what is missing, damaged or unusual in each, and
+    Finds the sets by the names of their folders and files, and prepared sets, of which it also compares all files with
+    their checksums. Counts what is missing, damaged or unusual in each, and
     prints it as a table. Labels that cannot be read are problems; labels that are long or hold unknown characters, and
     vertical images, are not. The exit status is 0 where all that was found can be read, 1 where there are problems,
     and 2 where ROOT is not there.
@@ -79,27 +81,19 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
 
     Reports come in the order of ``places``. Raises ``DataError`` where a worker process is ended from outside.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
     reports = []
-    with Workers(workers, quiet=True) as pool, Progress(*columns, console=console, transient=True) as progress:
+    with Workers(workers, quiet=True) as pool, progress_bar(console) as progress:
         for number, place in enumerate(places, 1):
-            title = f"{number}/{len(places)} {place.word_set.name}"
-            bar = progress.add_task(f"{title}: opening", total=None, rate="")
+            bar = Bar(progress, f"{number}/{len(places)} {place.word_set.name}")
             report, source = _open(root, place, rules)
-            progress.update(bar, description=title, total=report.records)
-            start, done = time.perf_counter(), 0
+            bar.start(report.records)
+            if isinstance(source, RecordSource):
+                for found in pool.results(verify, ((source.title, *file, rules) for file in source.files())):
+                    report.findings += found
             for found, size in _inspect_all(source, rules, pool):
                 report.findings += found
-                done += size
-                rate = done / (time.perf_counter() - start)
-                progress.update(bar, advance=size, rate=f"{rate:,.0f} records/s")
-            progress.remove_task(bar)
+                bar.advance(size)
+            bar.remove()
             reports.append(report)
     return reports
 
@@ -107,6 +101,11 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
 def _open(root: Path, place: Place, rules: Rules) -> tuple[SetReport, Source | None]:
     found = Findings(rules.listed)
     source: Source | None
+    if place.kind == "records":
+        source = open_records(root, place.paths[0], found)
+        # Records that were left out are no sign of a sample.
+        refused = 0 if source is None else source.manifest.left_out
+        return SetReport(place, 0 if source is None else len(source), refused, found), source
     if place.kind == "lmdb":
         source = open_lmdb(root, place.paths[0], place.word_set.labelled, found)
     else:

@@ -164,7 +164,12 @@ def _totals(reports: Sequence[SetReport]) -> list[tuple[Collection, int, int]]:
     absent, totals = _absent(reports), []
     for collection in CATALOGUE:
         if collection.total is not None and collection.name not in absent:
-            found = sum(report.records for report in reports if report.place.collection.name == collection.name)
+            # A set that is there in several forms counts once.
+            records: dict[str, int] = {}
+            for report in reports:
+                if report.place.collection.name == collection.name:
+                    records[report.name] = max(records.get(report.name, 0), report.records)
+            found = sum(records.values())
             totals.append((collection, found, collection.total))
     return totals
 

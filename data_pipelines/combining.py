@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import DataError, Record, Source
+from data_pipelines.records import DataError, Record, Source, read_records
 
 _EXAMPLES = 10
 
@@ -87,6 +87,17 @@ class Sources:
         number, inner = self.locate(index)
         return self.sources[number][inner]
 
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        """The records ``indices``, in their order; those of each source are read together."""
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            places.setdefault(self.locate(index)[0], []).append(place)
+        records: dict[int, Record] = {}
+        for number, inside in places.items():
+            inner = [indices[place] - self.starts[number] for place in inside]
+            records.update(zip(inside, read_records(self.sources[number], inner), strict=True))
+        return [records[place] for place in range(len(indices))]
+
     def text(self, index: int) -> str | None:
         """The label of record ``index``; None in an unlabelled source."""
         number, inner = self.locate(index)
@@ -114,6 +125,10 @@ class Subset:
     def __getitem__(self, index: int) -> Record:
         """Read the chosen record ``index``."""
         return self.source[int(self.indices[index])]
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        """The chosen records ``indices``, in their order, read together."""
+        return read_records(self.source, self.indices[np.asarray(indices, np.int64)].tolist())
 
     def text(self, index: int) -> str | None:
         """The label of the chosen record ``index``."""

@@ -24,6 +24,8 @@ from rich.table import Table
 from data_pipelines.combining import Sources, SourceSpec
 from data_pipelines.overlaps.index import IndexOptions
 from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, Findings, Thresholds, find_overlaps
+from data_pipelines.prepared import Records
+from data_pipelines.prepared.layout import MANIFEST
 from data_pipelines.records import DataError
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 
@@ -33,7 +35,8 @@ class Arguments:
     """Where to look, for what, and how closely."""
 
     train: tuple[str, ...]
-    """Training sets, relative to the root: annotation files (.jsonl, .json), LMDB folders, image folders."""
+    """Training sets, relative to the root: annotation files (.jsonl, .json), and folders of LMDBs, prepared sets or
+    images."""
     benchmark: tuple[str, ...]
     """Benchmarks, in the same forms."""
     root: str = "."
@@ -53,7 +56,7 @@ class Arguments:
 
 
 def spec_by_ending(root: Path, path: str) -> SourceSpec:
-    """The source that a path names: an annotation file, a folder with data.mdb, or a folder of images.
+    """The source that a path names: an annotation file, an LMDB, a prepared set, or a folder of images.
 
     Raises ``DataError`` for a file of another kind.
     """
@@ -61,8 +64,11 @@ def spec_by_ending(root: Path, path: str) -> SourceSpec:
         return Annotations(path=path)
     if (root / path / "data.mdb").is_file():
         return LmdbWords(path=path)
+    if (root / path / MANIFEST).is_file():
+        return Records(path=path)
     if (root / path).is_file():
-        raise DataError(f"{root / path}: give an annotation file (.jsonl, .json), an LMDB folder or a folder of images")
+        forms = "an annotation file (.jsonl, .json), or the folder of an LMDB, a prepared set or images"
+        raise DataError(f"{root / path}: give {forms}")
     return Folder(path=path)
 
 

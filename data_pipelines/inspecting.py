@@ -14,14 +14,18 @@ from data_pipelines.annotations import read_annotations
 from data_pipelines.decoding import DecodeError, decode_image
 from data_pipelines.lmdb_words import LmdbSource, last_image, stated_count
 from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.prepared import RecordSource
+from data_pipelines.prepared.layout import FileSum
+from data_pipelines.prepared.storage import checksum
 from data_pipelines.records import DataError, MissingError, OutsideError, Source
 from data_pipelines.sources import AnnotatedImages
 
 PROBLEMS = {
-    "broken_files": "annotation files and LMDBs that cannot be read at all, or hold no records",
+    "broken_files": "annotation files, LMDBs and prepared sets that cannot be read at all, or hold no records",
     "malformed": "lines or entries of annotation files that are no record",
     "differing": "records that stand in only one of a set's annotation files",
     "outside": "names and links that leave the data root",
+    "damaged_files": "files of prepared sets that are missing, or not as written: copy or prepare them again",
     "wrong_count": "records that num-samples of an LMDB leaves out, or states in excess",
     "missing": "images that are not there",
     "unreadable": "images that cannot be decoded",
@@ -146,6 +150,32 @@ def open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSou
         if stated != last:
             found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - last))
     return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
+
+
+def open_records(root: Path, path: str, found: Findings) -> RecordSource | None:
+    """The records of the prepared set in the folder ``path`` under ``root``.
+
+    What is wrong with it as a whole is added to ``found``. None where it cannot be opened.
+    """
+    try:
+        return RecordSource.load(root / path, path)
+    except DataError as error:
+        found.add("broken_files", path, str(error))
+        return None
+
+
+def verify(title: str, path: Path, expected: FileSum, rules: Rules) -> Findings:
+    """Compare a file of the prepared set ``title`` with its checksum."""
+    found = Findings(rules.listed)
+    try:
+        size, read = path.stat().st_size, checksum(path)
+    except OSError as error:
+        found.add("damaged_files", title, f"{path}: cannot be read ({error.strerror})")
+        return found
+    if (size, read) != (expected.bytes, expected.sha256):
+        what = "its checksum is another" if size == expected.bytes else f"has {size:,} bytes, not {expected.bytes:,}"
+        found.add("damaged_files", title, f"{path}: {what}")
+    return found
 
 
 def inspect(source: Source, indices: range, rules: Rules) -> Findings:

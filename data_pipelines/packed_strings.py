@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from mmap import mmap
 
 import numpy as np
 
@@ -13,9 +14,9 @@ class PackedStrings:
     Four million labels take about 70 MB this way, a tenth of what a list of str takes, and pickle as two buffers.
     """
 
-    def __init__(self, blob: bytes, offsets: np.ndarray) -> None:
+    def __init__(self, blob: bytes | mmap, offsets: np.ndarray) -> None:
         self.blob = blob
-        """The UTF-8 bytes of all strings."""
+        """The UTF-8 bytes of all strings; or a mapped file with them, which is copied when this is pickled."""
         self.offsets = offsets
         """int64 ``(n + 1,)``: where each string starts, and the end of the last."""
 
@@ -46,9 +47,14 @@ class PackedStrings:
         """Whether ``other`` has the same strings in the same order."""
         if not isinstance(other, PackedStrings):
             return NotImplemented
-        return self.blob == other.blob and np.array_equal(self.offsets, other.offsets)
+        same = np.array_equal(self.offsets, other.offsets)
+        return same and memoryview(self.blob) == memoryview(other.blob)
 
     __hash__ = object.__hash__
+
+    def __reduce__(self) -> tuple:
+        """A mapped file cannot be pickled, but its bytes can."""
+        return PackedStrings, (bytes(self.blob), np.asarray(self.offsets))
 
     def __iter__(self) -> Iterator[str]:
         """All strings in order."""

@@ -20,7 +20,7 @@ from absl import flags
 
 from data_pipelines.combining import Sources
 from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image
-from data_pipelines.records import Batch, DataError, Record, Source
+from data_pipelines.records import Batch, DataError, Record, Source, read_records
 from data_pipelines.worker_processes import follow_parent
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
@@ -240,7 +240,7 @@ class _Reader:
 
     def __call__(self, number: int, indices: Sequence[int]) -> Batch:
         try:
-            records = [(index, self.source[index]) for index in indices]
+            records = list(zip(indices, read_records(self.source, indices), strict=True))
             random_key = None if self.seed is None else (self.seed, number * self.batch_size)
             return self.decoder(records, self.batch_size, random_key)
         except Exception as error:

@@ -116,6 +116,10 @@ class ImageFolder:
         """The path of file ``index`` relative to the data root."""
         return self.names[index]
 
+    def part(self, start: int, stop: int) -> "ImageFolder":
+        """The records from ``start`` up to ``stop``, as a source of their own."""
+        return ImageFolder(self.root, self.names.part(start, stop))
+
 
 class AnnotatedImages:
     """The source of an ``Annotations``: image files with labels.

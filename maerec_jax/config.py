@@ -14,13 +14,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.augmentation import Augmentation
 from data_pipelines.decoding import Interpolation
+from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.optimizer import OptimizerConfig
 
-SourceConfig = Annotated[Annotations | LmdbWords | Folder | RenderedWords, Field(discriminator="kind")]
+SourceConfig = Annotated[Annotations | LmdbWords | Folder | Records | RenderedWords, Field(discriminator="kind")]
 ModelConfig = Annotated[MAEConfig | MAERecConfig, Field(discriminator="kind")]
 
 

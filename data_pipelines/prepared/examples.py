@@ -1,0 +1,46 @@
+"""Reading tf.train.Examples without TensorFlow: the few lines of protocol buffers that they need."""
+
+# Numbers of fields with their wire type, which is 2 for everything here: a length and so many bytes.
+_FIRST, _SECOND = 0x0A, 0x12
+
+
+def read_bytes_features(data: bytes) -> dict[bytes, bytes]:
+    """The first value of every bytes feature of a serialized tf.train.Example, by name. Others are passed over.
+
+    Raises ``ValueError`` for anything else. As fast as the protobuf library, without bringing TFDS into the workers.
+    """
+    features: dict[bytes, bytes] = {}
+    try:
+        place, end = _enter(data, 0, _FIRST, len(data))  # Example.features
+        while place < end:
+            place, entry_end = _enter(data, place, _FIRST, end)  # an entry of the map Features.feature
+            place, key_end = _enter(data, place, _FIRST, entry_end)
+            key = data[place:key_end]
+            place, value_end = _enter(data, key_end, _SECOND, entry_end)  # Feature
+            if place < value_end and data[place] == _FIRST:  # bytes_list; 0x12 and 0x1A are floats and integers
+                place, list_end = _enter(data, place, _FIRST, value_end)
+                place, item_end = _enter(data, place, _FIRST, list_end)
+                features[key] = data[place:item_end]
+            place = entry_end
+    except IndexError:
+        raise ValueError("it is no tf.train.Example") from None
+    return features
+
+
+def _enter(data: bytes, place: int, tag: int, limit: int) -> tuple[int, int]:
+    """Where the content of the field at ``place`` starts and ends."""
+    if data[place] != tag:
+        raise ValueError("it is no tf.train.Example")
+    size, shift, place = data[place + 1], 7, place + 2
+    if size >= 0x80:
+        size &= 0x7F
+        while True:
+            byte = data[place]
+            place += 1
+            size |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+    if place + size > limit:
+        raise ValueError("it is no tf.train.Example")
+    return place, place + size

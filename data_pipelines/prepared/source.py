@@ -1,0 +1,243 @@
+"""Reading prepared sets, without TFDS: ``Records("prepared/train_easy")`` in a config."""
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.prepared.examples import read_bytes_features
+from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
+from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest
+from data_pipelines.records import DataError, MissingError, Record, Source
+
+# Reading by position costs time in proportion to the records of the file, in each call, but reads several at once; to
+# seek and read costs the same for any file, if nothing is read ahead. From this many records of a shard on the first is
+# the faster way where files are not in memory, and no slower where they are.
+_TOGETHER = 16
+_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_BUFFER = 8192  # bytes; most word images fit in
+
+
+@dataclass(frozen=True)
+class Records:
+    """A set that ``data_pipelines.prepare`` has written: sharded ArrayRecord, labelled or not."""
+
+    kind: Literal["records"] = field(default="records", kw_only=True)
+    """Which kind of source this is."""
+    weight: float | None = field(default=None, kw_only=True)
+    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
+    path: str
+    """The folder of the set, relative to the data root."""
+
+    def open(self, root: Path) -> Source:
+        """Map the index. Raises ``DataError`` where a file is missing or has another size than it was written with."""
+        if "://" in f"{root}/{self.path}" or str(root).startswith("gs:"):
+            raise DataError(
+                f"{root}/{self.path}: shards are read from file systems only: mount the bucket with gcsfuse and give "
+                "the folder under the mount, or copy the set to a disk with gcloud storage cp -r"
+            )
+        source = RecordSource.load(Path(root) / self.path, self.path)
+        source.find_shards()
+        return source
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """The source of a ``Records``.
+
+    Pickles as its three fields: each process maps the index, which they thereby share, and opens the shards that it
+    reads from. Forked processes open their own.
+    """
+
+    folder: Path
+    """The folder of the set."""
+    title: str
+    """What messages call the set."""
+    manifest: Manifest = field(repr=False)
+    """What the set holds."""
+
+    @classmethod
+    def load(cls, folder: Path, title: str) -> "RecordSource":
+        """Read the manifest and map the index, but do not look at the shards.
+
+        Raises ``DataError`` where they are missing or damaged.
+        """
+        path = folder / MANIFEST
+        try:
+            manifest = Manifest.from_json(path.read_bytes(), str(path))
+        except (FileNotFoundError, NotADirectoryError):
+            if (folder / UNFINISHED).is_dir():
+                problem = f"{folder}: is not finished; run the command that was to prepare it once more"
+            else:
+                problem = f"{folder}: is no prepared set; give a folder that python -m data_pipelines.prepare has made"
+            raise DataError(problem) from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        source = cls(folder, title, manifest)
+        check_sizes(folder / FOLDER, manifest)
+        _ = source.names, source.labels, source.sizes
+        return source
+
+    def find_shards(self) -> None:
+        """Raises ``DataError`` for the first shard that is missing or has another size than it was written with."""
+        for number in range(len(self.manifest.shards)):
+            self._find(number)
+
+    def files(self) -> list[tuple[Path, FileSum]]:
+        """All shards and the files of the index, and what they are to hold."""
+        shards = ((self.shard_path(number), shard) for number, shard in enumerate(self.manifest.shards))
+        indices = ((self.folder / FOLDER / name, self.manifest.index[name]) for name in index_files(self.labelled))
+        return [*shards, *indices]
+
+    def shard_path(self, number: int) -> Path:
+        """The file of shard ``number``."""
+        return self.folder / self.manifest.plan.shard_name(number)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether records have labels."""
+        return self.manifest.plan.labelled
+
+    @cached_property
+    def names(self) -> PackedStrings:
+        """The names of all records, as the source that they were prepared from gives them."""
+        return map_strings(self.folder / FOLDER, "names", len(self))
+
+    @cached_property
+    def labels(self) -> PackedStrings | None:
+        """All labels; None in an unlabelled set."""
+        if not self.labelled:
+            return None
+        return map_strings(self.folder / FOLDER, "labels", len(self))
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int32 ``(records, 2)``: height and width of each image as it is stored."""
+        return map_array(self.folder / FOLDER / "sizes.npy", (len(self), 2), np.int32)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(shard.records for shard in self.manifest.shards)]
+
+    @cached_property
+    def _opened(self) -> dict[tuple[int, int], tuple[ArrayRecordReader, threading.Lock]]:
+        return {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs: neither mapped nor opened files."""
+        return {"folder": self.folder, "title": self.title, "manifest": self.manifest}
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self.manifest.records
+
+    def __getitem__(self, index: int) -> Record:
+        """Read record ``index``.
+
+        Raises ``MissingError`` where its shard is gone, and ``DataError`` where it is damaged there.
+        """
+        shard, place = self._locate(index)
+        reader, lock = self._reader(shard)
+        try:
+            with lock:
+                reader.seek(place)
+                data = reader.read()
+        except (RuntimeError, IndexError) as error:
+            raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
+        return self._record(shard, data)
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        """The records ``indices``, in their order; those of a shard together. Raises what reading one raises."""
+        places: dict[int, list[tuple[int, int]]] = {}
+        for order, number in enumerate(indices):
+            shard, place = self._locate(number)
+            places.setdefault(shard, []).append((place, order))
+        records: dict[int, Record] = {}
+        for shard, inside in places.items():
+            if len(inside) < _TOGETHER:
+                records.update((order, self[indices[order]]) for _, order in inside)
+                continue
+            reader, lock = self._reader(shard)
+            try:
+                with lock:
+                    found = reader.read([place for place, _ in inside])
+            except (RuntimeError, IndexError) as error:
+                raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
+            records.update((order, self._record(shard, data)) for (_, order), data in zip(inside, found, strict=True))
+        return [records[order] for order in range(len(indices))]
+
+    def text(self, index: int) -> str | None:
+        """The label of record ``index``, from the index; None in an unlabelled set."""
+        return None if self.labels is None else self._string(self.labels, "labels", index)
+
+    def name(self, index: int) -> str:
+        """The name that record ``index`` had in the source that it was prepared from."""
+        return self._string(self.names, "names", index)
+
+    def _string(self, strings: PackedStrings, kind: str, number: int) -> str:
+        try:
+            return strings[number]
+        except UnicodeDecodeError as error:
+            path = self.folder / FOLDER / f"{kind}.utf8"
+            raise DataError(f"{path}: is damaged at record {number}; {self._advice}") from error
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        """The shard of a record, and its place there. Raises ``IndexError`` outside the set."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"record {number} of {len(self)}")
+        shard = bisect_right(self._starts, number) - 1
+        return shard, number - self._starts[shard]
+
+    def _reader(self, shard: int) -> tuple[ArrayRecordReader, threading.Lock]:
+        # Seeking is a reader's state, so that threads take turns at it; a forked process must not share its parent's.
+        key = (os.getpid(), shard)
+        if key not in self._opened:
+            self._opened.setdefault(key, (self._open(shard), threading.Lock()))
+        return self._opened[key]
+
+    def _open(self, shard: int) -> ArrayRecordReader:
+        reader = ArrayRecordReader(str(self._find(shard)), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
+        expected, count = self.manifest.shards[shard].records, reader.num_records()
+        if count != expected:
+            raise self._damaged(shard, f"it holds {count} records instead of {expected}")
+        return reader
+
+    def _find(self, shard: int) -> Path:
+        path, expected = self.shard_path(shard), self.manifest.shards[shard].bytes
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            problem = f"{path}: cannot be read ({error.strerror}); copy it anew, or prepare the set again"
+            raise MissingError(problem) from error
+        if size != expected:
+            raise self._damaged(shard, f"it has {size:,} bytes instead of {expected:,}")
+        return path
+
+    def _record(self, shard: int, data: bytes) -> Record:
+        try:
+            features = read_bytes_features(data)
+            text = features[b"text"].decode() if self.labelled else None
+            return Record(features[b"image"], text)
+        except (ValueError, KeyError) as error:
+            raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
+
+    def _damaged(self, shard: int, reason: str) -> DataError:
+        return DataError(f"{self.shard_path(shard)}: is damaged ({reason}); {self._advice}")
+
+    @property
+    def _advice(self) -> str:
+        return "python -m data_pipelines.check tells of all damage; copy the file anew, or prepare the set again"
+
+
+def _reason(error: Exception) -> str:
+    """Why a shard cannot be read, without the addresses and checksums that would make every message another."""
+    return str(error).split(" (")[0].split(";")[0]
