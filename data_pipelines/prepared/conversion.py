@@ -100,7 +100,7 @@ def prepare_set(
             seen, found = stop, found + report.left_out
             advance(stop - start)
             if found >= _TOLERATED or stop == plan.source_records:
-                _refuse_too_many(plan, folder, report, found, seen, max_invalid)
+                _refuse_too_many(plan, folder, reports, found, seen, max_invalid)
         done = [report for report in reports if report is not None]
         return _finish(plan, folder, done, new)
 
@@ -157,19 +157,16 @@ def _jobs(
 
 
 def _refuse_too_many(
-    plan: Plan, folder: epath.Path, report: ShardReport, found: int, seen: int, max_invalid: float
+    plan: Plan, folder: epath.Path, reports: list[ShardReport | None], found: int, seen: int, max_invalid: float
 ) -> None:
-    if found == seen == plan.source_records:
-        raise DataError(f"{plan.source}: none of its records can be used; {_example(report)}")
-    if found > max_invalid * seen:
-        raise DataError(
-            f"{plan.source}: {found:,} of {seen:,} records cannot be used, more than --max-invalid {max_invalid:g}; "
-            f"{_example(report)}; mend the source and delete {folder}, or allow for more"
-        )
-
-
-def _example(report: ShardReport) -> str:
-    return f"for one {report.problems[0][0]}: {report.problems[0][1]}" if report.problems else "see above"
+    if found <= max_invalid * seen and found < plan.source_records:
+        return
+    name, why = next(problem for report in reports if report for problem in report.problems)
+    advice = f"mend the source and delete {folder}, or allow for more" if found < seen else "give another source"
+    raise DataError(
+        f"{plan.source}: {found:,} of {seen:,} records cannot be used, and --max-invalid is {max_invalid:g}; "
+        f"the first is {name}: {why}; {advice}"
+    )
 
 
 def _finish(plan: Plan, folder: epath.Path, reports: list[ShardReport], new_shards: int) -> Prepared:

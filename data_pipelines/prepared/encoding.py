@@ -25,6 +25,8 @@ class Cost:
 
     images: int = 0
     """Images that were resized."""
+    kept: int = 0
+    """Images above the limit that keep their bytes, because a copy would have more."""
     bytes_before: int = 0
     """Their bytes."""
     bytes_after: int = 0
@@ -37,6 +39,7 @@ class Cost:
     def __iadd__(self, other: "Cost") -> "Cost":
         """Add the costs of other images."""
         self.images += other.images
+        self.kept += other.kept
         self.bytes_before += other.bytes_before
         self.bytes_after += other.bytes_after
         for name in self.absolute:
@@ -77,6 +80,7 @@ def store(image: bytes | np.ndarray, max_height: int, cost: Cost) -> Stored:
     small = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
     copy = cv2.imencode(".jpg", small[..., ::-1], _JPEG)[1].tobytes()
     if len(copy) >= len(data):
+        cost.kept += 1
         return stored
     cost.images += 1
     cost.bytes_before += len(data)

@@ -19,8 +19,9 @@ def read_bytes_features(data: bytes) -> dict[bytes, bytes]:
             place, value_end = _enter(data, key_end, _SECOND, entry_end)  # Feature
             if place < value_end and data[place] == _FIRST:  # bytes_list; 0x12 and 0x1A are floats and integers
                 place, list_end = _enter(data, place, _FIRST, value_end)
-                place, item_end = _enter(data, place, _FIRST, list_end)
-                features[key] = data[place:item_end]
+                if place < list_end:
+                    place, item_end = _enter(data, place, _FIRST, list_end)
+                    features[key] = data[place:item_end]
             place = entry_end
     except IndexError:
         raise ValueError("it is no tf.train.Example") from None

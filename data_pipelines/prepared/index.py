@@ -26,6 +26,7 @@ class IndexWriter:
         self._kinds = ("names", "labels") if labelled else ("names",)
         self._blobs = {kind: (folder / f"{kind}.utf8").open("wb") for kind in self._kinds}
         self._offsets = {kind: [np.zeros(1, np.int64)] for kind in self._kinds}
+        self._ends = dict.fromkeys(self._kinds, 0)
         self._sizes: list[np.ndarray] = []
 
     def append(self, names: PackedStrings, labels: PackedStrings | None, sizes: np.ndarray) -> None:
@@ -33,7 +34,8 @@ class IndexWriter:
         for kind, strings in zip(self._kinds, (names, labels), strict=False):
             assert strings is not None
             self._blobs[kind].write(strings.blob)
-            self._offsets[kind].append(strings.offsets[1:] + self._offsets[kind][-1][-1])
+            self._offsets[kind].append(strings.offsets[1:] + self._ends[kind])
+            self._ends[kind] += len(strings.blob)
         self._sizes.append(sizes)
 
     def __enter__(self) -> "IndexWriter":

@@ -152,7 +152,7 @@ class RecordSource:
                 reader.seek(place)
                 data = reader.read()
         except (RuntimeError, IndexError) as error:
-            raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
+            raise self._broken(shard, error, f" at record {place}") from ValueError(_reason(error))
         return self._record(shard, data)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
@@ -171,7 +171,7 @@ class RecordSource:
                 with lock:
                     found = reader.read([place for place, _ in inside])
             except (RuntimeError, IndexError) as error:
-                raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
+                raise self._broken(shard, error) from ValueError(_reason(error))
             records.update((order, self._record(shard, data)) for (_, order), data in zip(inside, found, strict=True))
         return [records[order] for order in range(len(indices))]
 
@@ -200,9 +200,8 @@ class RecordSource:
     def _reader(self, shard: int) -> tuple[ArrayRecordReader, threading.Lock]:
         # Seeking is a reader's state, so that threads take turns at it; a forked process must not share its parent's.
         key = (os.getpid(), shard)
-        if key not in self._opened:
-            self._opened.setdefault(key, (self._open(shard), threading.Lock()))
-        return self._opened[key]
+        opened = self._opened.get(key)
+        return opened or self._opened.setdefault(key, (self._open(shard), threading.Lock()))
 
     def _open(self, shard: int) -> ArrayRecordReader:
         reader = ArrayRecordReader(str(self._find(shard)), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
@@ -230,8 +229,13 @@ class RecordSource:
         except (ValueError, KeyError) as error:
             raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
 
-    def _damaged(self, shard: int, reason: str) -> DataError:
-        return DataError(f"{self.shard_path(shard)}: is damaged ({reason}); {self._advice}")
+    def _broken(self, shard: int, error: Exception, where: str = "") -> DataError:
+        # A reader that has met damage refuses all other records, too: the next one gets a new reader.
+        self._opened.pop((os.getpid(), shard), None)
+        return self._damaged(shard, _reason(error), where)
+
+    def _damaged(self, shard: int, reason: str, where: str = "") -> DataError:
+        return DataError(f"{self.shard_path(shard)}: is damaged{where} ({reason}); {self._advice}")
 
     @property
     def _advice(self) -> str:

@@ -62,6 +62,7 @@ def cost_as_json(cost: Cost, max_height: int) -> dict[str, Any]:
     return {
         "max_height": max_height,
         "images": cost.images,
+        "kept_as_they_are_smaller": cost.kept,
         "bytes_before": cost.bytes_before,
         "bytes_after": cost.bytes_after,
         "difference": {

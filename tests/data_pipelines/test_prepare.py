@@ -1,0 +1,403 @@
+"""Preparing: the same shards from any number of workers and after any death, and every record accounted for."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from data_pipelines.decoding import decode_image, resize_image
+from data_pipelines.prepare import LEFT_OUT, PrepareArguments, find_tasks, prepare
+from data_pipelines.prepared import Records, shards
+from data_pipelines.prepared.encoding import Cost, store
+from data_pipelines.records import DataError
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.sources import Annotations, LmdbWords
+from maerec_jax.command import run_command
+from tests.data_pipelines.planting import write_lmdb
+
+LINES = "set/train_annos/mmocr1.0/train.jsonl"
+SET = "set_train_annos_mmocr1_0_train"
+
+
+def run(root, *arguments):
+    flags = ["--out", root / "out", "--workers", 0, *arguments]
+    return run_command(PrepareArguments, prepare, "prepare", [str(root), *map(str, flags)])
+
+
+def tree(folder):
+    """Checksums of all files in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def told(capsys):
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    return error
+
+
+def test_the_command_prepares_what_the_catalogue_finds(tmp_path, training, jpeg, capsys):
+    write_lmdb(tmp_path / "Union14M-U/cc_lmdb", {number: jpeg(number) for number in range(1, 8)})
+    assert run(tmp_path, "--shard-records", 5) == 0
+    printed = capsys.readouterr().out
+    assert "train_easy" in printed
+    assert "cc_lmdb" in printed
+    assert run(tmp_path, "--shard-records", 5) == 0  # finds prepared sets, too, but does not prepare them again
+    labelled = Records("out/train_easy").open(tmp_path)
+    assert labelled.name(3) == "Union14M-L/full_images/made/03.jpg"
+    unlabelled = Records("out/cc_lmdb").open(tmp_path)
+    assert [unlabelled[index] for index in range(7)] == [(jpeg(number), None) for number in range(1, 8)]
+    summary = json.loads((tmp_path / "out/train_easy/statistics.json").read_text())
+    assert (summary["records"], summary["left_out"], summary["formats"]) == (12, 0, {"JPEG": 12})
+    assert summary["labels"]["lengths"] == {"5": 10, "6": 2}
+    assert summary["labels"]["characters"]["w"] == 12
+    assert summary["height"] == {"least": 20, "5 %": 21, "median": 26, "95 %": 30, "most": 31}
+    assert summary["bytes"]["images"] == sum(len(jpeg(number)) for number in range(12))
+    assert summary["vertical"]["images"] == 0
+
+
+def test_shards_do_not_depend_on_the_workers(dataset):
+    flags = ("--sources", LINES, "set/full_images", "--shard-records", 3)
+    trees = []
+    for workers in (0, 2):
+        out = dataset / f"out{workers}"
+        assert run(dataset, *flags, "--workers", workers, "--out", out) == 0
+        trees.append(tree(out))
+    assert trees[0] == trees[1]
+    assert len(trees[0]) == (4 + 5 + 4) + (4 + 3 + 4)
+    assert not list(dataset.glob("out*/*/.unfinished"))
+
+
+def test_wherever_it_stops_it_goes_on_from_there(dataset, monkeypatch):
+    """An end before or after any file appears, then the same command: nothing else comes out, nothing is done twice."""
+    flags = ("--sources", LINES, "--shard-records", 5)
+    assert run(dataset, *flags, "--out", dataset / "whole") == 0
+    whole, publish, write = tree(dataset / "whole"), shards.publish, shards.write_shard
+
+    class Killed(BaseException):
+        pass
+
+    from data_pipelines.prepared import conversion
+
+    files = 1 + 3 * 3 + 5 + 2
+    for stop in range(2 * files):
+        out, calls, written = dataset / f"out{stop}", [], []
+
+        def interrupted(file, place, calls=calls, stop=stop):
+            calls.append(place)
+            if 2 * (len(calls) - 1) == stop:
+                raise Killed
+            publish(file, place)
+            if 2 * (len(calls) - 1) + 1 == stop:
+                raise Killed
+
+        def counted(job, written=written):
+            written.append(job.number)
+            return write(job)
+
+        monkeypatch.setattr(shards, "publish", interrupted)
+        monkeypatch.setattr(conversion, "publish", interrupted)
+        with pytest.raises(Killed):
+            run(dataset, *flags, "--out", out)
+        reported = (
+            len(list((out / SET / ".unfinished").glob("*.json"))) - (out / SET / ".unfinished/plan.json").exists()
+        )
+        (out / SET / ".unfinished/writing-left").mkdir()
+        (out / SET / ".unfinished/writing-left/00001.shard").write_text("half")
+        monkeypatch.setattr(shards, "publish", publish)
+        monkeypatch.setattr(conversion, "publish", publish)
+        monkeypatch.setattr(conversion, "write_shard", counted)
+        finished = (out / SET / "records.json").exists()
+        assert run(dataset, *flags, "--out", out) == 0
+        monkeypatch.setattr(conversion, "write_shard", write)
+        assert written == ([] if finished else list(range(reported, 3)))
+        assert tree(out) == whole
+    assert finished
+
+
+def test_kill_9_costs_no_finished_shard(dataset):
+    """The processes are killed while they write; the same command then leaves alone what was finished."""
+    lines = (dataset / LINES).read_text()
+    (dataset / LINES).write_text(lines * 100)
+    command = [
+        sys.executable,
+        "-m",
+        "data_pipelines.prepare",
+        str(dataset),
+        "--sources",
+        LINES,
+        "--shard-records",
+        "20",
+    ]
+
+    process = subprocess.Popen([*command, "--workers", "2", "--out", str(dataset / "out")])
+    folder = dataset / "out" / SET
+    reports = folder / ".unfinished"
+    deadline = time.monotonic() + 60
+    while len(list(reports.glob("0*.json"))) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {}
+    while finished != (finished := _stats(folder)):  # the workers follow
+        time.sleep(0.5)
+    numbers = {path.stem for path in reports.glob("0*.json")}
+    assert 3 <= len(numbers) < 60
+    assert not (folder / "records.json").exists()
+    with pytest.raises(DataError, match="is not finished; run the command"):
+        Records(f"out/{SET}").open(dataset)
+    assert run(dataset, "--sources", LINES, "--shard-records", 20) == 0
+    after = _stats(folder)
+    kept = [name for name in after if name.split("-")[-3:][0] in numbers]
+    assert len(kept) == len(numbers)
+    assert all(after[name] == finished[name] for name in kept)
+    assert not reports.exists()
+    assert run(dataset, "--sources", LINES, "--shard-records", 20, "--out", dataset / "whole") == 0
+    assert tree(dataset / "out") == tree(dataset / "whole")
+
+
+def _stats(folder):
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_size) for p in folder.glob("*array_record*")}
+
+
+def test_other_options_or_another_source_are_refused(dataset, capsys):
+    flags = ("--sources", LINES, "--shard-records", 5)
+    broken = dataset / "set/full_images/made/03.jpg"
+    sound = broken.read_bytes()
+    broken.write_bytes(b"")
+    assert run(dataset, *flags, "--max-invalid", 0) == 1
+    error = told(capsys)
+    assert "1 of 12 records cannot be used, and --max-invalid is 0" in error
+    assert "made/03.jpg: the file is empty" in error
+    for _ in range(2):  # while it is unfinished, and when it is finished
+        assert run(dataset, *flags, "--max-height", 30) == 1
+        assert "was begun otherwise (max_height: 0, now 30)" in told(capsys)
+        assert run(dataset, "--sources", LINES, "--shard-records", 4) == 1
+        assert "(shard_records: 5, now 4)" in told(capsys)
+        lines = (dataset / LINES).read_text()
+        (dataset / LINES).write_text(lines.replace("Green", "Grean"))
+        assert run(dataset, *flags) == 1
+        assert "(the source has changed): give another --out, or delete this folder" in told(capsys)
+        (dataset / LINES).write_text(lines + lines.splitlines()[0])
+        assert run(dataset, *flags) == 1
+        assert "(source_records: 12, now 13)" in told(capsys)
+        (dataset / LINES).write_text(lines)
+        assert run(dataset, *flags) == LEFT_OUT
+    broken.write_bytes(sound)
+    assert run(dataset, *flags) == 1
+    assert "the source has changed" in told(capsys)
+
+
+def test_records_that_cannot_be_used_are_left_out_and_named(dataset, make_lmdb, capsys):
+    images = dataset / "set/full_images/made"
+    (images / "01.jpg").unlink()
+    (images / "05.jpg").write_bytes(b"\xff\xd8 no image")
+    (images / "11.jpg").unlink()
+    (images / "11.jpg").symlink_to("/etc/passwd")
+    assert run(dataset, "--sources", LINES, "--shard-records", 2, "--max-invalid", 0.3) == LEFT_OUT
+    printed = capsys.readouterr().err
+    assert f"{SET}: 3 of 12 records left out" in printed
+    assert "made/01.jpg: " in printed
+    assert "image not found" in printed
+    source = Records(f"out/{SET}").open(dataset)
+    original = Annotations(LINES).open(dataset)
+    left = [index for index in range(12) if index not in (1, 5, 11)]
+    assert [source.name(n) for n in range(9)] == [original.name(index) for index in left]
+    assert [source[n] for n in range(9)] == [original[index] for index in left]
+    summary = json.loads((dataset / f"out/{SET}/statistics.json").read_text())
+    assert summary["left_out"] == 3
+    assert [entry["name"][-6:] for entry in summary["left_out_because"]] == ["01.jpg", "05.jpg", "11.jpg"]
+    assert run(dataset, "--sources", LINES, "--shard-records", 2) == LEFT_OUT
+    name = make_lmdb("gaps", 9, labelled=True, missing=(3, 4))
+    assert run(dataset, "--sources", name, "--shard-records", 2, "--max-invalid", 1) == LEFT_OUT
+    assert Records("out/gaps").open(dataset).name(2) == "gaps:image-000000005"
+
+
+def test_a_shard_without_a_usable_record_is_empty_and_a_set_is_refused(dataset, capsys):
+    import tensorflow_datasets as tfds
+
+    for number in (4, 5, 6, 7):
+        (dataset / f"set/full_images/made/{number:02d}.jpg").unlink()
+    assert run(dataset, "--sources", LINES, "--shard-records", 4, "--max-invalid", 0.5) == LEFT_OUT
+    source = Records(f"out/{SET}").open(dataset)
+    assert [shard.records for shard in source.manifest.shards] == [4, 0, 4]
+    assert [source[index].text for index in (3, 4)] == ["x", "q"]
+    builder = tfds.builder_from_directory(str(dataset / "out" / SET))
+    assert [example["text"] for example in builder.as_data_source(split="train")][3:5] == [b"x", b"q"]
+    for number in range(12):
+        (dataset / f"set/full_images/made/{number:02d}.jpg").write_bytes(b"")
+    assert run(dataset, "--sources", LINES, "--max-invalid", 1, "--out", dataset / "none") == 1
+    assert "12 of 12 records cannot be used" in told(capsys)
+
+
+def test_many_broken_records_stop_the_work_early(dataset, capsys):
+    (dataset / "set/many.jsonl").write_text((dataset / LINES).read_text() * 100)
+    for number in range(6):
+        (dataset / f"set/full_images/made/{number:02d}.jpg").write_bytes(b"")
+    assert run(dataset, "--sources", "set/many.jsonl", "--shard-records", 50) == 1
+    assert "many.jsonl: 102 of 200 records cannot be used" in told(capsys)
+    reports = list((dataset / "out/set_many/.unfinished").glob("0*.json"))
+    assert len(reports) < 8
+
+
+def test_high_images_become_smaller_copies_and_the_others_stay(tmp_path):
+    words = RenderedWords(size=6, min_length=5).open()
+    images = [words[index].image for index in range(6)]
+    heights, folder = (20, 40, 64, 100, 128, 33), tmp_path / "images"
+    folder.mkdir()
+    originals = []
+    for number, (image, height) in enumerate(zip(images, heights, strict=True)):
+        image = cv2.resize(image, (3 * height, height), interpolation=cv2.INTER_AREA)
+        if number == 4:  # vertical: its width is what counts
+            image = np.ascontiguousarray(image.transpose(1, 0, 2))
+        originals.append(cv2.imencode(".png", image)[1].tobytes())
+        (folder / f"{number}.png").write_bytes(originals[-1])
+    assert run(tmp_path, "--sources", "images", "--max-height", 40, "--shard-records", 4) == 0
+    source = Records("out/images").open(tmp_path)
+    assert source.sizes.tolist() == [[20, 60], [40, 120], [40, 120], [40, 120], [120, 40], [33, 99]]
+    for number in (0, 1, 5):
+        assert source[number].image == originals[number]
+    for number in (2, 3, 4):
+        assert source[number].image.startswith(b"\xff\xd8")
+        assert decode_image(source[number].image).shape[:2] == tuple(source.sizes[number])
+    cost = json.loads((tmp_path / "out/images/statistics.json").read_text())["resized"]
+    assert cost["images"] == 3
+    assert cost["bytes_before"] == sum(len(originals[number]) for number in (2, 3, 4))
+    assert cost["bytes_after"] == sum(len(source[number].image) for number in (2, 3, 4))
+    for interpolation, difference in cost["difference"].items():
+        apart = [
+            resize_image(decode_image(data), 32, 128, interpolation).astype(float)
+            - resize_image(decode_image(source[number].image), 32, 128, interpolation)
+            for number, data in ((2, originals[2]), (3, originals[3]), (4, originals[4]))
+        ]
+        assert difference["mean_absolute"] == pytest.approx(np.abs(apart).mean(), abs=1e-3)
+        assert difference["psnr"] == pytest.approx(10 * np.log10(255**2 / np.square(apart).mean()), abs=0.01)
+        assert 0 < difference["mean_absolute"] < 8
+
+
+def test_an_image_is_stored_as_it_is_turned_and_not_where_a_copy_is_larger(jpeg):
+    turned = jpeg(0)
+    turned = (
+        turned[:2]
+        + b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+        + turned[2:]
+    )
+    cost = Cost()
+    stored = store(turned, 0, cost)
+    assert (stored.data, stored.height, stored.width) == (turned, 50, 20)
+    assert decode_image(turned).shape == (50, 20, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 60, 3), np.uint8)
+    poor = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 5])[1].tobytes()
+    assert store(poor, 18, cost).data == poor
+    assert (cost.images, cost.kept) == (0, 1)
+    np.testing.assert_array_equal(decode_image(store(pixels, 0, cost).data), pixels)
+
+
+class Bucket(MemoryFileSystem):
+    """Stands in for Google Cloud Storage."""
+
+    protocol = ("gs", "gcs")
+    store: dict = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def __init__(self, finalize_on_close=False, **options):
+        super().__init__(**options)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("gs://").removeprefix("gcs://"))
+
+
+def test_a_bucket_gets_the_same_files(dataset, monkeypatch, capsys):
+    fsspec.register_implementation("gcs", Bucket, clobber=True)
+    flags = ("--sources", LINES, "--shard-records", 5)
+    assert run(dataset, *flags) == 0
+    bucket = Bucket()
+    published = []
+
+    def third_fails(file, place):
+        published.append(place)
+        if len(published) == 6:
+            raise DataError(f"{place}: the line is dead")
+        publish(file, place)
+
+    publish = shards.publish
+    monkeypatch.setattr(shards, "publish", third_fails)
+    assert run(dataset, *flags, "--out", "gs://words/prepared") == 1
+    assert "gs://words/prepared" in told(capsys)
+    monkeypatch.setattr(shards, "publish", publish)
+    assert run(dataset, *flags, "--out", "gs://words/prepared") == 0
+    found = {path: data.getvalue() for path, data in Bucket.store.items()}
+    local = {f"/words/prepared/{name}": (dataset / "out" / name).read_bytes() for name in tree(dataset / "out")}
+    assert found == local
+    assert bucket.exists("/words/prepared")
+
+
+def test_names_and_mistakes(dataset, training, capsys, monkeypatch):
+    names = {task.name: task.split for task in find_tasks(dataset, (), ("set/full_images", "a/b-c.json", "3"))}
+    assert names == {"set_full_images": "train", "a_b_c": "train", "set_3": "train"}
+    assert [task.name for task in find_tasks(dataset, ("train_easy",), ())] == ["train_easy"]
+    for flags, expected in (
+        (("--sets", "train_hard"), "holds no set named train_hard; there are: train_easy"),
+        (("--sources", LINES, LINES), "is the name of"),
+        (("--sources", "no-such"), "no-such: does not exist"),
+    ):
+        assert run(dataset, *flags) == 1
+        assert expected in told(capsys)
+    (dataset / f"out/{SET}").mkdir(parents=True)
+    (dataset / f"out/{SET}/mine.txt").write_text("")
+    assert run(dataset, "--sources", LINES) == 1
+    assert "holds other files, mine.txt for one; give another --out" in told(capsys)
+    assert run(dataset / "none") == 1
+    assert "none: does not exist; give the data root" in told(capsys)
+
+
+def test_a_full_disk_is_one_line(dataset):
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000));"
+        "from data_pipelines.prepare import *; from maerec_jax.command import run_command;"
+        "sys.exit(run_command(PrepareArguments, prepare, 'prepare', sys.argv[1:]))"
+    )
+    flags = [str(dataset), "--out", str(dataset / "out"), "--sources", LINES, "--workers", "0"]
+    done = subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "cannot be written" in done.stderr or "too large" in done.stderr
+
+
+def test_two_at_once_do_not_mix(dataset):
+    import fcntl
+
+    folder = dataset / f"out/{SET}/.unfinished"
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert run(dataset, "--sources", LINES) == 1
+    assert run(dataset, "--sources", LINES) == 0
+
+
+def test_the_command_explains_itself():
+    arguments = [sys.executable, "-m", "data_pipelines.prepare", "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
+    assert "sharded ArrayRecord" in done.stdout
+
+
+def test_real_words_are_the_same_when_prepared(real_data, tmp_path):
+    assert run(real_data, "--sets", "val_annos", "cc_lmdb", "--out", tmp_path / "out", "--shard-records", 1000) == 0
+    lists = "Union14M-L/train_annos/mmocr-0.x/val_annos.jsonl"
+    for spec, name in ((Annotations(lists), "val_annos"), (LmdbWords(path="Union14M-U/cc_lmdb"), "cc_lmdb")):
+        original, prepared = spec.open(real_data), Records(name).open(tmp_path / "out")
+        assert len(original) == len(prepared)
+        assert all(original[index] == prepared[index] for index in range(len(original)))
+        assert all(original.name(index) == prepared.name(index) for index in range(len(original)))
