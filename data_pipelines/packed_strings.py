@@ -7,6 +7,8 @@ from mmap import mmap
 
 import numpy as np
 
+_BLOCK = 2**16
+
 
 class PackedStrings:
     """An immutable sequence of strings: their UTF-8 bytes end to end in ``blob``, string i at ``offsets[i:i + 2]``.
@@ -58,8 +60,9 @@ class PackedStrings:
 
     def __iter__(self) -> Iterator[str]:
         """All strings in order."""
-        ends = self.offsets.tolist()
-        return (self.blob[start:end].decode() for start, end in pairwise(ends))
+        for first in range(0, len(self), _BLOCK):  # a list of all offsets would take more memory than the strings
+            ends = self.offsets[first : first + _BLOCK + 1].tolist()
+            yield from (self.blob[start:end].decode() for start, end in pairwise(ends))
 
 
 class StringPacker:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -131,6 +132,7 @@ def prepare(arguments: PrepareArguments) -> int:
     if not root.is_dir():
         raise DataError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; give the data root")
     tasks, console, done = find_tasks(root, arguments.sets, arguments.sources), Console(stderr=True), []
+    start = time.perf_counter()
     try:
         with Workers(arguments.workers, quiet=True) as workers, progress_bar(console) as progress:
             for number, task in enumerate(tasks, 1):
@@ -141,7 +143,7 @@ def prepare(arguments: PrepareArguments) -> int:
                 done.append((task, prepared))
     except ImportError as error:  # epath's: what reads and writes buckets is not installed
         raise DataError(f"{out}: {error}; pip install gcsfs") from error
-    _print_table(out, done)
+    _print_table(out, done, time.perf_counter() - start)
     return LEFT_OUT if any(prepared.manifest.left_out for _, prepared in done) else 0
 
 
@@ -173,7 +175,7 @@ def _tell_left_out(task: Task, prepared: Prepared, console: Console) -> None:
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_table(out: epath.Path, done: list[tuple[Task, Prepared]]) -> None:
+def _print_table(out: epath.Path, done: list[tuple[Task, Prepared]], seconds: float) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, _NARROWEST))
@@ -195,6 +197,9 @@ def _print_table(out: epath.Path, done: list[tuple[Task, Prepared]]) -> None:
                 cells += [f"{difference['mean_absolute']:.2f}", f"{difference['psnr']:.1f} dB"]
         table.add_row(Text(task.name), *cells)
     console.print(table)
+    records = sum(prepared.manifest.records for _, prepared in done)
+    left_out = sum(prepared.manifest.left_out for _, prepared in done)
+    console.print(f"{records:,} records in {seconds:,.1f} s; {left_out:,} left out", highlight=False)
     if resized:
         console.print(
             "difference: mean absolute difference, in grey levels, of the 32 x 128 pictures that training sees from "

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, parent_process
 from types import TracebackType
 from typing import Any, TypeVar
@@ -38,6 +39,19 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that are started here ignore Ctrl-C from their first moment on, not only once they are ready."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
     """``(start, stop)`` for each ``size`` of ``count`` records; the last may be shorter."""
     return ((start, min(start + size, count)) for start in range(0, count, size))
@@ -59,6 +73,9 @@ class Workers:
             # Forking would share open LMDBs and the threads of progress bars.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(quiet, task))
+            with _without_interrupts():
+                for _ in range(number):
+                    self._pool.submit(os.getpid)  # starts one process each
 
     def __enter__(self) -> "Workers":
         """The workers themselves."""
