@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.decoding import Interpolation, decode_image, resize_image
-from data_pipelines.pipeline import BatchDecoder
 
 # Measured on real words (docs/datasets.md): chroma in full resolution costs few bytes and saves more than a higher
 # quality would; optimized tables are worth 13 % of the bytes. PNG and lossless WebP take more than the originals.
@@ -17,6 +16,9 @@ _JPEG = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
     *(cv2.IMWRITE_JPEG_OPTIMIZE, 1),
 )
+
+
+_HEIGHT, _WIDTH = 32, 128  # what training sees
 
 
 @dataclass
@@ -88,8 +90,7 @@ def store(image: bytes | np.ndarray, max_height: int, cost: Cost) -> Stored:
     decoded = decode_image(copy)
     for interpolation in get_args(Interpolation):
         seen, was = (
-            resize_image(picture, BatchDecoder.height, BatchDecoder.width, interpolation).astype(np.float32)
-            for picture in (decoded, pixels)
+            resize_image(picture, _HEIGHT, _WIDTH, interpolation).astype(np.float32) for picture in (decoded, pixels)
         )
         cost.absolute[interpolation] += float(np.abs(seen - was).mean())
         cost.squared[interpolation] += float(np.square(seen - was).mean())
