@@ -26,8 +26,7 @@ def get_config() -> TrainConfig:
             root="data",
             train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
             validation=(Annotations(f"{annotations}/val_annos.json"),),
-            augmentation=Augmentation(),
-            augment_before_resize=False,
+            augmentation=Augmentation(frame="resized"),
             workers=8,
         ),
         optimizer=OptimizerConfig(

@@ -18,8 +18,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from data_pipelines.augmentation import Policy, resizing_matrices
 from data_pipelines.combining import Sources
-from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image
+from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image, warp_image
 from data_pipelines.records import Batch, DataError, Record, Source
 from data_pipelines.worker_processes import follow_parent
 
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchDecoder:
-    """Makes a batch of records: decodes, resizes, augments and tokenizes. Picklable if its functions are."""
+    """Makes a batch of records: decodes, moves, resizes and tokenizes. Picklable if its functions are."""
 
     height: int = 32
     """Height of the images in a batch."""
@@ -41,10 +42,8 @@ class BatchDecoder:
     """How images are resized: bilinear for the recogniser, bicubic for pre-training."""
     tokenize: Callable[[str], np.ndarray] | None = None
     """From a label to int32 ``(length,)``; None where labels are not read."""
-    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
-    """From uint8 RGB ``(h, w, 3)`` to the same of any size; in training only."""
-    augment_before_resize: bool = True
-    """Whether images are augmented at their own size (the reference resizes first)."""
+    augmentation: Policy | None = None
+    """What may happen to images in training. Only the geometry happens here, the rest on the device."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels are not decoded."""
 
@@ -55,43 +54,65 @@ class BatchDecoder:
 
         An image that cannot be decoded becomes a row of zeros that is not valid but keeps its index. Rows after the
         last record are zeros too, with index -1. ``random_key`` is a seed and the place of the first record in the
-        training stream: record j is augmented by a generator of (seed, place + j). Without it nothing is augmented.
+        training stream: together with its own place they decide how a record is augmented. Without it nothing is.
 
         Raises ``DataError`` for a record without a label where labels are read.
         """
         images = np.zeros((batch_size, self.height, self.width, 3), np.uint8)
-        valid = np.zeros(batch_size, bool)
         index = np.full(batch_size, -1, np.int64)
-        for row, (record_index, record) in enumerate(records):
-            index[row] = record_index
-            generator = None
-            if random_key is not None and self.augment is not None:
-                seed, place = random_key
-                generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, place + row]))
-            try:
-                image = record.image
-                if isinstance(image, bytes):
-                    image = decode_image(image, self.max_pixels)
-                images[row] = self._fit(image, generator)
-            # OpenCV refuses to warp images with a side of over 32,767 pixels, for example.
-            except (DecodeError, cv2.error) as error:
-                _log.debug("record %d: %s", record_index, error)
-                continue
-            valid[row] = True
+        index[: len(records)] = [record_index for record_index, _ in records]
+        decoded = [self._decode(record_index, record) for record_index, record in records]
+        valid = np.zeros(batch_size, bool)
         batch = {"image": images, "valid": valid, "index": index}
+        moves: Sequence[np.ndarray | None] = [None] * len(records)
+        if self.augmentation is not None and random_key is not None:
+            moves, operations = self._move(self.augmentation, decoded, random_key)
+            if operations is not None:
+                batch["operations"] = np.pad(operations, ((0, batch_size - len(records)), (0, 0)), constant_values=-1)
+        for row, (image, move) in enumerate(zip(decoded, moves, strict=True)):
+            valid[row] = image is not None and self._fit(image, move, images[row])
         if self.tokenize is not None:
             texts = [self._label(record_index, record) for record_index, record in records]
             texts += [""] * (batch_size - len(texts))
             batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
         return batch
 
-    def _fit(self, image: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        if generator is not None and self.augment is not None and self.augment_before_resize:
-            image = self.augment(image, generator)
-        image = resize_image(image, self.height, self.width, self.interpolation)
-        if generator is not None and self.augment is not None and not self.augment_before_resize:
-            image = self.augment(image, generator)
-        return image
+    def _decode(self, index: int, record: Record) -> np.ndarray | None:
+        if not isinstance(record.image, bytes):
+            return record.image
+        try:
+            return decode_image(record.image, self.max_pixels)
+        except DecodeError as error:
+            _log.debug("record %d: %s", index, error)
+            return None
+
+    def _move(
+        self, augmentation: Policy, images: Sequence[np.ndarray | None], random_key: tuple[int, int]
+    ) -> tuple[list[np.ndarray | None], np.ndarray | None]:
+        """For each image the matrix to warp it with, None where it is only resized; and the device's operations."""
+        target = (self.height, self.width)
+        sizes_B2 = np.array([target if image is None else image.shape[:2] for image in images])
+        resize_B33 = resizing_matrices(sizes_B2, *target)
+        if augmentation.frame == "source":
+            geometry = augmentation.draw(*random_key, sizes_B2)
+            matrix_B33 = resize_B33 @ geometry.matrix_B33
+        else:
+            geometry = augmentation.draw(*random_key, np.broadcast_to(target, sizes_B2.shape))
+            matrix_B33 = geometry.matrix_B33 @ resize_B33
+        moves = [matrix if moved else None for matrix, moved in zip(matrix_B33, geometry.moved_B, strict=True)]
+        return moves, geometry.operations_BL
+
+    def _fit(self, image: np.ndarray, move: np.ndarray | None, out: np.ndarray) -> bool:
+        """Write the image into ``out``, and say whether that could be done."""
+        try:
+            if move is None:
+                resize_image(image, self.height, self.width, self.interpolation, out)
+            else:
+                warp_image(image, move, out, self.interpolation)
+        except cv2.error as error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
+            _log.debug("an image of %s: %s", image.shape, error)
+            return False
+        return True
 
     @staticmethod
     def _label(index: int, record: Record) -> str:

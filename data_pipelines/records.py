@@ -10,6 +10,7 @@ Batch = dict[str, np.ndarray]
 - ``image``: uint8 RGB ``(B, height, width, 3)``; zeros where ``valid`` is false.
 - ``valid``: bool ``(B,)``; false for an image that could not be decoded, which takes no part in any loss or score.
 - ``index``: int64 ``(B,)``; the record's place in the source, for looking up its name and label.
+- ``operations``: int32 ``(B, layers)``; only where a ``RandAugment`` is at work: what the device does to an image.
 - ``tokens``: int32 ``(B, length)``; only where the task reads labels: ``[start, characters..., end, padding...]``.
 """
 

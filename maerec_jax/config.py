@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import Field, TypeAdapter, ValidationError
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
 from data_pipelines.decoding import Interpolation
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations, Folder, LmdbWords
@@ -22,9 +22,7 @@ from maerec_jax.training.optimizer import OptimizerConfig
 
 SourceConfig = Annotated[Annotations | LmdbWords | Folder | RenderedWords, Field(discriminator="kind")]
 ModelConfig = Annotated[MAEConfig | MAERecConfig, Field(discriminator="kind")]
-
-
-NO_AUGMENTATION = Augmentation(geometry_probability=0.0, degradation_probability=0.0, color_probability=0.0)
+AugmentationConfig = Annotated[Augmentation | RandAugment, Field(discriminator="kind")]
 
 
 class UserError(Exception):
@@ -45,10 +43,8 @@ class DataConfig:
     """Lists of training records to leave out, relative to the root; ``data_pipelines.find_overlaps`` writes them."""
     interpolation: Interpolation = "bilinear"
     """How images are resized; the published recipes pre-train with "bicubic" and fine-tune with "bilinear"."""
-    augmentation: Augmentation = NO_AUGMENTATION
+    augmentation: AugmentationConfig = NO_AUGMENTATION
     """Random distortion of training images; all probabilities 0 for none."""
-    augment_before_resize: bool = True
-    """Distort images at their own size; the published recipe distorts them after the resize."""
     unknown_characters: Literal["drop", "keep", "error"] = "drop"
     """Labels with characters outside the charset: leave them out, keep them as the unknown class, or stop."""
     max_invalid: float = 0.1

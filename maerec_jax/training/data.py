@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.augmentation import NO_AUGMENTATION
 from data_pipelines.combining import Sources, SourceSpec, Subset, drop_unknown_characters
 from data_pipelines.decoding import DecodeError, decode_image
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.pipeline import BatchDecoder
 from data_pipelines.records import Batch, DataError, Source
-from maerec_jax.config import NO_AUGMENTATION, TrainConfig
+from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 
@@ -76,8 +77,8 @@ def make_decoder(config: TrainConfig) -> BatchDecoder:
     tokenize = None
     if isinstance(config.model, MAERecConfig):
         tokenize = partial(config.model.charset.encode, length=config.model.decoder.max_length)
-    augment = None if data.augmentation == NO_AUGMENTATION else data.augmentation
-    return BatchDecoder(height, width, data.interpolation, tokenize, augment, data.augment_before_resize)
+    augmentation = None if data.augmentation == NO_AUGMENTATION else data.augmentation
+    return BatchDecoder(height, width, data.interpolation, tokenize, augmentation)
 
 
 class InvalidImages:
