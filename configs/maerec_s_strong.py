@@ -23,6 +23,7 @@ def get_config() -> TrainConfig:
         data=DataConfig(
             root="data",
             train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
+            mixing="balanced",  # the five levels; --data.mixing by_size draws them as large as they are
             validation=(Annotations(f"{annotations}/val_annos.json"),),
             augmentation=RandAugment(),
             workers=8,

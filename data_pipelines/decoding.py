@@ -35,7 +35,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     if not data:
         raise DecodeError("the file is empty")
-    width, height = _size(data)
+    height, width = image_size(data)
     if width * height > max_pixels:
         raise DecodeError(f"{width} x {height} pixels are more than {max_pixels}")
     try:
@@ -45,6 +45,12 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if image is None:
         raise DecodeError("OpenCV cannot decode it")
     return image
+
+
+def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
+    """Turn uint8 RGB ``(h, w, 3)`` by ``turns`` times 90 degrees against the clock."""
+    # OpenCV wants rows that lie one after the other.
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
 def resize_image(
@@ -88,13 +94,16 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, out: np.ndarray, interpola
     cv2.warpPerspective(image, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header of an image file."""
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width in the header of an image file, before it is turned as EXIF says.
+
+    Raises ``DecodeError`` where there are none.
+    """
     size = _jpeg_size(data) if data.startswith(b"\xff\xd8") else None
     if size is None:
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                size = image.size
+                size = image.height, image.width
         except Image.DecompressionBombError as error:
             raise DecodeError(f"it is too large ({error})") from error
         except Exception as error:  # Pillow's plug-ins raise whatever they meet in damaged headers.
@@ -103,13 +112,13 @@ def _size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from a JPEG's frame header, ten times as fast as Pillow; None where the header is unusual."""
+    """Height and width from a JPEG's frame header, ten times as fast as Pillow; None where the header is unusual."""
     place = 2
     while place + 9 <= len(data) and data[place] == 0xFF:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
         # Frame headers are C0 to CF but for the tables C4 and CC and the reserved C8.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, place + 5)
-            return width, height
+            return height, width
         place += 2 + length
     return None

@@ -10,7 +10,8 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -19,13 +20,24 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.augmentation import Policy, resizing_matrices
+from data_pipelines.buckets import Buckets, Shape, is_vertical
 from data_pipelines.combining import Sources
-from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image, warp_image
+from data_pipelines.decoding import (
+    MAX_PIXELS,
+    DecodeError,
+    Interpolation,
+    decode_image,
+    resize_image,
+    turn_image,
+    warp_image,
+)
 from data_pipelines.records import Batch, DataError, Record, Source
 from data_pipelines.worker_processes import follow_parent
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
 _MAX_SHUFFLED = 2**32 - 1  # grain shuffles 32-bit indices
+
+Indices = Sequence[int] | np.ndarray
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +56,10 @@ class BatchDecoder:
     """From a label to int32 ``(length,)``; None where labels are not read."""
     augmentation: Policy | None = None
     """What may happen to images in training. Only the geometry happens here, the rest on the device."""
+    turn_vertical: bool = False
+    """Whether vertical words are turned by 90 degrees against the clock, in training."""
+    turns: int = 0
+    """By how many times 90 degrees every image is turned against the clock, in reading."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels are not decoded."""
 
@@ -65,6 +81,16 @@ class BatchDecoder:
         valid = np.zeros(batch_size, bool)
         batch = {"image": images, "valid": valid, "index": index}
         moves: Sequence[np.ndarray | None] = [None] * len(records)
+        if random_key is None:
+            batch["portrait"] = np.zeros(batch_size, bool)
+            for row, image in enumerate(decoded):
+                if image is not None:
+                    batch["portrait"][row] = image.shape[0] > image.shape[1]
+                    decoded[row] = turn_image(image, self.turns)
+        elif self.turn_vertical:
+            for row, (image, (_, record)) in enumerate(zip(decoded, records, strict=True)):
+                if image is not None and is_vertical(image.shape[:2], record.text):
+                    decoded[row] = turn_image(image, 1)
         if self.augmentation is not None and random_key is not None:
             moves, operations = self._move(self.augmentation, decoded, random_key)
             if operations is not None:
@@ -169,6 +195,7 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    buckets: Buckets | None = None,
     start_step: int = 0,
     num_workers: int = 0,
     process_index: int = 0,
@@ -180,6 +207,9 @@ def train_batches(
     borders of sources and of batches. With weights (``Sources.proportions``), every source is shuffled and repeated on
     its own and they alternate in those shares, in every batch alike.
 
+    With ``buckets`` all records of a batch are of the same bucket, which gives the size of its images. Buckets
+    alternate in the shares that they have of the records, in the same way on every process; a source keeps its share.
+
     ``batch_size`` is that of all processes together: process p gets part p of the rows of each batch, so that the parts
     put together in the order of processes are the batch that one process would get. Step, seed and place in the batch
     also fix the random numbers of augmentation.
@@ -188,25 +218,38 @@ def train_batches(
     many records to shuffle or weights do not fit.
     """
     local_size = _local_size(batch_size, process_index, process_count)
+    if len(sources) > _MAX_SHUFFLED:
+        raise DataError(f"{len(sources):,} records cannot be shuffled; give at most {_MAX_SHUFFLED:,}")
     proportions = sources.proportions
-    if proportions is None:
-        spans = [(0, len(sources))]
-    else:
-        spans = list(zip(sources.starts[:-1], sources.starts[1:], strict=True))
-    streams = []
-    for number, (start, end) in enumerate(spans):
-        if not 0 < end - start <= _MAX_SHUFFLED:
-            raise DataError(f"{end - start:,} records cannot be shuffled; give from 1 to {_MAX_SHUFFLED:,}")
-        # Seeds are spread out first: grain adds the epoch to the seed, and seeds 0 and 1 should share no order.
-        spread_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        streams.append(grain.MapDataset.range(start, end).shuffle(seed=spread_seed).repeat())
-    stream = streams[0] if proportions is None else grain.MapDataset.mix(streams, proportions)
-    # Consecutive batches of the local size make up a batch. Records are not dealt out one by one: a mixture alternates
-    # regularly, and one process could get all rendered words.
-    batches = stream.batch(local_size, drop_remainder=True, batch_fn=list)
-    batches = batches.map_with_index(_Reader(sources, decoder, local_size, seed))
-    batches = batches[process_index::process_count][start_step:]
-    return _iterate(batches, num_workers)
+    borders = (0, len(sources)) if proportions is None else sources.starts
+    shapes = ((decoder.height, decoder.width),) if buckets is None else buckets.shapes
+    streams, shares = [], []
+    for bucket in range(len(shapes)):
+        # A stream for each source of its own, or for all of them at once, where none has a weight.
+        parts, weights = [], []
+        for number, (start, end) in enumerate(pairwise(borders)):
+            records: grain.MapDataset = grain.MapDataset.range(start, end)
+            if buckets is not None:
+                chosen = start + np.flatnonzero(buckets.numbers[start:end] == bucket)
+                records = grain.MapDataset.source(chosen.astype(np.uint32))
+            if not len(records):
+                continue
+            # Seeds are spread out first: grain adds the epoch to the seed, and seeds 0 and 1 should share no order.
+            spread = np.random.SeedSequence([seed, number, bucket]).generate_state(1)
+            parts.append(records.shuffle(seed=int(spread[0])).repeat())
+            weights.append((1.0 if proportions is None else proportions[number]) * len(records) / (end - start))
+        if parts:
+            stream = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, _normalized(weights))
+            # Consecutive batches of the local size make up a batch. Records are not dealt out one by one: a mixture
+            # alternates regularly, and one process could get all rendered words.
+            stream = stream.batch(local_size, drop_remainder=True, batch_fn=list)
+            streams.append(stream[process_index::process_count].map(_InBucket(shapes[bucket])))
+            shares.append(sum(weights))
+    if not streams:
+        raise DataError("there are no records to train on")
+    batches = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, _normalized(shares))
+    batches = batches.map_with_index(_Reader(sources, decoder, local_size, seed, process_index, process_count))
+    return _iterate(batches[start_step:], num_workers)
 
 
 def evaluation_batches(
@@ -214,20 +257,31 @@ def evaluation_batches(
     decoder: BatchDecoder,
     *,
     batch_size: int,
+    buckets: Buckets | None = None,
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """All records once, in order and without augmentation, in ``ceil(len(source) / batch_size)`` batches.
+    """All records once, without augmentation, in order; with ``buckets`` one bucket after the other.
 
-    The last batch is filled up with rows that are not valid and have index -1. Processes get their parts as in
-    ``train_batches``, the same number of batches each. Raises ``ValueError`` as ``train_batches`` does.
+    The last batch (of each bucket) is filled up with rows that are not valid and have index -1. Processes get their
+    parts as in ``train_batches``, the same number of batches each. Raises ``ValueError`` as ``train_batches`` does.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    steps = -(-len(source) // batch_size)
-    batches = grain.MapDataset.range(steps * process_count).map(_Span(local_size, len(source)))
-    batches = batches.map_with_index(_Reader(source, decoder, local_size, None))
-    return _iterate(batches[process_index::process_count], num_workers)
+    spans: list[tuple[Shape, Indices]] = []
+    if buckets is None:
+        groups: list[tuple[Shape, Indices]] = [((decoder.height, decoder.width), range(len(source)))]
+    else:
+        groups = [(shape, np.flatnonzero(buckets.numbers == i)) for i, shape in enumerate(buckets.shapes)]
+    for shape, indices in groups:
+        starts = range(0, -(-len(indices) // batch_size) * batch_size, local_size)
+        spans += [(shape, indices[start : start + local_size]) for start in starts]
+    batches = grain.MapDataset.source(spans)[process_index::process_count]
+    return _iterate(batches.map_with_index(_Reader(source, decoder, local_size)), num_workers)
+
+
+def _normalized(weights: Sequence[float]) -> list[float]:
+    return [weight / sum(weights) for weight in weights]
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -239,15 +293,13 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Span:
-    """The indices of the records in batch ``number`` of a source in order."""
+class _InBucket:
+    """Puts the size of its images beside the indices of a batch."""
 
-    batch_size: int
-    end: int
+    shape: Shape
 
-    def __call__(self, number: int) -> range:
-        start = number * self.batch_size
-        return range(min(start, self.end), min(start + self.batch_size, self.end))
+    def __call__(self, indices: Indices) -> tuple[Shape, Indices]:
+        return self.shape, indices
 
 
 @dataclass(frozen=True)
@@ -257,13 +309,17 @@ class _Reader:
     source: Source
     decoder: BatchDecoder
     batch_size: int
-    seed: int | None
+    seed: int | None = None
+    process_index: int = 0
+    process_count: int = 1
 
-    def __call__(self, number: int, indices: Sequence[int]) -> Batch:
+    def __call__(self, step: int, span: tuple[Shape, Indices]) -> Batch:
+        (height, width), indices = span
         try:
-            records = [(index, self.source[index]) for index in indices]
-            random_key = None if self.seed is None else (self.seed, number * self.batch_size)
-            return self.decoder(records, self.batch_size, random_key)
+            records = [(int(index), self.source[int(index)]) for index in indices]
+            place = (step * self.process_count + self.process_index) * self.batch_size
+            random_key = None if self.seed is None else (self.seed, place)
+            return replace(self.decoder, height=height, width=width)(records, self.batch_size, random_key)
         except Exception as error:
             # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
             try:
