@@ -1,7 +1,7 @@
 """The one grain assembly: from sources to batches, in training order or in file order.
 
-Batches are made at grain's map level, so batch k is a function of k alone: it is the same for any number of worker
-processes, and to resume at step k is to start at index k. There is no iterator state to save.
+Batch k is a function of k alone (``data_pipelines.order`` says which records it has): it is the same for any number of
+worker processes, and to resume at step k is to start there. There is no iterator state to save.
 """
 
 import logging
@@ -31,11 +31,12 @@ from data_pipelines.decoding import (
     turn_image,
     warp_image,
 )
+from data_pipelines.order import Stream, share_out
 from data_pipelines.records import Batch, DataError, Record, Source
 from data_pipelines.worker_processes import follow_parent
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
-_MAX_SHUFFLED = 2**32 - 1  # grain shuffles 32-bit indices
+_ENDLESS = 2**48  # steps
 
 Indices = Sequence[int] | np.ndarray
 
@@ -150,7 +151,9 @@ class BatchDecoder:
 class Batches(Iterator[Batch]):
     """An iterator over batches. ``close`` ends its worker processes; leaving a ``with`` block closes it too."""
 
-    def __init__(self, batches: grain.IterDataset) -> None:
+    def __init__(self, batches: grain.IterDataset, shared: bool) -> None:
+        """``shared`` says that batches come in shared memory, from worker processes."""
+        self._shared = shared
         # Held in a list that ``close`` empties, so that grain's iterators are gone before the interpreter takes its
         # modules apart: they complain otherwise. The finalizer closes what a crashing program leaves open.
         self._iterator = [iter(batches)]
@@ -165,8 +168,8 @@ class Batches(Iterator[Batch]):
         except DataError as error:
             message = str(error)
         else:
-            # Workers hand over shared memory, which must be given back before the program ends: copying 10 MB is cheap.
-            return {name: np.array(value) for name, value in batch.items()}
+            # Shared memory must be given back before the program ends: copying 10 MB is cheap.
+            return {name: np.array(value) for name, value in batch.items()} if self._shared else batch
         self.close()
         # Without the notes and frames that grain adds on the way: the one line says all.
         raise DataError(message)
@@ -214,42 +217,13 @@ def train_batches(
     put together in the order of processes are the batch that one process would get. Step, seed and place in the batch
     also fix the random numbers of augmentation.
 
-    Raises ``ValueError`` where ``batch_size`` is not a multiple of ``process_count``, ``DataError`` where there are too
-    many records to shuffle or weights do not fit.
+    Raises ``ValueError`` where ``batch_size`` is not a multiple of ``process_count``, and ``DataError`` where there are
+    no records or weights do not fit.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    if len(sources) > _MAX_SHUFFLED:
-        raise DataError(f"{len(sources):,} records cannot be shuffled; give at most {_MAX_SHUFFLED:,}")
-    proportions = sources.proportions
-    borders = (0, len(sources)) if proportions is None else sources.starts
-    shapes = ((decoder.height, decoder.width),) if buckets is None else buckets.shapes
-    streams, shares = [], []
-    for bucket in range(len(shapes)):
-        # A stream for each source of its own, or for all of them at once, where none has a weight.
-        parts, weights = [], []
-        for number, (start, end) in enumerate(pairwise(borders)):
-            records: grain.MapDataset = grain.MapDataset.range(start, end)
-            if buckets is not None:
-                chosen = start + np.flatnonzero(buckets.numbers[start:end] == bucket)
-                records = grain.MapDataset.source(chosen.astype(np.uint32))
-            if not len(records):
-                continue
-            # Seeds are spread out first: grain adds the epoch to the seed, and seeds 0 and 1 should share no order.
-            spread = np.random.SeedSequence([seed, number, bucket]).generate_state(1)
-            parts.append(records.shuffle(seed=int(spread[0])).repeat())
-            weights.append((1.0 if proportions is None else proportions[number]) * len(records) / (end - start))
-        if parts:
-            stream = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, _normalized(weights))
-            # Consecutive batches of the local size make up a batch. Records are not dealt out one by one: a mixture
-            # alternates regularly, and one process could get all rendered words.
-            stream = stream.batch(local_size, drop_remainder=True, batch_fn=list)
-            streams.append(stream[process_index::process_count].map(_InBucket(shapes[bucket])))
-            shares.append(sum(weights))
-    if not streams:
-        raise DataError("there are no records to train on")
-    batches = streams[0] if len(streams) == 1 else grain.MapDataset.mix(streams, _normalized(shares))
-    batches = batches.map_with_index(_Reader(sources, decoder, local_size, seed, process_index, process_count))
-    return _iterate(batches[start_step:], num_workers)
+    plan = _Plan.make(sources, seed, buckets, (decoder.height, decoder.width))
+    reader = _StepReader(_Reader(sources, decoder, local_size), plan, seed, process_index, process_count)
+    return _iterate(grain.MapDataset.range(start_step, _ENDLESS).map(reader), num_workers)
 
 
 def evaluation_batches(
@@ -277,11 +251,7 @@ def evaluation_batches(
         starts = range(0, -(-len(indices) // batch_size) * batch_size, local_size)
         spans += [(shape, indices[start : start + local_size]) for start in starts]
     batches = grain.MapDataset.source(spans)[process_index::process_count]
-    return _iterate(batches.map_with_index(_Reader(source, decoder, local_size)), num_workers)
-
-
-def _normalized(weights: Sequence[float]) -> list[float]:
-    return [weight / sum(weights) for weight in weights]
+    return _iterate(batches.map(_Reader(source, decoder, local_size)), num_workers)
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -293,33 +263,63 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
 
 
 @dataclass(frozen=True)
-class _InBucket:
-    """Puts the size of its images beside the indices of a batch."""
+class _Plan:
+    """Which records, and which image size, each training step has."""
 
-    shape: Shape
+    shapes: tuple[Shape, ...]
+    """The image sizes that steps have."""
+    shares: tuple[float, ...]
+    """The share of the steps that each has."""
+    streams: tuple[Stream, ...]
+    """The records of each."""
 
-    def __call__(self, indices: Indices) -> tuple[Shape, Indices]:
-        return self.shape, indices
+    @classmethod
+    def make(cls, sources: Sources, seed: int, buckets: Buckets | None, shape: Shape) -> "_Plan":
+        """A stream for each bucket, in which each source has a part, or all together where none has a weight."""
+        proportions = sources.proportions or [1.0]
+        borders = sources.starts if sources.proportions else (0, len(sources))
+        shapes, shares, streams = [], [], []
+        for bucket, bucket_shape in enumerate((shape,) if buckets is None else buckets.shapes):
+            parts: list[range | np.ndarray] = []
+            weights = []
+            for proportion, (start, end) in zip(proportions, pairwise(borders), strict=True):
+                part: range | np.ndarray = range(start, end)
+                if buckets is not None:
+                    part = (start + np.flatnonzero(buckets.numbers[start:end] == bucket)).astype(np.uint32)
+                if len(part):
+                    parts.append(part)
+                    weights.append(proportion * len(part) / (end - start))
+            if parts:
+                shapes.append(bucket_shape)
+                shares.append(sum(weights))
+                streams.append(Stream(tuple(parts), tuple(w / sum(weights) for w in weights), (seed, bucket)))
+        if not streams:
+            raise DataError("there are no records to train on")
+        return cls(tuple(shapes), tuple(shares), tuple(streams))
+
+    def at(self, step: int) -> tuple[int, int]:
+        """The number of the stream that a step draws from, and how many steps before it did."""
+        (number,), (before,) = share_out(np.array([step]), self.shares)
+        return int(number), int(before)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads and decodes the records of a batch. Runs in the workers."""
+    """Reads and decodes records. Runs in the workers."""
 
     source: Source
     decoder: BatchDecoder
     batch_size: int
-    seed: int | None = None
-    process_index: int = 0
-    process_count: int = 1
 
-    def __call__(self, step: int, span: tuple[Shape, Indices]) -> Batch:
-        (height, width), indices = span
+    def __call__(self, span: tuple[Shape, Indices]) -> Batch:
+        return self.read(*span)
+
+    def read(self, shape: Shape, indices: Indices, random_key: tuple[int, int] | None = None) -> Batch:
+        """The batch of the records ``indices``, with images of size ``shape``."""
         try:
-            records = [(int(index), self.source[int(index)]) for index in indices]
-            place = (step * self.process_count + self.process_index) * self.batch_size
-            random_key = None if self.seed is None else (self.seed, place)
-            return replace(self.decoder, height=height, width=width)(records, self.batch_size, random_key)
+            records = [(index, self.source[index]) for index in map(int, indices)]
+            decoder = replace(self.decoder, height=shape[0], width=shape[1])
+            return decoder(records, self.batch_size, random_key)
         except Exception as error:
             # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
             try:
@@ -327,6 +327,28 @@ class _Reader:
             except Exception:
                 raise RuntimeError(f"{type(error).__name__}: {error}") from None
             raise
+
+
+@dataclass(frozen=True)
+class _StepReader:
+    """Finds, reads and decodes this process's records of a training step. Runs in the workers."""
+
+    reader: _Reader
+    plan: _Plan
+    seed: int
+    process_index: int
+    process_count: int
+
+    def __call__(self, step: int) -> Batch:
+        number, before = self.plan.at(step)
+        places = self._first(before) + np.arange(self.reader.batch_size)
+        indices = self.plan.streams[number].at(places)
+        # For augmentation all images are counted, whatever stream they are from.
+        return self.reader.read(self.plan.shapes[number], indices, (self.seed, self._first(step)))
+
+    def _first(self, step: int) -> int:
+        """The number of images before this process's part of a step."""
+        return (step * self.process_count + self.process_index) * self.reader.batch_size
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
@@ -338,7 +360,7 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BUFFERED)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-    return Batches(dataset)
+    return Batches(dataset, shared=bool(num_workers))
 
 
 def _start_worker(_index: int, _count: int) -> None:

@@ -185,8 +185,11 @@ def test_huge_sources_cost_nothing_to_start():
     batches = take(train_batches(sources, SMALL, batch_size=100, seed=0, start_step=3_000_000), 10)
     assert time.monotonic() - start < 5
     assert len(set(indices(batches).tolist())) == 1000
-    with pytest.raises(DataError, match="cannot be shuffled"):
-        train_batches(Sources([Counting(2**33)]), SMALL, batch_size=100, seed=0)
+
+
+def test_without_records_there_is_no_training():
+    with pytest.raises(DataError, match="no records"):
+        train_batches(Sources([Counting(0)]), SMALL, batch_size=10, seed=0)
 
 
 def test_evaluation_reads_everything_once_in_order_and_fills_up(sources):
