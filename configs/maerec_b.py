@@ -2,7 +2,7 @@
 
 Paper: Jiang et al., ICCV 2023, arXiv 2307.08723, section 5.2: AdamW, learning rate 1e-4, cosine to 1e-8, augmentation
 after the resize. The published learning rate is for 512 images a step (64 a GPU);
-here it follows the batch size.
+here it follows the batch size. The paper draws the five levels as large as they are: --data.mixing by_size.
 Expected: 85.2 % WAICS on Union14M-Benchmark when it starts from Union14M-U (paper).
 Data: Union14M-L under data.root.
 Run: python -m maerec_jax.train --config configs/maerec_b.py --data.root /path/to/Union14M \
@@ -25,9 +25,9 @@ def get_config() -> TrainConfig:
         data=DataConfig(
             root="data",
             train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
+            mixing="balanced",  # the five levels; --data.mixing by_size draws them as large as they are
             validation=(Annotations(f"{annotations}/val_annos.json"),),
-            augmentation=Augmentation(),
-            augment_before_resize=False,
+            augmentation=Augmentation(frame="resized"),
             workers=8,
         ),
         optimizer=OptimizerConfig(

@@ -1,13 +1,13 @@
 """The stronger published recipe for MAERec-S on Union14M-L: one-cycle, no decay of biases and norms.
 
 Source: OpenOCR's training of MAERec-S on Union14M-L-Filter: learning rate 6.5e-4 at batch 1024, 1.5 epochs of warm-up,
-weight decay 0.05. Expected: 85.2 % WAICS on Union14M-Benchmark and 96.4 % on the common six (OpenOCR); the published
-policy of distortions is wider than the one here.
+weight decay 0.05, RandAugment-style distortion before the resize. Expected: 85.2 % WAICS on Union14M-Benchmark and
+96.4 % on the common six (OpenOCR); ranges of the distortions are ours.
 Run: python -m maerec_jax.train --config configs/maerec_s_strong.py --data.root /path/to/Union14M \
        --init-from runs/mae_vit_s
 """
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.augmentation import RandAugment
 from data_pipelines.sources import Annotations
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -23,9 +23,9 @@ def get_config() -> TrainConfig:
         data=DataConfig(
             root="data",
             train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
+            mixing="balanced",  # the five levels; --data.mixing by_size draws them as large as they are
             validation=(Annotations(f"{annotations}/val_annos.json"),),
-            augmentation=Augmentation(),
-            augment_before_resize=True,
+            augmentation=RandAugment(),
             workers=8,
         ),
         optimizer=OptimizerConfig(

@@ -1,25 +1,44 @@
-"""Augmentation for fine-tuning: geometry, resolution and noise, colour; the recipe of MAERec (arXiv 2307.08723)."""
+"""Random distortion of training images: what may happen to them, and the geometry of it.
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+Geometry (rotation, shear, perspective ...) is drawn here and becomes part of the one warp that also resizes an image.
+What changes pixels in place (colour, resolution, noise, blur) happens on the device, in
+``maerec_jax.training.augment``, from the same settings.
+"""
 
-import cv2
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
 import numpy as np
 
-cv2.setNumThreads(1)  # see decoding.py
+MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+"""Operations of a ``RandAugment`` that move pixels."""
+CHANGES = (
+    "auto_contrast", "equalize", "invert", "posterize", "solarize", "saturation", "contrast", "brightness", "blur",
+    "noise",
+)  # fmt: skip
+"""Operations of a ``RandAugment`` that change pixels in place."""
 
-_PYRAMID_BASE = (512, 128)  # width and height of the pyramid's largest level
+_DRAWS_PER_OPERATION = 4
+
+
+class Geometry(NamedTuple):
+    """How the images of a batch are moved."""
+
+    matrix_B33: np.ndarray
+    """float64 (B, 3, 3): from where a pixel is, (x, y, 1) in its frame, to where it goes in the same frame."""
+    moved_B: np.ndarray
+    """bool (B,): whether an image is moved at all."""
+    operations_BL: np.ndarray | None = None
+    """int32 (B, layers): indices into ``CHANGES`` of what happens to an image on the device, -1 for nothing; None where
+    the device draws that itself."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes a word image at random. Call it with uint8 RGB ``(h, w, 3)`` and a generator; the size stays the same.
+    """The recipe of MAERec (arXiv 2307.08723): geometry, resolution with noise and blur, and colour, each at times."""
 
-    The same generator state gives the same image. What a geometric change brings in from outside of the image repeats
-    the image's border: black corners would tell where the border was.
-    """
-
+    kind: Literal["published"] = field(default="published", kw_only=True)
+    """Which policy this is."""
     geometry_probability: float = 0.5
     """How often the image is rotated, or affinely distorted, or distorted in perspective (one of them)."""
     degradation_probability: float = 0.25
@@ -29,7 +48,7 @@ class Augmentation:
     blur_probability: float = 0.5
     """How often a degraded image gets motion blur."""
     color_probability: float = 0.25
-    """How often brightness, contrast, saturation and hue change."""
+    """How often brightness, contrast, saturation and hue change, in random order."""
     rotation: float = 15.0
     """Largest rotation, in degrees."""
     translation: float = 0.3
@@ -41,7 +60,7 @@ class Augmentation:
     distortion: float = 0.5
     """How far a corner moves in perspective, at most, as a fraction of the way to the middle."""
     halvings: int = 4
-    """How often the resolution is halved at most, starting from 512 x 128."""
+    """How often the resolution is halved at most, starting from four times the model's image size."""
     noise_variance: float = 20.0
     """Variance of the noise, in squared grey levels of 255."""
     blur_size: int = 7
@@ -49,7 +68,10 @@ class Augmentation:
     color_range: float = 0.5
     """Brightness, contrast and saturation change by a factor of up to 1 minus and 1 plus this."""
     hue_range: float = 0.1
-    """Largest change of hue, as a fraction of the colour circle."""
+    """Largest turn of the hue, as a fraction of the colour circle."""
+    frame: Literal["source", "resized"] = "source"
+    """Whether angles and shifts are those of the image itself, or of the resized one, as in the published recipe, which
+    distorts images after it has squeezed them."""
 
     def __post_init__(self) -> None:
         if self.blur_size < 3 or self.blur_size % 2 == 0:
@@ -58,117 +80,172 @@ class Augmentation:
             if not 0 <= getattr(self, f"{name}_probability") <= 1:
                 raise ValueError(f"{name}_probability must be in [0, 1]")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Augment uint8 RGB ``(h, w, 3)``; the result is a new array, or the image itself where nothing changed."""
-        if rng.random() < self.geometry_probability:
-            image = self._move(image, rng)
-        if rng.random() < self.degradation_probability:
-            image = _halve(image, int(rng.integers(self.halvings + 1)))
-            if rng.random() < self.noise_probability:
-                noise = rng.standard_normal(image.shape, np.float32) * math.sqrt(self.noise_variance)
-                image = _to_uint8(image + noise)
-            if rng.random() < self.blur_probability:
-                image = _blur(image, self.blur_size, rng)
-        if rng.random() < self.color_probability:
-            image = self._recolor(image, rng)
-        return image
+    def draw(self, seed: int, place: int, sizes_B2: np.ndarray) -> Geometry:
+        """The geometry of the images that stand at ``place``, ``place + 1`` ... in the training stream.
 
-    def _move(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        height, width = image.shape[:2]
-        choice = rng.integers(3)
-        if choice == 0:
-            matrix = affine_matrix(width, height, angle=rng.uniform(-self.rotation, self.rotation))
-        elif choice == 1:
-            matrix = affine_matrix(
-                width,
-                height,
-                angle=rng.uniform(-self.rotation, self.rotation),
-                shift_x=width * rng.uniform(-self.translation, self.translation),
-                shift_y=height * rng.uniform(-self.translation, self.translation),
-                scale=rng.uniform(*self.scale),
-                shear=rng.uniform(-self.shear, self.shear),
-            )
-        else:
-            # Corners of the outermost pixels, not their centres: these would coincide in an image one pixel wide.
-            corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-            inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32) * (width / 2, height / 2)
-            moved = corners + inward * rng.uniform(0, self.distortion, (4, 2))
-            half = np.float32(0.5)
-            matrix = cv2.getPerspectiveTransform(corners - half, moved.astype(np.float32) - half)
-        return cv2.warpPerspective(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        Args:
+          seed: the run's seed.
+          place: number of images before these in the training stream.
+          sizes_B2: int (B, 2), height and width of the frame in which each image is distorted.
+        """
+        draws = uniforms(seed, place, len(sizes_B2), 16)
 
-    def _recolor(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        def factor() -> float:
-            return rng.uniform(1 - self.color_range, 1 + self.color_range)
+        def between(column: int, low: float, high: float) -> np.ndarray:
+            return low + (high - low) * draws[:, column]
 
-        changes: Sequence[Callable[[np.ndarray], np.ndarray]] = (
-            lambda x: cv2.convertScaleAbs(x, alpha=factor()),
-            lambda x: _blend(x, np.full_like(x, round(float(_gray(x).mean()))), factor()),
-            lambda x: _blend(x, cv2.cvtColor(_gray(x), cv2.COLOR_GRAY2RGB), factor()),
-            lambda x: _turn_hue(x, rng.uniform(-self.hue_range, self.hue_range)),
+        height, width = sizes_B2.T.astype(np.float64)
+        angle = between(2, -self.rotation, self.rotation)
+        rotated = affine_matrices(sizes_B2, angle=angle)
+        sheared = affine_matrices(
+            sizes_B2,
+            angle=angle,
+            shift_x=width * between(3, -self.translation, self.translation),
+            shift_y=height * between(4, -self.translation, self.translation),
+            scale=between(5, *self.scale),
+            shear_x=between(6, -self.shear, self.shear),
         )
-        for number in rng.permutation(len(changes)).tolist():
-            image = changes[number](image)
-        return image
+        tilted = perspective_matrices(sizes_B2, self.distortion * draws[:, 8:16].reshape(-1, 4, 2))
+        choice_B = (draws[:, 1] * 3).astype(np.int64)
+        matrix_B33 = np.stack([rotated, sheared, tilted])[choice_B, np.arange(len(draws))]
+        return Geometry(matrix_B33, draws[:, 0] < self.geometry_probability)
 
 
-def affine_matrix(
-    width: int,
-    height: int,
-    *,
-    angle: float = 0.0,
-    shift_x: float = 0.0,
-    shift_y: float = 0.0,
-    scale: float = 1.0,
-    shear: float = 0.0,
-) -> np.ndarray:
-    """The 3 x 3 matrix that slants, scales, turns and shifts an image about its middle, in this order.
+@dataclass(frozen=True)
+class RandAugment:
+    """A few operations out of many, all of the same strength (RandAugment, arXiv 1909.13719), chosen for words."""
 
-    ``angle`` (clockwise) and ``shear`` (of vertical lines, to the left at the bottom) are in degrees, shifts in pixels.
+    kind: Literal["randaugment"] = field(default="randaugment", kw_only=True)
+    """Which policy this is."""
+    layers: int = 3
+    """Number of operations that are drawn for an image, one after the other, from ``MOVES`` and ``CHANGES``."""
+    magnitude: float = 5.0
+    """Strength from 0 to 10; at 10 an operation reaches its largest change."""
+    spread: float = 0.5
+    """Standard deviation of the strength from one operation to the next."""
+    rotation: float = 30.0
+    """Largest rotation, in degrees."""
+    shear: tuple[float, float] = (0.9, 0.2)
+    """Largest slant of vertical and of horizontal lines, as tangents: words are slanted, their lines hardly."""
+    translation: tuple[float, float] = (0.1, 0.3)
+    """Largest shift, as a fraction of width and height: cut letters cannot be read."""
+    frame: Literal["source", "resized"] = "source"
+    """Whether angles and shifts are those of the image itself or of the resized one."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or not 0 <= self.magnitude <= 10 or self.spread < 0:
+            raise ValueError("layers must be at least 1, magnitude from 0 to 10, and spread not negative")
+
+    def draw(self, seed: int, place: int, sizes_B2: np.ndarray) -> Geometry:
+        """As ``Augmentation.draw``, and which operations happen on the device."""
+        count = len(sizes_B2)
+        draws = uniforms(seed, place, count, self.layers * _DRAWS_PER_OPERATION)
+        matrix_B33, moved_B = np.broadcast_to(np.eye(3), (count, 3, 3)), np.zeros(count, bool)
+        operations = []
+        draws_LDB = draws.reshape(count, self.layers, _DRAWS_PER_OPERATION).transpose(1, 2, 0)
+        for operation, sign, first, second in draws_LDB:
+            number_B = (operation * (len(MOVES) + len(CHANGES))).astype(np.int64)
+            amount_B = self._strength(first, second) * np.where(sign < 0.5, -1, 1)
+            matrix_B33 = self._move(number_B, amount_B, sizes_B2) @ matrix_B33
+            moved_B |= number_B < len(MOVES)
+            operations.append(np.maximum(number_B - len(MOVES), -1))
+        return Geometry(matrix_B33, moved_B, np.stack(operations, axis=1).astype(np.int32))
+
+    def _strength(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Strength from 0 to 1, normally distributed about the magnitude, from two uniform draws."""
+        normal = np.sqrt(-2 * np.log1p(-first)) * np.cos(2 * np.pi * second)
+        return np.clip((self.magnitude + self.spread * normal) / 10, 0, 1)
+
+    def _move(self, number_B: np.ndarray, amount_B: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
+        def amount(move: str, largest: float | np.ndarray) -> np.ndarray:
+            return np.where(number_B == MOVES.index(move), amount_B * largest, 0.0)
+
+        height, width = sizes_B2.T
+        return affine_matrices(
+            sizes_B2,
+            angle=amount("rotate", self.rotation),
+            shift_x=amount("translate_x", self.translation[0] * width),
+            shift_y=amount("translate_y", self.translation[1] * height),
+            shear_x=np.degrees(np.arctan(amount("shear_x", self.shear[0]))),
+            shear_y=np.degrees(np.arctan(amount("shear_y", self.shear[1]))),
+        )
+
+
+Policy = Augmentation | RandAugment
+"""What may happen to training images."""
+
+NO_AUGMENTATION = Augmentation(geometry_probability=0.0, degradation_probability=0.0, color_probability=0.0)
+"""Images are resized and nothing else."""
+
+
+def uniforms(seed: int, place: int, count: int, columns: int) -> np.ndarray:
+    """Random numbers from [0, 1), float64 (count, columns): row i depends on ``seed`` and ``place + i`` only.
+
+    ``columns`` must be a multiple of 4, the numbers that the counter-based generator makes at a time.
     """
-    turn, slant = math.radians(angle), math.tan(math.radians(shear))
-    linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    linear = linear @ np.array([[1, -slant], [0, 1]])
-    middle = np.array([(width - 1) / 2, (height - 1) / 2])
-    matrix = np.eye(3)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = middle - linear @ middle + (shift_x, shift_y)
-    return matrix
+    if columns % 4:
+        raise ValueError(f"columns must be a multiple of 4, not {columns}")
+    generator = np.random.Generator(np.random.Philox(key=seed, counter=[place * (columns // 4), 0, 0, 0]))
+    return generator.random((count, columns))
 
 
-def _halve(image: np.ndarray, halvings: int) -> np.ndarray:
-    """The image as it looks after its resolution has been halved from that of the pyramid's base."""
-    small = cv2.resize(image, _PYRAMID_BASE)
-    for _ in range(halvings):
-        small = cv2.pyrDown(small)
-    return cv2.resize(small, (image.shape[1], image.shape[0]))
+def affine_matrices(
+    sizes_B2: np.ndarray,
+    *,
+    angle: np.ndarray | float = 0.0,
+    shift_x: np.ndarray | float = 0.0,
+    shift_y: np.ndarray | float = 0.0,
+    scale: np.ndarray | float = 1.0,
+    shear_x: np.ndarray | float = 0.0,
+    shear_y: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """Matrices that slant, scale, turn and shift images about their middles, in this order: float64 (B, 3, 3).
+
+    ``sizes_B2`` are heights and widths. ``angle`` (clockwise), ``shear_x`` (of vertical lines, to the left at the
+    bottom) and ``shear_y`` (of horizontal lines, up at the right) are in degrees, shifts in pixels: (B,) or numbers.
+    """
+    turn, slant_x, slant_y = np.radians(angle), np.tan(np.radians(shear_x)), np.tan(np.radians(shear_y))
+    count = len(sizes_B2)
+    cosine, sine = scale * np.cos(turn), scale * np.sin(turn)
+    turns = _matrices(count, [[cosine, -sine], [sine, cosine]])
+    linear = turns @ _matrices(count, [[1.0, -slant_x], [-slant_y, 1.0]])
+    middle_B2 = (sizes_B2[:, ::-1] - 1) / 2
+    shift_B2 = np.stack(np.broadcast_arrays(np.zeros(count), shift_x, shift_y)[1:], axis=1)
+    matrix_B33 = np.tile(np.eye(3), (count, 1, 1))
+    matrix_B33[:, :2, :2] = linear
+    matrix_B33[:, :2, 2] = middle_B2 - (linear @ middle_B2[..., None])[..., 0] + shift_B2
+    return matrix_B33
 
 
-def _blur(image: np.ndarray, largest: int, rng: np.random.Generator) -> np.ndarray:
-    """Smear the image along a random line."""
-    size = int(rng.choice(range(3, largest + 1, 2)))
-    start, end = 0, 0
-    while start == end:
-        start, end = rng.integers(size * size, size=2).tolist()
-    kernel = np.zeros((size, size), np.uint8)
-    cv2.line(kernel, divmod(start, size), divmod(end, size), 1)
-    return cv2.filter2D(image, -1, kernel / np.float32(kernel.sum()), borderType=cv2.BORDER_REPLICATE)
+def perspective_matrices(sizes_B2: np.ndarray, inward_B42: np.ndarray) -> np.ndarray:
+    """Matrices that move the corners of images towards their middles: float64 (B, 3, 3).
+
+    ``sizes_B2`` are heights and widths; ``inward_B42`` says for the corners top left, top right, bottom right and
+    bottom left how far they move in x and y, as fractions (below 1) of the way to the middle.
+    """
+    direction = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    corners_B42 = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) + direction * inward_B42 / 2
+    # From the unit square to a quadrilateral (Heckbert, Fundamentals of Texture Mapping and Image Warping, 1989).
+    a, b, c, d = corners_B42.transpose(1, 0, 2)
+    one, two, rest = b - c, d - c, a - b + c - d
+    area = one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
+    g = (rest[:, 0] * two[:, 1] - rest[:, 1] * two[:, 0]) / area
+    h = (one[:, 0] * rest[:, 1] - one[:, 1] * rest[:, 0]) / area
+    right, down = b - a + g[:, None] * b, d - a + h[:, None] * d
+    count = len(sizes_B2)
+    unit_B33 = _matrices(count, [[right[:, 0], down[:, 0], a[:, 0]], [right[:, 1], down[:, 1], a[:, 1]], [g, h, 1.0]])
+    # Corners are those of the outermost pixels, half a pixel away from their centres.
+    height, width = sizes_B2.T.astype(np.float64)
+    to_unit = _matrices(count, [[1 / width, 0.0, 0.5 / width], [0.0, 1 / height, 0.5 / height], [0.0, 0.0, 1.0]])
+    from_unit = _matrices(count, [[width, 0.0, -0.5], [0.0, height, -0.5], [0.0, 0.0, 1.0]])
+    return from_unit @ unit_B33 @ to_unit
 
 
-def _gray(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+def resizing_matrices(sizes_B2: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Matrices from the pixels of images to those of the same images, resized: float64 (B, 3, 3)."""
+    y, x = height / sizes_B2[:, 0], width / sizes_B2[:, 1]
+    return _matrices(len(sizes_B2), [[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2], [0.0, 0.0, 1.0]])
 
 
-def _blend(image: np.ndarray, other: np.ndarray, factor: float) -> np.ndarray:
-    return cv2.addWeighted(image, factor, other, 1 - factor, 0)
-
-
-def _turn_hue(image: np.ndarray, turn: float) -> np.ndarray:
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    # The full circle is 256 steps, so that overflow is what turning needs.
-    hsv[..., 0] += np.uint8(round(turn * 256) % 256)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
-
-
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+def _matrices(count: int, rows: list[list]) -> np.ndarray:
+    """``rows`` of numbers or (count,) arrays as float64 (count, rows, columns)."""
+    return np.stack([np.stack([np.broadcast_to(x, count) for x in row], axis=-1) for row in rows], axis=-2)

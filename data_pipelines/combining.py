@@ -13,6 +13,9 @@ import numpy as np
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.records import DataError, Record, Source, read_records
 
+Mixing = Literal["by_size", "balanced"]
+"""How sources without a weight divide what the others leave of the training records: by their sizes, or evenly."""
+
 _EXAMPLES = 10
 
 
@@ -43,9 +46,14 @@ class Sources:
         self.starts = (0, *accumulate(len(source) for source in self.sources))
 
     @classmethod
-    def open(cls, specs: Sequence[SourceSpec], root: Path) -> "Sources":
+    def open(cls, specs: Sequence[SourceSpec], root: Path, mixing: Mixing = "by_size") -> "Sources":
         """Open every spec under the data root ``root``. Raises ``DataError`` for the first that cannot be used."""
-        return cls([spec.open(Path(root)) for spec in specs], [spec.weight for spec in specs])
+        weights = [spec.weight for spec in specs]
+        free = weights.count(None)
+        if mixing == "balanced" and len(specs) > 1 and free:
+            share = _rest(weights) / free
+            weights = [share if weight is None else weight for weight in weights]
+        return cls([spec.open(Path(root)) for spec in specs], weights)
 
     @property
     def proportions(self) -> list[float] | None:
@@ -61,9 +69,7 @@ class Sources:
             raise DataError(f"a source has weight {min(given):g}; weights must be positive")
         if len(given) == len(self.weights):
             return [weight / sum(given) for weight in given]
-        rest = 1 - sum(given)
-        if rest <= 0:
-            raise DataError(f"weights sum to {sum(given):g}: nothing is left for the sources without one; lower them")
+        rest = _rest(self.weights)
         sizes = np.diff(self.starts).tolist()
         unweighted = sum(size for size, weight in zip(sizes, self.weights, strict=True) if weight is None)
         return [
@@ -107,6 +113,14 @@ class Sources:
         """Where record ``index`` comes from."""
         number, inner = self.locate(index)
         return self.sources[number].name(inner)
+
+
+def _rest(weights: Sequence[float | None]) -> float:
+    """What is left of 1 for the sources without a weight."""
+    given = sum(weight for weight in weights if weight is not None)
+    if given >= 1:
+        raise DataError(f"weights sum to {given:g}: nothing is left for the sources without one; lower them")
+    return 1 - given
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The one grain assembly: from sources to batches, in training order or in file order.
 
-Batches are made at grain's map level, so batch k is a function of k alone: it is the same for any number of worker
-processes, and to resume at step k is to start at index k. There is no iterator state to save.
+Batch k is a function of k alone (``data_pipelines.order`` says which records it has): it is the same for any number of
+worker processes, and to resume at step k is to start there. There is no iterator state to save.
 """
 
 import logging
@@ -10,7 +10,8 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -18,20 +19,33 @@ import grain
 import numpy as np
 from absl import flags
 
+from data_pipelines.augmentation import Policy, resizing_matrices
+from data_pipelines.buckets import Buckets, Shape, is_vertical
 from data_pipelines.combining import Sources
-from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image
+from data_pipelines.decoding import (
+    MAX_PIXELS,
+    DecodeError,
+    Interpolation,
+    decode_image,
+    resize_image,
+    turn_image,
+    warp_image,
+)
+from data_pipelines.order import Stream, share_out
 from data_pipelines.records import Batch, DataError, Record, Source, read_records
 from data_pipelines.worker_processes import follow_parent
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
-_MAX_SHUFFLED = 2**32 - 1  # grain shuffles 32-bit indices
+_ENDLESS = 2**48  # steps
+
+Indices = Sequence[int] | np.ndarray
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BatchDecoder:
-    """Makes a batch of records: decodes, resizes, augments and tokenizes. Picklable if its functions are."""
+    """Makes a batch of records: decodes, moves, resizes and tokenizes. Picklable if its functions are."""
 
     height: int = 32
     """Height of the images in a batch."""
@@ -41,10 +55,12 @@ class BatchDecoder:
     """How images are resized: bilinear for the recogniser, bicubic for pre-training."""
     tokenize: Callable[[str], np.ndarray] | None = None
     """From a label to int32 ``(length,)``; None where labels are not read."""
-    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
-    """From uint8 RGB ``(h, w, 3)`` to the same of any size; in training only."""
-    augment_before_resize: bool = True
-    """Whether images are augmented at their own size (the reference resizes first)."""
+    augmentation: Policy | None = None
+    """What may happen to images in training. Only the geometry happens here, the rest on the device."""
+    turn_vertical: bool = False
+    """Whether vertical words are turned by 90 degrees against the clock, in training."""
+    turns: int = 0
+    """By how many times 90 degrees every image is turned against the clock, in reading."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels are not decoded."""
 
@@ -55,43 +71,75 @@ class BatchDecoder:
 
         An image that cannot be decoded becomes a row of zeros that is not valid but keeps its index. Rows after the
         last record are zeros too, with index -1. ``random_key`` is a seed and the place of the first record in the
-        training stream: record j is augmented by a generator of (seed, place + j). Without it nothing is augmented.
+        training stream: together with its own place they decide how a record is augmented. Without it nothing is.
 
         Raises ``DataError`` for a record without a label where labels are read.
         """
         images = np.zeros((batch_size, self.height, self.width, 3), np.uint8)
-        valid = np.zeros(batch_size, bool)
         index = np.full(batch_size, -1, np.int64)
-        for row, (record_index, record) in enumerate(records):
-            index[row] = record_index
-            generator = None
-            if random_key is not None and self.augment is not None:
-                seed, place = random_key
-                generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, place + row]))
-            try:
-                image = record.image
-                if isinstance(image, bytes):
-                    image = decode_image(image, self.max_pixels)
-                images[row] = self._fit(image, generator)
-            # OpenCV refuses to warp images with a side of over 32,767 pixels, for example.
-            except (DecodeError, cv2.error) as error:
-                _log.debug("record %d: %s", record_index, error)
-                continue
-            valid[row] = True
+        index[: len(records)] = [record_index for record_index, _ in records]
+        decoded = [self._decode(record_index, record) for record_index, record in records]
+        valid = np.zeros(batch_size, bool)
         batch = {"image": images, "valid": valid, "index": index}
+        moves: Sequence[np.ndarray | None] = [None] * len(records)
+        if random_key is None:
+            batch["portrait"] = np.zeros(batch_size, bool)
+            for row, image in enumerate(decoded):
+                if image is not None:
+                    batch["portrait"][row] = image.shape[0] > image.shape[1]
+                    decoded[row] = turn_image(image, self.turns)
+        elif self.turn_vertical:
+            for row, (image, (_, record)) in enumerate(zip(decoded, records, strict=True)):
+                if image is not None and is_vertical(image.shape[:2], record.text):
+                    decoded[row] = turn_image(image, 1)
+        if self.augmentation is not None and random_key is not None:
+            moves, operations = self._move(self.augmentation, decoded, random_key)
+            if operations is not None:
+                batch["operations"] = np.pad(operations, ((0, batch_size - len(records)), (0, 0)), constant_values=-1)
+        for row, (image, move) in enumerate(zip(decoded, moves, strict=True)):
+            valid[row] = image is not None and self._fit(image, move, images[row])
         if self.tokenize is not None:
             texts = [self._label(record_index, record) for record_index, record in records]
             texts += [""] * (batch_size - len(texts))
             batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
         return batch
 
-    def _fit(self, image: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        if generator is not None and self.augment is not None and self.augment_before_resize:
-            image = self.augment(image, generator)
-        image = resize_image(image, self.height, self.width, self.interpolation)
-        if generator is not None and self.augment is not None and not self.augment_before_resize:
-            image = self.augment(image, generator)
-        return image
+    def _decode(self, index: int, record: Record) -> np.ndarray | None:
+        if not isinstance(record.image, bytes):
+            return record.image
+        try:
+            return decode_image(record.image, self.max_pixels)
+        except DecodeError as error:
+            _log.debug("record %d: %s", index, error)
+            return None
+
+    def _move(
+        self, augmentation: Policy, images: Sequence[np.ndarray | None], random_key: tuple[int, int]
+    ) -> tuple[list[np.ndarray | None], np.ndarray | None]:
+        """For each image the matrix to warp it with, None where it is only resized; and the device's operations."""
+        target = (self.height, self.width)
+        sizes_B2 = np.array([target if image is None else image.shape[:2] for image in images])
+        resize_B33 = resizing_matrices(sizes_B2, *target)
+        if augmentation.frame == "source":
+            geometry = augmentation.draw(*random_key, sizes_B2)
+            matrix_B33 = resize_B33 @ geometry.matrix_B33
+        else:
+            geometry = augmentation.draw(*random_key, np.broadcast_to(target, sizes_B2.shape))
+            matrix_B33 = geometry.matrix_B33 @ resize_B33
+        moves = [matrix if moved else None for matrix, moved in zip(matrix_B33, geometry.moved_B, strict=True)]
+        return moves, geometry.operations_BL
+
+    def _fit(self, image: np.ndarray, move: np.ndarray | None, out: np.ndarray) -> bool:
+        """Write the image into ``out``, and say whether that could be done."""
+        try:
+            if move is None:
+                resize_image(image, self.height, self.width, self.interpolation, out)
+            else:
+                warp_image(image, move, out, self.interpolation)
+        except cv2.error as error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
+            _log.debug("an image of %s: %s", image.shape, error)
+            return False
+        return True
 
     @staticmethod
     def _label(index: int, record: Record) -> str:
@@ -103,7 +151,9 @@ class BatchDecoder:
 class Batches(Iterator[Batch]):
     """An iterator over batches. ``close`` ends its worker processes; leaving a ``with`` block closes it too."""
 
-    def __init__(self, batches: grain.IterDataset) -> None:
+    def __init__(self, batches: grain.IterDataset, shared: bool) -> None:
+        """``shared`` says that batches come in shared memory, from worker processes."""
+        self._shared = shared
         # Held in a list that ``close`` empties, so that grain's iterators are gone before the interpreter takes its
         # modules apart: they complain otherwise. The finalizer closes what a crashing program leaves open.
         self._iterator = [iter(batches)]
@@ -118,8 +168,8 @@ class Batches(Iterator[Batch]):
         except DataError as error:
             message = str(error)
         else:
-            # Workers hand over shared memory, which must be given back before the program ends: copying 10 MB is cheap.
-            return {name: np.array(value) for name, value in batch.items()}
+            # Shared memory must be given back before the program ends: copying 10 MB is cheap.
+            return {name: np.array(value) for name, value in batch.items()} if self._shared else batch
         self.close()
         # Without the notes and frames that grain adds on the way: the one line says all.
         raise DataError(message)
@@ -148,6 +198,7 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    buckets: Buckets | None = None,
     start_step: int = 0,
     num_workers: int = 0,
     process_index: int = 0,
@@ -159,33 +210,20 @@ def train_batches(
     borders of sources and of batches. With weights (``Sources.proportions``), every source is shuffled and repeated on
     its own and they alternate in those shares, in every batch alike.
 
+    With ``buckets`` all records of a batch are of the same bucket, which gives the size of its images. Buckets
+    alternate in the shares that they have of the records, in the same way on every process; a source keeps its share.
+
     ``batch_size`` is that of all processes together: process p gets part p of the rows of each batch, so that the parts
     put together in the order of processes are the batch that one process would get. Step, seed and place in the batch
     also fix the random numbers of augmentation.
 
-    Raises ``ValueError`` where ``batch_size`` is not a multiple of ``process_count``, ``DataError`` where there are too
-    many records to shuffle or weights do not fit.
+    Raises ``ValueError`` where ``batch_size`` is not a multiple of ``process_count``, and ``DataError`` where there are
+    no records or weights do not fit.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    proportions = sources.proportions
-    if proportions is None:
-        spans = [(0, len(sources))]
-    else:
-        spans = list(zip(sources.starts[:-1], sources.starts[1:], strict=True))
-    streams = []
-    for number, (start, end) in enumerate(spans):
-        if not 0 < end - start <= _MAX_SHUFFLED:
-            raise DataError(f"{end - start:,} records cannot be shuffled; give from 1 to {_MAX_SHUFFLED:,}")
-        # Seeds are spread out first: grain adds the epoch to the seed, and seeds 0 and 1 should share no order.
-        spread_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        streams.append(grain.MapDataset.range(start, end).shuffle(seed=spread_seed).repeat())
-    stream = streams[0] if proportions is None else grain.MapDataset.mix(streams, proportions)
-    # Consecutive batches of the local size make up a batch. Records are not dealt out one by one: a mixture alternates
-    # regularly, and one process could get all rendered words.
-    batches = stream.batch(local_size, drop_remainder=True, batch_fn=list)
-    batches = batches.map_with_index(_Reader(sources, decoder, local_size, seed))
-    batches = batches[process_index::process_count][start_step:]
-    return _iterate(batches, num_workers)
+    plan = _Plan.make(sources, seed, buckets, (decoder.height, decoder.width))
+    reader = _StepReader(_Reader(sources, decoder, local_size), plan, seed, process_index, process_count)
+    return _iterate(grain.MapDataset.range(start_step, _ENDLESS).map(reader), num_workers)
 
 
 def evaluation_batches(
@@ -193,20 +231,27 @@ def evaluation_batches(
     decoder: BatchDecoder,
     *,
     batch_size: int,
+    buckets: Buckets | None = None,
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """All records once, in order and without augmentation, in ``ceil(len(source) / batch_size)`` batches.
+    """All records once, without augmentation, in order; with ``buckets`` one bucket after the other.
 
-    The last batch is filled up with rows that are not valid and have index -1. Processes get their parts as in
-    ``train_batches``, the same number of batches each. Raises ``ValueError`` as ``train_batches`` does.
+    The last batch (of each bucket) is filled up with rows that are not valid and have index -1. Processes get their
+    parts as in ``train_batches``, the same number of batches each. Raises ``ValueError`` as ``train_batches`` does.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    steps = -(-len(source) // batch_size)
-    batches = grain.MapDataset.range(steps * process_count).map(_Span(local_size, len(source)))
-    batches = batches.map_with_index(_Reader(source, decoder, local_size, None))
-    return _iterate(batches[process_index::process_count], num_workers)
+    spans: list[tuple[Shape, Indices]] = []
+    if buckets is None:
+        groups: list[tuple[Shape, Indices]] = [((decoder.height, decoder.width), range(len(source)))]
+    else:
+        groups = [(shape, np.flatnonzero(buckets.numbers == i)) for i, shape in enumerate(buckets.shapes)]
+    for shape, indices in groups:
+        starts = range(0, -(-len(indices) // batch_size) * batch_size, local_size)
+        spans += [(shape, indices[start : start + local_size]) for start in starts]
+    batches = grain.MapDataset.source(spans)[process_index::process_count]
+    return _iterate(batches.map(_Reader(source, decoder, local_size)), num_workers)
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -218,31 +263,64 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Span:
-    """The indices of the records in batch ``number`` of a source in order."""
+class _Plan:
+    """Which records, and which image size, each training step has."""
 
-    batch_size: int
-    end: int
+    shapes: tuple[Shape, ...]
+    """The image sizes that steps have."""
+    shares: tuple[float, ...]
+    """The share of the steps that each has."""
+    streams: tuple[Stream, ...]
+    """The records of each."""
 
-    def __call__(self, number: int) -> range:
-        start = number * self.batch_size
-        return range(min(start, self.end), min(start + self.batch_size, self.end))
+    @classmethod
+    def make(cls, sources: Sources, seed: int, buckets: Buckets | None, shape: Shape) -> "_Plan":
+        """A stream for each bucket, in which each source has a part, or all together where none has a weight."""
+        proportions = sources.proportions or [1.0]
+        borders = sources.starts if sources.proportions else (0, len(sources))
+        shapes, shares, streams = [], [], []
+        for bucket, bucket_shape in enumerate((shape,) if buckets is None else buckets.shapes):
+            parts: list[range | np.ndarray] = []
+            weights = []
+            for proportion, (start, end) in zip(proportions, pairwise(borders), strict=True):
+                part: range | np.ndarray = range(start, end)
+                if buckets is not None:
+                    part = (start + np.flatnonzero(buckets.numbers[start:end] == bucket)).astype(np.uint32)
+                if len(part):
+                    parts.append(part)
+                    weights.append(proportion * len(part) / (end - start))
+            if parts:
+                shapes.append(bucket_shape)
+                shares.append(sum(weights))
+                streams.append(Stream(tuple(parts), tuple(w / sum(weights) for w in weights), (seed, bucket)))
+        if not streams:
+            raise DataError("there are no records to train on")
+        return cls(tuple(shapes), tuple(shares), tuple(streams))
+
+    def at(self, step: int) -> tuple[int, int]:
+        """The number of the stream that a step draws from, and how many steps before it did."""
+        (number,), (before,) = share_out(np.array([step]), self.shares)
+        return int(number), int(before)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads and decodes the records of a batch. Runs in the workers."""
+    """Reads and decodes records. Runs in the workers."""
 
     source: Source
     decoder: BatchDecoder
     batch_size: int
-    seed: int | None
 
-    def __call__(self, number: int, indices: Sequence[int]) -> Batch:
+    def __call__(self, span: tuple[Shape, Indices]) -> Batch:
+        return self.read(*span)
+
+    def read(self, shape: Shape, indices: Indices, random_key: tuple[int, int] | None = None) -> Batch:
+        """The batch of the records ``indices``, with images of size ``shape``."""
         try:
-            records = list(zip(indices, read_records(self.source, indices), strict=True))
-            random_key = None if self.seed is None else (self.seed, number * self.batch_size)
-            return self.decoder(records, self.batch_size, random_key)
+            numbers = [int(index) for index in indices]
+            records = list(zip(numbers, read_records(self.source, numbers), strict=True))
+            decoder = replace(self.decoder, height=shape[0], width=shape[1])
+            return decoder(records, self.batch_size, random_key)
         except Exception as error:
             # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
             try:
@@ -250,6 +328,28 @@ class _Reader:
             except Exception:
                 raise RuntimeError(f"{type(error).__name__}: {error}") from None
             raise
+
+
+@dataclass(frozen=True)
+class _StepReader:
+    """Finds, reads and decodes this process's records of a training step. Runs in the workers."""
+
+    reader: _Reader
+    plan: _Plan
+    seed: int
+    process_index: int
+    process_count: int
+
+    def __call__(self, step: int) -> Batch:
+        number, before = self.plan.at(step)
+        places = self._first(before) + np.arange(self.reader.batch_size)
+        indices = self.plan.streams[number].at(places)
+        # For augmentation all images are counted, whatever stream they are from.
+        return self.reader.read(self.plan.shapes[number], indices, (self.seed, self._first(step)))
+
+    def _first(self, step: int) -> int:
+        """The number of images before this process's part of a step."""
+        return (step * self.process_count + self.process_index) * self.reader.batch_size
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
@@ -261,7 +361,7 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BUFFERED)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-    return Batches(dataset)
+    return Batches(dataset, shared=bool(num_workers))
 
 
 def _start_worker(_index: int, _count: int) -> None:

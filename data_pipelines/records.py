@@ -8,9 +8,12 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 """One step's data on the host. Every array has the batch size B as its first axis.
 
-- ``image``: uint8 RGB ``(B, height, width, 3)``; zeros where ``valid`` is false.
+- ``image``: uint8 RGB ``(B, height, width, 3)``; zeros where ``valid`` is false. All steps have images of one size, or,
+  with aspect-ratio buckets, of one of a few.
 - ``valid``: bool ``(B,)``; false for an image that could not be decoded, which takes no part in any loss or score.
 - ``index``: int64 ``(B,)``; the record's place in the source, for looking up its name and label.
+- ``portrait``: bool ``(B,)``; only in evaluation: whether the image in the file is higher than wide.
+- ``operations``: int32 ``(B, layers)``; only where a ``RandAugment`` is at work: what the device does to an image.
 - ``tokens``: int32 ``(B, length)``; only where the task reads labels: ``[start, characters..., end, padding...]``.
 """
 
@@ -38,10 +41,11 @@ class Record(NamedTuple):
 class Source(Protocol):
     """Random access to records. Sources are picklable (workers get a copy) and open files only when first read.
 
-    A source may also have one of these, for comparing its labels with a dictionary at once:
+    A source may also have some of these:
 
-    - ``labels``: a ``PackedStrings`` of all labels.
+    - ``labels``: a ``PackedStrings`` of all labels, for comparing them with a dictionary at once.
     - ``characters``: a string of the only characters that occur in its labels; none of them is then looked at.
+    - ``sizes``: int array ``(records, 2)`` of the heights and widths of its images, for aspect-ratio buckets.
 
     And, where many records are read faster together than one by one:
 

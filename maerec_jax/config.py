@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import Field, TypeAdapter, ValidationError
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
+from data_pipelines.buckets import check_shapes
+from data_pipelines.combining import Mixing
 from data_pipelines.decoding import Interpolation
 from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
@@ -23,9 +25,7 @@ from maerec_jax.training.optimizer import OptimizerConfig
 
 SourceConfig = Annotated[Annotations | LmdbWords | Folder | Records | RenderedWords, Field(discriminator="kind")]
 ModelConfig = Annotated[MAEConfig | MAERecConfig, Field(discriminator="kind")]
-
-
-NO_AUGMENTATION = Augmentation(geometry_probability=0.0, degradation_probability=0.0, color_probability=0.0)
+AugmentationConfig = Annotated[Augmentation | RandAugment, Field(discriminator="kind")]
 
 
 class UserError(Exception):
@@ -42,14 +42,20 @@ class DataConfig:
     """Sources of training images."""
     validation: tuple[SourceConfig, ...] = ()
     """Sources of validation images; without any, fine-tuning is not validated."""
+    mixing: Mixing = "by_size"
+    """How training sources without a weight divide the images: by their sizes, or evenly ("balanced")."""
     exclude: tuple[str, ...] = ()
     """Lists of training records to leave out, relative to the root; ``data_pipelines.find_overlaps`` writes them."""
     interpolation: Interpolation = "bilinear"
     """How images are resized; the published recipes pre-train with "bicubic" and fine-tune with "bilinear"."""
-    augmentation: Augmentation = NO_AUGMENTATION
+    augmentation: AugmentationConfig = NO_AUGMENTATION
     """Random distortion of training images; all probabilities 0 for none."""
-    augment_before_resize: bool = True
-    """Distort images at their own size; the published recipe distorts them after the resize."""
+    buckets: tuple[tuple[int, int], ...] = ()
+    """Heights and widths of images, instead of the model's one size: each step has words of one aspect ratio
+    (``data_pipelines.buckets.WORD_SHAPES`` for patches of 4 x 4 pixels)."""
+    turn_vertical: bool = False
+    """Turn crops at least twice as high as wide against the clock in training, and read whatever is higher than wide
+    in three ways: upright, turned to the left and to the right."""
     unknown_characters: Literal["drop", "keep", "error"] = "drop"
     """Labels with characters outside the charset: leave them out, keep them as the unknown class, or stop."""
     max_invalid: float = 0.1
@@ -111,6 +117,10 @@ class TrainConfig:
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
+        if self.data.buckets:
+            check_shapes(self.data.buckets, self.model.encoder.patch_size)
+            if self.model.encoder.position_table != "grid":
+                raise ValueError('data.buckets need a position table that can be resized: model.encoder\'s "grid"')
         if not self.steps and not self.epochs > 0:
             raise ValueError(f"epochs must be more than 0, not {self.epochs}")
 

@@ -21,6 +21,9 @@ class EvaluateArguments:
     """Data root; that of the run by default."""
     annotations: tuple[str, ...] = ()
     """Annotation files (.jsonl or .json), relative to the data root, each a line of the table."""
+    turn: bool | None = None
+    """Read images that are higher than wide also turned to the left and to the right, and take the surest reading; by
+    default if the run was trained so (data.turn_vertical)."""
     batch_size: int = 256
     """Images a step."""
     workers: int = 0
@@ -48,7 +51,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
     from maerec_jax.config import UserError
     from maerec_jax.models.maerec import MAERecConfig
     from maerec_jax.training.checkpoint import load_params
-    from maerec_jax.training.data import make_decoder, open_sources
+    from maerec_jax.training.data import open_sources
     from maerec_jax.training.evaluation import Evaluator
     from maerec_jax.training.loop import make_task
     from maerec_jax.training.pictures import save_picture
@@ -59,6 +62,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
         raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
     # Every word counts, those with characters that the model cannot write too: it reads them wrong.
     data = replace(config.data, unknown_characters="keep", root=arguments.root or config.data.root)
+    data = data if arguments.turn is None else replace(data, turn_vertical=arguments.turn)
     sets: dict[str, tuple] = {name: (Annotations(path=name),) for name in arguments.annotations}
     if not sets:
         if not data.validation:
@@ -86,7 +90,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
         sources = open_sources(config, specs, notes.append)
         for note in notes:
             console.print(f"{name}: {note}", markup=False, highlight=False)
-        evaluator = Evaluator(task, sources, make_decoder(config), arguments.batch_size, arguments.workers, mesh)
+        evaluator = Evaluator.of_run(config, task, sources, arguments.batch_size, arguments.workers, mesh)
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task(name, total=len(sources))
             found = evaluator(params, partial(progress.console.print, markup=False), partial(progress.advance, bar))

@@ -23,6 +23,9 @@ class PredictArguments:
     """Output: a line of columns, or a JSON object, for each image."""
     sheet: str = ""
     """Also draw the words with their readings into this PNG file (the first 48)."""
+    turn: bool | None = None
+    """Read images that are higher than wide also turned to the left and to the right, and take the surest reading; by
+    default if the run was trained so (data.turn_vertical)."""
     batch_size: int = 32
     """Images read at once."""
 
@@ -41,7 +44,7 @@ def predict(arguments: PredictArguments) -> int:
     from maerec_jax.recognizer import Recognizer
     from maerec_jax.training.pictures import readings_sheet, save_picture
 
-    recognizer = Recognizer.load(arguments.checkpoint, arguments.batch_size)
+    recognizer = Recognizer.load(arguments.checkpoint, arguments.batch_size, arguments.turn)
     files: list[Path] = []
     for name in arguments.images:
         path = Path(name)
@@ -64,7 +67,7 @@ def predict(arguments: PredictArguments) -> int:
             except (DecodeError, OSError) as error:
                 failed += 1
                 print(f"not read: {error}", file=sys.stderr)
-        for file, image, word in zip(readable, images, recognizer.read_resized(images), strict=True):
+        for file, (image, *_), word in zip(readable, images, recognizer.read_prepared(images), strict=True):
             shown.append((image, {"text": None, "reading": word.text, "confidence": word.confidence}))
             if arguments.format == "jsonl":
                 print(json.dumps({"file": str(file), **asdict(word)}, ensure_ascii=False))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal, xavier_uniform
 
-from maerec_jax.models.position import sincos_2d
+from maerec_jax.models.position import resize_table, sincos_2d
 from maerec_jax.models.vit import ViTConfig, ViTEncoder, apply_blocks, patchify
 
 Array = jax.Array
@@ -34,8 +34,9 @@ class MAEConfig:
     """Reconstruct each patch normalised by its own mean and variance."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.n_keep < self.encoder.n_patches:
-            raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.n_keep} of {self.encoder.n_patches} patches")
+        total = self.encoder.n_patches
+        if not 0 < self.n_keep(total) < total:
+            raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.n_keep(total)} of {total} patches")
         if self.decoder_dim % self.decoder_heads:
             raise ValueError(f"decoder_dim {self.decoder_dim} is no multiple of decoder_heads {self.decoder_heads}")
         sincos_2d(self.encoder.grid, self.decoder_dim, self.encoder.position_table)  # raises ValueError
@@ -56,10 +57,9 @@ class MAEConfig:
         sizes = {"encoder": ViTConfig.tiny(), "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
         return cls(**{**sizes, **changes})
 
-    @property
-    def n_keep(self) -> int:
-        """Number of visible patches."""
-        return int(self.encoder.n_patches * (1 - self.mask_ratio))
+    def n_keep(self, n_patches: int) -> int:
+        """Number of visible patches of an image of ``n_patches``."""
+        return int(n_patches * (1 - self.mask_ratio))
 
 
 def random_masking(noise_BN: Array, n_keep: int) -> tuple[Array, Array, Array]:
@@ -113,14 +113,15 @@ class MaskedAutoencoder(nn.Module):
           ``restore`` int (B, N).
         """
         cfg = self.config
-        keep_BK, restore_BN, mask_BN = random_masking(noise_BN, cfg.n_keep)
+        keep_BK, restore_BN, mask_BN = random_masking(noise_BN, cfg.n_keep(noise_BN.shape[1]))
         latent = ViTEncoder(cfg.encoder, self.dtype, name="encoder")(image_BHWC, keep_BK)
         dense = {"dtype": self.dtype, "kernel_init": xavier_uniform()}
         x = nn.Dense(cfg.decoder_dim, **dense, name="decoder_embed")(latent)
         mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
         table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
         pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
-        n_hidden = cfg.encoder.n_patches - cfg.n_keep
+        pos = resize_table(pos, cfg.encoder.grid, cfg.encoder.grid_of(image_BHWC.shape[1:3]))
+        n_hidden = noise_BN.shape[1] - keep_BK.shape[1]
         hidden = jnp.broadcast_to(mask_token, (len(x), n_hidden, cfg.decoder_dim))
         patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore_BN[..., None], axis=1)

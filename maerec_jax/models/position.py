@@ -1,7 +1,9 @@
-"""Fixed position tables, as NumPy constants."""
+"""Fixed position tables, as NumPy constants, and tables for images of other sizes."""
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -50,3 +52,21 @@ def sincos_interleaved(length: int, dim: int) -> np.ndarray:
     frequencies = (10000.0 ** -(2 * np.arange(dim // 2) / dim)).astype(np.float32)
     angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim)
+
+
+def resize_table(table: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int]) -> jax.Array:
+    """A position table for an image of another size: the patches' rows are interpolated, the class token's is kept.
+
+    Args:
+      table: float32 (1, 1 + rows * columns, dim).
+      grid: its patch rows and columns, in raster order.
+      new_grid: those of the image.
+
+    Returns:
+      float32 (1, 1 + new rows * new columns, dim).
+    """
+    if grid == new_grid:
+        return table
+    dim = table.shape[-1]
+    patches = jax.image.resize(table[:, 1:].reshape(1, *grid, dim), (1, *new_grid, dim), "linear")
+    return jnp.concatenate([table[:, :1], patches.reshape(1, -1, dim)], axis=1)

@@ -1,5 +1,6 @@
 """The image encoder: a plain Vision Transformer over the patches of a word image (arXiv 2307.08723, section 5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, xavier_uniform, zeros
 
 from maerec_jax.models.attention import attend
-from maerec_jax.models.position import sincos_2d
+from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
 
@@ -64,7 +65,11 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Patch rows and columns."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+        return self.grid_of(self.image_size)
+
+    def grid_of(self, image_size: Sequence[int]) -> tuple[int, int]:
+        """Patch rows and columns of an image of another size, height and width in pixels."""
+        return image_size[0] // self.patch_size[0], image_size[1] // self.patch_size[1]
 
     @property
     def n_patches(self) -> int:
@@ -91,7 +96,7 @@ def patchify(image_BHWC: Array, patch_size: tuple[int, int]) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, (h // ph) * (w // pw), ph * pw * c)
 
 
-def unpatchify(patch_BNP: Array, image_size: tuple[int, int], patch_size: tuple[int, int]) -> Array:
+def unpatchify(patch_BNP: Array, image_size: Sequence[int], patch_size: tuple[int, int]) -> Array:
     """The inverse of ``patchify``: (B, N, P) to images (B, H, W, C)."""
     (h, w), (ph, pw) = image_size, patch_size
     x = patch_BNP.reshape(len(patch_BNP), h // ph, w // pw, ph, pw, -1)
@@ -145,7 +150,8 @@ class ViTEncoder(nn.Module):
         """Encode images.
 
         Args:
-          image_BHWC: normalised pixels (B, H, W, 3), float.
+          image_BHWC: normalised pixels (B, H, W, 3), float. Where their size is not that of the config, the position
+            table is interpolated, which makes sense for a "grid" table only.
           keep_BK: int, indices of the patches to encode; all of them by default.
 
         Returns:
@@ -155,6 +161,7 @@ class ViTEncoder(nn.Module):
         patch_BNP = patchify(image_BHWC, cfg.patch_size)
         cls = self.param("cls_token", normal(0.02), (1, 1, cfg.dim))
         pos = self.param("pos_embed", lambda _: jnp.asarray(sincos_2d(cfg.grid, cfg.dim, cfg.position_table)))
+        pos = resize_table(pos, cfg.grid, cfg.grid_of(image_BHWC.shape[1:3]))
         patch_pos = pos[:, 1:]
         if keep_BK is not None:
             patch_BNP = jnp.take_along_axis(patch_BNP, keep_BK[..., None], axis=1)

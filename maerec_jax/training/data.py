@@ -1,17 +1,20 @@
 """Training and validation data as a config describes them, and the count of images that cannot be used."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.augmentation import NO_AUGMENTATION
+from data_pipelines.buckets import Buckets, image_sizes, turned_sizes
 from data_pipelines.combining import Sources, SourceSpec, Subset, drop_unknown_characters
 from data_pipelines.decoding import DecodeError, decode_image
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.pipeline import BatchDecoder
 from data_pipelines.records import Batch, DataError, Source
-from maerec_jax.config import NO_AUGMENTATION, TrainConfig
+from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 
@@ -26,7 +29,7 @@ def open_sources(
     ``exclude`` names lists of records to leave out; it is for training data only. What is left out is told through
     ``message``. Raises ``DataError`` for a source or list that cannot be used.
     """
-    sources = Sources.open(specs, Path(config.data.root))
+    sources = Sources.open(specs, Path(config.data.root), config.data.mixing)
     if isinstance(config.model, MAERecConfig):
         for source in sources.sources:
             if source.text(0) is None:
@@ -76,8 +79,26 @@ def make_decoder(config: TrainConfig) -> BatchDecoder:
     tokenize = None
     if isinstance(config.model, MAERecConfig):
         tokenize = partial(config.model.charset.encode, length=config.model.decoder.max_length)
-    augment = None if data.augmentation == NO_AUGMENTATION else data.augmentation
-    return BatchDecoder(height, width, data.interpolation, tokenize, augment, data.augment_before_resize)
+    augmentation = None if data.augmentation == NO_AUGMENTATION else data.augmentation
+    return BatchDecoder(height, width, data.interpolation, tokenize, augmentation, data.turn_vertical)
+
+
+def make_buckets(config: TrainConfig, source: Source, message: Callable[[str], None]) -> Buckets | None:
+    """The aspect-ratio buckets of the training records, or None where the config has none."""
+    if not config.data.buckets:
+        return None
+    start = time.perf_counter()
+    sizes = image_sizes(source)
+    if config.data.turn_vertical:
+        sizes = turned_sizes(source, sizes)
+    buckets = Buckets.assign(sizes, config.data.buckets)
+    counts = np.bincount(buckets.numbers, minlength=len(buckets.shapes))
+    shares = ", ".join(
+        f"{height}x{width} {count / len(source):.1%}"
+        for (height, width), count in zip(buckets.shapes, counts, strict=True)
+    )
+    message(f"buckets: {shares} (sizes of {len(source):,} images in {time.perf_counter() - start:.1f} s)")
+    return buckets
 
 
 class InvalidImages:

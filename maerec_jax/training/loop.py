@@ -15,7 +15,7 @@ from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
-from maerec_jax.training.data import InvalidImages, make_decoder, open_sources, open_validation
+from maerec_jax.training.data import InvalidImages, make_buckets, make_decoder, open_sources, open_validation
 from maerec_jax.training.evaluation import Evaluator
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from maerec_jax.training.pretraining import Pretraining
@@ -108,6 +108,7 @@ def train(config: TrainConfig) -> dict[str, float]:
         config, config.data.train, lambda text: notes.append(f"training data: {text}"), config.data.exclude
     )
     held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
+    buckets = make_buckets(config, sources, notes.append)
     # Read before the workdir is made, so that a mistyped name leaves none behind.
     resumes = bool(saved_steps(workdir))
     loaded_run = load_params(config.init_from) if config.init_from and not resumes else None
@@ -126,7 +127,9 @@ def train(config: TrainConfig) -> dict[str, float]:
     optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
     step_fn = jax.jit(make_train_step(task, optimizer, config), donate_argnums=0)
     evaluator = (
-        None if held_out is None else Evaluator(task, held_out, decoder, config.batch_size, config.data.workers, mesh)
+        None
+        if held_out is None
+        else Evaluator.of_run(config, task, held_out, config.batch_size, config.data.workers, mesh)
     )
     metrics: dict[str, float] = {}
 
@@ -139,6 +142,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 decoder,
                 batch_size=config.batch_size,
                 seed=config.seed,
+                buckets=buckets,
                 start_step=start,
                 num_workers=config.data.workers,
                 process_index=jax.process_index(),

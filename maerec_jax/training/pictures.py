@@ -24,7 +24,7 @@ def readings_sheet(
     """Words with their readings below: black where right, red (and the label in grey) where wrong.
 
     Args:
-      images: uint8 RGB (height, width, 3), all of one size.
+      images: uint8 RGB (height, width, 3).
       samples: for each image ``text`` (the label, or None), ``reading`` and ``confidence``.
       columns: words in a row.
 
@@ -33,14 +33,17 @@ def readings_sheet(
     """
     if not images:
         return None
-    height, width = (n * _SCALE for n in images[0].shape[:2])
+    height, width = (_SCALE * max(image.shape[axis] for image in images) for axis in (0, 1))
     cell_h, cell_w = height + 2 * _LINE + _MARGIN, width + _MARGIN
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * cell_w + _MARGIN, rows * cell_h + _MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for i, (image, sample) in enumerate(zip(images, samples, strict=True)):
         x, y = _MARGIN + i % columns * cell_w, _MARGIN + i // columns * cell_h
-        sheet.paste(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), (x, y))
+        shown = Image.fromarray(image).resize(
+            (image.shape[1] * _SCALE, image.shape[0] * _SCALE), Image.Resampling.BICUBIC
+        )
+        sheet.paste(shown, (x, y + height - shown.height))
         right = sample["text"] is None or sample["reading"] == sample["text"]
         reading = f"{sample['reading'] or '(nothing)'}  {sample['confidence']:.0%}"
         _write(draw, (x, y + height), reading, font, "black" if right else "red", width)

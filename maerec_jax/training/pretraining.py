@@ -35,7 +35,8 @@ class Pretraining:
 
     def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         """Add the masking noise of the whole batch, so that masks do not depend on how the batch is split."""
-        return {**batch, "noise": jax.random.uniform(key, (len(batch["image"]), self.encoder.n_patches))}
+        rows, columns = self.encoder.grid_of(batch["image"].shape[1:3])
+        return {**batch, "noise": jax.random.uniform(key, (len(batch["image"]), rows * columns))}
 
     def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
         """Reconstruction error of the valid images, summed; the weight is their number."""
@@ -62,7 +63,7 @@ class Pretraining:
             raw = reconstruction_target(image_BHWC, MAEConfig(encoder=cfg.encoder, norm_pix=False))
             deviation = jnp.sqrt(raw.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
             pred_BNP = pred_BNP * deviation + raw.mean(axis=-1, keepdims=True)
-        return unpatchify(pred_BNP, cfg.encoder.image_size, cfg.encoder.patch_size)
+        return unpatchify(pred_BNP, image_BHWC.shape[1:3], cfg.encoder.patch_size)
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Any) -> Validation:
         """Mean loss over the batches, and a picture of originals, what the encoder saw of them, and reconstructions."""
@@ -82,7 +83,7 @@ class Pretraining:
         n = min(16, len(image_BHWC))
         image = image_BHWC[:n]
         hidden = np.repeat(mask_BN[:n, :, None], cfg.patch_values, axis=2)
-        hidden = np.asarray(unpatchify(jnp.asarray(hidden), cfg.image_size, cfg.patch_size)) > 0
+        hidden = np.asarray(unpatchify(jnp.asarray(hidden), image.shape[1:3], cfg.patch_size)) > 0
         predicted = pixels_BHWC[:n] * np.array(cfg.pixel_std) + np.array(cfg.pixel_mean)
         predicted = np.clip(predicted, 0, 255).astype(np.uint8)
         columns = [image, np.where(hidden, np.uint8(128), image), np.where(hidden, predicted, image)]

@@ -72,6 +72,11 @@ class Recognition:
         reading: Reading = greedy_read(self.model, params, normalize(batch["image"], self.encoder))
         return reading._asdict()
 
+    def text_and_confidence(self, out: dict[str, np.ndarray], row: int) -> tuple[str, float]:
+        """The text in row ``row`` of what ``evaluation_step`` returned, and the mean probability of its characters."""
+        text, places = self.config.charset.decode(out["tokens_BT"][row])
+        return text, float(out["probability_BT"][row, places].mean()) if len(places) else 0.0
+
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
         """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded reads as ""."""
         scores, pictures = Scores(), []
@@ -80,9 +85,7 @@ class Recognition:
             for i, index in enumerate(batch["index"].tolist()):
                 if index < 0:
                     continue
-                text, places = self.config.charset.decode(out["tokens_BT"][i])
-                text = text if batch["valid"][i] else ""
-                confidence = float(out["probability_BT"][i, places].mean()) if len(places) else 0.0
+                text, confidence = self.text_and_confidence(out, i) if batch["valid"][i] else ("", 0.0)
                 truth = labels.text(index) or ""
                 scores.add(text, truth)
                 if len(samples) < 48:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from maerec_jax.config import TrainConfig
+from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
 from maerec_jax.training.task import Task
 
@@ -53,8 +54,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict[str, Array], step: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), step)
-        batch_key, loss_key = jax.random.split(key)
-        batch = task.prepare(batch, batch_key)
+        augment_key, batch_key, loss_key = jax.random.split(key, 3)
+        batch = task.prepare(augment(batch, augment_key, config.data.augmentation), batch_key)
         if parts == 1:
             grads, weight, sums = gradients(state.params, batch, loss_key)
         else:

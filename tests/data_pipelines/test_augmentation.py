@@ -1,77 +1,144 @@
-"""Augmentation keeps size and type, depends on its generator only, and does what its fields say."""
+"""The geometry of augmentation: what it depends on, how far it goes, and that it is one warp with the resize."""
 
+import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.augmentation import Augmentation, affine_matrix
+from data_pipelines.augmentation import (
+    CHANGES,
+    MOVES,
+    Augmentation,
+    RandAugment,
+    affine_matrices,
+    perspective_matrices,
+    resizing_matrices,
+    uniforms,
+)
+from data_pipelines.decoding import resize_image, warp_image
+from data_pipelines.pipeline import BatchDecoder
+from data_pipelines.records import Record
 
-ALWAYS = Augmentation(1, 1, 1, 1, 1)
-SHAPES = [(40, 150), (32, 128), (90, 28), (5, 3), (1, 1), (1, 50), (50, 1)]
+SIZES = np.array([[40, 150], [32, 128], [90, 28], [5, 3], [1, 1], [1, 50], [50, 1]])
+POLICIES = [Augmentation(), Augmentation(frame="resized"), RandAugment()]
 
 
-def picture(height, width):
-    return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
+def smooth_picture(height, width):
+    small = np.random.default_rng(height * 1000 + width).integers(0, 256, (4, 9, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_size_and_type_stay_and_the_input_is_not_changed(shape):
-    image = picture(*shape)
-    before = image.copy()
+@pytest.mark.parametrize("columns", [4, 16])
+def test_random_numbers_depend_on_seed_and_place_only(columns):
+    together = uniforms(3, 1000, 12, columns)
+    apart = np.concatenate([uniforms(3, 1000 + i, 4, columns) for i in (0, 4, 8)])
+    np.testing.assert_array_equal(together, apart)
+    assert len(np.unique(together)) == together.size
+    assert (uniforms(4, 1000, 12, columns) != together).any()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_geometry_depends_on_seed_and_place_only(policy):
+    sizes = np.tile(SIZES, (4, 1))
+    together = policy.draw(5, 70, sizes)
+    for i in range(len(sizes)):
+        alone = policy.draw(5, 70 + i, sizes[i : i + 1])
+        np.testing.assert_array_equal(together.matrix_B33[i], alone.matrix_B33[0])
+        assert together.moved_B[i] == alone.moved_B[0]
+    assert (policy.draw(6, 70, sizes).matrix_B33 != together.matrix_B33).any()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_size_can_be_moved(policy):
+    records = [(i, Record(smooth_picture(*size), None)) for i, size in enumerate(SIZES.tolist())] * 20
+    batch = BatchDecoder(32, 128, augmentation=policy)(records, len(records), (0, 0))
+    assert batch["valid"].all()
+
+
+def test_images_are_moved_as_often_as_stated():
+    sizes = np.full((4000, 2), 32)
+    assert not Augmentation(geometry_probability=0).draw(0, 0, sizes).moved_B.any()
+    assert Augmentation(geometry_probability=1).draw(0, 0, sizes).moved_B.all()
+    assert abs(Augmentation(geometry_probability=0.3).draw(0, 0, sizes).moved_B.mean() - 0.3) < 0.03
+
+
+def test_affine_matrices_move_points_as_stated():
+    size = np.array([[20, 60]])
+    middle, right, down = np.array([29.5, 9.5, 1]), np.array([1, 0, 0]), np.array([0, 1, 0])
+
+    def matrix(**changes):
+        return affine_matrices(size, **changes)[0]
+
+    np.testing.assert_allclose(matrix(angle=33, scale=1.7, shear_x=20, shear_y=5) @ middle, middle, atol=1e-12)
+    np.testing.assert_allclose(matrix(shift_x=3, shift_y=-2) @ middle, middle + 3 * right - 2 * down)
+    np.testing.assert_allclose(matrix(angle=90) @ (middle + right), middle + down, atol=1e-12)
+    np.testing.assert_allclose(matrix(shear_x=45) @ (middle + 2 * down), middle - 2 * right + 2 * down)
+    np.testing.assert_allclose(matrix(shear_y=45) @ (middle + 2 * right), middle + 2 * right - 2 * down)
+
+
+def test_perspective_moves_the_corners_inward_as_stated():
     rng = np.random.default_rng(0)
-    for _ in range(30):
-        result = ALWAYS(image, rng)
-        assert result.shape == image.shape
-        assert result.dtype == np.uint8
-    np.testing.assert_array_equal(image, before)
+    inward = rng.uniform(0, 0.9, (len(SIZES), 4, 2))
+    matrices = perspective_matrices(SIZES, inward)
+    for (height, width), matrix, moves in zip(SIZES, matrices, inward, strict=True):
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
+        middle = np.array([width, height]) / 2 - 0.5
+        homogeneous = np.c_[corners, np.ones(4)] @ matrix.T
+        np.testing.assert_allclose(
+            homogeneous[:, :2] / homogeneous[:, 2:], corners + moves * (middle - corners), atol=1e-9
+        )
 
 
-def test_the_generator_decides_everything():
-    image = picture(40, 150)
-    results = [ALWAYS(image, np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    np.testing.assert_array_equal(results[0], results[1])
-    assert (results[0] != results[2]).any()
+def test_a_warp_that_moves_nothing_is_a_resize():
+    for height, width in [(32, 128), (50, 96), (64, 64), (17, 300)]:
+        image, out = smooth_picture(height, width), np.empty((32, 128, 3), np.uint8)
+        warp_image(image, resizing_matrices(np.array([[height, width]]), 32, 128)[0], out, "bilinear")
+        # OpenCV's warp knows places to 1/32 of a pixel only.
+        resized = resize_image(image, 32, 128, "bilinear")
+        assert np.abs(out.astype(int) - resized).mean() < 1
+        warp_image(image, resizing_matrices(np.array([[height, width]]), 32, 128)[0], out, "bicubic")
+        assert np.abs(out.astype(int) - resize_image(image, 32, 128, "bicubic")).mean() < 3
 
 
-def test_nothing_happens_with_probability_zero_and_something_at_the_stated_rate():
-    image = picture(20, 60)
-    rng = np.random.default_rng(0)
-    assert Augmentation(0, 0, 1, 1, 0)(image, rng) is image
-    changed = np.mean([Augmentation(0.5, 0, 0, 0, 0)(image, rng) is not image for _ in range(1000)])
-    assert abs(changed - 0.5) < 0.06
+@pytest.mark.parametrize("frame", ["source", "resized"])
+def test_one_warp_equals_moving_and_resizing_one_after_the_other(frame):
+    height, width = 64, 200
+    image = smooth_picture(height, width)
+    policy = Augmentation(geometry_probability=1, frame=frame)
+    errors, blunders = [], []
+    for place in range(30):
+        batch = BatchDecoder(32, 128, augmentation=policy)([(0, Record(image, None))], 1, (0, place))
+        frame_size = np.array([[height, width] if frame == "source" else [32, 128]])
+        (matrix,), _, _ = policy.draw(0, place, frame_size)
+        moved = image if frame == "source" else resize_image(image, 32, 128, "bilinear")
+        moved = cv2.warpPerspective(moved, matrix, moved.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        moved = resize_image(moved, 32, 128, "bilinear")
+        errors.append(np.abs(batch["image"][0].astype(int) - moved).mean())
+        blunders.append(np.abs(resize_image(image, 32, 128, "bilinear").astype(int) - moved).mean())
+    assert np.mean(errors) < 2 < 20 < np.mean(blunders)
 
 
-def test_a_flat_image_stays_flat_under_geometry_resolution_and_blur():
+def test_a_flat_image_stays_flat_under_every_move():
     image = np.full((30, 90, 3), (10, 120, 240), np.uint8)
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        np.testing.assert_array_equal(Augmentation(1, 1, 0, 1, 0)(image, rng), image)
+    for policy in (Augmentation(geometry_probability=1), RandAugment(magnitude=10)):
+        batch = BatchDecoder(32, 128, augmentation=policy)([(0, Record(image, None))] * 50, 50, (0, 0))
+        assert (batch["image"] == (10, 120, 240)).all()
 
 
-def test_noise_has_the_stated_variance():
-    image = np.full((200, 200, 3), 128, np.uint8)
-    noise = Augmentation(0, 1, 1, 0, 0, halvings=0)(image, np.random.default_rng(0)).astype(float) - 128
-    assert abs(noise.mean()) < 0.1
-    assert abs(noise.var() - 20) < 1
+def test_randaugment_draws_all_operations_equally_often_and_moves_what_it_says():
+    policy = RandAugment(layers=3)
+    geometry = policy.draw(0, 0, np.full((6000, 2), (32, 128)))
+    counts = np.bincount(geometry.operations_BL.ravel() + 1, minlength=len(CHANGES) + 1)
+    expected = 18_000 / (len(MOVES) + len(CHANGES))
+    np.testing.assert_allclose(counts[1:], expected, rtol=0.12)
+    np.testing.assert_allclose(counts[0], len(MOVES) * expected, rtol=0.05)
+    np.testing.assert_array_equal(geometry.moved_B, (geometry.operations_BL < 0).any(axis=1))
+    identity = np.abs(geometry.matrix_B33 - np.eye(3)).max(axis=(1, 2)) < 1e-9
+    assert identity[~geometry.moved_B].all()
+    assert not identity[geometry.moved_B].any()
 
 
-def test_brightness_contrast_saturation_and_hue_stay_in_range():
-    gray = np.full((8, 8, 3), 100, np.uint8)
-    rng = np.random.default_rng(0)
-    values = [int(Augmentation(0, 0, 0, 0, 1)(gray, rng).mean()) for _ in range(300)]
-    # A flat grey image has neither contrast nor colour: only brightness can change it.
-    assert 49 <= min(values) < 60
-    assert 140 < max(values) <= 151
-    red = np.zeros((8, 8, 3), np.uint8)
-    red[..., 0] = 200
-    unchanged = Augmentation(0, 0, 0, 0, 1, color_range=0.0, hue_range=0.0)(red, rng)
-    np.testing.assert_array_equal(unchanged, red)
-
-
-def test_affine_matrix_moves_points_as_stated():
-    middle = np.array([29.5, 9.5, 1])
-    right, down = np.eye(3)[:2]
-    np.testing.assert_allclose(affine_matrix(60, 20, angle=33, scale=1.7, shear=20) @ middle, middle, atol=1e-12)
-    moved = affine_matrix(60, 20, shift_x=3, shift_y=-2) @ middle
-    np.testing.assert_allclose(moved, middle + 3 * right - 2 * down)
-    np.testing.assert_allclose(affine_matrix(60, 20, angle=90) @ (middle + right), middle + down, atol=1e-12)
-    np.testing.assert_allclose(affine_matrix(60, 20, shear=45) @ (middle + 2 * down), middle - 2 * right + 2 * down)
+def test_randaugment_gets_stronger_with_its_magnitude():
+    sizes = np.full((2000, 2), (32, 128))
+    shears = [np.abs(RandAugment(magnitude=m).draw(0, 0, sizes).matrix_B33[:, 0, 1]).mean() for m in (0, 3, 6, 9)]
+    assert shears == sorted(shears)
+    assert shears[0] < 0.02 < 0.1 < shears[-1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.decoding import DecodeError, _size, decode_image, resize_image
+from data_pipelines.decoding import DecodeError, decode_image, image_size, resize_image
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_exif_orientation_is_followed(picture):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"dpi": (72, 72)}])
 def test_the_size_comes_from_the_header(picture, options):
     for image in (picture, picture[..., 0]):
-        assert _size(encode(image, "JPEG", **options)) == (30, 12)
-    assert _size(encode(picture, "PNG")) == (30, 12)
+        assert image_size(encode(image, "JPEG", **options)) == (12, 30)
+    assert image_size(encode(picture, "PNG")) == (12, 30)
 
 
 def test_bytes_that_are_no_image_are_refused(picture):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.augmentation import Augmentation, RandAugment
 from data_pipelines.combining import Sources
 from data_pipelines.pipeline import BatchDecoder, evaluation_batches, train_batches
 from data_pipelines.records import DataError, Record
@@ -62,7 +62,7 @@ class Counting:
         return f"number {index}"
 
 
-DECODER = BatchDecoder(8, 32, tokenize=tokenize, augment=Augmentation(1, 0.5, 0.5, 0.5, 0.5))
+DECODER = BatchDecoder(8, 32, tokenize=tokenize, augmentation=Augmentation(0.8))
 SMALL = BatchDecoder(2, 2)
 
 
@@ -185,8 +185,11 @@ def test_huge_sources_cost_nothing_to_start():
     batches = take(train_batches(sources, SMALL, batch_size=100, seed=0, start_step=3_000_000), 10)
     assert time.monotonic() - start < 5
     assert len(set(indices(batches).tolist())) == 1000
-    with pytest.raises(DataError, match="cannot be shuffled"):
-        train_batches(Sources([Counting(2**33)]), SMALL, batch_size=100, seed=0)
+
+
+def test_without_records_there_is_no_training():
+    with pytest.raises(DataError, match="no records"):
+        train_batches(Sources([Counting(0)]), SMALL, batch_size=10, seed=0)
 
 
 def test_evaluation_reads_everything_once_in_order_and_fills_up(sources):
@@ -250,28 +253,17 @@ def test_batches_must_divide_among_processes(sources):
         evaluation_batches(sources, SMALL, batch_size=10, process_index=2, process_count=2)
 
 
-def test_augmentation_comes_before_or_after_the_resize():
-    shapes = []
-
-    def note(image, rng):
-        shapes.append(image.shape)
-        return image
-
-    record = Record(np.zeros((10, 20, 3), np.uint8), None)
-    for before in (True, False):
-        decoder = BatchDecoder(8, 32, augment=note, augment_before_resize=before)
-        decoder([(0, record)], 1, (0, 0))
-        decoder([(0, record)], 1)
-    assert shapes == [(10, 20, 3), (8, 32, 3)]
-
-
 def test_every_place_in_the_stream_is_augmented_differently():
     record = Record(np.random.default_rng(0).integers(0, 256, (8, 32, 3), np.uint8), None)
-    decoder = BatchDecoder(8, 32, augment=lambda image, rng: rng.integers(0, 256, image.shape, np.uint8))
-    images = decoder([(0, record)] * 50, 50, (7, 100))["image"]
-    assert len({image.tobytes() for image in images}) == 50
-    np.testing.assert_array_equal(decoder([(0, record)] * 10, 10, (7, 120))["image"], images[20:30])
-    assert (decoder([(0, record)], 1, (8, 100))["image"] != images[:1]).any()
+    for policy in (Augmentation(1.0), RandAugment(layers=8)):
+        decoder = BatchDecoder(8, 32, augmentation=policy)
+        batch = decoder([(0, record)] * 50, 50, (7, 100))
+        assert len({image.tobytes() for image in batch["image"]}) > 45
+        part = decoder([(0, record)] * 10, 10, (7, 120))
+        for name in part.keys() - {"index"}:
+            np.testing.assert_array_equal(part[name], batch[name][20:30])
+        assert (decoder([(0, record)] * 10, 10, (8, 120))["image"] != part["image"]).any()
+        assert "operations" not in decoder([(0, record)], 1)
 
 
 def test_pixels_need_no_decoding():

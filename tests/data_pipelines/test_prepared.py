@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipelines.buckets import image_sizes
 from data_pipelines.combining import Sources, Subset, drop_unknown_characters
 from data_pipelines.overlaps.list_file import leave_out
 from data_pipelines.pipeline import train_batches
@@ -72,6 +73,7 @@ def test_records_come_back_as_they_were(dataset, make_lmdb, kind):
     assert records(pickle.loads(pickle.dumps(source))) == records(original)
     assert len(pickle.dumps(source)) < 5000
     assert source.sizes.tolist() == [[20 + n % 12, 50 + 3 * (n % 12)] for n in _numbers(original)]
+    np.testing.assert_array_equal(image_sizes(source), image_sizes(original, 0))
     labels = None if original.text(0) is None else [original.text(index) for index in range(len(original))]
     assert (None if source.labels is None else list(source.labels)) == labels
 

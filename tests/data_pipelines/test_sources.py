@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from data_pipelines.combining import Sources
@@ -298,3 +299,15 @@ def test_real_lmdbs_hold_the_real_files(real_data):
     )
     files = sorted(labelled[index].image for index in range(len(labelled)))
     assert sorted(unlabelled[index].image for index in range(len(unlabelled))) == files
+
+
+def test_balanced_sources_without_a_weight_share_the_rest_evenly(dataset, make_lmdb):
+    specs = [Annotations(LINES), LmdbWords(make_lmdb("few", 3)), LmdbWords(make_lmdb("many", 30))]
+    assert Sources.open(specs, dataset, "by_size").proportions is None
+    np.testing.assert_allclose(Sources.open(specs, dataset, "balanced").proportions, [1 / 3] * 3)
+    specs[0] = Annotations(LINES, weight=0.5)
+    np.testing.assert_allclose(Sources.open(specs, dataset, "balanced").proportions, [0.5, 0.25, 0.25])
+    np.testing.assert_allclose(Sources.open(specs, dataset, "by_size").proportions, [0.5, 0.5 / 11, 5 / 11])
+    specs[0] = Annotations(LINES, weight=1.5)
+    with pytest.raises(DataError, match=r"weights sum to 1\.5: nothing is left"):
+        Sources.open(specs, dataset, "balanced")

@@ -43,6 +43,32 @@ def logged(workdir, name="loss", group="train"):
     return {line["step"]: line[name] for line in lines if line["group"] == group}
 
 
+def interrupt_after(monkeypatch, n):
+    """Let the next run read n batches only."""
+    from maerec_jax.training import loop
+
+    whole = loop.train_batches
+
+    class Interrupted:
+        def __init__(self, **settings):
+            self.batches, self.left = whole(**settings), n
+
+        def __enter__(self):
+            self.batches.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            self.batches.__exit__(*error)
+
+        def __next__(self):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return next(self.batches)
+
+    monkeypatch.setattr(loop, "train_batches", lambda s, d, **settings: Interrupted(sources=s, decoder=d, **settings))
+
+
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory):
     """The workdir of a finished recogniser run that was never interrupted. Not to be changed."""

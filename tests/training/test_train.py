@@ -17,11 +17,10 @@ from data_pipelines.records import DataError
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 from maerec_jax.charset import Charset
 from maerec_jax.config import UserError, read_json, to_json
-from maerec_jax.training import loop
 from maerec_jax.training.checkpoint import CONFIG_FILE, load_params, saved_steps
 from maerec_jax.training.loop import NotFiniteError, train
 from maerec_jax.training.optimizer import OptimizerConfig
-from tests.training.conftest import autoencoder_config, logged, recogniser_config
+from tests.training.conftest import autoencoder_config, interrupt_after, logged, recogniser_config
 
 
 def assert_same_run(workdir, unbroken):
@@ -31,30 +30,6 @@ def assert_same_run(workdir, unbroken):
     last = saved_steps(unbroken)[-1]
     ours, theirs = (load_params(w / "checkpoints" / str(last))[1] for w in (workdir, unbroken))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-
-
-def interrupt_after(monkeypatch, n):
-    """Let the next run read n batches only."""
-    whole = loop.train_batches
-
-    class Interrupted:
-        def __init__(self, **settings):
-            self.batches, self.left = whole(**settings), n
-
-        def __enter__(self):
-            self.batches.__enter__()
-            return self
-
-        def __exit__(self, *error):
-            self.batches.__exit__(*error)
-
-        def __next__(self):
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            return next(self.batches)
-
-    monkeypatch.setattr(loop, "train_batches", lambda s, d, **settings: Interrupted(sources=s, decoder=d, **settings))
 
 
 def test_run_writes_what_it_promises(unbroken, pretrained):

@@ -1,0 +1,122 @@
+"""Aspect-ratio buckets: words of similar shape share batches of a fitting image size, so that few are squeezed much.
+
+Every batch has one of a few static shapes, all of about as many pixels: a training step is compiled once for each.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.combining import Sources, Subset
+from data_pipelines.decoding import DecodeError, image_size
+from data_pipelines.records import DataError, Source
+from data_pipelines.rendering.source import RenderedSource
+from data_pipelines.worker_processes import in_chunks
+
+Shape = tuple[int, int]
+"""Height and width in pixels."""
+
+WORD_SHAPES: tuple[Shape, ...] = ((64, 64), (48, 96), (40, 112), (32, 128), (24, 176), (16, 256))
+"""Shapes of 240 to 288 patches of 4 x 4 pixels, for words from square to sixteen times as wide as high."""
+
+VERTICAL = 2.0
+"""A crop at least this many times as high as wide holds a vertical word, as Union14M counts them."""
+
+_FEW = 4096  # records whose sizes are read without starting processes, and rendered words that are drawn for it
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Which records of a source share batches."""
+
+    shapes: tuple[Shape, ...]
+    """The image size of each bucket."""
+    numbers: np.ndarray
+    """uint8 (records,): the bucket of each record."""
+
+    @classmethod
+    def assign(cls, sizes_N2: np.ndarray, shapes: Sequence[Shape]) -> "Buckets":
+        """Give each record the bucket whose aspect ratio is the nearest, as a factor.
+
+        Args:
+          sizes_N2: int (records, 2), height and width; 0 where they are not known: those go to the middle bucket.
+          shapes: the image size of each bucket.
+        """
+        ratios = np.log([width / height for height, width in shapes])
+        numbers = np.full(len(sizes_N2), len(shapes) // 2, np.uint8)
+        known = (sizes_N2 > 0).all(axis=1)
+        height, width = sizes_N2[known].T
+        order = np.argsort(ratios)
+        borders = (ratios[order][1:] + ratios[order][:-1]) / 2
+        numbers[known] = order[np.searchsorted(borders, np.log(width / height))]
+        return cls(tuple(shapes), numbers)
+
+
+def nearest_shape(size: Shape, shapes: Sequence[Shape]) -> Shape:
+    """The shape whose aspect ratio is the nearest to that of an image of ``size``, as a factor."""
+    return shapes[Buckets.assign(np.array([size]), shapes).numbers[0]]
+
+
+def is_vertical(size: Shape, text: str | None) -> bool:
+    """Whether a crop of this height and width shows a vertical word: a single upright character may be as high."""
+    return size[0] >= VERTICAL * size[1] and (text is None or len(text) != 1)
+
+
+def image_sizes(source: Source, workers: int = os.cpu_count() or 1) -> np.ndarray:
+    """Height and width of every image of a source, int32 (records, 2); 0 for those that cannot be read.
+
+    Taken from the source where it knows them (prepared records do). Otherwise the head of every image is read, by
+    ``workers`` processes where there are many. Raises ``DataError`` for many words that are rendered on the fly.
+    """
+    if isinstance(source, Sources):
+        return np.concatenate([image_sizes(part, workers) for part in source.sources])
+    if isinstance(source, Subset):
+        if getattr(source.source, "sizes", None) is not None:
+            return image_sizes(source.source)[source.indices]
+    elif (sizes := getattr(source, "sizes", None)) is not None:
+        return np.asarray(sizes, np.int32)
+    if isinstance(source, RenderedSource) and len(source) > _FEW:
+        raise DataError(
+            "words rendered on the fly have no size before they are drawn, which buckets need: write them to files "
+            "with python -m data_pipelines.rendering --out first"
+        )
+    parts = in_chunks(_Sizes(source), len(source), workers if len(source) > _FEW else 0)
+    return np.concatenate(list(parts)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of the images of a span of records. Runs in the workers."""
+
+    source: Source
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        return np.array([self._size(index) for index in range(start, stop)], np.int32)
+
+    def _size(self, index: int) -> Shape:
+        try:
+            image = self.source[index].image
+            return image_size(image) if isinstance(image, bytes) else image.shape[:2]
+        except (DataError, DecodeError):
+            return 0, 0
+
+
+def turned_sizes(source: Source, sizes_N2: np.ndarray) -> np.ndarray:
+    """Sizes after vertical words have been turned, int32 (records, 2)."""
+    sizes_N2 = sizes_N2.copy()
+    candidates = np.flatnonzero((sizes_N2[:, 0] >= VERTICAL * sizes_N2[:, 1]) & (sizes_N2[:, 1] > 0))
+    vertical = [i for i in candidates.tolist() if is_vertical(tuple(sizes_N2[i]), source.text(i))]
+    sizes_N2[vertical] = sizes_N2[vertical][:, ::-1]
+    return sizes_N2
+
+
+def check_shapes(shapes: Sequence[Shape], patch_size: Shape) -> None:
+    """Raise ``ValueError`` for shapes that patches of ``patch_size`` do not fill, or that are alike."""
+    for height, width in shapes:
+        if height % patch_size[0] or width % patch_size[1] or min(height, width) < 1:
+            raise ValueError(f"bucket {height} x {width} is no multiple of the patch size {patch_size}")
+    if len({math.log(width / height) for height, width in shapes}) != len(shapes):
+        raise ValueError(f"two of the buckets {tuple(shapes)} have the same aspect ratio")
