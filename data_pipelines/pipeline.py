@@ -20,8 +20,18 @@ from absl import flags
 
 from data_pipelines.combining import Sources
 from data_pipelines.decoding import MAX_PIXELS, DecodeError, Interpolation, decode_image, resize_image
-from data_pipelines.records import Batch, DataError, Record, Source
-from data_pipelines.worker_processes import follow_parent
+from data_pipelines.records import (
+    MISSING,
+    UNREADABLE,
+    USED,
+    Batch,
+    DataError,
+    MissingError,
+    Record,
+    RecordError,
+    Source,
+)
+from data_pipelines.worker_processes import follow_parent, mute_libraries
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
 _MAX_SHUFFLED = 2**32 - 1  # grain shuffles 32-bit indices
@@ -49,21 +59,29 @@ class BatchDecoder:
     """Images with more pixels are not decoded."""
 
     def __call__(
-        self, records: Sequence[tuple[int, Record]], batch_size: int, random_key: tuple[int, int] | None = None
+        self,
+        records: Sequence[tuple[int, Record | RecordError]],
+        batch_size: int,
+        random_key: tuple[int, int] | None = None,
     ) -> Batch:
         """Decode records, given with their indices, to a batch of ``batch_size``.
 
-        An image that cannot be decoded becomes a row of zeros that is not valid but keeps its index. Rows after the
-        last record are zeros too, with index -1. ``random_key`` is a seed and the place of the first record in the
+        A record that could not be read, given as its error, or whose image cannot be decoded becomes a row of zeros
+        that is not valid but keeps its index, and the former has no label. Rows after the last record are zeros too,
+        with index -1. ``random_key`` is a seed and the place of the first record in the
         training stream: record j is augmented by a generator of (seed, place + j). Without it nothing is augmented.
 
         Raises ``DataError`` for a record without a label where labels are read.
         """
         images = np.zeros((batch_size, self.height, self.width, 3), np.uint8)
         valid = np.zeros(batch_size, bool)
+        outcome = np.full(batch_size, USED, np.uint8)
         index = np.full(batch_size, -1, np.int64)
         for row, (record_index, record) in enumerate(records):
             index[row] = record_index
+            if isinstance(record, RecordError):
+                outcome[row] = MISSING if isinstance(record, MissingError) else UNREADABLE
+                continue
             generator = None
             if random_key is not None and self.augment is not None:
                 seed, place = random_key
@@ -76,9 +94,10 @@ class BatchDecoder:
             # OpenCV refuses to warp images with a side of over 32,767 pixels, for example.
             except (DecodeError, cv2.error) as error:
                 _log.debug("record %d: %s", record_index, error)
+                outcome[row] = UNREADABLE
                 continue
             valid[row] = True
-        batch = {"image": images, "valid": valid, "index": index}
+        batch = {"image": images, "valid": valid, "outcome": outcome, "index": index}
         if self.tokenize is not None:
             texts = [self._label(record_index, record) for record_index, record in records]
             texts += [""] * (batch_size - len(texts))
@@ -94,7 +113,9 @@ class BatchDecoder:
         return image
 
     @staticmethod
-    def _label(index: int, record: Record) -> str:
+    def _label(index: int, record: Record | RecordError) -> str:
+        if isinstance(record, RecordError):
+            return ""
         if record.text is None:
             raise DataError(f"record {index} has no label, and this task reads labels; choose labelled sources")
         return record.text
@@ -240,7 +261,7 @@ class _Reader:
 
     def __call__(self, number: int, indices: Sequence[int]) -> Batch:
         try:
-            records = [(index, self.source[index]) for index in indices]
+            records = [(index, self._read(index)) for index in indices]
             random_key = None if self.seed is None else (self.seed, number * self.batch_size)
             return self.decoder(records, self.batch_size, random_key)
         except Exception as error:
@@ -250,6 +271,12 @@ class _Reader:
             except Exception:
                 raise RuntimeError(f"{type(error).__name__}: {error}") from None
             raise
+
+    def _read(self, index: int) -> Record | RecordError:
+        try:
+            return self.source[index]
+        except RecordError as error:
+            return error
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
@@ -273,3 +300,4 @@ def _start_worker(_index: int, _count: int) -> None:
     if jax is not None:
         jax.config.update("jax_platforms", "cpu")
     follow_parent()
+    mute_libraries()

@@ -115,6 +115,11 @@ class RunLog:
         else:
             self.message(f"{group} step {step} of {self._total}: {text}")
 
+    def sources(self, step: int, sources: list[dict[str, str | int]]) -> None:
+        """Log what has become of the records of each training source since this process started, as a JSON line."""
+        if self.active:
+            self._write({"step": step, "group": "sources", "sources": sources})
+
     def validation(self, step: int, found: Validation) -> None:
         """Log the outcome of a validation: numbers, a picture (pictures/validation_<step>.png), sample readings."""
         if not self.active:
