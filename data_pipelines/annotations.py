@@ -10,8 +10,9 @@
 | ``names`` | a line ``path``: no labels | |
 
 Text is UTF-8, with or without a byte order mark, its lines end in LF or CRLF, and empty lines are skipped. There is no
-quoting in ``tab`` and ``space``: a quotation mark is a character of the label. A label keeps its spaces; tabs or spaces
-in a row between path and label count as one. In ``space`` a path ends with the ending of an image file.
+quoting in ``tab`` and ``space``: a quotation mark is a character of the label. A label keeps its spaces, a path loses
+those around it, and tabs or spaces in a row between the two count as one. In ``space`` and ``names`` a path ends as image
+files do.
 """
 
 import json
@@ -38,7 +39,7 @@ _REFUSED = (ValueError, KeyError, TypeError, RecursionError, OutsideError)
 _FORMS = {
     "jsonl": '{"filename": "...", "text": "..."}',
     "tab": "path, tab, label",
-    "space": "path (ending as image files do), space, label",
+    "space": "path that ends as image files do, space, label",
     "names": "the path of an image and nothing else",
 }
 _ENTRY_FORM = '{"img_path": "...", "instances": [{"text": "..."}]}'
@@ -131,12 +132,13 @@ def _told_format(path: Path, fields: "_Fields") -> Format:
         return "jsonl"
     if _JSON_START.match(first) or path.suffix.lower() == ".json":
         return "jsonl" if _is_record(first, second, fields) else "json"
-    if b"\t" in first or not first:
+    text = b"\0" not in first
+    if text and (b"\t" in first or not first):
         return "tab"
     line = first.decode("utf-8", errors="replace").rstrip()
-    if _IMAGE_NAME.match(line):
+    if text and _IMAGE_NAME.match(line):
         return "names"
-    if _NAME_AND_LABEL.match(line):
+    if text and _NAME_AND_LABEL.match(line):
         return "space"
     forms = ", ".join(f"{name} ({form})" for name, form in _FORMS.items())
     raise DataError(
@@ -253,19 +255,19 @@ def _split(line: str, format: str) -> tuple[str, str]:
             raise ValueError("has a tab")
         if not _IMAGE_NAME.match(line.rstrip()):
             raise ValueError(f"does not end as image files do ({' '.join(IMAGE_ENDINGS)})")
-        return line.rstrip(), ""
+        return line.strip(), ""
     if format == "space":
         found = _NAME_AND_LABEL.match(line)
         if found is None:
             raise ValueError("has no label after the name of an image file")
-        return found[1], found[2]
+        return found[1].lstrip(), found[2]
     name, tab, text = line.partition("\t")
     text = text.lstrip("\t")
     if not tab:
         raise ValueError("has no tab")
     if "\t" in text:
         raise ValueError("has a third column")
-    return name, text
+    return name.strip(), text
 
 
 def _read_entries(path: Path, text: str, entry: str, fields: _Fields | None, collected: _Collected) -> None:

@@ -127,14 +127,23 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _opaque_png_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from a PNG's header; None for other data and for one with transparency."""
+    """Width and height from a PNG's header; None for other data and for one with transparency.
+
+    Raises ``DecodeError`` for a PNG that ends early or has a chunk that is longer than the file: OpenCV would first set
+    aside the gigabytes that such a chunk claims.
+    """
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, _, color_type = struct.unpack_from(">IIBB", data, 16)
-    # Types 4 and 6 have a channel for it; the others tell of it in a chunk before the pixels.
-    if color_type in (4, 6) or data.find(b"tRNS", 0, data.find(b"IDAT")) >= 0:
-        return None
-    return width, height
+    transparent = color_type in (4, 6)  # types with a channel for it; the others tell of it in a chunk
+    place, kind = 8, b""
+    while kind != b"IEND" and place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        transparent |= kind == b"tRNS"
+        place += 12 + length
+    if kind != b"IEND" or place > len(data):
+        raise DecodeError("it is a PNG without its end")
+    return None if transparent else (width, height)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

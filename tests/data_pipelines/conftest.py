@@ -1,6 +1,10 @@
 """Small synthetic data sets."""
 
 import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import lmdb
@@ -44,6 +48,31 @@ def dataset(tmp_path):
     entries = [{"img_path": n, "instances": [{"text": t}]} for n, t in zip(names, WORDS, strict=True)]
     (annotations / "train.json").write_text(json.dumps({"metainfo": {"task_name": "textrecog"}, "data_list": entries}))
     return tmp_path
+
+
+@pytest.fixture
+def readable_by_all():
+    """A temporary folder that other users may enter, which ``tmp_path`` is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def unprivileged():
+    """A context in which permissions hold, even where the tests run as root."""
+
+    @contextmanager
+    def context():
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+
+    return context
 
 
 @pytest.fixture
