@@ -11,8 +11,8 @@
 
 Text is UTF-8, with or without a byte order mark, its lines end in LF or CRLF, and empty lines are skipped. There is no
 quoting in ``tab`` and ``space``: a quotation mark is a character of the label. A label keeps its spaces, a path loses
-those around it, and tabs or spaces in a row between the two count as one. In ``space`` and ``names`` a path ends as image
-files do.
+those around it, and tabs or spaces in a row between the two count as one. In ``space`` and ``names`` a path ends as
+image files do.
 """
 
 import json

@@ -20,7 +20,7 @@ class EvaluateArguments:
     root: str = ""
     """Data root; that of the run by default."""
     annotations: tuple[str, ...] = ()
-    """Annotation files (.jsonl or .json), relative to the data root, each a line of the table."""
+    """Annotation files (.jsonl, .json, .tsv, .txt), relative to the data root, each a line of the table."""
     batch_size: int = 256
     """Images a step."""
     workers: int = 0

@@ -94,7 +94,7 @@ class RunLog:
     def message(self, text: str) -> None:
         """Print a line above the progress bar."""
         if self.active:
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, done: int) -> None:
         """Show how many steps are done."""

@@ -140,13 +140,12 @@ def test_the_limit_holds_for_every_decoder(picture, format):
     assert refusal(encode(transparent, format), max_pixels=1000) == "60 x 24 pixels are more than 1000"
 
 
-def assert_close(data, expected, most=0, mean=0.0):
+def assert_close(data, expected, most=0):
     image = decode_image(data)
     difference = np.abs(image.astype(int) - np.asarray(expected))
     assert image.dtype == np.uint8
     assert image.flags.writeable
     assert difference.max() <= most
-    assert difference.mean() <= max(mean, most if not mean else mean)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
@@ -320,8 +319,7 @@ def test_mutated_images_are_refused_or_decoded_but_never_another_error(picture):
         for _ in range(300):
             try:
                 image = decode_image(mutated(data, rng), max_pixels=10**6)
-            except DecodeError as error:
-                assert "\n" not in str(error)
+            except DecodeError:
                 outcomes.add("refused")
                 continue
             assert image.dtype == np.uint8

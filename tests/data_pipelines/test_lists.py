@@ -141,11 +141,11 @@ def test_a_list_that_cannot_be_read_is_an_error_of_one_line(tmp_path):
         Annotations("list.txt").open(tmp_path)
 
 
-def test_a_list_without_permission_is_an_error_of_one_line(readable_by_all, unprivileged):
-    (readable_by_all / "list.txt").write_text("a.jpg\n")
-    (readable_by_all / "list.txt").chmod(0)
-    with unprivileged(), pytest.raises(DataError, match=r"list\.txt: cannot be read \(Permission denied\)"):
-        Annotations("list.txt").open(readable_by_all)
+def test_a_list_without_permission_is_an_error_of_one_line(tmp_path, permissions):
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    (tmp_path / "list.txt").chmod(0)
+    with pytest.raises(DataError, match=r"list\.txt: cannot be read \(Permission denied\)"):
+        Annotations("list.txt").open(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["tabs", "crlf", "list", "object", "lines", "spaces", "mark"])
