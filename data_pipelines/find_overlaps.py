@@ -33,7 +33,7 @@ class Arguments:
     """Where to look, for what, and how closely."""
 
     train: tuple[str, ...]
-    """Training sets, relative to the root: annotation files (.jsonl, .json), LMDB folders, image folders."""
+    """Training sets, relative to the root: lists (.jsonl, .json, .tsv, .txt), LMDB folders, image folders."""
     benchmark: tuple[str, ...]
     """Benchmarks, in the same forms."""
     root: str = "."
@@ -53,16 +53,11 @@ class Arguments:
 
 
 def spec_by_ending(root: Path, path: str) -> SourceSpec:
-    """The source that a path names: an annotation file, a folder with data.mdb, or a folder of images.
-
-    Raises ``DataError`` for a file of another kind.
-    """
-    if path.endswith((".jsonl", ".json")):
+    """The source that a path names: a list of images, a folder with data.mdb, or a folder of images."""
+    if path.endswith((".jsonl", ".json")) or (root / path).is_file():
         return Annotations(path=path)
     if (root / path / "data.mdb").is_file():
         return LmdbWords(path=path)
-    if (root / path).is_file():
-        raise DataError(f"{root / path}: give an annotation file (.jsonl, .json), an LMDB folder or a folder of images")
     return Folder(path=path)
 
 
