@@ -13,7 +13,8 @@ from typing import Literal
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
 
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
-_LIST_ENDINGS = (".json", ".jsonl", ".tsv")
+_LIST_ENDINGS = (".jsonl", ".json", ".tsv", ".txt")
+_READ_ME = (".txt",)  # lists only where they have the name of one
 
 Kind = Literal["annotations", "lmdb", "records"]
 """In what form a word set is stored."""
@@ -104,22 +105,22 @@ _UNION14M = "https://github.com/Mountchicken/Union14M"
 _LEVELS = {"easy": 2_076_161, "medium": 145_525, "hard": 308_025, "normal": 218_154, "challenging": 482_877}
 
 
-def _both(*stems: str) -> tuple[str, ...]:
-    return tuple(stem + ending for stem in stems for ending in (".jsonl", ".json"))
+def _lists(*stems: str) -> tuple[str, ...]:
+    return tuple(stem + ending for stem in stems for ending in _LIST_ENDINGS)
 
 
 def _benchmark(name: str, expected: int, headline: bool = True) -> WordSet:
     lmdbs = (f"u14m/{name}", f"union14m-benchmark*/{name}")
-    return WordSet(name, expected, _both(f"{name}/annotation"), lmdbs, headline=headline)
+    return WordSet(name, expected, _lists(f"{name}/annotation"), lmdbs, headline=headline)
 
 
 def _common(name: str, expected: int, *folders: str, listing: str = "", also: tuple[int, ...] = ()) -> WordSet:
     """A common benchmark in one of ``folders``; ``listing`` names its file where a folder holds two variants."""
-    stems = [f"/{listing}"] if listing else ["/annotation", "/test_label", "/textrecog_test"]
-    annotations = _both(*(folder + stem for folder in folders for stem in stems))
+    stems = [f"/{listing}"] if listing else ["/annotation", "/test_label", "/textrecog_test", "/gt"]
+    annotations = _lists(*(folder + stem for folder in folders for stem in stems))
     variant = name.lower()
     if listing:
-        annotations += _both(*(f"{variant}{stem}" for stem in ("/annotation", "/test_label", "/textrecog_test")))
+        annotations += _lists(*(variant + stem for stem in ("/annotation", "/test_label", "/textrecog_test", "/gt")))
     return WordSet(name, expected, annotations, (variant,) if listing else folders, also=also)
 
 
@@ -127,8 +128,8 @@ LABELLED = Collection(
     "Union14M-L",
     "four million labelled words in five levels of difficulty, found by error voting of 13 recognisers",
     (
-        *(WordSet(f"train_{k}", n, _both(f"train_annos/mmocr*/train_{k}")) for k, n in _LEVELS.items()),
-        WordSet("val_annos", 400_000, _both("train_annos/mmocr*/val_annos")),
+        *(WordSet(f"train_{k}", n, _lists(f"train_annos/mmocr*/train_{k}")) for k, n in _LEVELS.items()),
+        WordSet("val_annos", 400_000, _lists("train_annos/mmocr*/val_annos")),
     ),
     (
         OriginalDataset("KAIST", 2_000, 2011, ("en", "ko"), "CC-BY-SA-3.0"),
@@ -235,7 +236,7 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
 
     Returns:
       Places in the order of the catalogue, and the paths, relative to ``root``, of LMDBs and lists that are no part of
-      the catalogue. Folders of images are not entered.
+      the catalogue (.txt files apart, which may be anything). Folders of images are not entered.
     """
     root = Path(root)
     title = root.resolve().name.lower()
@@ -252,7 +253,10 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
                 found.setdefault((number, place, start, kind), []).append(path)
                 break
         else:
-            (others if kind == "records" else extra).append(path)
+            if kind == "records":
+                others.append(path)
+            elif not path.lower().endswith(_READ_ME):
+                extra.append(path)
     places = []
     for (number, place, _, kind), paths in sorted(found.items()):
         collection = CATALOGUE[number]

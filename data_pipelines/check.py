@@ -82,7 +82,7 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
     Reports come in the order of ``places``. Raises ``DataError`` where a worker process is ended from outside.
     """
     reports = []
-    with Workers(workers, quiet=True) as pool, progress_bar(console) as progress:
+    with Workers(workers) as pool, progress_bar(console) as progress:
         for number, place in enumerate(places, 1):
             bar = Bar(progress, f"{number}/{len(places)} {place.word_set.name}")
             report, source = _open(root, place, rules)

@@ -160,7 +160,9 @@ class CharacterReport:
     checked: int = 0
     """Number of labels looked at."""
     empty: int = 0
-    """Number of labels without any character; these records are always left out."""
+    """Number of labels with nothing but spaces in them; these records are always left out."""
+    unreadable: int = 0
+    """Number of labels that are not there or not UTF-8; these records are always left out."""
     unknown: int = 0
     """Number of labels that hold a character outside the set."""
     cut: int = 0
@@ -178,6 +180,7 @@ class CharacterReport:
         """Add the findings of another source."""
         self.checked += other.checked
         self.empty += other.empty
+        self.unreadable += other.unreadable
         self.cut += other.cut
         self.unknown += other.unknown
         self.characters += other.characters
@@ -188,7 +191,8 @@ class CharacterReport:
         """One line of counts, one of characters with their counts, and one for each example."""
         lines = [
             f"{self.checked:,} labels: {self.empty:,} empty (left out), "
-            f"{self.unknown:,} with unknown characters ({'kept' if self.kept else 'left out'})"
+            + (f"{self.unreadable:,} missing or not UTF-8 (left out), " if self.unreadable else "")
+            + f"{self.unknown:,} with unknown characters ({'kept' if self.kept else 'left out'})"
         ]
         if self.cut:
             lines.append(f"{self.cut:,} labels are longer than {self.longest} characters and cut: raise max_length")
@@ -210,9 +214,9 @@ def drop_unknown_characters(
     """Leave out the records of ``source`` whose labels hold characters outside ``characters``, and say which they are.
 
     With "keep" they stay (the tokenizer writes the unknown token), with "error" the first raises ``DataError``. Records
-    with an empty label are left out in every case: there is nothing to read in them. An unlabelled source comes back as
-    it is, and so does one whose attribute ``characters`` says that its labels hold nothing else (words rendered on the
-    fly: there are too many to look at). ``Sources`` are treated one by one and keep their weights.
+    with a label that cannot be read, or with nothing but spaces, are left out in every case. An unlabelled source comes
+    back as it is, and so does one whose attribute ``characters`` says that its labels hold nothing else (words rendered
+    on the fly: there are too many to look at). ``Sources`` are treated one by one and keep their weights.
 
     Labels of more than ``longest`` characters are counted and stay. Raises ``DataError`` where no record is left.
     """
@@ -239,14 +243,20 @@ def drop_unknown_characters(
         labels = PackedStrings.pack(source.text(index) or "" for index in range(len(source)))
     report.checked = len(labels)
     sizes = np.diff(labels.offsets)
-    keep = sizes > 0
+    keep = _with_text(labels)
+    unreadable = getattr(source, "unreadable_labels", ())
+    report.unreadable = len(unreadable)
     report.cut = sum(len(labels[index]) > longest for index in np.flatnonzero(sizes > longest).tolist())
-    report.empty = int(len(keep) - keep.sum())
+    report.empty = int(len(keep) - keep.sum()) - report.unreadable
     for index, unknown in _unknown_characters(labels, characters):
+        if not keep[index]:
+            continue
         if action == "error":
             found = "".join(sorted(unknown))
+            origin = getattr(source, "origin", None)
+            where = source.name(index) if origin is None else f"{origin(index)}: {source.name(index)}"
             problem = f"label {labels[index]!r} holds {found!r}, unknown to the charset"
-            raise DataError(f"{source.name(index)}: {problem}: leave such records out, or keep them")
+            raise DataError(f"{where}: {problem}: leave such records out, or keep them")
         keep[index] &= action == "keep"
         report.unknown += 1
         report.characters.update(unknown)
@@ -259,6 +269,17 @@ def drop_unknown_characters(
             f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write"
         )
     return Subset(source, np.flatnonzero(keep)), report
+
+
+def _with_text(labels: PackedStrings) -> np.ndarray:
+    """bool (labels,): which labels have anything but spaces."""
+    starts, ends = labels.offsets[:-1], labels.offsets[1:]
+    with_text = ends > starts
+    # Nearly all labels start with a visible ASCII character: only the others are looked at.
+    first = np.frombuffer(labels.blob or b" ", np.uint8)[np.minimum(starts, max(len(labels.blob) - 1, 0))]
+    for index in np.flatnonzero(with_text & ((first <= 32) | (first >= 127))).tolist():
+        with_text[index] = bool(labels[index].strip())
+    return with_text
 
 
 def _unknown_characters(labels: PackedStrings, characters: str) -> Iterator[tuple[int, set[str]]]:

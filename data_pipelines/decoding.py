@@ -1,16 +1,12 @@
-"""From the bytes of an image file to uint8 RGB of a fixed size."""
+"""From the bytes of an image file to uint8 RGB."""
 
 import io
 import struct
-from typing import Literal
+import warnings
 
 import cv2
 import numpy as np
-from PIL import Image
-
-Interpolation = Literal["bilinear", "bicubic"]
-"""How images are resized: "bilinear" as OpenCV does it (the reference's recogniser), "bicubic" as Pillow does it, which
-averages over all source pixels when it shrinks (the reference's pre-training)."""
+from PIL import Image, ImageOps
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, in pixels: some 150 MB of RGB. A word crop is a thousandth of that."""
@@ -19,6 +15,9 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 
 # Batches are decoded in several processes at once: OpenCV's own threads would only get in the way.
 cv2.setNumThreads(1)
+# Whoever decodes hears of damage by an exception: OpenCV and Pillow would print lines about it, which name no file.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class DecodeError(ValueError):
@@ -28,16 +27,21 @@ class DecodeError(ValueError):
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode an image file to uint8 RGB ``(height, width, 3)``, turned as its EXIF orientation says.
 
-    Grey and palette images become RGB, 16-bit images 8-bit, and transparency is ignored, as OpenCV does it. The size is
-    read from the header first, so that a forged or damaged header cannot ask for gigabytes.
+    What counts is the content, not the name. Grey, palette and CMYK images become RGB and 16-bit images 8-bit; of
+    several frames or pages the first is taken. A transparent image is laid on white, or on black where what can be seen
+    of it is light: words on a transparent background can be read this way whatever their colour. Images that lack data
+    at their end are refused, as OpenCV, Pillow and the reference do: their label may tell more than they show.
+
+    The size is read from the header first, so that a forged or damaged header cannot ask for gigabytes.
 
     Raises ``DecodeError`` for empty, damaged or foreign data and for more than ``max_pixels`` pixels.
     """
     if not data:
         raise DecodeError("the file is empty")
-    height, width = image_size(data)
-    if width * height > max_pixels:
-        raise DecodeError(f"{width} x {height} pixels are more than {max_pixels}")
+    size = _jpeg_size(data) or _opaque_png_size(data)
+    if size is None:
+        return _decode_with_pillow(data, max_pixels)
+    _refuse_above(max_pixels, size)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -47,72 +51,106 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return image
 
 
-def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
-    """Turn uint8 RGB ``(h, w, 3)`` by ``turns`` times 90 degrees against the clock."""
-    # OpenCV wants rows that lie one after the other.
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
-
-
-def resize_image(
-    image: np.ndarray, height: int, width: int, interpolation: Interpolation, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Resize uint8 RGB ``(h, w, 3)`` to ``(height, width, 3)``, aspect ratio not kept; into ``out`` if given."""
-    if image.shape[:2] != (height, width):
-        if interpolation == "bilinear":
-            return cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    if out is None:
-        return image
-    out[:] = image
-    return out
-
-
-def warp_image(image: np.ndarray, matrix: np.ndarray, out: np.ndarray, interpolation: Interpolation) -> None:
-    """Move and resize uint8 RGB ``(h, w, 3)`` into ``out`` ``(height, width, 3)`` in one go.
-
-    What comes in from outside of the image repeats its border: black corners would tell where the border was. As in
-    ``resize_image``, bilinear samples the source as it is. "bicubic" averages a source that is far larger beforehand.
-
-    Args:
-      image: the image.
-      matrix: float64 (3, 3), from its pixels (x, y, 1) to those of ``out``.
-      out: uint8, is overwritten.
-      interpolation: how pixels are made up between those of the image.
-
-    Raises ``cv2.error`` for an image with a side of over 32,766 pixels.
-    """
-    height, width = out.shape[:2]
-    flags = cv2.INTER_LINEAR
-    if interpolation == "bicubic":
-        flags = cv2.INTER_CUBIC
-        y, x = max(1, image.shape[0] // height), max(1, image.shape[1] // width)
-        if max(y, x) > 1:
-            small = (image.shape[1] // x, image.shape[0] // y)
-            grow = np.diag([image.shape[1] / small[0], image.shape[0] / small[1], 1.0])
-            grow[:2, 2] = (grow[0, 0] - 1) / 2, (grow[1, 1] - 1) / 2
-            image, matrix = cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix @ grow
-    cv2.warpPerspective(image, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
 def image_size(data: bytes) -> tuple[int, int]:
     """Height and width in the header of an image file, before it is turned as EXIF says.
 
     Raises ``DecodeError`` where there are none.
     """
-    size = _jpeg_size(data) if data.startswith(b"\xff\xd8") else None
+    size = _jpeg_size(data)
     if size is None:
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                size = image.height, image.width
-        except Image.DecompressionBombError as error:
-            raise DecodeError(f"it is too large ({error})") from error
-        except Exception as error:  # Pillow's plug-ins raise whatever they meet in damaged headers.
-            raise DecodeError("it is no image, or its header is damaged") from error
+        with _open(data) as image:
+            size = image.height, image.width
     return size
 
 
+def _refuse_above(max_pixels: int, size: tuple[int, int]) -> None:
+    height, width = size
+    if width * height > max_pixels:
+        raise DecodeError(f"{width} x {height} pixels are more than {max_pixels}")
+
+
+def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray:
+    """Decode what is rare: OpenCV's versions differ in GIF and WebP, and it ignores transparency."""
+    with _open(data) as image:
+        _refuse_above(max_pixels, (image.height, image.width))
+        try:
+            image.load()
+            return _to_rgb(_turned(image))
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"Pillow cannot decode it ({' '.join(str(error).split())})") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"it is too large ({error})") from error
+    except Exception as error:  # Pillow's plug-ins raise whatever they meet in damaged files.
+        raise DecodeError(_foreign(data)) from error
+
+
+def _foreign(data: bytes) -> str:
+    """What data without the header of an image are."""
+    start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"<"):
+        return "it is no image but a web page, or XML"
+    if start and not start.translate(None, bytes(range(32, 127)) + b"\t\r\n"):
+        return "it is no image but text"
+    return "it is no image, or its header is damaged"
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says; as it is, where the EXIF data are damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F"):
+        raise DecodeError("its samples have 32 bits; save it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB"))
+    image = image.convert("RGBA")
+    light_levels = image.convert("L").histogram(mask=image.getchannel("A"))  # of pixels that are not quite transparent
+    seen = sum(light_levels)
+    if not seen:
+        return np.array(image.convert("RGB"))  # nothing could be seen: this is no transparency but a mistake
+    light = sum(level * count for level, count in enumerate(light_levels)) / seen > 127.5
+    canvas = Image.new("RGBA", image.size, "black" if light else "white")
+    canvas.alpha_composite(image)
+    return np.array(canvas.convert("RGB"))
+
+
+def _opaque_png_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width from a PNG's header; None for other data and for one with transparency.
+
+    Raises ``DecodeError`` for a PNG that ends early or has a chunk that is longer than the file: OpenCV would first set
+    aside the gigabytes that such a chunk claims.
+    """
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height, _, color_type = struct.unpack_from(">IIBB", data, 16)
+    transparent = color_type in (4, 6)  # types with a channel for it; the others tell of it in a chunk
+    place, kind = 8, b""
+    while kind != b"IEND" and place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        transparent |= kind == b"tRNS"
+        place += 12 + length
+    if kind != b"IEND" or place > len(data):
+        raise DecodeError("it is a PNG without its end")
+    return None if transparent else (height, width)
+
+
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width from a JPEG's frame header, ten times as fast as Pillow; None where the header is unusual."""
+    """Width and height from a JPEG's frame header; None for other data and an unusual header."""
+    if data[:2] != b"\xff\xd8":
+        return None
     place = 2
     while place + 9 <= len(data) and data[place] == 0xFF:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])

@@ -35,7 +35,7 @@ class Arguments:
     """Where to look, for what, and how closely."""
 
     train: tuple[str, ...]
-    """Training sets, relative to the root: annotation files (.jsonl, .json), and folders of LMDBs, prepared sets or
+    """Training sets, relative to the root: lists (.jsonl, .json, .tsv, .txt), and folders of LMDBs, prepared sets or
     images."""
     benchmark: tuple[str, ...]
     """Benchmarks, in the same forms."""
@@ -56,19 +56,13 @@ class Arguments:
 
 
 def spec_by_ending(root: Path, path: str) -> SourceSpec:
-    """The source that a path names: an annotation file, an LMDB, a prepared set, or a folder of images.
-
-    Raises ``DataError`` for a file of another kind.
-    """
-    if path.endswith((".jsonl", ".json")):
+    """The source that a path names: a list of images, or the folder of an LMDB, a prepared set or images."""
+    if path.endswith((".jsonl", ".json")) or (root / path).is_file():
         return Annotations(path=path)
     if (root / path / "data.mdb").is_file():
         return LmdbWords(path=path)
     if (root / path / MANIFEST).is_file():
         return Records(path=path)
-    if (root / path).is_file():
-        forms = "an annotation file (.jsonl, .json), or the folder of an LMDB, a prepared set or images"
-        raise DataError(f"{root / path}: give {forms}")
     return Folder(path=path)
 
 

@@ -118,17 +118,20 @@ def open_annotations(root: Path, paths: Iterable[str], found: Findings) -> Annot
             found.add("outside" if isinstance(error, OutsideError) else "malformed", path, str(error))
 
         try:
-            names, texts = read_annotations(root / path, note)
+            listing = read_annotations(root / path, note)
         except OSError as error:
             found.add("broken_files", path, f"cannot be read ({error.strerror})")
             continue
+        names, texts = listing.names, listing.texts
         if not len(names):
             if found.problems == before:
                 found.add("broken_files", path, "holds no records")
+        elif texts is None:
+            found.add("broken_files", path, "holds names of images without labels")
         elif source is None:
-            source, first, intact = AnnotatedImages(root, root / path, names, texts), path, found.problems == before
+            source, labels, first, intact = AnnotatedImages(root, listing), texts, path, found.problems == before
         elif intact and found.problems == before:
-            _compare(source, first, names, texts, path, found)
+            _compare(source.names, labels, first, names, texts, path, found)
     return source
 
 
@@ -147,7 +150,9 @@ def open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSou
     except DataError as error:
         found.add("wrong_count", path, str(error), max(last, 1))
     else:
-        if stated != last:
+        if stated is None:
+            found.add("wrong_count", path, f"has no num-samples, its last image is {last}", max(last, 1))
+        elif stated != last:
             found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - last))
     return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
 
@@ -236,16 +241,22 @@ def _inspect_label(source: Source, index: int, known: set[str], max_length: int,
 
 
 def _compare(
-    source: AnnotatedImages, path: str, names: PackedStrings, texts: PackedStrings, other: str, found: Findings
+    names: PackedStrings,
+    texts: PackedStrings,
+    path: str,
+    other_names: PackedStrings,
+    other_texts: PackedStrings,
+    other: str,
+    found: Findings,
 ) -> None:
     """Add the records that stand in one file only, whatever their order."""
-    if source.names == names and source.labels == texts:
+    if names == other_names and texts == other_texts:
         return
-    first, second = _checksums(source.names, source.labels), _checksums(names, texts)
+    first, second = _checksums(names, texts), _checksums(other_names, other_texts)
     for index in np.flatnonzero(~np.isin(first, second)).tolist():
-        found.add("differing", path, f"{source.names[index]} has a label here that it has not in {other}")
+        found.add("differing", path, f"{names[index]} has a label here that it has not in {other}")
     for index in np.flatnonzero(~np.isin(second, first)).tolist():
-        found.add("differing", other, f"{names[index]} has a label here that it has not in {path}")
+        found.add("differing", other, f"{other_names[index]} has a label here that it has not in {path}")
 
 
 def _checksums(names: PackedStrings, texts: PackedStrings) -> np.ndarray:

@@ -1,17 +1,27 @@
 """Word images in an LMDB: ``num-samples``, ``image-%09d`` counted from 1 and, where labelled, ``label-%09d``."""
 
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import parent_process
 from pathlib import Path
 
 import lmdb
+import numpy as np
 
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import DataError, MissingError, Record
+from data_pipelines.records import DataError, MissingError, Record, RecordError
 
 _UNUSED = 2**20  # bytes of unused pages that may be missing at the end of a data.mdb
+_TOUCH_EVERYTHING = """
+import sys, lmdb
+with lmdb.open(sys.argv[1], readonly=True, lock=False).begin(buffers=True) as transaction:
+    for _, value in transaction.cursor():
+        value[-1:].tobytes()
+"""
 
 # LMDB allows an environment to be open once in a process.
 _environments: dict[str, lmdb.Environment] = {}
@@ -30,16 +40,27 @@ def _transaction(path: str) -> lmdb.Transaction:
                     environment = lmdb.open(path, readonly=True, lock=False, readahead=False)
                 except lmdb.Error as error:
                     raise DataError(f"{path}: cannot be opened as an LMDB ({error}); copy it anew") from error
-                # To read past the end of a file that is cut off would end the process without a word. A sound file may
-                # lack a few pages at its end that were never used.
                 size = os.path.getsize(os.path.join(path, "data.mdb"))
                 needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-                if size + _UNUSED < needed:
+                if size < needed and not _readable_without(needed - size, path):
                     environment.close()
                     raise DataError(f"{path}: data.mdb is cut off at {size:,} of {needed:,} bytes; copy it anew")
                 _environments[path] = environment
             transactions[path] = _environments[path].begin()
     return transactions[path]
+
+
+def _readable_without(missing: int, path: str) -> bool:
+    """Whether an LMDB whose file lacks bytes at its end has all of its values.
+
+    To read past the end of a file ends the process without a word: a child tries it. A sound file may lack a few pages
+    that were never used. Worker processes get sources that the main process has opened, and do not try again.
+    """
+    if missing > _UNUSED:
+        return False
+    if parent_process() is not None:
+        return True
+    return subprocess.run([sys.executable, "-c", _TOUCH_EVERYTHING, path], capture_output=True).returncode == 0
 
 
 def _forget_environments() -> None:
@@ -54,11 +75,14 @@ def _forget_environments() -> None:
 os.register_at_fork(after_in_child=_forget_environments)
 
 
-def stated_count(path: Path) -> int:
-    """The number of records that an LMDB says it holds. Raises ``DataError`` where it says none."""
+def stated_count(path: Path) -> int | None:
+    """The number of records that an LMDB says it holds; None where it has no ``num-samples``.
+
+    Raises ``DataError`` for a ``num-samples`` that is no number, or 0, and where the LMDB cannot be opened.
+    """
     count = _transaction(os.path.realpath(path)).get(b"num-samples")
     if count is None:
-        raise DataError(f"{path}: has no key num-samples; give an LMDB with the keys of Union14M-U")
+        return None
     if not bytes(count).isdigit() or int(count) == 0:
         raise DataError(f"{path}: num-samples is {bytes(count)!r}; expected the number of records, at least 1")
     return int(count)
@@ -88,20 +112,31 @@ class LmdbSource:
     """Number of records."""
     labelled: bool
     """Whether records have labels."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the number of records."""
 
     @classmethod
     def open(cls, path: Path, title: str, labelled: bool | None) -> "LmdbSource":
-        """Read the count. Raises ``DataError`` where there is none, or the last records are not there."""
+        """Read the count, which is ``num-samples``, or without it the number of the last image.
+
+        Raises ``DataError`` where there is no image, the last ones are not there, or there is no label where there
+        should be.
+        """
         real_path = os.path.realpath(path)
-        count = stated_count(path)
-        if labelled is None:
-            labelled = _transaction(real_path).get(b"label-%09d" % 1) is not None
-        source = cls(real_path, title, count, labelled)
-        for index in (0, source.size - 1):
-            source._get("image", index)
-            if labelled:
-                source.text(index)
-        return source
+        last, count, notes = last_image(path), stated_count(path), []
+        if not last:
+            raise DataError(f"{path}: has no keys image-000000001 and so on; give an LMDB with the keys of Union14M-U")
+        if count is None:
+            count = last
+            notes.append(f"{title}: has no num-samples; its last image says that it holds {last:,} records")
+        elif count > last:
+            raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it anew")
+        elif count < last:
+            notes.append(f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used")
+        first_label = _transaction(real_path).get(b"label-%09d" % 1)
+        if labelled and first_label is None:
+            raise DataError(f"{path}: key label-000000001 is missing; choose an LMDB with labels")
+        return cls(real_path, title, count, first_label is not None if labelled is None else labelled, tuple(notes))
 
     def __len__(self) -> int:
         """Number of records."""
@@ -110,7 +145,8 @@ class LmdbSource:
     def __getitem__(self, index: int) -> Record:
         """Read image ``index`` (counted from 0) and its label.
 
-        Raises ``MissingError`` where a key is missing, and ``DataError`` for a label that is not UTF-8.
+        Raises ``MissingError`` where a key is missing, and ``RecordError`` for a damaged page or a label that is not
+        UTF-8.
         """
         return Record(self._get("image", index), self.text(index))
 
@@ -122,7 +158,7 @@ class LmdbSource:
         try:
             return label.decode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: label-{index + 1:09d} is not UTF-8; correct or remove it") from error
+            raise RecordError(f"{self.path}: label-{index + 1:09d} is not UTF-8; correct or remove it") from error
 
     def name(self, index: int) -> str:
         """The LMDB and the key of record ``index``."""
@@ -130,14 +166,32 @@ class LmdbSource:
 
     @cached_property
     def labels(self) -> PackedStrings | None:
-        """All labels, read at once on first use; None in an unlabelled LMDB."""
-        if not self.labelled:
-            return None
-        return PackedStrings.pack(self.text(index) or "" for index in range(self.size))
+        """All labels, read at once on first use, "" for ``unreadable_labels``; None in an unlabelled LMDB."""
+        return self._all_labels[0]
+
+    @cached_property
+    def unreadable_labels(self) -> np.ndarray:
+        """int64: the records whose labels are missing or broken."""
+        return self._all_labels[1]
+
+    @cached_property
+    def _all_labels(self) -> tuple[PackedStrings | None, np.ndarray]:
+        unreadable: list[int] = []
+
+        def text(index: int) -> str:
+            try:
+                return self.text(index) or ""
+            except RecordError:
+                unreadable.append(index)
+                return ""
+
+        labels = PackedStrings.pack(map(text, range(self.size))) if self.labelled else None
+        return labels, np.array(unreadable, np.int64)
 
     def __getstate__(self) -> dict[str, object]:
         """What a worker needs: not the cached labels."""
-        return {name: value for name, value in self.__dict__.items() if name != "labels"}
+        cached = ("labels", "unreadable_labels", "_all_labels")
+        return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def _get(self, kind: str, index: int) -> bytes:
         if not 0 <= index < self.size:
@@ -146,7 +200,7 @@ class LmdbSource:
         try:
             value = _transaction(self.path).get(key.encode())
         except lmdb.Error as error:
-            raise DataError(f"{self.path}: key {key} cannot be read ({error}); copy the LMDB anew") from error
+            raise RecordError(f"{self.path}: key {key} cannot be read ({error}); copy the LMDB anew") from error
         if value is None:
             raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB anew")
         return bytes(value)  # lmdb's types allow for views; this is no copy

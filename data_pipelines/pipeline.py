@@ -22,18 +22,22 @@ from absl import flags
 from data_pipelines.augmentation import Policy, resizing_matrices
 from data_pipelines.buckets import Buckets, Shape, is_vertical
 from data_pipelines.combining import Sources
-from data_pipelines.decoding import (
-    MAX_PIXELS,
-    DecodeError,
-    Interpolation,
-    decode_image,
-    resize_image,
-    turn_image,
-    warp_image,
-)
+from data_pipelines.decoding import MAX_PIXELS, DecodeError, decode_image
 from data_pipelines.order import Stream, share_out
-from data_pipelines.records import Batch, DataError, Record, Source, read_records
-from data_pipelines.worker_processes import follow_parent
+from data_pipelines.records import (
+    MISSING,
+    UNREADABLE,
+    USED,
+    Batch,
+    DataError,
+    MissingError,
+    Record,
+    RecordError,
+    Source,
+    read_records,
+)
+from data_pipelines.resizing import Interpolation, resize_image, turn_image, warp_image
+from data_pipelines.worker_processes import follow_parent, mute_libraries
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
 _ENDLESS = 2**48  # steps
@@ -65,23 +69,28 @@ class BatchDecoder:
     """Images with more pixels are not decoded."""
 
     def __call__(
-        self, records: Sequence[tuple[int, Record]], batch_size: int, random_key: tuple[int, int] | None = None
+        self,
+        records: Sequence[tuple[int, Record | RecordError]],
+        batch_size: int,
+        random_key: tuple[int, int] | None = None,
     ) -> Batch:
         """Decode records, given with their indices, to a batch of ``batch_size``.
 
-        An image that cannot be decoded becomes a row of zeros that is not valid but keeps its index. Rows after the
-        last record are zeros too, with index -1. ``random_key`` is a seed and the place of the first record in the
-        training stream: together with its own place they decide how a record is augmented. Without it nothing is.
+        A record that could not be read, given as its error, or whose image cannot be decoded becomes a row of zeros
+        that is not valid but keeps its index; the former has no label. Rows after the last record are zeros too, with
+        index -1. ``random_key`` is a seed and the place of the first record in the training stream: together with its
+        own place they decide how a record is augmented. Without it nothing is.
 
         Raises ``DataError`` for a record without a label where labels are read.
         """
         images = np.zeros((batch_size, self.height, self.width, 3), np.uint8)
-        index = np.full(batch_size, -1, np.int64)
+        index, outcome = np.full(batch_size, -1, np.int64), np.full(batch_size, USED, np.uint8)
         index[: len(records)] = [record_index for record_index, _ in records]
-        decoded = [self._decode(record_index, record) for record_index, record in records]
-        valid = np.zeros(batch_size, bool)
-        batch = {"image": images, "valid": valid, "index": index}
-        moves: Sequence[np.ndarray | None] = [None] * len(records)
+        batch: Batch = {"image": images, "outcome": outcome, "index": index}
+        decoded: list[np.ndarray | None] = []
+        for row, (record_index, record) in enumerate(records):
+            image, outcome[row] = self._decode(record_index, record)
+            decoded.append(image)
         if random_key is None:
             batch["portrait"] = np.zeros(batch_size, bool)
             for row, image in enumerate(decoded):
@@ -90,28 +99,34 @@ class BatchDecoder:
                     decoded[row] = turn_image(image, self.turns)
         elif self.turn_vertical:
             for row, (image, (_, record)) in enumerate(zip(decoded, records, strict=True)):
-                if image is not None and is_vertical(image.shape[:2], record.text):
+                if image is not None and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
                     decoded[row] = turn_image(image, 1)
+        moves: Sequence[np.ndarray | None] = [None] * len(records)
         if self.augmentation is not None and random_key is not None:
             moves, operations = self._move(self.augmentation, decoded, random_key)
             if operations is not None:
                 batch["operations"] = np.pad(operations, ((0, batch_size - len(records)), (0, 0)), constant_values=-1)
         for row, (image, move) in enumerate(zip(decoded, moves, strict=True)):
-            valid[row] = image is not None and self._fit(image, move, images[row])
+            if image is not None and not self._fit(image, move, images[row]):
+                outcome[row] = UNREADABLE
+        batch["valid"] = (outcome == USED) & (index >= 0)
         if self.tokenize is not None:
             texts = [self._label(record_index, record) for record_index, record in records]
             texts += [""] * (batch_size - len(texts))
             batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
         return batch
 
-    def _decode(self, index: int, record: Record) -> np.ndarray | None:
+    def _decode(self, index: int, record: Record | RecordError) -> tuple[np.ndarray | None, int]:
+        """The pixels of a record, if there are any, and what became of it."""
+        if isinstance(record, RecordError):
+            return None, MISSING if isinstance(record, MissingError) else UNREADABLE
         if not isinstance(record.image, bytes):
-            return record.image
+            return record.image, USED
         try:
-            return decode_image(record.image, self.max_pixels)
+            return decode_image(record.image, self.max_pixels), USED
         except DecodeError as error:
             _log.debug("record %d: %s", index, error)
-            return None
+            return None, UNREADABLE
 
     def _move(
         self, augmentation: Policy, images: Sequence[np.ndarray | None], random_key: tuple[int, int]
@@ -142,7 +157,9 @@ class BatchDecoder:
         return True
 
     @staticmethod
-    def _label(index: int, record: Record) -> str:
+    def _label(index: int, record: Record | RecordError) -> str:
+        if isinstance(record, RecordError):
+            return ""
         if record.text is None:
             raise DataError(f"record {index} has no label, and this task reads labels; choose labelled sources")
         return record.text
@@ -317,8 +334,8 @@ class _Reader:
     def read(self, shape: Shape, indices: Indices, random_key: tuple[int, int] | None = None) -> Batch:
         """The batch of the records ``indices``, with images of size ``shape``."""
         try:
-            numbers = [int(index) for index in indices]
-            records = list(zip(numbers, read_records(self.source, numbers), strict=True))
+            numbers = np.asarray(indices).tolist()
+            records = list(zip(numbers, self._read_all(numbers), strict=True))
             decoder = replace(self.decoder, height=shape[0], width=shape[1])
             return decoder(records, self.batch_size, random_key)
         except Exception as error:
@@ -328,6 +345,18 @@ class _Reader:
             except Exception:
                 raise RuntimeError(f"{type(error).__name__}: {error}") from None
             raise
+
+    def _read_all(self, indices: list[int]) -> Sequence[Record | RecordError]:
+        try:
+            return read_records(self.source, indices)
+        except RecordError:  # of one of them, or of a few
+            return [self._read(index) for index in indices]
+
+    def _read(self, index: int) -> Record | RecordError:
+        try:
+            return self.source[index]
+        except RecordError as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -373,3 +402,4 @@ def _start_worker(_index: int, _count: int) -> None:
     if jax is not None:
         jax.config.update("jax_platforms", "cpu")
     follow_parent()
+    mute_libraries()

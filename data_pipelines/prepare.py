@@ -134,7 +134,7 @@ def prepare(arguments: PrepareArguments) -> int:
     tasks, console, done = find_tasks(root, arguments.sets, arguments.sources), Console(stderr=True), []
     start = time.perf_counter()
     try:
-        with Workers(arguments.workers, quiet=True) as workers, progress_bar(console) as progress:
+        with Workers(arguments.workers) as workers, progress_bar(console) as progress:
             for number, task in enumerate(tasks, 1):
                 bar = Bar(progress, f"{number}/{len(tasks)} {task.name}")
                 prepared = _prepare(task, root, out / task.name, arguments, workers, bar)

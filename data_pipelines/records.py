@@ -10,7 +10,8 @@ Batch = dict[str, np.ndarray]
 
 - ``image``: uint8 RGB ``(B, height, width, 3)``; zeros where ``valid`` is false. All steps have images of one size, or,
   with aspect-ratio buckets, of one of a few.
-- ``valid``: bool ``(B,)``; false for an image that could not be decoded, which takes no part in any loss or score.
+- ``valid``: bool ``(B,)``; false for an image that cannot be used, which takes no part in any loss or score.
+- ``outcome``: uint8 ``(B,)``; what became of the record, a place in ``OUTCOMES``.
 - ``index``: int64 ``(B,)``; the record's place in the source, for looking up its name and label.
 - ``portrait``: bool ``(B,)``; only in evaluation: whether the image in the file is higher than wide.
 - ``operations``: int32 ``(B, layers)``; only where a ``RandAugment`` is at work: what the device does to an image.
@@ -18,15 +19,28 @@ Batch = dict[str, np.ndarray]
 """
 
 
+OUTCOMES = ("used", "missing", "unreadable")
+"""What becomes of a record: its image is used, it is not there, or it cannot be read, decoded or resized."""
+
+USED, MISSING, UNREADABLE = range(len(OUTCOMES))
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+"""Endings, in lower case, that mark a file as an image where nothing else does."""
+
+
 class DataError(Exception):
     """Input data that cannot be used. The message is one line that names the file or record and says what to do."""
 
 
-class MissingError(DataError):
+class RecordError(DataError):
+    """One record that cannot be read. Others of its source may be: training masks it, counts it and goes on."""
+
+
+class MissingError(RecordError):
     """An image file, or a key of an LMDB, that is not there."""
 
 
-class OutsideError(DataError):
+class OutsideError(RecordError):
     """The name of an image file, or a link, that leads out of the dataset's folder."""
 
 
@@ -46,6 +60,9 @@ class Source(Protocol):
     - ``labels``: a ``PackedStrings`` of all labels, for comparing them with a dictionary at once.
     - ``characters``: a string of the only characters that occur in its labels; none of them is then looked at.
     - ``sizes``: int array ``(records, 2)`` of the heights and widths of its images, for aspect-ratio buckets.
+    - ``unreadable_labels``: int array of the records whose labels are missing or broken; ``labels`` has "" for them.
+    - ``origin(index)``: where the label of a record stands, where ``name`` tells of its image only.
+    - ``notes``: a tuple of lines about what was decided when it was opened, for the user to read.
 
     And, where many records are read faster together than one by one:
 
@@ -57,7 +74,11 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Record:
-        """Read record ``index``. Raises ``DataError`` where its file is missing; does not decode the image."""
+        """Read record ``index``; does not decode the image.
+
+        Raises ``RecordError`` where this record cannot be read (``MissingError`` where it is not there), and another
+        ``DataError`` where the source as a whole cannot.
+        """
         ...
 
     def text(self, index: int) -> str | None:
@@ -72,7 +93,7 @@ class Source(Protocol):
 def read_records(source: Source, indices: Sequence[int]) -> list[Record]:
     """The records ``indices`` of a source, in their order; together, where the source has a method for that.
 
-    Raises ``DataError`` where one of them cannot be read.
+    Raises ``RecordError`` where one of them cannot be read; which of them, reading one by one tells.
     """
     read = getattr(source, "read", None)
     return [source[index] for index in indices] if read is None else read(indices)

@@ -10,34 +10,52 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.annotations import read_annotations
+from data_pipelines.annotations import Format, Listing, place_of, read_annotations
 from data_pipelines.lmdb_words import LmdbSource
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import DataError, MissingError, OutsideError, Record, Source
+from data_pipelines.records import (
+    IMAGE_ENDINGS,
+    DataError,
+    MissingError,
+    OutsideError,
+    Record,
+    RecordError,
+    Source,
+)
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _INSPECTED = 16  # records whose files are looked for when an annotation file is opened
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """Labelled images named by an mmocr annotation file, as in Union14M-L."""
+    """Images named by a list, and their labels: mmocr's annotation files, as in Union14M-L, other JSON, plain text."""
 
     kind: Literal["annotations"] = field(default="annotations", kw_only=True)
     """Which kind of source this is."""
     weight: float | None = field(default=None, kw_only=True)
     """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     path: str
-    """The .jsonl (mmocr 0.x) or .json (mmocr 1.0) file, relative to the data root."""
+    """The list, relative to the data root: .jsonl, .json, .tsv, .txt or any other ending."""
+    format: Format = "auto"
+    """How it is written (``data_pipelines/annotations.py`` shows the forms); "auto" tells it by the first line."""
+    image_field: str = ""
+    """The field of JSON records that names the image; by default one of the usual ones, if there is only one."""
+    text_field: str = ""
+    """The field of JSON records that holds the label; by default one of the usual ones, if there is only one."""
 
     def open(self, root: Path) -> Source:
-        """Read the annotation file. Raises ``DataError`` where it is missing or malformed or has no images."""
+        """Read the list. Raises ``DataError`` where it is missing or malformed or has no images."""
         root = Path(root)
         path = _existing(root, _annotation_path(root / self.path), "an annotation file")
-        names, texts = read_annotations(path)
-        if not len(names):
+        try:
+            listing = read_annotations(
+                path, format=self.format, image_field=self.image_field, text_field=self.text_field
+            )
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); give an annotation file") from error
+        if not len(listing.names):
             raise DataError(f"{path}: holds no records; choose another annotation file")
-        source = AnnotatedImages(root, path, names, texts)
+        source = AnnotatedImages(root, listing)
         source.find_images()
         return source
 
@@ -81,7 +99,7 @@ class Folder:
         if not path.is_dir():
             raise DataError(f"{path}: is a file; give a folder of images")
         found: list[str] = []
-        for folder, _, files in os.walk(path):
+        for folder, _, files in os.walk(path, onerror=_refuse_folder):
             found += (os.path.join(folder, name) for name in files if name.lower().endswith(IMAGE_ENDINGS))
         if not found:
             raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
@@ -102,12 +120,13 @@ class ImageFolder:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Read file ``index``. Raises ``DataError`` where it has gone."""
+        """Read file ``index``. Raises ``MissingError`` where it has gone, ``RecordError`` where it cannot be read."""
         path = self.root / self.names[index]
         try:
             return Record(path.read_bytes(), None)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); was the folder changed?") from error
+            kind = MissingError if isinstance(error, FileNotFoundError) else RecordError
+            raise kind(f"{path}: cannot be read ({error.strerror}); was the folder changed?") from error
 
     def text(self, index: int) -> None:
         """None: a folder has no labels."""
@@ -122,7 +141,7 @@ class ImageFolder:
 
 
 class AnnotatedImages:
-    """The source of an ``Annotations``: image files with labels.
+    """The source of an ``Annotations``: image files, with labels if the list has any.
 
     A name in an annotation file may start from the dataset's folder, from ``full_images/`` in it, or from the folder of
     the annotation file; the dataset's folder is the data root or a folder between it and the annotation file. Which of
@@ -132,15 +151,16 @@ class AnnotatedImages:
     (``full_images`` is often on another disk).
     """
 
-    def __init__(self, root: Path, path: Path, names: PackedStrings, texts: PackedStrings) -> None:
-        self.path = path
+    def __init__(self, root: Path, listing: Listing) -> None:
+        self.path = listing.path
         """The annotation file."""
-        self.names = names
+        self.names = listing.names
         """File names as the annotation file gives them."""
-        self.labels = texts
-        """The label of every record."""
+        self.labels = listing.texts
+        """The label of every record; None where the list has none."""
+        self._entry, self._first = listing.entry, 0
         self._root = str(root)
-        self._bases = self._rank(_starting_folders(root, path))
+        self._bases = self._rank(_starting_folders(root, listing.path))
         self._inside = tuple(os.path.realpath(base) + os.sep for base in self._bases)
         self._safe_folders: set[str] = set()
 
@@ -151,32 +171,38 @@ class AnnotatedImages:
     def __getitem__(self, index: int) -> Record:
         """Read image ``index`` and its label.
 
-        Raises ``MissingError`` for a missing file, ``OutsideError`` for one outside the dataset, and ``DataError`` for
-        one that cannot be read.
+        Raises ``MissingError`` for a missing file, ``OutsideError`` for one outside the dataset, and ``RecordError``
+        for one that cannot be read.
         """
         name = self.names[index]
         for base in self._bases:
             try:
-                return Record(self._read(os.path.join(base, name)), self.labels[index])
+                return Record(self._read(os.path.join(base, name)), self.text(index))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise DataError(f"{os.path.join(base, name)}: cannot be read ({error.strerror})") from error
+                raise RecordError(f"{os.path.join(base, name)}: cannot be read ({error.strerror})") from error
         place = os.path.join(self._bases[0], name)
         raise MissingError(f"{place}: image not found; {self.path} names it: restore the file or remove its record")
 
-    def text(self, index: int) -> str:
-        """The label of record ``index``."""
-        return self.labels[index]
+    def text(self, index: int) -> str | None:
+        """The label of record ``index``; None where the list has no labels."""
+        return None if self.labels is None else self.labels[index]
 
     def name(self, index: int) -> str:
         """The path of image ``index`` relative to the data root."""
         return os.path.relpath(os.path.join(self._bases[0], self.names[index]), self._root)
 
+    def origin(self, index: int) -> str:
+        """The annotation file and the line or entry of record ``index`` in it. Reads the file again."""
+        return place_of(self.path, self._entry, self._first + index)
+
     def part(self, start: int, stop: int) -> "AnnotatedImages":
         """The records from ``start`` up to ``stop``, as a source of their own."""
         part = copy.copy(self)
-        part.names, part.labels = self.names.part(start, stop), self.labels.part(start, stop)
+        part.names = self.names.part(start, stop)
+        part.labels = None if self.labels is None else self.labels.part(start, stop)
+        part._first = self._first + start
         part._safe_folders = set()
         return part
 
@@ -227,6 +253,10 @@ def _annotation_path(path: Path) -> Path:
             if path.parent.name == one and sibling.exists():
                 return sibling
     return path
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or move it away") from error
 
 
 def _existing(root: Path, path: Path, what: str) -> Path:

@@ -1,8 +1,9 @@
-"""Worker processes: how work is dealt out to them in pieces, and how they end."""
+"""Worker processes: how work is dealt out to them, how they end, and what they do not print."""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,19 @@ def follow_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Killed main processes cannot close their workers: these go by themselves.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def mute_libraries() -> None:
+    """Call this in a worker process that decodes: only Python then writes to standard error.
+
+    libjpeg and libpng print a line for every damaged image, which names no file and runs into the progress bar; the
+    main process names and counts them.
+    """
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
 
 
 def _exit_with_parent() -> None:
@@ -62,17 +76,16 @@ class Workers:
 
     Args:
       number: how many processes.
-      quiet: let the processes print nothing: what libjpeg says about damaged images would run into a progress bar.
       task: something that every process gets once, for ``in_chunks``.
     """
 
-    def __init__(self, number: int, quiet: bool = False, task: Callable[[int, int], Any] | None = None) -> None:
+    def __init__(self, number: int, task: Callable[[int, int], Any] | None = None) -> None:
         self.number = number
         self._pool = None
         if number:
             # Forking would share open LMDBs and the threads of progress bars.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(quiet, task))
+            self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(task,))
             with _without_interrupts():
                 for _ in range(number):
                     self._pool.submit(os.getpid)  # starts one process each
@@ -136,13 +149,12 @@ def in_chunks(task: Callable[[int, int], Result], count: int, workers: int) -> I
         yield from pool.results(_run_task, chunks)
 
 
-def _start(quiet: bool, task: Callable[[int, int], Any] | None) -> None:
+def _start(task: Callable[[int, int], Any] | None) -> None:
     global _task
     if task is not None:
         _task = task
     follow_parent()
-    if quiet:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    mute_libraries()
 
 
 def _run_task(start: int, stop: int) -> Any:

@@ -15,9 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from data_pipelines.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
 from data_pipelines.buckets import check_shapes
 from data_pipelines.combining import Mixing
-from data_pipelines.decoding import Interpolation
 from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
+from data_pipelines.resizing import Interpolation
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -59,7 +59,7 @@ class DataConfig:
     unknown_characters: Literal["drop", "keep", "error"] = "drop"
     """Labels with characters outside the charset: leave them out, keep them as the unknown class, or stop."""
     max_invalid: float = 0.1
-    """Stop when more than this share of the images so far, and 100 of them at least, could not be decoded."""
+    """Stop when of the latest images, all or those of one source, more than this share, and 100, cannot be used."""
     workers: int = 0
     """Worker processes that read and decode; 0 for a thread of the main process. Batches do not depend on it."""
 

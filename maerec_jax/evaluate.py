@@ -20,7 +20,7 @@ class EvaluateArguments:
     root: str = ""
     """Data root; that of the run by default."""
     annotations: tuple[str, ...] = ()
-    """Annotation files (.jsonl or .json), relative to the data root, each a line of the table."""
+    """Annotation files (.jsonl, .json, .tsv, .txt), relative to the data root, each a line of the table."""
     turn: bool | None = None
     """Read images that are higher than wide also turned to the left and to the right, and take the surest reading; by
     default if the run was trained so (data.turn_vertical)."""

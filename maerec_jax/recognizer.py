@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from data_pipelines.buckets import Shape, nearest_shape
-from data_pipelines.decoding import DecodeError, Interpolation, decode_image, resize_image, turn_image
+from data_pipelines.decoding import DecodeError, decode_image
+from data_pipelines.resizing import Interpolation, resize_image, turn_image
 from maerec_jax.config import UserError
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import normalize

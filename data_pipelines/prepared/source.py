@@ -17,7 +17,7 @@ from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.examples import read_bytes_features
 from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest
-from data_pipelines.records import DataError, MissingError, Record, Source
+from data_pipelines.records import DataError, MissingError, Record, RecordError, Source
 
 # Reading by position costs time in proportion to the records of the file, in each call, but reads several at once; to
 # seek and read costs the same for any file, if nothing is read ahead. From this many records of a shard on the first is
@@ -143,7 +143,7 @@ class RecordSource:
     def __getitem__(self, index: int) -> Record:
         """Read record ``index``.
 
-        Raises ``MissingError`` where its shard is gone, and ``DataError`` where it is damaged there.
+        Raises ``MissingError`` where its shard is gone, and ``RecordError`` where it is damaged there.
         """
         shard, place = self._locate(index)
         reader, lock = self._reader(shard)
@@ -229,13 +229,13 @@ class RecordSource:
         except (ValueError, KeyError) as error:
             raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
 
-    def _broken(self, shard: int, error: Exception, where: str = "") -> DataError:
+    def _broken(self, shard: int, error: Exception, where: str = "") -> RecordError:
         # A reader that has met damage refuses all other records, too: the next one gets a new reader.
         self._opened.pop((os.getpid(), shard), None)
         return self._damaged(shard, _reason(error), where)
 
-    def _damaged(self, shard: int, reason: str, where: str = "") -> DataError:
-        return DataError(f"{self.shard_path(shard)}: is damaged{where} ({reason}); {self._advice}")
+    def _damaged(self, shard: int, reason: str, where: str = "") -> RecordError:
+        return RecordError(f"{self.shard_path(shard)}: is damaged{where} ({reason}); {self._advice}")
 
     @property
     def _advice(self) -> str:

@@ -69,7 +69,7 @@ class Evaluator:
 
         Args:
           params: the parameters.
-          message: prints a line; images that cannot be decoded are named by it, and counted as ``invalid_images``.
+          message: prints a line; images that cannot be used are named by it, and counted as ``invalid_images``.
           on_step: is told after each step how many images it did.
         """
         invalid = InvalidImages(self.source, message)
@@ -100,7 +100,7 @@ class Evaluator:
             for batch in batches:
                 if invalid is not None:
                     invalid.tell(batch)
-                    invalid.count(int((~batch["valid"] & (batch["index"] >= 0)).sum()))
+                    invalid.count(invalid.outcomes_of(batch))
                 local = {name: batch[name][mine] for name in ("image", "valid")}
                 yield batch, fetch(self._step(params, put_batch(local, self.mesh)))
 

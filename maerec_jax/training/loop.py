@@ -4,18 +4,27 @@ import collections
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
-from maerec_jax.training.data import InvalidImages, make_buckets, make_decoder, open_sources, open_validation
+from maerec_jax.training.data import (
+    InvalidImages,
+    make_buckets,
+    make_decoder,
+    open_sources,
+    open_validation,
+    source_names,
+)
 from maerec_jax.training.evaluation import Evaluator
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from maerec_jax.training.pretraining import Pretraining
@@ -148,6 +157,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
             ) as batches,
+            ExitStack() as at_the_end,
         ):
             for note in notes:
                 log.message(note)
@@ -166,14 +176,17 @@ def train(config: TrainConfig) -> dict[str, float]:
                 state = checkpoints.restore(start, state)
                 unused = f"; --init-from {config.init_from} is not used" if config.init_from else ""
                 log.message(f"resumed {workdir} at step {start}{unused}")
-            invalid = InvalidImages(sources, log.message, config.batch_size, config.data.max_invalid)
+            invalid = InvalidImages(sources, log.message, source_names(config.data.train), config.data.max_invalid)
+            counted = start  # the number of steps whose outcomes are counted
             pending: collections.deque = collections.deque()
             rates = _Rates(config.batch_size)
 
             def look_at(done: int, values: dict[str, Any]) -> None:
                 """Log the numbers of a step, ``done`` being the number of steps taken after it."""
+                nonlocal counted
+                counted, outcomes = done, np.asarray(values.pop("outcomes"))
                 numbers = {name: float(value) for name, value in values.items()}
-                invalid.count(int(numbers.pop("invalid")))
+                invalid.count(outcomes)
                 if not numbers.pop("good"):
                     checkpoints.save(done - 1, state)
                     raise NotFiniteError(
@@ -187,14 +200,24 @@ def train(config: TrainConfig) -> dict[str, float]:
                     shown |= rates.read() | {"epoch": done / steps_per_epoch} | numbers
                     if invalid.found:
                         shown["invalid_images"] = float(invalid.found)
+                        if done < total_steps:
+                            log.sources(done, invalid.by_source())
                     log.scalars(done, shown)
+
+            @at_the_end.callback
+            def sum_up() -> None:
+                """However the run ends."""
+                if counted > start:
+                    log.sources(counted, invalid.by_source())
+                for line in invalid.summary():
+                    log.message(line)
 
             for step in range(start, total_steps):
                 waited = time.perf_counter()
                 batch = next(batches)
                 rates.count(waited=time.perf_counter() - waited)
                 invalid.tell(batch)
-                del batch["index"]  # the device has no use for it
+                batch["source"] = invalid.parts_of(batch.pop("index"))
                 state, values = step_fn(state, put_batch(batch, mesh), step)
                 done = step + 1
                 pending.append((done, values))

@@ -94,7 +94,7 @@ class RunLog:
     def message(self, text: str) -> None:
         """Print a line above the progress bar."""
         if self.active:
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, done: int) -> None:
         """Show how many steps are done."""
@@ -114,6 +114,11 @@ class RunLog:
             self._progress.update(self._bar, status=text)
         else:
             self.message(f"{group} step {step} of {self._total}: {text}")
+
+    def sources(self, step: int, sources: list[dict[str, str | int]]) -> None:
+        """Log what has become of the records of each training source since this process started, as a JSON line."""
+        if self.active:
+            self._write({"step": step, "group": "sources", "sources": sources})
 
     def validation(self, step: int, found: Validation) -> None:
         """Log the outcome of a validation: numbers, a picture (pictures/validation_<step>.png), sample readings."""

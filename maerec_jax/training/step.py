@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from data_pipelines.records import OUTCOMES
 from maerec_jax.config import TrainConfig
 from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
@@ -84,6 +85,11 @@ def make_train_step(
         good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved) & (state.step == step)
         new = TrainState(state.step + 1, params, opt_state, ema)
         state = jax.tree.map(partial(jnp.where, good), new, state)
-        return state, metrics | {"good": good, "invalid": (~batch["valid"]).sum()}
+        metrics["good"] = good
+        if "outcome" in batch:
+            # Rows of all processes are counted here, so that each of them knows all: (sources, outcomes).
+            counts = jnp.zeros((len(config.data.train), len(OUTCOMES)), jnp.int32)
+            metrics["outcomes"] = counts.at[batch["source"], batch["outcome"]].add(1)
+        return state, metrics
 
     return train_step

@@ -1,6 +1,7 @@
 """Small synthetic data sets."""
 
 import json
+import os
 
 import cv2
 import lmdb
@@ -44,6 +45,16 @@ def dataset(tmp_path):
     entries = [{"img_path": n, "instances": [{"text": t}]} for n, t in zip(names, WORDS, strict=True)]
     (annotations / "train.json").write_text(json.dumps({"metainfo": {"task_name": "textrecog"}, "data_list": entries}))
     return tmp_path
+
+
+@pytest.fixture
+def permissions(tmp_path):
+    """For tests that take permissions away; they are skipped where that takes nothing away, as from root."""
+    (tmp_path / "closed").write_text("")
+    (tmp_path / "closed").chmod(0)
+    if os.access(tmp_path / "closed", os.R_OK):
+        pytest.skip("this user may read files without permission")
+    (tmp_path / "closed").unlink()
 
 
 @pytest.fixture

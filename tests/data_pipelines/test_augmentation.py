@@ -14,9 +14,9 @@ from data_pipelines.augmentation import (
     resizing_matrices,
     uniforms,
 )
-from data_pipelines.decoding import resize_image, warp_image
 from data_pipelines.pipeline import BatchDecoder
 from data_pipelines.records import Record
+from data_pipelines.resizing import resize_image, warp_image
 
 SIZES = np.array([[40, 150], [32, 128], [90, 28], [5, 3], [1, 1], [1, 50], [50, 1]])
 POLICIES = [Augmentation(), Augmentation(frame="resized"), RandAugment()]

@@ -60,6 +60,24 @@ def test_keep_leaves_out_only_empty_labels():
     assert (report.empty, report.unknown) == (1, 4)
 
 
+def test_labels_of_spaces_are_empty():
+    texts = ["a", " ", "", "\t\n", "\u3000", "\u00a0\u00a0", " a", "é", ""]
+    source, report = drop_unknown_characters(Labelled(texts), KNOWN + " ", "keep")
+    assert [source.text(index) for index in range(len(source))] == ["a", " a", "é"]
+    assert (report.empty, report.unknown) == (6, 0)
+
+
+def test_error_names_the_line_of_the_label(dataset):
+    path = "set/train_annos/mmocr1.0/train.jsonl"
+    (dataset / path).write_text("\n\n" + (dataset / path).read_text().replace("blue!", "naïve"))
+    source = Annotations(path).open(dataset)
+    with pytest.raises(DataError, match=r"train\.jsonl:5: set/full_images/made/02\.jpg: label 'naïve' holds 'ï'"):
+        drop_unknown_characters(source, "".join(map(chr, range(32, 127))), "error")
+    source = Annotations(path.replace(".jsonl", ".json")).open(dataset)
+    with pytest.raises(DataError, match=r"train\.json: data_list\[1\]: set/full_images/made/01\.jpg: label 'Green'"):
+        drop_unknown_characters(source, KNOWN, "error")
+
+
 def test_error_names_the_first_record():
     with pytest.raises(DataError, match="record 1: label 'Caps' holds 'C'"):
         drop_unknown_characters(Labelled(TEXTS), KNOWN, "error")
@@ -72,9 +90,10 @@ def test_the_choice_is_that_of_a_plain_loop():
     alphabet = list("abcXé日 ")
     texts = ["".join(rng.choice(alphabet, rng.integers(0, 4))) for _ in range(2000)]
     source, report = drop_unknown_characters(Labelled(texts), KNOWN, "drop")
-    expected = [text for text in texts if text and set(text) <= set(KNOWN)]
+    expected = [text for text in texts if text.strip() and set(text) <= set(KNOWN)]
     assert [source.text(index) for index in range(len(source))] == expected
-    assert report.unknown == sum(bool(set(text) - set(KNOWN)) for text in texts)
+    assert report.unknown == sum(bool(text.strip() and set(text) - set(KNOWN)) for text in texts)
+    assert report.empty == sum(not text.strip() for text in texts)
 
 
 def test_no_record_left_is_an_error():

@@ -60,7 +60,6 @@ def test_an_image_is_counted_by_what_it_is(tmp_path, training, jpeg, kind):
 
 
 def test_a_jpeg_that_is_cut_off_is_counted_once_wherever_it_is_cut(tmp_path, training):
-    # Which of them can be decoded depends on the version of OpenCV.
     noise = np.random.default_rng(0).integers(0, 255, (64, 200, 3), np.uint8)
     whole = cv2.imencode(".jpg", noise)[1].tobytes()
     folder, records = training
@@ -139,7 +138,7 @@ def test_entries_of_a_document_are_counted_and_read_as_far_as_it_goes(tmp_path, 
     ):
         path.write_bytes(text.encode("latin-1"))
         errors.clear()
-        names, texts = read_annotations(path, errors.append)
+        _, names, texts, _ = read_annotations(path, errors.append)
         assert len(names) == len(texts)
         assert sorted(map(str, map(type, errors))) == sorted(map(str, expected))
         assert all(f"{path}:" in str(error) and "\n" not in str(error) for error in errors)
@@ -147,8 +146,10 @@ def test_entries_of_a_document_are_counted_and_read_as_far_as_it_goes(tmp_path, 
         assert len(names) >= 6
     (folder / "train_annos/mmocr-0.x/train_easy.jsonl").unlink()
     assert counts(easy(tmp_path)) == {"malformed": 4, "outside": 1}
-    path.write_text("[]")
+    path.write_text("3")
     assert counts(easy(tmp_path)) == {"malformed": 1}
+    path.write_text("[]")
+    assert counts(easy(tmp_path)) == {"broken_files": 1}
     write_document(path, [])
     assert counts(easy(tmp_path)) == {"broken_files": 1}
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import pytest
 from data_pipelines.augmentation import Augmentation, RandAugment
 from data_pipelines.combining import Sources
 from data_pipelines.pipeline import BatchDecoder, evaluation_batches, train_batches
-from data_pipelines.records import DataError, Record
+from data_pipelines.records import OUTCOMES, DataError, Record
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
@@ -101,6 +102,7 @@ def test_batches_are_as_documented(sources, words):
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
         "image": ((6, 8, 32, 3), np.uint8),
         "valid": ((6,), bool),
+        "outcome": ((6,), np.uint8),
         "index": ((6,), np.int64),
         "tokens": ((6, 8), np.int32),
     }
@@ -221,10 +223,25 @@ def test_an_image_that_cannot_be_decoded_is_masked(dataset, words):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_missing_image_is_the_same_error_from_anywhere(sources, dataset, workers):
+def test_a_missing_record_is_masked_and_told_from_a_damaged_one(sources, dataset, workers):
     (dataset / "set/full_images/made/05.jpg").unlink()
+    (dataset / "set/full_images/made/06.jpg").write_bytes(b"")
+    (dataset / "set/full_images/made/07.jpg").unlink()
+    (dataset / "set/full_images/made/07.jpg").mkdir()
+    batches = take(evaluation_batches(sources, DECODER, batch_size=10, num_workers=workers), 99)
+    valid, outcome = (np.concatenate([batch[name] for batch in batches]) for name in ("valid", "outcome"))
+    np.testing.assert_array_equal(np.flatnonzero(outcome), [5, 6, 7])
+    assert outcome[5:8].tolist() == [OUTCOMES.index(name) for name in ("missing", "unreadable", "unreadable")]
+    np.testing.assert_array_equal(np.flatnonzero(~valid), [5, 6, 7, 37, 38, 39])
+    for batch in take(train_batches(sources, DECODER, batch_size=5, seed=0, num_workers=workers), 20):
+        assert not batch["image"][~batch["valid"]].any()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_source_that_is_gone_is_the_same_error_from_anywhere(sources, tmp_path, workers):
+    sources.sources = (*sources.sources[:1], replace(sources.sources[1], path=str(tmp_path / "gone")))
     batches = train_batches(sources, DECODER, batch_size=5, seed=0, num_workers=workers)
-    with pytest.raises(DataError, match=r"made/05.jpg: image not found; .*train.jsonl names it") as error:
+    with pytest.raises(DataError, match=r"gone: cannot be opened as an LMDB") as error:
         take(batches, 20)
     assert "\n" not in str(error.value)
     assert list(batches) == []

@@ -202,9 +202,12 @@ def test_lmdb_gives_its_records(tmp_path, make_lmdb, jpeg):
 
 
 def test_an_lmdb_with_a_wrong_count_names_the_key(tmp_path, make_lmdb):
-    with pytest.raises(DataError, match="wrong: key image-000000007 is missing") as error:
+    with pytest.raises(DataError, match="wrong: num-samples is 7, but the last image is image-000000005") as error:
         LmdbWords(make_lmdb("wrong", 5, stated=7)).open(tmp_path)
     message(error)
+    low = LmdbWords(make_lmdb("low", 5, stated=3)).open(tmp_path)
+    assert len(low) == 3
+    assert low.notes == ("low: num-samples is 3; the images after it, up to image-000000005, are not used",)
     with pytest.raises(DataError, match="num-samples is b'many'"):
         LmdbWords(make_lmdb("many", 5, stated="many")).open(tmp_path)
     source = LmdbWords(make_lmdb("hole", 5, missing=[3])).open(tmp_path)

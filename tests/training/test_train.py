@@ -20,6 +20,7 @@ from maerec_jax.config import UserError, read_json, to_json
 from maerec_jax.training.checkpoint import CONFIG_FILE, load_params, saved_steps
 from maerec_jax.training.loop import NotFiniteError, train
 from maerec_jax.training.optimizer import OptimizerConfig
+from maerec_jax.training.recognition import Recognition
 from tests.training.conftest import autoencoder_config, interrupt_after, logged, recogniser_config
 
 
@@ -186,7 +187,7 @@ def test_too_many_corrupt_images_stop_the_run(tmp_path):
     source = write_words(tmp_path / "data", 64, broken=set(range(20)))
     config = recogniser_config(tmp_path / "run", steps=100)
     config = replace(config, data=replace(config.data, root=str(tmp_path / "data"), train=(source,)))
-    with pytest.raises(DataError, match=r"cannot be decoded, more than data\.max_invalid 10%"):
+    with pytest.raises(DataError, match=r"train\.0 \(labels\.jsonl\): .*, more than data\.max_invalid 10%"):
         train(config)
 
 
@@ -200,19 +201,23 @@ def test_validation_data_is_checked_at_the_start(tmp_path):
 
 def test_corrupt_validation_images_are_counted_as_wrong_and_shown(tmp_path, capsys):
     source = write_words(tmp_path / "data", 4, broken={1})
+    (tmp_path / "data" / "3.png").unlink()
     config = recogniser_config(tmp_path / "run", steps=1)
     train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), validation=(source,))))
-    assert "masked out: 1.png" in capsys.readouterr().err
-    assert logged(tmp_path / "run", "invalid_images", "validation") == {1: 1}
+    told = capsys.readouterr().err
+    assert "masked out: 1.png" in told
+    assert "3.png: image not found" in told
+    assert logged(tmp_path / "run", "invalid_images", "validation") == {1: 2}
     assert logged(tmp_path / "run", "words", "validation") == {1: 4}
 
 
-def test_a_failing_validation_does_not_lose_the_training_before_it(tmp_path):
-    source = write_words(tmp_path / "data", 40, broken=set())
-    (tmp_path / "data" / "39.png").unlink()
-    config = recogniser_config(tmp_path / "run", steps=3)
-    with pytest.raises(DataError, match=r"39\.png"):
-        train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), validation=(source,))))
+def test_a_failing_validation_does_not_lose_the_training_before_it(tmp_path, monkeypatch):
+    def fail(*_):
+        raise DataError("the disk has gone")
+
+    monkeypatch.setattr(Recognition, "validate", fail)
+    with pytest.raises(DataError, match="the disk has gone"):
+        train(recogniser_config(tmp_path / "run", steps=3))
     assert saved_steps(tmp_path / "run") == [3]
 
 
@@ -268,8 +273,6 @@ def test_real_words_train(real_data, tmp_path):
 
 def test_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
     scores = iter([0.1, 0.9, 0.3, 0.2])
-    from maerec_jax.training.recognition import Recognition
-
     validate = Recognition.validate
     monkeypatch.setattr(Recognition, "validate", lambda self, *a: validate(self, *a)._replace(score=next(scores)))
     train(recogniser_config(tmp_path, validate_every=3, checkpoint_every=100))

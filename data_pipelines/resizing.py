@@ -1,0 +1,60 @@
+"""Turning, resizing and moving pixels: from uint8 RGB of any size to that of a batch."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+Interpolation = Literal["bilinear", "bicubic"]
+"""How images are resized: "bilinear" as OpenCV does it (the reference's recogniser), "bicubic" as Pillow does it, which
+averages over all source pixels when it shrinks (the reference's pre-training)."""
+
+cv2.setNumThreads(1)  # see decoding.py
+
+
+def turn_image(image: np.ndarray, turns: int) -> np.ndarray:
+    """Turn uint8 RGB ``(h, w, 3)`` by ``turns`` times 90 degrees against the clock."""
+    # OpenCV wants rows that lie one after the other.
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
+
+
+def resize_image(
+    image: np.ndarray, height: int, width: int, interpolation: Interpolation, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Resize uint8 RGB ``(h, w, 3)`` to ``(height, width, 3)``, aspect ratio not kept; into ``out`` if given."""
+    if image.shape[:2] != (height, width):
+        if interpolation == "bilinear":
+            return cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    if out is None:
+        return image
+    out[:] = image
+    return out
+
+
+def warp_image(image: np.ndarray, matrix: np.ndarray, out: np.ndarray, interpolation: Interpolation) -> None:
+    """Move and resize uint8 RGB ``(h, w, 3)`` into ``out`` ``(height, width, 3)`` in one go.
+
+    What comes in from outside of the image repeats its border: black corners would tell where the border was. As in
+    ``resize_image``, bilinear samples the source as it is. "bicubic" averages a source that is far larger beforehand.
+
+    Args:
+      image: the image.
+      matrix: float64 (3, 3), from its pixels (x, y, 1) to those of ``out``.
+      out: uint8, is overwritten.
+      interpolation: how pixels are made up between those of the image.
+
+    Raises ``cv2.error`` for an image with a side of over 32,766 pixels.
+    """
+    height, width = out.shape[:2]
+    flags = cv2.INTER_LINEAR
+    if interpolation == "bicubic":
+        flags = cv2.INTER_CUBIC
+        y, x = max(1, image.shape[0] // height), max(1, image.shape[1] // width)
+        if max(y, x) > 1:
+            small = (image.shape[1] // x, image.shape[0] // y)
+            grow = np.diag([image.shape[1] / small[0], image.shape[0] / small[1], 1.0])
+            grow[:2, 2] = (grow[0, 0] - 1) / 2, (grow[1, 1] - 1) / 2
+            image, matrix = cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix @ grow
+    cv2.warpPerspective(image, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)

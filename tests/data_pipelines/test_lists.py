@@ -1,0 +1,217 @@
+"""Lists of any usual form give the same records, and say in one line what is wrong with them and where."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines.annotations import IMAGE_FIELDS, TEXT_FIELDS, read_annotations
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.records import DataError, OutsideError
+from data_pipelines.sources import Annotations, LmdbWords
+from tests.data_pipelines.planting import counts, found_in, write_lmdb
+
+RECORDS = [
+    ("a.jpg", "word"),
+    ("sub dir/b.PNG", ' two "words", 5 € '),
+    ("ü.jpeg", "日本"),
+    ("a.jpg", ""),
+    ("c.jpg.webp", "www.photo.jpg x"),
+]
+
+
+def tabs(records, separator="\t", end="\n"):
+    return "".join(f"{name}{separator}{text}{end}" for name, text in records)
+
+
+def lines(records, image, text):
+    return "".join(json.dumps({"id": 3, image: n, text: t}) + "\n" for n, t in records)
+
+
+def listed(records, **settings):
+    return json.dumps([{"image": n, "label": t, "size": {"w": 3}} for n, t in records], **settings)
+
+
+NO_SPACES = [(name, text.strip()) for name, text in RECORDS]
+UNIQUE = [record for record in RECORDS if record[1]]
+FORMS = {
+    "tabs": ("list.txt", tabs(RECORDS), RECORDS),
+    "doubled tabs": ("list.tsv", tabs(RECORDS, "\t\t"), RECORDS),
+    "crlf": ("list.tsv", tabs(RECORDS, end="\r\n"), RECORDS),
+    "no end": ("list.tsv", tabs(RECORDS[:3]).removesuffix("\n"), RECORDS[:3]),
+    "empty lines": ("list", "\n \n" + tabs(RECORDS, end="\n\r\n\t\n"), RECORDS),
+    "mark": ("list.txt", "\ufeff" + tabs(RECORDS), RECORDS),
+    "mark and crlf": ("list.jsonl", "\ufeff" + lines(RECORDS, "image", "gt").replace("\n", "\r\n"), RECORDS),
+    "spaces": ("gt.txt", tabs(RECORDS, " "), [(name, text.lstrip()) for name, text in RECORDS]),
+    "many spaces": ("gt.txt", tabs(RECORDS, "   "), [(name, text.lstrip()) for name, text in RECORDS]),
+    "lines": ("list.jsonl", lines(RECORDS, "image", "label"), RECORDS),
+    "lines in json": ("list.json", lines(RECORDS, "img_path", "transcription"), RECORDS),
+    "list": ("list.json", listed(RECORDS), RECORDS),
+    "list on lines": ("list.txt", "\n" + listed(RECORDS, indent=1, ensure_ascii=False), RECORDS),
+    "object": ("list.json", json.dumps(dict(UNIQUE)), UNIQUE),
+    "object on lines": ("list", json.dumps(dict(UNIQUE), indent=3), UNIQUE),
+    "object with a name twice": ("list.json", '{"a.jpg": "x", "a.jpg": "y"}', [("a.jpg", "x"), ("a.jpg", "y")]),
+    "windows": ("list.txt", "sub\\dir\\a.jpg\tback\\slash\n", [("sub/dir/a.jpg", "back\\slash")]),
+    "empty": ("list.txt", "", []),
+    "empty list": ("list.json", " [ ] ", []),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_its_records(tmp_path, form):
+    name, text, records = FORMS[form]
+    (tmp_path / name).write_bytes(text.encode())
+    listing = read_annotations(tmp_path / name)
+    assert list(zip(listing.names, listing.texts, strict=True)) == records
+
+
+@pytest.mark.parametrize("image", IMAGE_FIELDS)
+@pytest.mark.parametrize("text", TEXT_FIELDS)
+def test_usual_fields_are_understood_and_others_can_be_named(tmp_path, image, text):
+    (tmp_path / "list.jsonl").write_text(lines(RECORDS, image, text))
+    (tmp_path / "other.jsonl").write_text(lines(RECORDS, "im", "characters"))
+    listing = read_annotations(tmp_path / "list.jsonl")
+    named = read_annotations(tmp_path / "other.jsonl", image_field="im", text_field="characters")
+    assert (listing.names, listing.texts) == (named.names, named.texts)
+    assert list(listing.texts) == [text for _, text in RECORDS]
+
+
+def test_names_alone_are_an_unlabelled_source(tmp_path, jpeg):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / f"images/{number} a.jpg").write_bytes(jpeg(number))
+    (tmp_path / "list.txt").write_text("images/0 a.jpg\r\n\n  images/2 a.jpg \nimages/1 a.jpg")
+    source = Annotations("list.txt").open(tmp_path)
+    assert [source[index] for index in range(len(source))] == [(jpeg(number), None) for number in (0, 2, 1)]
+    assert source.name(1) == "images/2 a.jpg"
+    assert source.text(0) is None
+    assert source.part(1, 3)[0].image == jpeg(2)
+
+
+def test_a_format_can_be_set(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg b.jpg\nb.jpg word\n")
+    with pytest.raises(DataError, match=r"list\.txt:2: does not end as image files do"):
+        read_annotations(tmp_path / "list.txt")
+    listing = read_annotations(tmp_path / "list.txt", format="space")
+    assert list(listing.texts) == ["b.jpg", "word"]
+
+
+BAD = {
+    "a.jpg\tx\nb.jpg\n": ":2: has no tab; expected path, tab, label",
+    "a.jpg\tx\nb.jpg\ty\tz\n": ":2: has a third column",
+    "a.jpg\tx\n\n\tx\n": ":3: '' is no file name",
+    "a.jpg\tx\nb\0.jpg\tx\n": r":2: 'b\x00.jpg' is no file name",
+    "a.jpg\tx\nb.jpg\t\xff\n": ":2: is not valid UTF-8",
+    "a.jpg\tx\n../b.jpg\tx\n": ":2: the name '../b.jpg' leaves the dataset's folder",
+    "a.jpg\tx\n..\\b.jpg\tx\n": ":2: the name '../b.jpg' leaves the dataset's folder",
+    "a.jpg\tx\nC:\\b.jpg\tx\n": ":2: the name 'C:/b.jpg' leaves the dataset's folder",
+    "a.jpg\tx\n/b.jpg\tx\n": ":2: the name '/b.jpg' leaves the dataset's folder",
+    "a.jpg x\nb x\n": ":2: has no label after the name of an image file",
+    "a.jpg\nb.jpg\tx\n": ":2: has a tab; expected the path of an image and nothing else",
+    'word_1.png, "Word"\n': ": its first line 'word_1.png, \"Word\"' is of no known form; give an annotation file",
+    '{"im": "a.jpg", "lab": "x"}\n{"im": "b.jpg", "lab": "x"}\n': "but 'im', 'lab': name it by image_field",
+    '{"image": "a.jpg", "lab": "x"}\n': ":1: has none of the fields 'text', 'label', 'transcription', 'gt' but 'image'",
+    '{"image": "a.jpg", "path": "b", "text": "x"}\n': ":1: has the fields 'image', 'path': say which it is by",
+    '{"image": "a.jpg", "gt": "x"}\n{"image": "a.jpg", "text": "x"}\n': ":2: has no 'gt' but 'image', 'text'",
+    '[{"image": "a.jpg", "gt": "x"}, {"image": "a.jpg"}]': ": [1]: has no 'gt' but 'image'; expected [{",
+    '[{"image": "a.jpg", "gt": "x"},\n {"image"': ":2: is not valid JSON",
+    '[{"image": "a.jpg", "gt": "x"}]\n3': ":2: is not valid JSON (Extra data",
+    '["a.jpg", "b.jpg"]': ": [0]: is no JSON object",
+    '{"a.jpg": "x",\n "b.jpg": 3}': ": entry 1: name and text must be strings",
+    '{"a.jpg": "x", 3}': ":1: is not valid JSON",
+    '{"data": [{"image": "a.jpg"}]}': ": has no \"data_list\", but 'data'; expected",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
+def test_what_is_wrong_is_said_with_file_and_place(tmp_path, text):
+    path = tmp_path / "list.txt"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError) as error:
+        read_annotations(path)
+    assert str(error.value).startswith(f"{path}{BAD[text]}") or BAD[text].startswith("but ")
+    assert BAD[text] in str(error.value)
+    assert "\n" not in str(error.value)
+    assert isinstance(error.value, OutsideError) == ("leaves" in BAD[text])
+
+
+def test_a_list_that_cannot_be_read_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "list.txt").mkdir()
+    with pytest.raises(DataError, match=r"list\.txt: cannot be read \(Is a directory\); give an annotation file"):
+        Annotations("list.txt").open(tmp_path)
+
+
+def test_a_list_without_permission_is_an_error_of_one_line(tmp_path, permissions):
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    (tmp_path / "list.txt").chmod(0)
+    with pytest.raises(DataError, match=r"list\.txt: cannot be read \(Permission denied\)"):
+        Annotations("list.txt").open(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["tabs", "crlf", "list", "object", "lines", "spaces", "mark"])
+def test_the_place_of_every_record_can_be_told(tmp_path, form, jpeg):
+    name, text, records = FORMS[form]
+    (tmp_path / name).write_bytes(("\n" * 2).encode() + text.encode())
+    (tmp_path / "sub dir").mkdir()
+    for file, _ in records:
+        (tmp_path / file).write_bytes(jpeg(0))
+    source = Annotations(name).open(tmp_path)
+    for index in range(len(source)):
+        place = source.origin(index)
+        if form in ("list", "object"):
+            assert place == f"{tmp_path / name}: " + (f"[{index}]" if form == "list" else f"entry {index}")
+        else:
+            assert place == f"{tmp_path / name}:{index + 3}"
+    assert source.part(2, 4).origin(1) == source.origin(3)
+
+
+@pytest.mark.parametrize("form", ["tabs", "spaces", "lines", "list", "object", "names"])
+def test_mutated_lists_are_read_or_refused_but_never_another_error(tmp_path, form):
+    text = tabs(RECORDS[:3], "") if form == "names" else FORMS[form][1]
+    path, data = tmp_path / "list.txt", text.encode()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(rng.integers(1, 6)):
+            place = rng.integers(len(damaged))
+            damaged[place : place + rng.integers(0, 3)] = rng.bytes(rng.integers(0, 3))
+            damaged = damaged or bytearray(b" ")
+        path.write_bytes(damaged)
+        errors = []
+        listing = read_annotations(path, errors.append)
+        assert all(isinstance(error, DataError) and "\n" not in str(error) for error in errors)
+        assert isinstance(listing.names, PackedStrings)
+        if listing.texts is not None:
+            assert len(listing.names) == len(listing.texts)
+        assert not any(name.startswith("/") or ".." in name.split("/") for name in listing.names)
+        if errors:
+            with pytest.raises(DataError):
+                read_annotations(path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "tsv", "txt"])
+@pytest.mark.parametrize("place", ["Union14M-L/Union14M-Benchmarks/curve/annotation", "evaluation/IIIT5K/gt"])
+def test_the_check_finds_lists_of_every_form(tmp_path, jpeg, place, ending):
+    path = tmp_path / f"{place}.{ending}"
+    path.parent.mkdir(parents=True)
+    records = [("1.jpg", "a"), ("2.jpg", "b"), ("3.jpg", "c")]
+    for number, (name, _) in enumerate(records[:2]):
+        (path.parent / name).write_bytes(jpeg(number))
+    text = {"jsonl": lines(records, "image", "text"), "json": listed(records), "txt": tabs(records, " ")}
+    path.write_text(text.get(ending, tabs(records)))
+    (tmp_path / "README.txt").write_text("nothing to read here")
+    (report,) = found_in(tmp_path).values()
+    assert (report.records, report.findings.images, counts(report)) == (3, 2, {"missing": 1})
+    path.write_text("1.jpg\n2.jpg\n" if ending == "txt" else text.get(ending, tabs(records)) + "\n{")
+    (report,) = found_in(tmp_path).values()
+    assert counts(report) == ({"broken_files": 1} if ending == "txt" else {"malformed": 1, "missing": 1})
+
+
+@pytest.mark.parametrize("count", [3, ""])
+@pytest.mark.parametrize("name", ["train_easy", "filter_train_easy", "evaluation/IIIT5K", "MJ/MJ_train"])
+def test_labelled_lmdbs_are_read_as_published(tmp_path, jpeg, name, count):
+    """As Union14M-L-Filter, PARSeq, CLOVA and OpenOCR publish them: sizes of images may stand beside them."""
+    write_lmdb(tmp_path / name, {n: jpeg(n) for n in (1, 2, 3)}, {n: f"wörd{n}".encode() for n in (1, 2, 3)}, count)
+    source = LmdbWords(name).open(tmp_path)
+    assert [source[index] for index in range(len(source))] == [(jpeg(n), f"wörd{n}") for n in (1, 2, 3)]
+    assert len(source.notes) == (count == "")
