@@ -21,11 +21,11 @@ CHANGES = (
 _DRAWS_PER_OPERATION = 4
 
 
-class Geometry(NamedTuple):
-    """How the images of a batch are moved."""
+class Draws(NamedTuple):
+    """What chance has in store for the images of a batch."""
 
-    matrix_B33: np.ndarray
-    """float64 (B, 3, 3): from where a pixel is, (x, y, 1) in its frame, to where it goes in the same frame."""
+    numbers_BK: np.ndarray
+    """float64 (B, K), from 0 to 1: what ``matrices`` makes moves of."""
     moved_B: np.ndarray
     """bool (B,): whether an image is moved at all."""
     operations_BL: np.ndarray | None = None
@@ -80,18 +80,24 @@ class Augmentation:
             if not 0 <= getattr(self, f"{name}_probability") <= 1:
                 raise ValueError(f"{name}_probability must be in [0, 1]")
 
-    def draw(self, seed: int, place: int, sizes_B2: np.ndarray) -> Geometry:
-        """The geometry of the images that stand at ``place``, ``place + 1`` ... in the training stream.
+    def draw(self, seed: int, place: int, count: int) -> Draws:
+        """Draw for the ``count`` images that stand at ``place``, ``place + 1`` ... in a run's training stream."""
+        numbers_BK = uniforms(seed, place, count, 16)
+        return Draws(numbers_BK, numbers_BK[:, 0] < self.geometry_probability)
+
+    def matrices(self, numbers_BK: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
+        """How images are moved.
 
         Args:
-          seed: the run's seed.
-          place: number of images before these in the training stream.
+          numbers_BK: their rows of ``Draws.numbers_BK``.
           sizes_B2: int (B, 2), height and width of the frame in which each image is distorted.
+
+        Returns:
+          float64 (B, 3, 3): from where a pixel is, (x, y, 1) in its frame, to where it goes in the same frame.
         """
-        draws = uniforms(seed, place, len(sizes_B2), 16)
 
         def between(column: int, low: float, high: float) -> np.ndarray:
-            return low + (high - low) * draws[:, column]
+            return low + (high - low) * numbers_BK[:, column]
 
         height, width = sizes_B2.T.astype(np.float64)
         angle = between(2, -self.rotation, self.rotation)
@@ -104,10 +110,9 @@ class Augmentation:
             scale=between(5, *self.scale),
             shear_x=between(6, -self.shear, self.shear),
         )
-        tilted = perspective_matrices(sizes_B2, self.distortion * draws[:, 8:16].reshape(-1, 4, 2))
-        choice_B = (draws[:, 1] * 3).astype(np.int64)
-        matrix_B33 = np.stack([rotated, sheared, tilted])[choice_B, np.arange(len(draws))]
-        return Geometry(matrix_B33, draws[:, 0] < self.geometry_probability)
+        tilted = perspective_matrices(sizes_B2, self.distortion * numbers_BK[:, 8:16].reshape(-1, 4, 2))
+        choice_B = (numbers_BK[:, 1] * 3).astype(np.int64)
+        return np.stack([rotated, sheared, tilted])[choice_B, np.arange(len(numbers_BK))]
 
 
 @dataclass(frozen=True)
@@ -135,20 +140,27 @@ class RandAugment:
         if self.layers < 1 or not 0 <= self.magnitude <= 10 or self.spread < 0:
             raise ValueError("layers must be at least 1, magnitude from 0 to 10, and spread not negative")
 
-    def draw(self, seed: int, place: int, sizes_B2: np.ndarray) -> Geometry:
+    def draw(self, seed: int, place: int, count: int) -> Draws:
         """As ``Augmentation.draw``, and which operations happen on the device."""
-        count = len(sizes_B2)
-        draws = uniforms(seed, place, count, self.layers * _DRAWS_PER_OPERATION)
-        matrix_B33, moved_B = np.broadcast_to(np.eye(3), (count, 3, 3)), np.zeros(count, bool)
-        operations = []
-        draws_LDB = draws.reshape(count, self.layers, _DRAWS_PER_OPERATION).transpose(1, 2, 0)
-        for operation, sign, first, second in draws_LDB:
-            number_B = (operation * (len(MOVES) + len(CHANGES))).astype(np.int64)
+        numbers_BK = uniforms(seed, place, count, self.layers * _DRAWS_PER_OPERATION)
+        operations_BL = self._operations(numbers_BK)
+        moved_B = np.any(operations_BL < 0, axis=1)
+        return Draws(numbers_BK, np.asarray(moved_B), np.maximum(operations_BL, -1))
+
+    def matrices(self, numbers_BK: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
+        """As ``Augmentation.matrices``."""
+        matrix_B33 = np.broadcast_to(np.eye(3), (len(numbers_BK), 3, 3))
+        operations_BL = self._operations(numbers_BK)
+        for layer in range(self.layers):
+            _, sign, first, second = numbers_BK[:, layer * _DRAWS_PER_OPERATION :][:, :_DRAWS_PER_OPERATION].T
             amount_B = self._strength(first, second) * np.where(sign < 0.5, -1, 1)
-            matrix_B33 = self._move(number_B, amount_B, sizes_B2) @ matrix_B33
-            moved_B |= number_B < len(MOVES)
-            operations.append(np.maximum(number_B - len(MOVES), -1))
-        return Geometry(matrix_B33, moved_B, np.stack(operations, axis=1).astype(np.int32))
+            matrix_B33 = self._move(operations_BL[:, layer] + len(MOVES), amount_B, sizes_B2) @ matrix_B33
+        return matrix_B33
+
+    def _operations(self, numbers_BK: np.ndarray) -> np.ndarray:
+        """int32 (B, layers): what is drawn, counted from the first of ``CHANGES``; negative for moves."""
+        drawn_BL = numbers_BK[:, ::_DRAWS_PER_OPERATION] * (len(MOVES) + len(CHANGES))
+        return drawn_BL.astype(np.int32) - len(MOVES)
 
     def _strength(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Strength from 0 to 1, normally distributed about the magnitude, from two uniform draws."""

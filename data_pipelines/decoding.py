@@ -148,7 +148,7 @@ def _opaque_png_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from a JPEG's frame header; None for other data and an unusual header."""
+    """Height and width from a JPEG's frame header; None for other data and an unusual header."""
     if data[:2] != b"\xff\xd8":
         return None
     place = 2

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import parent_process
@@ -50,6 +52,22 @@ def _transaction(path: str) -> lmdb.Transaction:
     return transactions[path]
 
 
+def _damaged(path: str, what: str, error: lmdb.Error) -> str:
+    """Say that LMDB met a damaged page. Its transaction reads nothing any more; a new one reads all other pages."""
+    _of_thread.transactions.pop(path).abort()
+    return f"{what} cannot be read ({error}); copy the LMDB anew"
+
+
+@contextmanager
+def _opening_data(path: Path, what: str) -> Iterator[lmdb.Transaction]:
+    """This thread's transaction; a damaged page is an error of the LMDB as a whole."""
+    real_path = os.path.realpath(path)
+    try:
+        yield _transaction(real_path)
+    except lmdb.Error as error:
+        raise DataError(_damaged(real_path, f"{path}: {what}", error)) from error
+
+
 def _readable_without(missing: int, path: str) -> bool:
     """Whether an LMDB whose file lacks bytes at its end has all of its values.
 
@@ -80,7 +98,8 @@ def stated_count(path: Path) -> int | None:
 
     Raises ``DataError`` for a ``num-samples`` that is no number, or 0, and where the LMDB cannot be opened.
     """
-    count = _transaction(os.path.realpath(path)).get(b"num-samples")
+    with _opening_data(path, "key num-samples") as transaction:
+        count = transaction.get(b"num-samples")
     if count is None:
         return None
     if not bytes(count).isdigit() or int(count) == 0:
@@ -93,7 +112,7 @@ def last_image(path: Path) -> int:
 
     Raises ``DataError`` where it cannot be opened.
     """
-    with _transaction(os.path.realpath(path)).cursor() as cursor:
+    with _opening_data(path, "the last key") as transaction, transaction.cursor() as cursor:
         found = cursor.prev() if cursor.set_range(b"image-:") else cursor.last()  # ":" is next after "9"
         key = bytes(cursor.key()) if found else b""
     number = key.removeprefix(b"image-")
@@ -133,7 +152,8 @@ class LmdbSource:
             raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it anew")
         elif count < last:
             notes.append(f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used")
-        first_label = _transaction(real_path).get(b"label-%09d" % 1)
+        with _opening_data(path, "key label-000000001") as transaction:
+            first_label = transaction.get(b"label-%09d" % 1)
         if labelled and first_label is None:
             raise DataError(f"{path}: key label-000000001 is missing; choose an LMDB with labels")
         return cls(real_path, title, count, first_label is not None if labelled is None else labelled, tuple(notes))
@@ -145,8 +165,8 @@ class LmdbSource:
     def __getitem__(self, index: int) -> Record:
         """Read image ``index`` (counted from 0) and its label.
 
-        Raises ``MissingError`` where a key is missing, and ``RecordError`` for a damaged page or a label that is not
-        UTF-8.
+        Raises ``MissingError`` where a key is missing, ``RecordError`` for a damaged page or a label that is not UTF-8,
+        and another ``DataError`` where the LMDB cannot be opened.
         """
         return Record(self._get("image", index), self.text(index))
 
@@ -200,7 +220,7 @@ class LmdbSource:
         try:
             value = _transaction(self.path).get(key.encode())
         except lmdb.Error as error:
-            raise RecordError(f"{self.path}: key {key} cannot be read ({error}); copy the LMDB anew") from error
+            raise RecordError(_damaged(self.path, f"{self.path}: key {key}", error)) from error
         if value is None:
             raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB anew")
         return bytes(value)  # lmdb's types allow for views; this is no copy

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines.augmentation import Policy, resizing_matrices
+from data_pipelines.augmentation import Draws, Policy, resizing_matrices
 from data_pipelines.buckets import Buckets, Shape, is_vertical
 from data_pipelines.combining import Sources
 from data_pipelines.decoding import MAX_PIXELS, DecodeError, decode_image
@@ -87,28 +87,30 @@ class BatchDecoder:
         index, outcome = np.full(batch_size, -1, np.int64), np.full(batch_size, USED, np.uint8)
         index[: len(records)] = [record_index for record_index, _ in records]
         batch: Batch = {"image": images, "outcome": outcome, "index": index}
-        decoded: list[np.ndarray | None] = []
-        for row, (record_index, record) in enumerate(records):
-            image, outcome[row] = self._decode(record_index, record)
-            decoded.append(image)
         if random_key is None:
             batch["portrait"] = np.zeros(batch_size, bool)
-            for row, image in enumerate(decoded):
-                if image is not None:
-                    batch["portrait"][row] = image.shape[0] > image.shape[1]
-                    decoded[row] = turn_image(image, self.turns)
-        elif self.turn_vertical:
-            for row, (image, (_, record)) in enumerate(zip(decoded, records, strict=True)):
-                if image is not None and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
-                    decoded[row] = turn_image(image, 1)
-        moves: Sequence[np.ndarray | None] = [None] * len(records)
+        draws = None
         if self.augmentation is not None and random_key is not None:
-            moves, operations = self._move(self.augmentation, decoded, random_key)
-            if operations is not None:
-                batch["operations"] = np.pad(operations, ((0, batch_size - len(records)), (0, 0)), constant_values=-1)
-        for row, (image, move) in enumerate(zip(decoded, moves, strict=True)):
-            if image is not None and not self._fit(image, move, images[row]):
-                outcome[row] = UNREADABLE
+            draws = self.augmentation.draw(*random_key, len(records))
+            if draws.operations_BL is not None:
+                unused = ((0, batch_size - len(records)), (0, 0))
+                batch["operations"] = np.pad(draws.operations_BL, unused, constant_values=-1)
+        moving: dict[int, np.ndarray] = {}
+        for row, (record_index, record) in enumerate(records):
+            image, outcome[row] = self._decode(record_index, record)
+            if image is None:
+                continue
+            if random_key is None:
+                batch["portrait"][row] = image.shape[0] > image.shape[1]
+                image = turn_image(image, self.turns)
+            elif self.turn_vertical and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
+                image = turn_image(image, 1)
+            if draws is not None and draws.moved_B[row]:
+                moving[row] = image
+            else:  # at once, while the pixels are in the processor's cache
+                resize_image(image, self.height, self.width, self.interpolation, images[row])
+        if draws is not None:
+            self._move(draws, moving, images, outcome)
         batch["valid"] = (outcome == USED) & (index >= 0)
         if self.tokenize is not None:
             texts = [self._label(record_index, record) for record_index, record in records]
@@ -128,33 +130,24 @@ class BatchDecoder:
             _log.debug("record %d: %s", index, error)
             return None, UNREADABLE
 
-    def _move(
-        self, augmentation: Policy, images: Sequence[np.ndarray | None], random_key: tuple[int, int]
-    ) -> tuple[list[np.ndarray | None], np.ndarray | None]:
-        """For each image the matrix to warp it with, None where it is only resized; and the device's operations."""
-        target = (self.height, self.width)
-        sizes_B2 = np.array([target if image is None else image.shape[:2] for image in images])
-        resize_B33 = resizing_matrices(sizes_B2, *target)
-        if augmentation.frame == "source":
-            geometry = augmentation.draw(*random_key, sizes_B2)
-            matrix_B33 = resize_B33 @ geometry.matrix_B33
+    def _move(self, draws: Draws, moving: dict[int, np.ndarray], images: np.ndarray, outcome: np.ndarray) -> None:
+        """Warp the images ``moving``, given by row, into ``images``."""
+        if self.augmentation is None or not moving:
+            return
+        rows, target = list(moving), (self.height, self.width)
+        sizes_B2 = np.array([image.shape[:2] for image in moving.values()])
+        matrix_B33 = resizing_matrices(sizes_B2, *target)
+        if self.augmentation.frame == "source":
+            matrix_B33 = matrix_B33 @ self.augmentation.matrices(draws.numbers_BK[rows], sizes_B2)
         else:
-            geometry = augmentation.draw(*random_key, np.broadcast_to(target, sizes_B2.shape))
-            matrix_B33 = geometry.matrix_B33 @ resize_B33
-        moves = [matrix if moved else None for matrix, moved in zip(matrix_B33, geometry.moved_B, strict=True)]
-        return moves, geometry.operations_BL
-
-    def _fit(self, image: np.ndarray, move: np.ndarray | None, out: np.ndarray) -> bool:
-        """Write the image into ``out``, and say whether that could be done."""
-        try:
-            if move is None:
-                resize_image(image, self.height, self.width, self.interpolation, out)
-            else:
-                warp_image(image, move, out, self.interpolation)
-        except cv2.error as error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
-            _log.debug("an image of %s: %s", image.shape, error)
-            return False
-        return True
+            frames_B2 = np.broadcast_to(target, sizes_B2.shape)
+            matrix_B33 = self.augmentation.matrices(draws.numbers_BK[rows], frames_B2) @ matrix_B33
+        for (row, image), matrix in zip(moving.items(), matrix_B33, strict=True):
+            try:
+                warp_image(image, matrix, images[row], self.interpolation)
+            except cv2.error as error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
+                _log.debug("an image of %s: %s", image.shape, error)
+                outcome[row] = UNREADABLE
 
     @staticmethod
     def _label(index: int, record: Record | RecordError) -> str:

@@ -39,12 +39,14 @@ def test_random_numbers_depend_on_seed_and_place_only(columns):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_geometry_depends_on_seed_and_place_only(policy):
     sizes = np.tile(SIZES, (4, 1))
-    together = policy.draw(5, 70, sizes)
+    together = policy.draw(5, 70, len(sizes))
+    matrices = policy.matrices(together.numbers_BK, sizes)
     for i in range(len(sizes)):
-        alone = policy.draw(5, 70 + i, sizes[i : i + 1])
-        np.testing.assert_array_equal(together.matrix_B33[i], alone.matrix_B33[0])
+        alone = policy.draw(5, 70 + i, 1)
+        np.testing.assert_allclose(policy.matrices(alone.numbers_BK, sizes[i : i + 1])[0], matrices[i], rtol=1e-12)
         assert together.moved_B[i] == alone.moved_B[0]
-    assert (policy.draw(6, 70, sizes).matrix_B33 != together.matrix_B33).any()
+    other = policy.draw(6, 70, len(sizes))
+    assert (policy.matrices(other.numbers_BK, sizes) != matrices).any()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -55,10 +57,9 @@ def test_every_size_can_be_moved(policy):
 
 
 def test_images_are_moved_as_often_as_stated():
-    sizes = np.full((4000, 2), 32)
-    assert not Augmentation(geometry_probability=0).draw(0, 0, sizes).moved_B.any()
-    assert Augmentation(geometry_probability=1).draw(0, 0, sizes).moved_B.all()
-    assert abs(Augmentation(geometry_probability=0.3).draw(0, 0, sizes).moved_B.mean() - 0.3) < 0.03
+    assert not Augmentation(geometry_probability=0).draw(0, 0, 4000).moved_B.any()
+    assert Augmentation(geometry_probability=1).draw(0, 0, 4000).moved_B.all()
+    assert abs(Augmentation(geometry_probability=0.3).draw(0, 0, 4000).moved_B.mean() - 0.3) < 0.03
 
 
 def test_affine_matrices_move_points_as_stated():
@@ -108,7 +109,7 @@ def test_one_warp_equals_moving_and_resizing_one_after_the_other(frame):
     for place in range(30):
         batch = BatchDecoder(32, 128, augmentation=policy)([(0, Record(image, None))], 1, (0, place))
         frame_size = np.array([[height, width] if frame == "source" else [32, 128]])
-        (matrix,), _, _ = policy.draw(0, place, frame_size)
+        (matrix,) = policy.matrices(policy.draw(0, place, 1).numbers_BK, frame_size)
         moved = image if frame == "source" else resize_image(image, 32, 128, "bilinear")
         moved = cv2.warpPerspective(moved, matrix, moved.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
         moved = resize_image(moved, 32, 128, "bilinear")
@@ -126,19 +127,21 @@ def test_a_flat_image_stays_flat_under_every_move():
 
 def test_randaugment_draws_all_operations_equally_often_and_moves_what_it_says():
     policy = RandAugment(layers=3)
-    geometry = policy.draw(0, 0, np.full((6000, 2), (32, 128)))
-    counts = np.bincount(geometry.operations_BL.ravel() + 1, minlength=len(CHANGES) + 1)
+    draws = policy.draw(0, 0, 6000)
+    counts = np.bincount(draws.operations_BL.ravel() + 1, minlength=len(CHANGES) + 1)
     expected = 18_000 / (len(MOVES) + len(CHANGES))
     np.testing.assert_allclose(counts[1:], expected, rtol=0.12)
     np.testing.assert_allclose(counts[0], len(MOVES) * expected, rtol=0.05)
-    np.testing.assert_array_equal(geometry.moved_B, (geometry.operations_BL < 0).any(axis=1))
-    identity = np.abs(geometry.matrix_B33 - np.eye(3)).max(axis=(1, 2)) < 1e-9
-    assert identity[~geometry.moved_B].all()
-    assert not identity[geometry.moved_B].any()
+    np.testing.assert_array_equal(draws.moved_B, (draws.operations_BL < 0).any(axis=1))
+    matrices = policy.matrices(draws.numbers_BK, np.full((6000, 2), (32, 128)))
+    identity = np.abs(matrices - np.eye(3)).max(axis=(1, 2)) < 1e-9
+    assert identity[~draws.moved_B].all()
+    assert not identity[draws.moved_B].any()
 
 
 def test_randaugment_gets_stronger_with_its_magnitude():
     sizes = np.full((2000, 2), (32, 128))
-    shears = [np.abs(RandAugment(magnitude=m).draw(0, 0, sizes).matrix_B33[:, 0, 1]).mean() for m in (0, 3, 6, 9)]
+    policies = [RandAugment(magnitude=m) for m in (0, 3, 6, 9)]
+    shears = [np.abs(p.matrices(p.draw(0, 0, 2000).numbers_BK, sizes)[:, 0, 1]).mean() for p in policies]
     assert shears == sorted(shears)
     assert shears[0] < 0.02 < 0.1 < shears[-1]

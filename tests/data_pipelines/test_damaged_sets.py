@@ -69,6 +69,26 @@ def test_an_lmdb_that_is_cut_off_is_refused_and_ends_no_process(tmp_path, jpeg, 
     assert "copy it anew" in done.stderr
 
 
+def test_a_damaged_page_costs_its_records_only(tmp_path):
+    images = {n: np.random.default_rng(n).bytes(3000) for n in range(1, 301)}
+    write_lmdb(tmp_path / "words", images)
+    file = tmp_path / "words/data.mdb"
+    pages = bytearray(file.read_bytes())
+    # A leaf of the tree, known by its flags (2) and the image keys in it.
+    leaves = [p for p in range(0, len(pages), 4096) if pages[p + 10] == 2 and b"image-" in pages[p : p + 4096]]
+    pages[leaves[1] : leaves[1] + 4096] = bytes(4096)
+    file.write_bytes(pages)
+    source = LmdbWords("words").open(tmp_path)
+    told = []
+    for index in list(range(300)) * 2:
+        try:
+            assert source[index].image == images[index + 1]
+        except RecordError as error:
+            told.append(str(error))
+    assert 0 < len(told) < 300
+    assert all("cannot be read (mdb_get: MDB_CORRUPTED" in line for line in told)
+
+
 def test_an_lmdb_without_pages_that_were_never_used_is_read(tmp_path):
     """LMDB does not write pages at the end of a file that a transaction has taken and given back."""
     found = False
