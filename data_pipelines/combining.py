@@ -95,14 +95,16 @@ class Sources:
 
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records ``indices``, in their order; those of each source are read together."""
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(indices):
-            places.setdefault(self.locate(index)[0], []).append(place)
-        records: dict[int, Record] = {}
-        for number, inside in places.items():
-            inner = [indices[place] - self.starts[number] for place in inside]
-            records.update(zip(inside, read_records(self.sources[number], inner), strict=True))
-        return [records[place] for place in range(len(indices))]
+        if len(self.sources) == 1:
+            return read_records(self.sources[0], indices)
+        numbers = np.searchsorted(self.starts, indices, side="right") - 1
+        records: list[Record] = [None] * len(indices)  # type: ignore[list-item]
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            inner = (np.asarray(indices)[places] - self.starts[number]).tolist()
+            for place, record in zip(places.tolist(), read_records(self.sources[number], inner), strict=True):
+                records[place] = record
+        return records
 
     def text(self, index: int) -> str | None:
         """The label of record ``index``; None in an unlabelled source."""

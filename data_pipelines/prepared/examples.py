@@ -4,12 +4,12 @@
 _FIRST, _SECOND = 0x0A, 0x12
 
 
-def read_bytes_features(data: bytes) -> dict[bytes, bytes]:
-    """The first value of every bytes feature of a serialized tf.train.Example, by name. Others are passed over.
+def read_bytes_feature(data: bytes, name: bytes) -> bytes:
+    """The first value of the bytes feature ``name`` of a serialized tf.train.Example; what follows it is not looked at.
 
-    Raises ``ValueError`` for anything else. As fast as the protobuf library, without bringing TFDS into the workers.
+    Raises ``ValueError`` where it has none, and for anything else. Faster than the protobuf library, without bringing
+    TFDS into the workers.
     """
-    features: dict[bytes, bytes] = {}
     try:
         place, end = _enter(data, 0, _FIRST, len(data))  # Example.features
         while place < end:
@@ -17,15 +17,14 @@ def read_bytes_features(data: bytes) -> dict[bytes, bytes]:
             place, key_end = _enter(data, place, _FIRST, entry_end)
             key = data[place:key_end]
             place, value_end = _enter(data, key_end, _SECOND, entry_end)  # Feature
-            if place < value_end and data[place] == _FIRST:  # bytes_list; 0x12 and 0x1A are floats and integers
-                place, list_end = _enter(data, place, _FIRST, value_end)
-                if place < list_end:
-                    place, item_end = _enter(data, place, _FIRST, list_end)
-                    features[key] = data[place:item_end]
+            if key == name:
+                place, list_end = _enter(data, place, _FIRST, value_end)  # bytes_list
+                place, item_end = _enter(data, place, _FIRST, list_end)
+                return data[place:item_end]
             place = entry_end
     except IndexError:
-        raise ValueError("it is no tf.train.Example") from None
-    return features
+        pass
+    raise ValueError(f"it is no tf.train.Example with bytes called {name.decode()}")
 
 
 def _enter(data: bytes, place: int, tag: int, limit: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.prepared.examples import read_bytes_features
+from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest
 from data_pipelines.records import DataError, MissingError, Record, RecordError, Source
@@ -153,7 +153,7 @@ class RecordSource:
                 data = reader.read()
         except (RuntimeError, IndexError) as error:
             raise self._broken(shard, error, f" at record {place}") from ValueError(_reason(error))
-        return self._record(shard, data)
+        return self._record(index, shard, data)
 
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records ``indices``, in their order; those of a shard together. Raises what reading one raises."""
@@ -172,7 +172,8 @@ class RecordSource:
                     found = reader.read([place for place, _ in inside])
             except (RuntimeError, IndexError) as error:
                 raise self._broken(shard, error) from ValueError(_reason(error))
-            records.update((order, self._record(shard, data)) for (_, order), data in zip(inside, found, strict=True))
+            for (_, order), data in zip(inside, found, strict=True):
+                records[order] = self._record(indices[order], shard, data)
         return [records[order] for order in range(len(indices))]
 
     def text(self, index: int) -> str | None:
@@ -221,12 +222,11 @@ class RecordSource:
             raise self._damaged(shard, f"it has {size:,} bytes instead of {expected:,}")
         return path
 
-    def _record(self, shard: int, data: bytes) -> Record:
+    def _record(self, index: int, shard: int, data: bytes) -> Record:
         try:
-            features = read_bytes_features(data)
-            text = features[b"text"].decode() if self.labelled else None
-            return Record(features[b"image"], text)
-        except (ValueError, KeyError) as error:
+            # Labels are quicker to find in the index.
+            return Record(read_bytes_feature(data, b"image"), self.text(index))
+        except ValueError as error:
             raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
 
     def _broken(self, shard: int, error: Exception, where: str = "") -> RecordError:

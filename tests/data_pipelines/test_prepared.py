@@ -15,7 +15,7 @@ from data_pipelines.overlaps.list_file import leave_out
 from data_pipelines.pipeline import train_batches
 from data_pipelines.prepared import Records, RecordSource
 from data_pipelines.prepared.conversion import fingerprint, prepare_set
-from data_pipelines.prepared.examples import read_bytes_features
+from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.layout import Plan
 from data_pipelines.records import DataError, MissingError, Source, read_records
 from data_pipelines.sources import Annotations, Folder, LmdbWords
@@ -191,14 +191,14 @@ def test_examples_are_parsed_as_protobuf_parses_them():
         example.features.feature["height"].int64_list.value.append(size)
         example.features.feature["scale"].float_list.value.append(0.5)
         data = example.SerializeToString()
-        found = read_bytes_features(data)
-        assert found == {b"image": bytes(size), b"more": b"first"}
+        assert read_bytes_feature(data, b"image") == bytes(size)
+        assert read_bytes_feature(data, b"more") == b"first"
+        for name in (b"none", b"empty", b"height", b"scale", b"absent"):
+            with pytest.raises(ValueError, match="no tf.train.Example"):
+                read_bytes_feature(data, name)
     for end in range(len(data) - 3_000_000):
-        try:
-            read_bytes_features(data[:end] or b"\x00")
-        except ValueError:
-            continue
-        pytest.fail("a part of a record was taken for a whole")
+        with pytest.raises(ValueError, match="no tf.train.Example"):
+            read_bytes_feature(data[:end] or b"\x00", b"image")
 
 
 @pytest.fixture
