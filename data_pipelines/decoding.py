@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, in pixels: some 150 MB of RGB. A word crop is a thousandth of that."""
 
+_SEGMENT, _FRAME = struct.Struct(">BBH"), struct.Struct(">HH")  # of a JPEG: marker and length; height and width
+
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 
 # Batches are decoded in several processes at once: OpenCV's own threads would only get in the way.
@@ -152,11 +154,13 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     if data[:2] != b"\xff\xd8":
         return None
     place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+    while place + 9 <= len(data):
+        start, marker, length = _SEGMENT.unpack_from(data, place)
+        if start != 0xFF:
+            break
         # Frame headers are C0 to CF but for the tables C4 and CC and the reserved C8.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, place + 5)
+            height, width = _FRAME.unpack_from(data, place + 5)
             return height, width
         place += 2 + length
     return None

@@ -97,8 +97,9 @@ class BatchDecoder:
                 batch["operations"] = np.pad(draws.operations_BL, unused, constant_values=-1)
         moving: dict[int, np.ndarray] = {}
         for row, (record_index, record) in enumerate(records):
-            image, outcome[row] = self._decode(record_index, record)
-            if image is None:
+            image = self._decode(record_index, record)
+            if isinstance(image, int):
+                outcome[row] = image
                 continue
             if random_key is None:
                 batch["portrait"][row] = image.shape[0] > image.shape[1]
@@ -118,17 +119,17 @@ class BatchDecoder:
             batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
         return batch
 
-    def _decode(self, index: int, record: Record | RecordError) -> tuple[np.ndarray | None, int]:
-        """The pixels of a record, if there are any, and what became of it."""
+    def _decode(self, index: int, record: Record | RecordError) -> np.ndarray | int:
+        """The pixels of a record, or the place in ``OUTCOMES`` of what became of it."""
         if isinstance(record, RecordError):
-            return None, MISSING if isinstance(record, MissingError) else UNREADABLE
+            return MISSING if isinstance(record, MissingError) else UNREADABLE
         if not isinstance(record.image, bytes):
-            return record.image, USED
+            return record.image
         try:
-            return decode_image(record.image, self.max_pixels), USED
+            return decode_image(record.image, self.max_pixels)
         except DecodeError as error:
             _log.debug("record %d: %s", index, error)
-            return None, UNREADABLE
+            return UNREADABLE
 
     def _move(self, draws: Draws, moving: dict[int, np.ndarray], images: np.ndarray, outcome: np.ndarray) -> None:
         """Warp the images ``moving``, given by row, into ``images``."""

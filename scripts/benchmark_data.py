@@ -22,14 +22,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lmdb
 import numpy as np
+import PIL
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+try:
+    import torch
+except ImportError:
+    torch: Any = None  # type: ignore[no-redef]
 
 from data_pipelines.augmentation import Augmentation, Policy, RandAugment
 from data_pipelines.catalogue import locate
@@ -72,24 +79,34 @@ def write_lmdb(path: Path, images: Sequence[bytes]) -> None:
 
 
 class Reference:
-    """What the reference does for a batch: one read, one Pillow image and one float array for each image."""
+    """What the reference does for a batch: one read, one Pillow image and one float tensor for each image.
+
+    torchvision's ToTensor and Normalize, step by step: with PyTorch where it is installed, else with NumPy.
+    """
 
     def __init__(self, path: Path, count: int) -> None:
         self.reader = lmdb.open(str(path), readonly=True, lock=False).begin()
         self.order = itertools.cycle(np.random.default_rng(1).permutation(count).tolist())
+        if torch is not None:
+            torch.set_num_threads(1)
 
-    def __call__(self) -> np.ndarray:
-        return np.stack([self.image(next(self.order)) for _ in range(BATCH)])
+    def __call__(self) -> object:
+        images = [self.image(next(self.order)) for _ in range(BATCH)]
+        return np.stack(images) if torch is None else torch.stack(images, 0)
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> Any:
         data = bytes(self.reader.get(b"image-%09d" % (index + 1), b""))
         image = Image.open(io.BytesIO(data)).convert("RGB").resize((128, 32), Image.Resampling.BICUBIC)
-        # torchvision's ToTensor and Normalize, step by step.
-        tensor = np.ascontiguousarray(np.array(image).transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
-        tensor = tensor.copy()
-        tensor -= np.float32(0.5)
-        tensor /= np.float32(0.5)
-        return tensor
+        if torch is None:
+            array = np.ascontiguousarray(np.array(image).transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+            array = array.copy()
+            array -= np.float32(0.5)
+            array /= np.float32(0.5)
+            return array
+        tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(32, 128, 3)
+        tensor = tensor.permute((2, 0, 1)).contiguous().to(dtype=torch.float32).div(255).clone()
+        mean, std = (torch.as_tensor((0.5, 0.5, 0.5), dtype=tensor.dtype).view(-1, 1, 1) for _ in range(2))
+        return tensor.sub_(mean).div_(std)
 
 
 class Decoding:
@@ -246,7 +263,8 @@ def machine() -> str:
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor()
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, OpenCV {cv2.__version__}"
+    versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+    return f"{name}, {os.cpu_count()} cores, {versions}, PyTorch {torch.__version__ if torch else 'not installed'}"
 
 
 def main() -> None:

@@ -194,10 +194,10 @@ def test_examples_are_parsed_as_protobuf_parses_them():
         assert read_bytes_feature(data, b"image") == bytes(size)
         assert read_bytes_feature(data, b"more") == b"first"
         for name in (b"none", b"empty", b"height", b"scale", b"absent"):
-            with pytest.raises(ValueError, match="no tf.train.Example"):
+            with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
                 read_bytes_feature(data, name)
     for end in range(len(data) - 3_000_000):
-        with pytest.raises(ValueError, match="no tf.train.Example"):
+        with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
             read_bytes_feature(data[:end] or b"\x00", b"image")
 
 
