@@ -18,7 +18,7 @@ from rich.text import Text
 from data_pipelines.catalogue import BENCHMARK, COMMON, Place, locate
 from data_pipelines.combining import SourceSpec
 from data_pipelines.find_overlaps import spec_by_ending
-from data_pipelines.prepared.conversion import Prepared, fingerprint, prepare_set
+from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelled, prepare_set
 from data_pipelines.prepared.layout import Plan
 from data_pipelines.progress import Bar, progress_bar
 from data_pipelines.records import DataError
@@ -55,7 +55,7 @@ class PrepareArguments:
     sets: tuple[str, ...] = ()
     """Names of the sets to convert, such as train_easy cc_lmdb; by default all that are found."""
     sources: tuple[str, ...] = ()
-    """Convert these, relative to ROOT: annotation files (.jsonl, .json), LMDB folders, image folders. A set is named
+    """Convert these, relative to ROOT: lists (.jsonl, .json, .tsv, .txt), LMDB folders, image folders. A set is named
     after its path. Without --sets, nothing else is then converted."""
     workers: int = os.cpu_count() or 1
     """Processes that read, decode and write; 0 does it in the main process."""
@@ -120,8 +120,7 @@ def _task(place: Place) -> Task:
 
 def _name(root: Path, path: str) -> str:
     """A name for the source at ``path`` that is one for folders, Python and TFDS."""
-    whole = PurePosixPath(path)
-    stem = str(whole.with_suffix("")) if whole.suffix in (".json", ".jsonl") else path
+    stem = path if (root / path).is_dir() else str(PurePosixPath(path).with_suffix(""))
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_") or root.resolve().name
     return name if name[:1].isalpha() else f"set_{name}"
 
@@ -131,15 +130,15 @@ def prepare(arguments: PrepareArguments) -> int:
     root, out = Path(arguments.root), epath.Path(os.path.expanduser(arguments.out))
     if not root.is_dir():
         raise DataError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; give the data root")
-    tasks, console, done = find_tasks(root, arguments.sets, arguments.sources), Console(stderr=True), []
+    tasks, done = find_tasks(root, arguments.sets, arguments.sources), []
     start = time.perf_counter()
     try:
-        with Workers(arguments.workers) as workers, progress_bar(console) as progress:
+        with Workers(arguments.workers) as workers, progress_bar(Console(stderr=True)) as progress:
             for number, task in enumerate(tasks, 1):
                 bar = Bar(progress, f"{number}/{len(tasks)} {task.name}")
                 prepared = _prepare(task, root, out / task.name, arguments, workers, bar)
+                _tell_left_out(task, prepared, bar)
                 bar.remove()
-                _tell_left_out(task, prepared, progress.console)
                 done.append((task, prepared))
     except ImportError as error:  # epath's: what reads and writes buckets is not installed
         raise DataError(f"{out}: {error}; pip install gcsfs") from error
@@ -151,13 +150,15 @@ def _prepare(
     task: Task, root: Path, folder: epath.Path, arguments: PrepareArguments, workers: Workers, bar: Bar
 ) -> Prepared:
     source = task.spec.open(root)
+    for note in getattr(source, "notes", ()):
+        bar.print(note)
     plan = Plan(
         name=task.name,
         split=task.split,
         source=task.path,
         source_records=len(source),
         fingerprint=fingerprint(source),
-        labelled=source.text(0) is not None,
+        labelled=is_labelled(source),
         shard_records=arguments.shard_records,
         max_height=arguments.max_height,
     )
@@ -165,14 +166,14 @@ def _prepare(
     return prepare_set(source, plan, folder, workers, arguments.max_invalid, bar.advance)
 
 
-def _tell_left_out(task: Task, prepared: Prepared, console: Console) -> None:
+def _tell_left_out(task: Task, prepared: Prepared, bar: Bar) -> None:
     left_out = prepared.manifest.left_out
     if left_out:
         lines = [f"{task.name}: {left_out:,} of {prepared.manifest.plan.source_records:,} records left out"]
         problems = prepared.statistics["left_out_because"][:_LISTED]
         lines += [f"  {problem['name']}: {problem['detail']}" for problem in problems]
         lines += ["  ..."] if left_out > len(problems) else []
-        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        bar.print("\n".join(lines))
 
 
 def _print_table(out: epath.Path, done: list[tuple[Task, Prepared]], seconds: float) -> None:

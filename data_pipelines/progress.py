@@ -32,6 +32,10 @@ class Bar:
         rate = self._done / (time.perf_counter() - self._start)
         self._progress.update(self._bar, advance=count, rate=f"{rate:,.0f} records/s")
 
+    def print(self, text: str) -> None:
+        """Print above the bars."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def remove(self) -> None:
         """The set is done."""
         self._progress.remove_task(self._bar)

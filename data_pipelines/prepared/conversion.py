@@ -27,7 +27,7 @@ from data_pipelines.prepared.layout import (
 from data_pipelines.prepared.shards import ShardJob, ShardReport, read_part, read_report, write_shard
 from data_pipelines.prepared.statistics import summarize
 from data_pipelines.prepared.storage import checksum, held, publish, remove_leftovers, staging
-from data_pipelines.records import DataError, Source
+from data_pipelines.records import DataError, RecordError, Source
 from data_pipelines.worker_processes import Workers, spans
 
 _PLAN = "plan.json"
@@ -45,6 +45,14 @@ class Prepared:
     """What ``statistics.json`` says."""
     new_shards: int
     """How many of its shards were written in this run."""
+
+
+def is_labelled(source: Source) -> bool:
+    """Whether the records of a source have labels; its first label may be broken."""
+    try:
+        return source.text(0) is not None
+    except RecordError:
+        return True
 
 
 def fingerprint(source: Source) -> str:

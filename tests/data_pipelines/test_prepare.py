@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from data_pipelines.decoding import decode_image, resize_image
+from data_pipelines.decoding import decode_image
 from data_pipelines.prepare import LEFT_OUT, PrepareArguments, find_tasks, prepare
 from data_pipelines.prepared import Records, shards
 from data_pipelines.prepared.encoding import Cost, store
 from data_pipelines.records import DataError
 from data_pipelines.rendering import RenderedWords
+from data_pipelines.resizing import resize_image
 from data_pipelines.sources import Annotations, LmdbWords
 from maerec_jax.command import run_command
 from tests.data_pipelines.planting import write_lmdb
@@ -344,8 +345,9 @@ def test_a_bucket_gets_the_same_files(dataset, monkeypatch, capsys):
 
 
 def test_names_and_mistakes(dataset, training, capsys, monkeypatch):
-    names = {task.name: task.split for task in find_tasks(dataset, (), ("set/full_images", "a/b-c.json", "3"))}
-    assert names == {"set_full_images": "train", "a_b_c": "train", "set_3": "train"}
+    paths = ("set/full_images", "a/b-c.json", "3", "lists/gt.txt")
+    names = {task.name: task.split for task in find_tasks(dataset, (), paths)}
+    assert names == dict.fromkeys(("set_full_images", "a_b_c", "set_3", "lists_gt"), "train")
     assert [task.name for task in find_tasks(dataset, ("train_easy",), ())] == ["train_easy"]
     for flags, expected in (
         (("--sets", "train_hard"), "holds no set named train_hard; there are: train_easy"),

@@ -12,12 +12,12 @@ from etils import epath
 from data_pipelines.buckets import image_sizes
 from data_pipelines.combining import Sources, Subset, drop_unknown_characters
 from data_pipelines.overlaps.list_file import leave_out
-from data_pipelines.pipeline import train_batches
+from data_pipelines.pipeline import BatchDecoder, evaluation_batches, train_batches
 from data_pipelines.prepared import Records, RecordSource
 from data_pipelines.prepared.conversion import fingerprint, prepare_set
 from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.layout import Plan
-from data_pipelines.records import DataError, MissingError, Source, read_records
+from data_pipelines.records import MISSING, USED, DataError, MissingError, Source, read_records
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 from data_pipelines.worker_processes import Workers
 from maerec_jax.charset import Charset
@@ -215,6 +215,9 @@ def test_missing_and_cut_off_files_are_told_when_a_set_is_opened(prepared, shard
     shard.unlink()
     with pytest.raises(MissingError, match="00001-of-00003: cannot be read"):
         Records("prepared/words").open(prepared)
+    source = RecordSource.load(prepared / "prepared/words", "words")  # as if it had gone since
+    with evaluation_batches(source, BatchDecoder(), batch_size=12) as batches:
+        assert next(batches)["outcome"].tolist() == [USED] * 5 + [MISSING] * 5 + [USED] * 2
     shard.write_bytes(data)
     for name in ("names.utf8", "sizes.npy"):
         path = prepared / "prepared/words/index" / name
@@ -240,6 +243,8 @@ def test_a_flipped_bit_is_an_error_of_its_record_and_found_by_the_check(prepared
     assert source[6].text == source.text(6)  # the reader that met the damage would refuse this one, too
     with pytest.raises(DataError, match="00001-of-00003: is damaged"):
         read_records(replace(source), range(12))
+    with evaluation_batches(source, BatchDecoder(), batch_size=12) as batches:  # as in training, it is masked
+        assert next(batches)["valid"].tolist() == [True] * 5 + [False] + [True] * 6
     report = found_in(prepared)["other prepared sets/words"]
     assert report.findings.counts["damaged_files"] == 1
     assert report.findings.counts["unreadable"] == 1
