@@ -39,10 +39,11 @@ except ImportError:
     torch: Any = None  # type: ignore[no-redef]
 
 from data_pipelines.augmentation import Augmentation, Policy, RandAugment
+from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.catalogue import locate
 from data_pipelines.combining import Sources
 from data_pipelines.decoding import decode_image
-from data_pipelines.pipeline import BatchDecoder, Batches, train_batches
+from data_pipelines.pipeline import Batches, train_batches
 from data_pipelines.prepare import PrepareArguments, prepare
 from data_pipelines.prepared.source import Records
 from data_pipelines.records import Record, Source

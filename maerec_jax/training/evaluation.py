@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.buckets import Buckets, Shape, image_sizes
 from data_pipelines.combining import Subset
-from data_pipelines.pipeline import BatchDecoder, evaluation_batches
+from data_pipelines.pipeline import evaluation_batches
 from data_pipelines.records import Batch, Source
 from maerec_jax.config import TrainConfig
 from maerec_jax.training.data import InvalidImages, make_decoder

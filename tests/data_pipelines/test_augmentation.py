@@ -14,7 +14,7 @@ from data_pipelines.augmentation import (
     resizing_matrices,
     uniforms,
 )
-from data_pipelines.pipeline import BatchDecoder
+from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.records import Record
 from data_pipelines.resizing import resize_image, warp_image
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.buckets import (
     WORD_SHAPES,
     Buckets,
@@ -16,7 +17,7 @@ from data_pipelines.buckets import (
     turned_sizes,
 )
 from data_pipelines.combining import Sources, Subset
-from data_pipelines.pipeline import BatchDecoder, evaluation_batches, train_batches
+from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.records import DataError, MissingError, Record
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Folder, LmdbWords

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.augmentation import Augmentation, RandAugment
+from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.combining import Sources
-from data_pipelines.pipeline import BatchDecoder, evaluation_batches, train_batches
+from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.records import OUTCOMES, DataError, Record
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 
@@ -292,7 +293,8 @@ def test_pixels_need_no_decoding():
 SCRIPT = """
 import multiprocessing, sys, time
 import jax
-from data_pipelines.pipeline import BatchDecoder, train_batches
+from data_pipelines.batch_decoder import BatchDecoder
+from data_pipelines.pipeline import train_batches
 from data_pipelines.combining import Sources
 from data_pipelines.sources import Folder
 

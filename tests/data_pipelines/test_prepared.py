@@ -9,10 +9,11 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.buckets import image_sizes
 from data_pipelines.combining import Sources, Subset, drop_unknown_characters
 from data_pipelines.overlaps.list_file import leave_out
-from data_pipelines.pipeline import BatchDecoder, evaluation_batches, train_batches
+from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.prepared import Records, RecordSource
 from data_pipelines.prepared.conversion import fingerprint, prepare_set
 from data_pipelines.prepared.examples import read_bytes_feature

@@ -1,0 +1,128 @@
+"""From records to a batch: decoding, turning, moving, resizing and tokenizing."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data_pipelines.augmentation import Draws, Policy, resizing_matrices
+from data_pipelines.buckets import is_vertical
+from data_pipelines.decoding import MAX_PIXELS, DecodeError, decode_image
+from data_pipelines.records import MISSING, UNREADABLE, USED, Batch, DataError, MissingError, Record, RecordError
+from data_pipelines.resizing import Interpolation, resize_image, turn_image, warp_image
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchDecoder:
+    """Makes a batch of records: decodes, moves, resizes and tokenizes. Picklable if its functions are."""
+
+    height: int = 32
+    """Height of the images in a batch."""
+    width: int = 128
+    """Width of the images in a batch."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized: bilinear for the recogniser, bicubic for pre-training."""
+    tokenize: Callable[[str], np.ndarray] | None = None
+    """From a label to int32 ``(length,)``; None where labels are not read."""
+    augmentation: Policy | None = None
+    """What may happen to images in training. Only the geometry happens here, the rest on the device."""
+    turn_vertical: bool = False
+    """Whether vertical words are turned by 90 degrees against the clock, in training."""
+    turns: int = 0
+    """By how many times 90 degrees every image is turned against the clock, in reading."""
+    max_pixels: int = MAX_PIXELS
+    """Images with more pixels are not decoded."""
+
+    def __call__(
+        self,
+        records: Sequence[tuple[int, Record | RecordError]],
+        batch_size: int,
+        random_key: tuple[int, int] | None = None,
+    ) -> Batch:
+        """Decode records, given with their indices, to a batch of ``batch_size``.
+
+        A record that could not be read, given as its error, or whose image cannot be decoded becomes a row of zeros
+        that is not valid but keeps its index; the former has no label. Rows after the last record are zeros too, with
+        index -1. ``random_key`` is a seed and the place of the first record in the training stream: together with its
+        own place they decide how a record is augmented. Without it nothing is.
+
+        Raises ``DataError`` for a record without a label where labels are read.
+        """
+        images = np.zeros((batch_size, self.height, self.width, 3), np.uint8)
+        index, outcome = np.full(batch_size, -1, np.int64), np.full(batch_size, USED, np.uint8)
+        index[: len(records)] = [record_index for record_index, _ in records]
+        batch: Batch = {"image": images, "outcome": outcome, "index": index}
+        if random_key is None:
+            batch["portrait"] = np.zeros(batch_size, bool)
+        draws = None
+        if self.augmentation is not None and random_key is not None:
+            draws = self.augmentation.draw(*random_key, len(records))
+            if draws.operations_BL is not None:
+                unused = ((0, batch_size - len(records)), (0, 0))
+                batch["operations"] = np.pad(draws.operations_BL, unused, constant_values=-1)
+        moving: dict[int, np.ndarray] = {}
+        for row, (record_index, record) in enumerate(records):
+            image = self._decode(record_index, record)
+            if isinstance(image, int):
+                outcome[row] = image
+                continue
+            if random_key is None:
+                batch["portrait"][row] = image.shape[0] > image.shape[1]
+                image = turn_image(image, self.turns)
+            elif self.turn_vertical and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
+                image = turn_image(image, 1)
+            if draws is not None and draws.moved_B[row]:
+                moving[row] = image
+            else:  # at once, while the pixels are in the processor's cache
+                resize_image(image, self.height, self.width, self.interpolation, images[row])
+        if draws is not None:
+            self._move(draws, moving, images, outcome)
+        batch["valid"] = (outcome == USED) & (index >= 0)
+        if self.tokenize is not None:
+            texts = [self._label(record_index, record) for record_index, record in records]
+            texts += [""] * (batch_size - len(texts))
+            batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
+        return batch
+
+    def _decode(self, index: int, record: Record | RecordError) -> np.ndarray | int:
+        """The pixels of a record, or the place in ``OUTCOMES`` of what became of it."""
+        if isinstance(record, RecordError):
+            return MISSING if isinstance(record, MissingError) else UNREADABLE
+        if not isinstance(record.image, bytes):
+            return record.image
+        try:
+            return decode_image(record.image, self.max_pixels)
+        except DecodeError as error:
+            _log.debug("record %d: %s", index, error)
+            return UNREADABLE
+
+    def _move(self, draws: Draws, moving: dict[int, np.ndarray], images: np.ndarray, outcome: np.ndarray) -> None:
+        """Warp the images ``moving``, given by row, into ``images``."""
+        if self.augmentation is None or not moving:
+            return
+        rows, target = list(moving), (self.height, self.width)
+        sizes_B2 = np.array([image.shape[:2] for image in moving.values()])
+        matrix_B33 = resizing_matrices(sizes_B2, *target)
+        if self.augmentation.frame == "source":
+            matrix_B33 = matrix_B33 @ self.augmentation.matrices(draws.numbers_BK[rows], sizes_B2)
+        else:
+            frames_B2 = np.broadcast_to(target, sizes_B2.shape)
+            matrix_B33 = self.augmentation.matrices(draws.numbers_BK[rows], frames_B2) @ matrix_B33
+        for (row, image), matrix in zip(moving.items(), matrix_B33, strict=True):
+            try:
+                warp_image(image, matrix, images[row], self.interpolation)
+            except cv2.error as error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
+                _log.debug("an image of %s: %s", image.shape, error)
+                outcome[row] = UNREADABLE
+
+    @staticmethod
+    def _label(index: int, record: Record | RecordError) -> str:
+        if isinstance(record, RecordError):
+            return ""
+        if record.text is None:
+            raise DataError(f"record {index} has no label, and this task reads labels; choose labelled sources")
+        return record.text
