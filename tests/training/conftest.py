@@ -38,9 +38,9 @@ def autoencoder_config(workdir, **changes):
 
 
 def logged(workdir, name="loss", group="train"):
-    """{step: value} of what a run logged."""
+    """{step: value} of what a run logged, at the steps where it did."""
     lines = [json.loads(line) for line in (Path(workdir) / METRICS_FILE).read_text().splitlines()]
-    return {line["step"]: line[name] for line in lines if line["group"] == group}
+    return {line["step"]: line[name] for line in lines if line["group"] == group and name in line}
 
 
 def interrupt_after(monkeypatch, n):
