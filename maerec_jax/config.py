@@ -65,6 +65,28 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are laid out (see docs/tpu.md). The losses do not depend on it."""
+
+    data: int = -1
+    """Devices, in each slice, that the rows of a batch are divided between and that hold all of the model; -1 for all
+    that the others leave."""
+    fsdp: int = 1
+    """Devices that the rows of a batch are divided between, and the parameters and their optimizer state too."""
+    tensor: int = 1
+    """Devices that the attention heads and hidden units of each layer are divided between."""
+    slices: int = 1
+    """TPU slices, which are joined by the slower network of the data centre; "data" runs over them."""
+
+    def __post_init__(self) -> None:
+        if self.data != -1 and self.data < 1:
+            raise ValueError(f"mesh.data must be at least 1, or -1 for the rest of the devices, not {self.data}")
+        for name in ("fsdp", "tensor", "slices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"mesh.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run: a masked autoencoder as the model is pre-trained, a recogniser fine-tuned."""
 
@@ -74,6 +96,8 @@ class TrainConfig:
     """The data."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its schedule."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """How the devices are laid out."""
     batch_size: int = 256
     """Images a step, over all devices and accumulated parts."""
     accumulation: int = 1
@@ -127,7 +151,7 @@ class TrainConfig:
 
 # What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.
 _FREE = {"data.root", "data.workers", "data.max_invalid", "log_every", "validate_every", "checkpoint_every"}
-_FREE |= {"keep_last", "keep_best", "init_from", "workdir"}
+_FREE |= {"keep_last", "keep_best", "init_from", "workdir", "mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"}
 
 
 def load_config_module(path: str) -> ModuleType:

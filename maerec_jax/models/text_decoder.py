@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, variance_scaling
 
 from maerec_jax.models.attention import attend
+from maerec_jax.models.dense import Dense
 from maerec_jax.models.position import sincos_interleaved
 
 Array = jax.Array
@@ -31,6 +32,8 @@ class TextDecoderConfig:
     """Dropout on embeddings, attention weights and the output of every part."""
     max_length: int = 48
     """Longest sequence, the start token included."""
+    remat: bool = False
+    """Recompute each layer in the backward pass: less memory, more work."""
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -72,9 +75,9 @@ class DecodingState(NamedTuple):
     """bool (B, T): the places that later ones may attend to: those written so far that hold no padding."""
 
 
-def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, axis: int | tuple[int, ...] = -1) -> nn.Module:
+def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, contracted: int = 1) -> nn.Module:
     init = variance_scaling(1 / 3, "fan_in", "uniform")  # uniform in +-1/sqrt(fan in)
-    return nn.DenseGeneral(features, axis=axis, use_bias=use_bias, dtype=dtype, kernel_init=init)
+    return Dense(features, contracted, use_bias, dtype, init)
 
 
 class Attention(nn.Module):
@@ -90,7 +93,7 @@ class Attention(nn.Module):
         self.query = _dense(heads, False, self.dtype)
         self.key = _dense(heads, False, self.dtype)
         self.value = _dense(heads, False, self.dtype)
-        self.out = _dense(cfg.dim, False, self.dtype, axis=(-2, -1))
+        self.out = _dense(cfg.dim, False, self.dtype, contracted=2)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def keys_values(self, x_BKD: Array) -> KeysValues:
@@ -174,7 +177,8 @@ class TextDecoder(nn.Module):
             return normal(1.0)(key, shape).at[self.padding].set(0.0)
 
         self.embedding = self.param("embedding", init_embedding, (self.n_classes, cfg.dim))
-        self.layers = [DecoderLayer(cfg, self.dtype) for _ in range(cfg.layers)]
+        layer: Any = nn.remat(DecoderLayer, static_argnums=(5,)) if cfg.remat else DecoderLayer  # 5: deterministic
+        self.layers = [layer(cfg, self.dtype) for _ in range(cfg.layers)]
         self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
         self.classifier = _dense(self.n_classes, True, jnp.float32)
         self.dropout = nn.Dropout(cfg.dropout)

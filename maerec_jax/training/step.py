@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from data_pipelines.records import OUTCOMES
 from maerec_jax.config import TrainConfig
 from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
+from maerec_jax.training.sharding import batch_sharding, gather, replicated, state_shardings
 from maerec_jax.training.task import Task
 
 Array = jax.Array
@@ -30,10 +32,44 @@ class TrainState(NamedTuple):
     """Moving average of the parameters, or an empty dict where none is kept."""
 
 
+def initial_state(params: Any, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
+    """The state before the first step, from float32 parameters. Not jitted."""
+    ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
+    return TrainState(jnp.int32(0), params, optimizer.init(params), ema)
+
+
+def state_shapes(task: Task, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
+    """The shapes and dtypes of a run's state, as ``jax.ShapeDtypeStruct``; nothing is computed."""
+    return jax.eval_shape(lambda key: initial_state(task.init(key), optimizer, config), jax.random.key(0))
+
+
+def jit_train_step(
+    task: Task, optimizer: optax.GradientTransformation, config: TrainConfig, mesh: Mesh
+) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
+    """The step as the loop runs it on a mesh: the state stays where it lies, and its memory is used again.
+
+    Takes a state laid out by ``state_shardings``, a batch laid out by ``batch_sharding``, and the step as a replicated
+    int32 scalar. Raises ``UserError`` where the model cannot be laid over the mesh.
+    """
+    shapes = state_shapes(task, optimizer, config)
+    lies, everywhere = state_shardings(shapes, mesh), replicated(mesh)
+    return jax.jit(
+        make_train_step(task, optimizer, config, partial(gather, shardings=lies.params)),
+        in_shardings=(lies, batch_sharding(mesh), everywhere),
+        out_shardings=(lies, everywhere),
+        donate_argnums=0,
+    )
+
+
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, config: TrainConfig
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
     """The update of one step: (state, batch, step) to (state, metrics). Not yet jitted.
+
+    ``gather`` is applied to the parameters before the loss is computed with them.
 
     The gradient is that of the mean over the whole batch, however it is split for accumulation. Where the loss or the
     gradient is not finite the state stays as it was, and from then on, since its step falls behind: the run stops with
@@ -47,7 +83,7 @@ def make_train_step(
 
     def gradients(params: Any, batch: dict[str, Array], key: Array) -> tuple[Any, Any, Any]:
         def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
-            loss = task.loss(params, batch, key)
+            loss = task.loss(gather(params), batch, key)
             return loss.total, (loss.weight, {"loss": loss.total, **loss.metrics})
 
         grads, (weight, sums) = jax.grad(total, has_aux=True)(params)
