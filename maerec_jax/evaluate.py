@@ -42,7 +42,6 @@ def evaluate(arguments: EvaluateArguments) -> int:
     """Evaluate, print the table, and return 0."""
     from pathlib import Path
 
-    import jax
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -55,7 +54,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
     from maerec_jax.training.evaluation import Evaluator
     from maerec_jax.training.loop import make_task
     from maerec_jax.training.pictures import save_picture
-    from maerec_jax.training.sharding import make_mesh, replicated
+    from maerec_jax.training.sharding import make_mesh, put_whole, state_shardings
 
     config, params, step = load_params(arguments.checkpoint)
     if not isinstance(config.model, MAERecConfig):
@@ -70,7 +69,7 @@ def evaluate(arguments: EvaluateArguments) -> int:
         sets = {"validation": data.validation}
     config = replace(config, data=data)
     console, mesh, task = Console(stderr=True), make_mesh(), make_task(config)
-    params = jax.device_put(params, replicated(mesh))
+    params = put_whole(params, state_shardings(params, mesh))
     table = Table(title=f"{arguments.checkpoint}, step {step} (%)")
     columns = {
         "word_accuracy": "WA",

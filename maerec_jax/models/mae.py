@@ -6,8 +6,9 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal, xavier_uniform
+from jax.nn.initializers import normal
 
+from maerec_jax.models.dense import Dense
 from maerec_jax.models.position import resize_table, sincos_2d
 from maerec_jax.models.vit import ViTConfig, ViTEncoder, apply_blocks, patchify
 
@@ -115,8 +116,7 @@ class MaskedAutoencoder(nn.Module):
         cfg = self.config
         keep_BK, restore_BN, mask_BN = random_masking(noise_BN, cfg.n_keep(noise_BN.shape[1]))
         latent = ViTEncoder(cfg.encoder, self.dtype, name="encoder")(image_BHWC, keep_BK)
-        dense = {"dtype": self.dtype, "kernel_init": xavier_uniform()}
-        x = nn.Dense(cfg.decoder_dim, **dense, name="decoder_embed")(latent)
+        x = Dense(cfg.decoder_dim, dtype=self.dtype, name="decoder_embed")(latent)
         mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
         table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
         pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
@@ -129,6 +129,5 @@ class MaskedAutoencoder(nn.Module):
         x = apply_blocks(
             x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder.remat, self.dtype, prefix="decoder_blocks"
         )
-        dense["dtype"] = jnp.float32
-        pred = nn.Dense(cfg.encoder.patch_values, **dense, name="decoder_pred")(x[:, 1:])
+        pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x[:, 1:])
         return {"pred": pred, "mask": mask_BN, "latent": latent, "restore": restore_BN}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, variance_scaling
 
 from maerec_jax.models.attention import attend
+from maerec_jax.models.dense import Dense
 from maerec_jax.models.position import sincos_interleaved
 
 Array = jax.Array
@@ -72,9 +73,9 @@ class DecodingState(NamedTuple):
     """bool (B, T): the places that later ones may attend to: those written so far that hold no padding."""
 
 
-def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, axis: int | tuple[int, ...] = -1) -> nn.Module:
+def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, contracted: int = 1) -> nn.Module:
     init = variance_scaling(1 / 3, "fan_in", "uniform")  # uniform in +-1/sqrt(fan in)
-    return nn.DenseGeneral(features, axis=axis, use_bias=use_bias, dtype=dtype, kernel_init=init)
+    return Dense(features, contracted, use_bias, dtype, init)
 
 
 class Attention(nn.Module):
@@ -90,7 +91,7 @@ class Attention(nn.Module):
         self.query = _dense(heads, False, self.dtype)
         self.key = _dense(heads, False, self.dtype)
         self.value = _dense(heads, False, self.dtype)
-        self.out = _dense(cfg.dim, False, self.dtype, axis=(-2, -1))
+        self.out = _dense(cfg.dim, False, self.dtype, contracted=2)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def keys_values(self, x_BKD: Array) -> KeysValues:

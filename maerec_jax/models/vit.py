@@ -7,9 +7,10 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal, xavier_uniform, zeros
+from jax.nn.initializers import normal
 
 from maerec_jax.models.attention import attend
+from maerec_jax.models.dense import Dense
 from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
@@ -114,14 +115,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BND: Array) -> Array:
         """(B, N, D) to (B, N, D)."""
-        dense = {"dtype": self.dtype, "kernel_init": xavier_uniform()}
         h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x_BND)
-        qkv = nn.DenseGeneral((3, self.heads, self.dim // self.heads), **dense, name="qkv")(h)
+        qkv = Dense((3, self.heads, self.dim // self.heads), dtype=self.dtype, name="qkv")(h)
         h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        x_BND = x_BND + nn.DenseGeneral(self.dim, axis=(-2, -1), **dense, name="proj")(h)
+        x_BND = x_BND + Dense(self.dim, contracted=2, dtype=self.dtype, name="proj")(h)
         h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x_BND)
-        h = nn.gelu(nn.Dense(self.dim * self.mlp_ratio, **dense, name="fc1")(h), approximate=False)
-        return x_BND + nn.Dense(self.dim, **dense, name="fc2")(h)
+        h = nn.gelu(Dense(self.dim * self.mlp_ratio, dtype=self.dtype, name="fc1")(h), approximate=False)
+        return x_BND + Dense(self.dim, dtype=self.dtype, name="fc2")(h)
 
 
 def apply_blocks(
@@ -166,9 +166,9 @@ class ViTEncoder(nn.Module):
         if keep_BK is not None:
             patch_BNP = jnp.take_along_axis(patch_BNP, keep_BK[..., None], axis=1)
             patch_pos = patch_pos[0, keep_BK]
-        embed = nn.Dense(cfg.dim, dtype=self.dtype, kernel_init=xavier_uniform(), bias_init=zeros, name="patch_embed")
+        embed = Dense(cfg.dim, dtype=self.dtype, name="patch_embed")
         # The residual stream stays in float32 whatever the dtype of the layers that read it and add to it.
-        x = embed(patch_BNP.astype(self.dtype)) + patch_pos
+        x = embed(patch_BNP) + patch_pos
         cls = jnp.broadcast_to(cls + pos[:, :1], (len(x), 1, cfg.dim))
         x = jnp.concatenate([cls, x], axis=1)
         return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.remat, self.dtype)

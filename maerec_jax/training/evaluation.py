@@ -14,7 +14,15 @@ from data_pipelines.records import Batch, Source
 from maerec_jax.config import TrainConfig
 from maerec_jax.training.data import InvalidImages, make_decoder
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.training.sharding import fetch, put_batch, replicated
+from maerec_jax.training.sharding import (
+    batch_sharding,
+    fetch,
+    put_whole,
+    replicated,
+    row_shards,
+    state_shardings,
+    whole_on_fsdp,
+)
 from maerec_jax.training.task import Task, Validation
 
 Results = Iterator[tuple[Batch, dict[str, np.ndarray]]]
@@ -29,7 +37,7 @@ class Evaluator:
       decoder: makes batches of it.
       batch_size: images a step, over all devices.
       workers: worker processes that read.
-      mesh: devices.
+      mesh: devices; parameters lie on them in any way, or are NumPy arrays that every process has.
       shapes: image sizes to choose from for each image (see ``data_pipelines.buckets``), instead of the decoder's one.
       turn: read images that are higher than wide also turned to the left and to the right, and take the reading that
         the recogniser is surest of.
@@ -47,8 +55,8 @@ class Evaluator:
         turn: bool = False,
     ) -> None:
         self.task, self.source, self.decoder, self.mesh = task, source, decoder, mesh
-        devices = jax.device_count()
-        self.batch_size = -(-min(batch_size, len(source)) // devices) * devices
+        parts = row_shards(mesh)
+        self.batch_size = -(-min(batch_size, len(source)) // parts) * parts
         self.workers, self.turn = workers, turn
         self._sizes_N2 = image_sizes(source) if shapes else None
         self._shapes = shapes
@@ -72,6 +80,9 @@ class Evaluator:
           message: prints a line; images that cannot be decoded are named by it, and counted as ``invalid_images``.
           on_step: is told after each step how many images it did.
         """
+        # Otherwise reading would gather divided parameters anew for each character.
+        lie = whole_on_fsdp(state_shardings(params, self.mesh))
+        params = jax.jit(lambda params: params, out_shardings=lie)(params)
         invalid = InvalidImages(self.source, message)
         results = self._pass(params, self.source, self.decoder, self._sizes_N2, invalid)
         if self.turn:
@@ -90,9 +101,6 @@ class Evaluator:
         invalid: InvalidImages | None,
     ) -> Results:
         """Batches of all records of ``source`` and what the step makes of them."""
-        # Every process reads all rows, of which it puts its own on its devices: it needs the others for the summary.
-        rows = self.batch_size // jax.process_count()
-        mine = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
         buckets = None if sizes_N2 is None else Buckets.assign(sizes_N2, self._shapes)
         with evaluation_batches(
             source, decoder, batch_size=self.batch_size, buckets=buckets, num_workers=self.workers
@@ -101,8 +109,9 @@ class Evaluator:
                 if invalid is not None:
                     invalid.tell(batch)
                     invalid.count(int((~batch["valid"] & (batch["index"] >= 0)).sum()))
-                local = {name: batch[name][mine] for name in ("image", "valid")}
-                yield batch, fetch(self._step(params, put_batch(local, self.mesh)))
+                # Every process reads all rows, for the summary, and puts those on its devices that belong there.
+                seen = {name: batch[name] for name in ("image", "valid")}
+                yield batch, fetch(self._step(params, put_whole(seen, batch_sharding(self.mesh))))
 
     def _surest(self, params: Any, results: Results) -> Results:
         """``results``, where a portrait image comes last and with the surest of its three readings."""

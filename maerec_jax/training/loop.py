@@ -4,11 +4,13 @@ import collections
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from data_pipelines.pipeline import train_batches
@@ -21,8 +23,19 @@ from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.run_log import RunLog
-from maerec_jax.training.sharding import make_mesh, put_batch, replicated
-from maerec_jax.training.step import TrainState, make_train_step
+from maerec_jax.training.sharding import (
+    batch_part,
+    describe,
+    laid_out,
+    make_mesh,
+    put_batch,
+    put_whole,
+    replicated,
+    row_shards,
+    state_bytes,
+    state_shardings,
+)
+from maerec_jax.training.step import TrainState, initial_state, jit_train_step, state_shapes
 from maerec_jax.training.task import Task
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
@@ -52,13 +65,7 @@ def make_task(config: TrainConfig) -> Task:
     return Recognition(config.model, dtype, config.label_smoothing)
 
 
-def _fresh_params(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Any:
-    return jax.jit(lambda: task.init(jax.random.key(config.seed)), out_shardings=replicated(mesh))()
-
-
-def _loaded_params(
-    config: TrainConfig, loaded_run: LoadedRun, params: Any, mesh: jax.sharding.Mesh, message: Callable[[str], None]
-) -> Any:
+def _loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones."""
     source, loaded, step = loaded_run
     params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
@@ -76,16 +83,35 @@ def _loaded_params(
     for path, reason in missing.items():
         if path.split("/")[0] not in absent:
             message(f"  fresh: {path} ({reason})")
-    return jax.device_put(params, replicated(mesh))
+    return params
 
 
-def _initial_state(
-    params: Any, optimizer: optax.GradientTransformation, ema: bool, mesh: jax.sharding.Mesh
+def fresh_state(
+    config: TrainConfig,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    shardings: TrainState,
+    replace_params: Callable[[Any], Any] | None = None,
 ) -> TrainState:
-    def complete(params: Any) -> TrainState:
-        return TrainState(jnp.int32(0), params, optimizer.init(params), jax.tree.map(jnp.copy, params) if ema else {})
+    """The state of a new run. No device ever holds more of it than its part.
 
-    return jax.jit(complete, out_shardings=replicated(mesh))(params)
+    Args:
+      config: the run.
+      task: its stage.
+      optimizer: its optimizer.
+      shardings: where the state lies.
+      replace_params: is given the fresh parameters; what it returns takes their place, with NumPy arrays for those that
+        every process has loaded.
+    """
+    params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(config.seed))
+    if replace_params is not None:
+        params = jax.tree.map(
+            lambda x, sharding: x if isinstance(x, jax.Array) else put_whole(x, sharding),
+            replace_params(params),
+            shardings.params,
+        )
+    complete = partial(initial_state, optimizer=optimizer, config=config)
+    return jax.jit(complete, out_shardings=shardings, donate_argnums=0)(params)
 
 
 def train(config: TrainConfig) -> dict[str, float]:
@@ -99,9 +125,12 @@ def train(config: TrainConfig) -> dict[str, float]:
     workdir, first = Path(config.workdir), jax.process_index() == 0
     if not config.data.train:
         raise UserError("the config names no training data: data.train is empty")
-    if config.batch_size % (jax.device_count() * config.accumulation):
-        devices = f"{jax.device_count()} devices x accumulation {config.accumulation}"
+    mesh = make_mesh(config.mesh)
+    if config.batch_size % (row_shards(mesh) * config.accumulation):
+        devices = f"{row_shards(mesh)} devices (data x fsdp) x accumulation {config.accumulation}"
         raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
+    part, parts = batch_part(mesh)
+    task = make_task(config)
 
     notes: list[str] = []  # what is found out before the log is open
     sources = open_sources(
@@ -114,7 +143,7 @@ def train(config: TrainConfig) -> dict[str, float]:
     loaded_run = load_params(config.init_from) if config.init_from and not resumes else None
     claim_workdir(config, write=first)
 
-    mesh, task, decoder = make_mesh(), make_task(config), make_decoder(config)
+    decoder = make_decoder(config)
     steps_per_epoch = len(sources) / config.batch_size
     total_steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
     validate_every = config.validate_every or max(1, round(steps_per_epoch))
@@ -125,7 +154,9 @@ def train(config: TrainConfig) -> dict[str, float]:
             "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
         )
     optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
-    step_fn = jax.jit(make_train_step(task, optimizer, config), donate_argnums=0)
+    shapes = state_shapes(task, optimizer, config)
+    shardings = state_shardings(shapes, mesh)
+    step_fn = jit_train_step(task, optimizer, config, mesh)
     evaluator = (
         None
         if held_out is None
@@ -145,34 +176,36 @@ def train(config: TrainConfig) -> dict[str, float]:
                 buckets=buckets,
                 start_step=start,
                 num_workers=config.data.workers,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
+                process_index=part,
+                process_count=parts,
             ) as batches,
         ):
             for note in notes:
                 log.message(note)
-            params = _fresh_params(config, task, mesh)
-            if loaded_run is not None:
-                params = _loaded_params(config, loaded_run, params, mesh, log.message)
-                del loaded_run
-            state = _initial_state(params, optimizer, bool(config.ema_decay), mesh)
-            size = sum(x.size for x in jax.tree.leaves(params))
-            del params
             log.message(
                 f"{len(sources):,} training images, {steps_per_epoch:,.1f} steps an epoch, {total_steps:,} steps; "
-                f"{size:,} parameters on {jax.device_count()} {jax.devices()[0].device_kind} in {task.dtype}"
+                f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,} parameters in {task.dtype} "
+                f"on {describe(mesh)}: {state_bytes(shapes, shardings) / 2**20:,.1f} MiB of state a device"
             )
             if start:
-                state = checkpoints.restore(start, state)
+                state = checkpoints.restore(start, laid_out(shapes, shardings))
                 unused = f"; --init-from {config.init_from} is not used" if config.init_from else ""
                 log.message(f"resumed {workdir} at step {start}{unused}")
+            else:
+                loaded = (
+                    None if loaded_run is None else partial(_loaded_params, config, loaded_run, message=log.message)
+                )
+                state = fresh_state(config, task, optimizer, shardings, loaded)
+                del loaded
+            del loaded_run
             invalid = InvalidImages(sources, log.message, config.batch_size, config.data.max_invalid)
             pending: collections.deque = collections.deque()
+            everywhere = replicated(mesh)
             rates = _Rates(config.batch_size)
 
             def look_at(done: int, values: dict[str, Any]) -> None:
                 """Log the numbers of a step, ``done`` being the number of steps taken after it."""
-                numbers = {name: float(value) for name, value in values.items()}
+                numbers = {name: float(value) for name, value in jax.device_get(values).items()}
                 invalid.count(int(numbers.pop("invalid")))
                 if not numbers.pop("good"):
                     checkpoints.save(done - 1, state)
@@ -195,7 +228,9 @@ def train(config: TrainConfig) -> dict[str, float]:
                 rates.count(waited=time.perf_counter() - waited)
                 invalid.tell(batch)
                 del batch["index"]  # the device has no use for it
-                state, values = step_fn(state, put_batch(batch, mesh), step)
+                # Nothing may wait for the device, or move to it unnoticed, while it works.
+                with jax.transfer_guard("disallow"):
+                    state, values = step_fn(state, put_batch(batch, mesh), put_whole(np.int32(step), everywhere))
                 done = step + 1
                 pending.append((done, values))
                 validated = evaluator is not None and (done % validate_every == 0 or done == total_steps)

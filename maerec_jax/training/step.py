@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from maerec_jax.config import TrainConfig
 from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
-from maerec_jax.training.sharding import batch_sharding, replicated, state_shardings
+from maerec_jax.training.sharding import batch_sharding, gather, replicated, state_shardings
 from maerec_jax.training.task import Task
 
 Array = jax.Array
@@ -53,7 +53,7 @@ def jit_train_step(
     shapes = state_shapes(task, optimizer, config)
     lies, everywhere = state_shardings(shapes, mesh), replicated(mesh)
     return jax.jit(
-        make_train_step(task, optimizer, config),
+        make_train_step(task, optimizer, config, partial(gather, shardings=lies.params)),
         in_shardings=(lies, batch_sharding(mesh), everywhere),
         out_shardings=(lies, everywhere),
         donate_argnums=0,
@@ -61,9 +61,14 @@ def jit_train_step(
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, config: TrainConfig
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
     """The update of one step: (state, batch, step) to (state, metrics). Not yet jitted.
+
+    ``gather`` is applied to the parameters before the loss is computed with them.
 
     The gradient is that of the mean over the whole batch, however it is split for accumulation. Where the loss or the
     gradient is not finite the state stays as it was, and from then on, since its step falls behind: the run stops with
@@ -77,7 +82,7 @@ def make_train_step(
 
     def gradients(params: Any, batch: dict[str, Array], key: Array) -> tuple[Any, Any, Any]:
         def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
-            loss = task.loss(params, batch, key)
+            loss = task.loss(gather(params), batch, key)
             return loss.total, (loss.weight, {"loss": loss.total, **loss.metrics})
 
         grads, (weight, sums) = jax.grad(total, has_aux=True)(params)

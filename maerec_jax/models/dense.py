@@ -1,0 +1,81 @@
+"""The dense layer of all models: computes in the dtype asked for, and gives its gradients in float32."""
+
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import xavier_uniform, zeros
+
+Array = jax.Array
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def affine(x: Array, kernel: Array, bias: Array | None, contracted: int) -> Array:
+    """x @ kernel + bias, in the dtype of ``x``.
+
+    The gradients of kernel and bias are summed over the rows of ``x`` in float32, and on several devices between them,
+    too: rounding the sums to bfloat16 on the way, which is what differentiating a cast does, loses most of the digits
+    that small gradients have in common.
+
+    Args:
+      x: (..., inputs).
+      kernel: float32 (inputs, outputs).
+      bias: float32 (outputs), or None.
+      contracted: the number of axes that ``inputs`` stands for; all that follow in ``kernel`` are outputs.
+
+    Returns:
+      (..., outputs).
+    """
+    last = tuple(range(x.ndim - contracted, x.ndim))
+    out = jax.lax.dot_general(x, kernel.astype(x.dtype), ((last, tuple(range(contracted))), ((), ())))
+    return out if bias is None else out + bias.astype(x.dtype)
+
+
+def _forward(x: Array, kernel: Array, bias: Array | None, contracted: int) -> tuple[Array, tuple]:
+    return affine(x, kernel, bias, contracted), (x, kernel, bias is not None)
+
+
+def _backward(contracted: int, saved: tuple, g: Array) -> tuple[Array, Array, Array | None]:
+    x, kernel, has_bias = saved
+    rows = tuple(range(x.ndim - contracted))
+    outputs = (tuple(range(len(rows), g.ndim)), tuple(range(contracted, kernel.ndim)))
+    x_gradient = jax.lax.dot_general(g, kernel.astype(x.dtype), (outputs, ((), ())))
+    kernel_gradient = jax.lax.dot_general(x, g, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    return x_gradient, kernel_gradient, g.sum(axis=rows, dtype=jnp.float32) if has_bias else None
+
+
+affine.defvjp(_forward, _backward)
+
+
+class Dense(nn.Module):
+    """A linear map of the last axes and a bias.
+
+    Args:
+      features: the size of the output, or its axes.
+      contracted: the number of input axes that are mapped.
+      use_bias: whether a bias is added.
+      dtype: dtype of the computation; parameters are float32.
+      kernel_init: initialises the kernel as a matrix (inputs, outputs).
+    """
+
+    features: int | tuple[int, ...]
+    contracted: int = 1
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    kernel_init: Any = xavier_uniform()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(..., inputs) to (..., features)."""
+        outputs = (self.features,) if isinstance(self.features, int) else self.features
+        inputs = x.shape[x.ndim - self.contracted :]
+
+        def init(key: Array, shape: tuple[int, ...]) -> Array:
+            return self.kernel_init(key, (math.prod(inputs), math.prod(outputs))).reshape(shape)
+
+        kernel = self.param("kernel", init, (*inputs, *outputs))
+        bias = self.param("bias", zeros, outputs) if self.use_bias else None
+        return affine(x.astype(self.dtype), kernel, bias, self.contracted)
