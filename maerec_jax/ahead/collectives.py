@@ -2,8 +2,8 @@
 
 The text is the scheduled HLO that ``Compiled.as_text()`` of a TPU program gives. Three things in it need care. One
 collective may be written several times, in the fusions that hide it behind arithmetic: all its copies have one channel.
-One inside a loop is carried out at every turn. And between slices nothing is written as a collective: each slice reduces
-within itself and hands its part to the host to send.
+One inside a loop is carried out at every turn. And between slices nothing is written as a collective: each slice
+reduces within itself and hands its part to the host to send.
 """
 
 import math
@@ -98,7 +98,11 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Pr
             else:
                 group, shapes = _group_size(kind, line.text, devices // slices), _result(line)
             arrays = list(_arrays(shapes))
-            size = sum(size for _, size in arrays) * (group if kind == "reduce-scatter" and not between else 1)
+            size = sum(size for _, size in arrays)
+            if kind == "reduce-scatter" and not between:
+                size *= group
+            elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+                kind = "reduce-scatter"  # a fusion that keeps a part of what is reduced
             dtype = "+".join(sorted({dtype for dtype, _ in arrays}))
             entry_ = found[kind, dtype, group, between]
             entry_[0] += repeats

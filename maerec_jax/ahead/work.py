@@ -6,13 +6,14 @@ norms, softmaxes, activations, optimizer or augmentation. For a batch of B image
     forward                 B (encoder + decoder)
     backward                twice the forward: the gradient of each input, and of each kernel
     less                    the gradient of the pixels, which nobody wants, of 2 N P D operations an image
-    recomputed (``remat``)  the forward of the Transformer blocks once more, but for nothing in the text decoder
+    recomputed (``remat``)  the forward of each block once more, but for its last kernel, whose output nothing needs
 
 A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r d) for its kernels and 4 n^2 d for its
 attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from maerec_jax.config import ModelConfig
 from maerec_jax.models.mae import MAEConfig
@@ -50,24 +51,39 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
     patches = rows * columns
     if isinstance(model, MAEConfig):
         embedded = model.n_keep(patches)
-        blocks = _blocks(1 + embedded, encoder.dim, encoder.depth, encoder.mlp_ratio)
-        blocks += _blocks(1 + patches, model.decoder_dim, model.decoder_depth, 4)
+        blocks = [
+            _Blocks(1 + embedded, encoder.dim, encoder.depth, encoder.mlp_ratio),
+            _Blocks(1 + patches, model.decoder_dim, model.decoder_depth, 4),
+        ]
         rest = 2 * (1 + embedded) * encoder.dim * model.decoder_dim
         rest += 2 * patches * model.decoder_dim * encoder.patch_values
     else:
         assert isinstance(model, MAERecConfig)
         embedded = patches
-        blocks = _blocks(1 + patches, encoder.dim, encoder.depth, encoder.mlp_ratio)
+        blocks = [_Blocks(1 + patches, encoder.dim, encoder.depth, encoder.mlp_ratio)]
         rest = _text_decoder(model.decoder, 1 + patches, encoder, model.charset.n_classes)
     embedding = 2 * embedded * encoder.patch_values * encoder.dim
-    forward = embedding + blocks + rest
-    return Work(forward, 2 * forward - embedding, blocks if encoder.remat else 0)
+    forward = embedding + sum(block.forward for block in blocks) + rest
+    recomputed = sum(block.forward - block.last_kernel for block in blocks) if encoder.remat else 0
+    return Work(forward, 2 * forward - embedding, recomputed)
 
 
-def _blocks(places: int, width: int, depth: int, mlp_ratio: int) -> int:
-    """Forward pass of Transformer blocks."""
-    kernels = 2 * places * width * (4 + 2 * mlp_ratio) * width
-    return depth * (kernels + 4 * places**2 * width)
+class _Blocks(NamedTuple):
+    """The Transformer blocks of an encoder or decoder."""
+
+    places: int
+    width: int
+    depth: int
+    mlp_ratio: int
+
+    @property
+    def forward(self) -> int:
+        kernels = 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width
+        return self.depth * (kernels + 4 * self.places**2 * self.width)
+
+    @property
+    def last_kernel(self) -> int:
+        return self.depth * 2 * self.places * self.width * self.mlp_ratio * self.width
 
 
 def _text_decoder(decoder: TextDecoderConfig, memory: int, encoder: ViTConfig, classes: int) -> int:
