@@ -132,25 +132,22 @@ class _Search:
         """Find the largest power of two of images that fit, by what the first compile says of an image's memory."""
         candidate = start
         while (report := self._try(candidate)) is not None:
-            images = self._guess(candidate.images, report)
-            larger = report.compiled.fits
-            if images == candidate.images or images < _SMALLEST:
+            images = self._guess(candidate, report)
+            if images < _SMALLEST or (report.compiled.fits and images <= candidate.images):
                 return
             candidate = replace(candidate, images=images)
-            known = self.tried.get(candidate)
-            if known is not None or (larger and images < start.images):
+            if candidate in self.tried:
                 return
 
-    def _guess(self, images: int, report: Report) -> int:
+    def _guess(self, candidate: Candidate, report: Report) -> int:
         """The largest power of two that should fit: at most four times as many images, and fewer than were too many."""
-        memory = report.compiled.memory
+        memory, images = report.compiled.memory, candidate.images
         fixed = (memory.parameters + memory.optimizer + memory.average + (memory.program or 0)) / memory.total
         growing = report.filled * (1 - fixed) / images
         room = _ROOM - report.filled * fixed
         guess = 2 ** math.floor(math.log2(room / growing)) if room > growing else 0
-        too_many = [c.images for c, r in self.tried.items() if not r.compiled.fits and not c.remat]
-        if not report.compiled.fits:
-            guess = min(guess, images // 2)
+        alike = {c.images: r for c, r in self.tried.items() if c == replace(candidate, images=c.images)}
+        too_many = [number for number, r in alike.items() if not r.compiled.fits]
         return min(guess, 4 * images, min(too_many, default=2 * guess) // 2)
 
     def _with_remat(self) -> None:

@@ -78,7 +78,9 @@ def test_what_cannot_be_read_is_named():
 
 
 def test_a_collective_of_one_device_is_none():
-    text = "ENTRY %m (p: f32[4]) -> f32[4] {\n  %r = f32[4]{0} all-reduce(%p), replica_groups={{0},{1}}, to_apply=%a\n}\n"
+    text = (
+        "ENTRY %m (p: f32[4]) -> f32[4] {\n  %r = f32[4]{0} all-reduce(%p), replica_groups={{0},{1}}, to_apply=%a\n}\n"
+    )
     assert read_program(text, devices=2).collectives == ()
 
 
