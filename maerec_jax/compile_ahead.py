@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maerec_jax.command import fail, guarded
+
+if TYPE_CHECKING:
+    from maerec_jax.ahead.report import Report
 
 _USAGE = """python -m maerec_jax.compile_ahead --config FILE --topology v5e:16x16 [--num-slices N] [options] [overrides]
 
@@ -56,10 +60,12 @@ def _compile_ahead(parsed: argparse.Namespace, flags: Sequence[str]) -> int:
     from maerec_jax.ahead.compilation import compile_step, prepare_environment
     from maerec_jax.ahead.report import Report, print_report
     from maerec_jax.ahead.search import Candidate, search
-    from maerec_jax.config import config_from_flags
+    from maerec_jax.config import UserError, config_from_flags
 
     topology = parse_topology(parsed.topology, parsed.num_slices)
     config = config_from_flags(parsed.config, flags)
+    if config.mesh.slices not in (1, topology.slices):
+        raise UserError(f"mesh.slices is {config.mesh.slices}, but --num-slices {topology.slices}")
     config = replace(config, mesh=replace(config.mesh, slices=topology.slices))
     prepare_environment()
     cache = Path(parsed.cache).expanduser() if parsed.cache else None
@@ -83,7 +89,7 @@ def _compile_ahead(parsed: argparse.Namespace, flags: Sequence[str]) -> int:
     console.print(f"{len(found.tried)} configurations compiled or known from before", highlight=False)
     for reason in found.reasons:
         console.print(f"not tried: {reason}", markup=False, highlight=False)
-    console.print(_recommendation(found.best), markup=False, highlight=False, soft_wrap=True)
+    console.print(_recommendation(found.best, config.accumulation), markup=False, highlight=False, soft_wrap=True)
     _write(
         parsed.json,
         {
@@ -95,15 +101,14 @@ def _compile_ahead(parsed: argparse.Namespace, flags: Sequence[str]) -> int:
     return 0
 
 
-def _recommendation(best: object) -> str:
-    from maerec_jax.ahead.report import Report
-
-    if not isinstance(best, Report):
+def _recommendation(best: "Report | None", accumulation: int) -> str:
+    if best is None:
         return "nothing that was tried fits: take more chips, or ones with more memory"
     config, mesh = best.config, best.config.mesh
     flags = [f"--batch-size {config.batch_size}", f"--model.encoder.remat {config.model.encoder.remat}"]
     axes = {"fsdp": mesh.fsdp, "tensor": mesh.tensor, "slices": mesh.slices}
     flags += [f"--mesh.{name} {size}" for name, size in axes.items() if size > 1]
+    flags += ["--accumulation 1"] if accumulation > 1 else []
     return f"recommended: python -m maerec_jax.train --config {best.name} {' '.join(flags)}"
 
 

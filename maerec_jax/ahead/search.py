@@ -46,10 +46,10 @@ class Candidate:
         return ", ".join([f"{self.images} images a chip", f"remat {'on' if self.remat else 'off'}", *axes])
 
     def apply(self, config: TrainConfig, topology: Topology) -> TrainConfig:
-        """The config with these choices."""
+        """The config with these choices, its batches in one part."""
         model = replace(config.model, encoder=replace(config.model.encoder, remat=self.remat))
         mesh = MeshConfig(fsdp=self.fsdp, tensor=self.tensor, slices=topology.slices)
-        return replace(config, model=model, mesh=mesh, batch_size=self.images * topology.chips)
+        return replace(config, model=model, mesh=mesh, batch_size=self.images * topology.chips, accumulation=1)
 
 
 @dataclass(frozen=True)
