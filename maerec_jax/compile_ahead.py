@@ -102,10 +102,14 @@ def _compile_ahead(parsed: argparse.Namespace, flags: Sequence[str]) -> int:
 
 
 def _recommendation(best: "Report | None", accumulation: int) -> str:
+    from maerec_jax.models.maerec import MAERecConfig
+
     if best is None:
         return "nothing that was tried fits: take more chips, or ones with more memory"
     config, mesh = best.config, best.config.mesh
     flags = [f"--batch-size {config.batch_size}", f"--model.encoder.remat {config.model.encoder.remat}"]
+    if isinstance(config.model, MAERecConfig):
+        flags.append(f"--model.decoder.remat {config.model.decoder.remat}")
     axes = {"fsdp": mesh.fsdp, "tensor": mesh.tensor, "slices": mesh.slices}
     flags += [f"--mesh.{name} {size}" for name, size in axes.items() if size > 1]
     flags += ["--accumulation 1"] if accumulation > 1 else []

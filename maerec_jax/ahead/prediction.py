@@ -17,10 +17,11 @@ With W operations executed, M bytes moved by the operations, and collectives C, 
     ``Chip.dcn_rate``. A ring through all chips of a slice exists in every slice of an even number of chips.
 
     fastest        max(a, c)                            at peak, all communication hidden behind arithmetic
-    slowest        max(a / ``UTILISATION``, m) + c      none hidden
+    expected       e + c                                e: the compiler's estimate of the cycles of all operations
+    slowest        max(a / ``UTILISATION``, m, e) + c   none hidden
 
-The compiler's own estimate of its cycles, where there is one, tells more than either: it knows the shape of every
-operation. It is no promise, leaves out collectives, and is given between the two.
+The compiler knows the shape and layout of every operation, so its estimate tells the most; but it is no promise, and
+exists only where the clock of the chip is known.
 
 What is left out: starting the step, the latency of each hop and message (it matters where there are many small
 collectives), more axes of the network than the one ring (a torus may be faster by their number), reading and decoding
@@ -113,15 +114,15 @@ def predict(compiled: Compiled, config: TrainConfig, topology: Topology) -> Pred
     links = sum(communication_time(c, chip) for c in compiled.collectives if not c.between_slices)
     network = sum(communication_time(c, chip) for c in compiled.collectives if c.between_slices)
     parts = {"arithmetic": arithmetic, "memory": memory, "communication": links + network}
-    known = chip.clock is not None and compiled.cycles
+    estimate = compiled.cycles / chip.clock if chip.clock and compiled.cycles else None
     return Prediction(
         arithmetic,
         memory,
         links,
         network,
-        compiled.cycles / chip.clock + links + network if known and chip.clock else None,
+        None if estimate is None else estimate + links + network,
         max(arithmetic, links + network),
-        max(arithmetic / UTILISATION, memory) + links + network,
+        max(arithmetic / UTILISATION, memory, estimate or 0.0) + links + network,
         max(parts, key=lambda name: parts[name]),
         config.batch_size,
         work,

@@ -11,6 +11,7 @@ from maerec_jax.ahead.chips import Topology
 from maerec_jax.ahead.compilation import Compiled, Memory
 from maerec_jax.ahead.prediction import UTILISATION, Prediction, communication_time, predict
 from maerec_jax.config import TrainConfig
+from maerec_jax.models.maerec import MAERecConfig
 
 COLUMNS = (
     "config", "topology", "images a chip", "remat", "state", "temporaries", "of memory", "arithmetic", "HBM traffic",
@@ -59,8 +60,13 @@ class Report:
 
     @property
     def remat(self) -> str:
-        """Whether blocks are recomputed in the backward pass: "on" or "off"."""
-        return "on" if self.config.model.encoder.remat else "off"
+        """What is recomputed in the backward pass: "on", "off", or the part of the model for which it is on."""
+        model = self.config.model
+        parts = {"encoder": model.encoder.remat}
+        if isinstance(model, MAERecConfig):
+            parts["decoder"] = model.decoder.remat
+        on = [name for name, remat in parts.items() if remat]
+        return "off" if not on else "on" if len(on) == len(parts) else on[0]
 
     def axes(self) -> dict[str, int]:
         """The sizes of the mesh, with the devices that "data" has over all slices."""
@@ -94,7 +100,7 @@ class Report:
             "batch_size": self.config.batch_size,
             "accumulation": self.config.accumulation,
             "image_size": list(self.compiled.image_size),
-            "remat": self.config.model.encoder.remat,
+            "remat": self.remat,
             "fits": self.compiled.fits,
             "hbm_bytes": chip.hbm,
             "memory_bytes": memory,

@@ -16,10 +16,12 @@ too large to train well is not looked at.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from maerec_jax.ahead.chips import Topology
 from maerec_jax.ahead.report import Report
 from maerec_jax.config import MeshConfig, TrainConfig, UserError
+from maerec_jax.models.maerec import MAERecConfig
 
 _ROOM = 0.95  # of the memory is what a guess may fill
 _SMALLEST = 8  # images a chip: fewer leave the matrix units half empty
@@ -34,7 +36,7 @@ class Candidate:
     images: int
     """Images a chip."""
     remat: bool
-    """Whether blocks are recomputed in the backward pass."""
+    """Whether blocks, and the layers of a text decoder, are recomputed in the backward pass."""
     fsdp: int = 1
     """Devices between which the state is divided."""
     tensor: int = 1
@@ -47,7 +49,9 @@ class Candidate:
 
     def apply(self, config: TrainConfig, topology: Topology) -> TrainConfig:
         """The config with these choices, its batches in one part."""
-        model = replace(config.model, encoder=replace(config.model.encoder, remat=self.remat))
+        model: Any = replace(config.model, encoder=replace(config.model.encoder, remat=self.remat))
+        if isinstance(model, MAERecConfig):
+            model = replace(model, decoder=replace(model.decoder, remat=self.remat))
         mesh = MeshConfig(fsdp=self.fsdp, tensor=self.tensor, slices=topology.slices)
         return replace(config, model=model, mesh=mesh, batch_size=self.images * topology.chips, accumulation=1)
 

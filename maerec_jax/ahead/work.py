@@ -6,7 +6,8 @@ norms, softmaxes, activations, optimizer or augmentation. For a batch of B image
     forward                 B (encoder + decoder)
     backward                twice the forward: the gradient of each input, and of each kernel
     less                    the gradient of the pixels, which nobody wants, of 2 N P D operations an image
-    recomputed (``remat``)  the forward of each block once more, but for its last kernel, whose output nothing needs
+    recomputed (``remat``)  the forward of each block or layer once more, but for its last kernel, whose output is not
+                            needed, and for the text decoder's keys and values of the image
 
 A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r d) for its kernels and 4 n^2 d for its
 attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full.
@@ -48,7 +49,7 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
     """The work for one image of ``image_size`` pixels, height and width."""
     encoder = model.encoder
     rows, columns = encoder.grid_of(image_size)
-    patches = rows * columns
+    patches, recomputed = rows * columns, 0
     if isinstance(model, MAEConfig):
         embedded = model.n_keep(patches)
         blocks = [
@@ -62,9 +63,13 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
         embedded = patches
         blocks = [_Blocks(1 + patches, encoder.dim, encoder.depth, encoder.mlp_ratio)]
         rest = _text_decoder(model.decoder, 1 + patches, encoder, model.charset.n_classes)
+        if model.decoder.remat:
+            again = _text_layer(model.decoder, 1 + patches) - _last_kernel(model.decoder)
+            recomputed += model.decoder.layers * again
     embedding = 2 * embedded * encoder.patch_values * encoder.dim
     forward = embedding + sum(block.forward for block in blocks) + rest
-    recomputed = sum(block.forward - block.last_kernel for block in blocks) if encoder.remat else 0
+    if encoder.remat:
+        recomputed += sum(block.forward - block.last_kernel for block in blocks)
     return Work(forward, 2 * forward - embedding, recomputed)
 
 
@@ -88,9 +93,17 @@ class _Blocks(NamedTuple):
 
 def _text_decoder(decoder: TextDecoderConfig, memory: int, encoder: ViTConfig, classes: int) -> int:
     """Forward pass of the text decoder over all its places at once, for an encoded image of ``memory`` places."""
+    keys_values = 2 * memory * encoder.dim * 2 * decoder.dim
+    classifier = 2 * (decoder.max_length - 1) * decoder.dim * classes
+    return decoder.layers * (keys_values + _text_layer(decoder, memory)) + classifier
+
+
+def _text_layer(decoder: TextDecoderConfig, memory: int) -> int:
+    """Forward pass of a layer of the text decoder, keys and values of the image not counted."""
     places, width = decoder.max_length - 1, decoder.dim
-    layer = 2 * places * width * (4 + 2) * width  # self-attention, and query and output of cross-attention
-    layer += 2 * memory * encoder.dim * 2 * width  # keys and values of cross-attention
-    layer += 4 * places * (places + memory) * width
-    layer += 2 * places * width * 2 * decoder.inner_dim
-    return decoder.layers * layer + 2 * places * width * classes
+    projections = 2 * places * width * (4 + 2) * width  # self-attention, and query and output of cross-attention
+    return projections + 4 * places * (places + memory) * width + 2 * _last_kernel(decoder)
+
+
+def _last_kernel(decoder: TextDecoderConfig) -> int:
+    return 2 * (decoder.max_length - 1) * decoder.inner_dim * decoder.dim

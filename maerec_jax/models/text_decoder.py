@@ -32,6 +32,8 @@ class TextDecoderConfig:
     """Dropout on embeddings, attention weights and the output of every part."""
     max_length: int = 48
     """Longest sequence, the start token included."""
+    remat: bool = False
+    """Recompute each layer in the backward pass: less memory, more work."""
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -175,7 +177,8 @@ class TextDecoder(nn.Module):
             return normal(1.0)(key, shape).at[self.padding].set(0.0)
 
         self.embedding = self.param("embedding", init_embedding, (self.n_classes, cfg.dim))
-        self.layers = [DecoderLayer(cfg, self.dtype) for _ in range(cfg.layers)]
+        layer: Any = nn.remat(DecoderLayer, static_argnums=(5,)) if cfg.remat else DecoderLayer  # 5: deterministic
+        self.layers = [layer(cfg, self.dtype) for _ in range(cfg.layers)]
         self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
         self.classifier = _dense(self.n_classes, True, jnp.float32)
         self.dropout = nn.Dropout(cfg.dropout)

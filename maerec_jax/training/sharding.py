@@ -63,7 +63,8 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = 
         sizes = " x ".join(f"{name} {getattr(config, name)}" for name in ("slices", "data", "fsdp", "tensor"))
         raise UserError(f"mesh: {sizes} cannot be laid over {len(devices)} devices (data -1 takes the rest)")
     found = len({getattr(device, "slice_index", 0) for device in devices})
-    if config.slices not in (1, found):
+    # GPUs count as slices what has a fast network of its own; those may be one mesh without asking.
+    if config.slices != found and (config.slices > 1 or devices[0].platform == "tpu"):
         raise UserError(f"mesh.slices is {config.slices}, but the devices are of {found} slice{'s' * (found > 1)}")
     shape = (data, config.fsdp, config.tensor)
     # A physical ring is split between two axes where the shape asks for it.

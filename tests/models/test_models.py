@@ -106,10 +106,12 @@ def test_rematerialisation_changes_no_number(recogniser):
     _, params, image, tokens = recogniser
 
     def gradients(config):
-        loss = lambda p: jnp.square(MAERec(config).apply({"params": p}, image, tokens)).mean()  # noqa: E731
+        settings = {"deterministic": False, "rngs": {"dropout": jax.random.key(0)}}
+        loss = lambda p: jnp.square(MAERec(config).apply({"params": p}, image, tokens, **settings)).mean()  # noqa: E731
         return jax.jit(jax.grad(loss))(params)
 
-    plain, remat = gradients(CONFIG), gradients(replace(CONFIG, encoder=replace(CONFIG.encoder, remat=True)))
+    encoder, decoder = replace(CONFIG.encoder, remat=True), replace(CONFIG.decoder, remat=True)
+    plain, remat = gradients(CONFIG), gradients(replace(CONFIG, encoder=encoder, decoder=decoder))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), plain, remat)
 
 

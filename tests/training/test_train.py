@@ -225,27 +225,6 @@ def test_labels_that_are_cut_are_counted(tmp_path, capsys):
     assert "1 labels are longer than 6 characters and cut" in capsys.readouterr().err
 
 
-def test_several_devices_give_the_losses_of_one(unbroken, tmp_path):
-    """Four devices and two accumulated parts; dropout is drawn for each part, so it is switched off."""
-    config = recogniser_config("", steps=4)
-    config = replace(config, model=replace(config.model, decoder=replace(config.model.decoder, dropout=0.0)))
-    one = replace(config, workdir=str(tmp_path / "one"))
-    train(one)
-    four = replace(config, workdir=str(tmp_path / "four"), accumulation=2)
-    (tmp_path / "four.json").write_text(to_json(four))
-    program = (
-        "import jax; jax.config.update('jax_num_cpu_devices', 4)\n"
-        "from pathlib import Path\nfrom maerec_jax.config import read_json\n"
-        f"from maerec_jax.training.loop import train\ntrain(read_json(Path({str(tmp_path / 'four.json')!r})))\n"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "on 4 cpu" in result.stderr
-    expected, found = logged(tmp_path / "one"), logged(tmp_path / "four")
-    assert found.keys() == expected.keys()
-    assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-5)
-
-
 def test_real_words_train(real_data, tmp_path):
     """Both stages on real words in Union14M's layout, the recogniser from the encoder."""
     sources = tuple(LmdbWords(f"Union14M-U/{name}") for name in ("book32_lmdb", "cc_lmdb", "openvino_lmdb"))
