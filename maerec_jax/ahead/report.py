@@ -174,7 +174,7 @@ def _memory_table(report: Report) -> Table:
 def _collective_table(report: Report) -> Table:
     table = _table("collectives a step", "kind", "dtype", "between", "count", "MiB", "ms")
     for c in report.compiled.collectives:
-        between = f"{c.group} slices" if c.between_slices else f"{c.group} chips"
+        between = f"{c.group} {'slices' if c.between_slices else 'devices'}"
         time = communication_time(c, report.topology.chip)
         table.add_row(c.kind, c.dtype, between, f"{c.count:,}", _size(c.size), _milliseconds(time))
     return table

@@ -3,7 +3,8 @@
 A compile takes minutes, so few are made, and each answers a question:
 
 1. How many images a chip fit? Memory for activations grows with their number: from one compile the largest power of two
-   that should fit is known, and compiled.
+   that should fit is known, and compiled. More images are not always faster: where the fewest so far are the fastest,
+   half as many are tried.
 2. Is recomputing worth it? It costs work, and buys room. It is tried at twice as many images as fit without, and only
    where communication takes enough of a step for a larger batch to be worth more than what is recomputed.
 3. Is another mesh better? Data parallelism comes first: it sends each gradient once. Dividing the state ("fsdp") or the
@@ -107,6 +108,7 @@ class _Search:
         images = max(self.config.batch_size // self.topology.chips, _SMALLEST)
         images = 2 ** round(math.log2(images))
         self._fill(Candidate(images, remat=False))
+        self._empty()
         self._with_remat()
         self._other_meshes()
         return Found(self._best()[1], tuple(self.tried.items()), tuple(self.reasons))
@@ -141,6 +143,19 @@ class _Search:
                 return
             candidate = replace(candidate, images=images)
             if candidate in self.tried:
+                return
+
+    def _empty(self) -> None:
+        """Try fewer images for as long as that is faster."""
+        while len(self.tried) > 1:
+            candidate, report = self._best()
+            if (
+                report is None
+                or candidate.images // 2 < _SMALLEST
+                or candidate.images > min(c.images for c in self.tried)
+            ):
+                return
+            if self._try(replace(candidate, images=candidate.images // 2)) is None:
                 return
 
     def _guess(self, candidate: Candidate, report: Report) -> int:

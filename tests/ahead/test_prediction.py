@@ -80,7 +80,7 @@ def test_the_tables_tell_everything(report):
     text = printed(report)
     for part in (
         "configs/x.py on v5e:2x4: 8 chips, data 8; 512 images of 32x128 a step, 64 a chip; remat off",
-        "parameters", "optimizer", "batch", "temporaries", "6,400.0", "all-reduce", "f32", "8 chips",
+        "parameters", "optimizer", "batch", "temporaries", "6,400.0", "all-reduce", "f32", "8 devices",
         "fastest: at peak", "compiler's estimate", "slowest: 40% of peak", "bound by memory", "libtpu 0.0.42",
     ):  # fmt: skip
         assert part in text

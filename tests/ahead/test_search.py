@@ -16,7 +16,7 @@ TOPOLOGY = parse_topology("v5e:4x4")
 CONFIG = TrainConfig(model=MAEConfig.small(), batch_size=16 * 16)
 
 
-def run(evaluate_memory, max_compiles=8, config=CONFIG, traffic=1.2e9, reduced=180e6, state=450.0):
+def run(evaluate_memory, max_compiles=8, config=CONFIG, traffic=1.2e9, reduced=180e6, state=450.0, cycles=None):
     lines = []
 
     def evaluate(candidate):
@@ -33,7 +33,7 @@ def run(evaluate_memory, max_compiles=8, config=CONFIG, traffic=1.2e9, reduced=1
                 compiled,
                 collectives=collectives,
                 traffic=traffic * candidate.images * slower,
-                cycles=int(2e6 * candidate.images * slower),
+                cycles=int(cycles(candidate) if cycles else 2e6 * candidate.images * slower),
             )
         else:
             compiled = make_compiled(10_000, 100.0)
@@ -51,6 +51,14 @@ def test_the_memory_is_filled_with_few_compiles():
     assert "[1 of at most 8] 16 images a chip, remat off" in lines
     assert any("remat" in reason for reason in found.reasons)
     assert any("fsdp" in reason for reason in found.reasons)
+
+
+def test_fewer_images_are_tried_where_more_are_slower():
+    """As where the activations of few images stay in the chip."""
+    start = replace(CONFIG, batch_size=16 * 64)
+    found, _ = run(lambda c: 100.0, config=start, cycles=lambda c: 2e6 * c.images**1.3)
+    assert [c.images for c, _ in found.tried] == [64, 128, 32, 16, 8]
+    assert found.best.images_a_chip == 8
 
 
 def test_a_start_that_does_not_fit_goes_down():
