@@ -81,8 +81,7 @@ class Evaluator:
           on_step: is told after each step how many images it did.
         """
         # Otherwise reading would gather divided parameters anew for each character.
-        lie = whole_on_fsdp(state_shardings(params, self.mesh))
-        params = jax.jit(lambda params: params, out_shardings=lie)(params)
+        params = jax.device_put(params, whole_on_fsdp(state_shardings(params, self.mesh)))
         invalid = InvalidImages(self.source, message)
         results = self._pass(params, self.source, self.decoder, self._sizes_N2, invalid)
         if self.turn:

@@ -131,6 +131,7 @@ def train(config: TrainConfig) -> dict[str, float]:
         raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
     part, parts = batch_part(mesh)
     task = make_task(config)
+    state_shardings(jax.eval_shape(task.init, jax.random.key(0)), mesh)  # raises before anything is read or written
 
     notes: list[str] = []  # what is found out before the log is open
     sources = open_sources(

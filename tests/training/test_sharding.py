@@ -104,7 +104,7 @@ def test_devices_hold_their_part_of_the_state(on_eight, kind):
             assert (part, parts) == ([32], 1)
         total = sum(np.prod(part) for _, part, _ in found.values()) * 4
         assert on_eight[kind]["bytes"][mesh] == total
-        assert total < 1.6 / count * on_eight[kind]["bytes"]["one"]
+        assert total < 2 / count * on_eight[kind]["bytes"]["one"]  # of a small model much is replicated
 
 
 @pytest.mark.parametrize("kind", STAGES)
@@ -250,9 +250,10 @@ def test_sizes_of_a_mesh_are_checked(tmp_path):
     for sizes in ({"data": 0}, {"fsdp": 0}, {"tensor": -1}, {"slices": 0}):
         with pytest.raises(ValueError, match=r"mesh\.\w+ must be at least 1"):
             MeshConfig(**sizes)
-    config = recogniser_config(tmp_path, mesh=MeshConfig(fsdp=2))
+    config = recogniser_config(tmp_path / "run", mesh=MeshConfig(fsdp=2))
     with pytest.raises(UserError, match="cannot be laid over 1 device"):
         train(config)
+    assert not (tmp_path / "run").exists()
     assert differences(config, replace(config, mesh=MeshConfig(tensor=2, slices=4))) == []
 
 
