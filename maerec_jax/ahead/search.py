@@ -177,6 +177,9 @@ class _Search:
             return
         prediction = report.prediction
         assert prediction is not None
+        if any(r.compiled.fits and c.images > candidate.images for c, r in self.tried.items()):
+            self._leave_out("remat: there is room for more images without, but they are not faster")
+            return
         share = prediction.communication / prediction.typical
         if share < 0.1:
             self._leave_out(f"remat: a larger batch could save at most the {share:.0%} that communication takes")
