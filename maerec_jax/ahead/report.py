@@ -188,7 +188,7 @@ def _time_table(prediction: Prediction) -> Table:
     rows = {
         "fastest: at peak": prediction.fastest,
         "compiler's estimate": prediction.expected,
-        f"slowest: {UTILISATION:.0%} of peak": prediction.slowest,
+        "slowest: nothing hidden": prediction.slowest,
     }
     table.add_section()
     for name, seconds in rows.items():
