@@ -1,0 +1,260 @@
+"""Compile the training step for TPUs that are not there, and measure what comes out."""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from pydantic import TypeAdapter, ValidationError
+
+from data_pipelines.records import Record
+from maerec_jax.ahead.chips import Topology
+from maerec_jax.ahead.collectives import Collective, read_program
+from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.training.data import make_decoder
+from maerec_jax.training.loop import make_task
+from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from maerec_jax.training.sharding import batch_sharding, make_mesh, row_shards, state_bytes, state_shardings
+from maerec_jax.training.step import TrainState, jit_train_step, state_shapes
+
+# What a process has to be told before it loads the compiler: that it is on no TPU machine, and need not be alone.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+# For as long as a step takes, the learning rate's schedule is a few constants: any will do.
+_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of memory in a device during a step."""
+
+    parameters: float
+    """Parameters."""
+    optimizer: float
+    """Moments of the optimizer, and the step."""
+    average: float
+    """The moving average of the parameters."""
+    batch: float
+    """The images and labels of a step."""
+    padding: float | None
+    """What the device's layout adds to those. None where nothing could be compiled, as what follows."""
+    temporaries: float | None
+    """Activations, gradients and all else that lives within the step."""
+    outputs: float | None
+    """What comes out beside the state, which takes the place of the one before."""
+    program: float | None
+    """The program itself."""
+    total: float
+    """All of it; what the compiler says it would need, where that is more than there is."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiled training step says about itself, for one device."""
+
+    fits: bool
+    """Whether the compiler found room for it in the device's memory."""
+    memory: Memory
+    """What it needs."""
+    flops: float | None
+    """Operations by the compiler's count, which sees the body of a loop once; None where it does not fit."""
+    traffic: float | None
+    """Bytes that its operations read and write by the compiler's count, some of them in the small memory inside the
+    chip; of a loop, one turn."""
+    cycles: int
+    """The compiler's estimate of its cycles without collectives; 0 where unknown."""
+    collectives: tuple[Collective, ...]
+    """What it sends."""
+    image_size: tuple[int, int]
+    """Height and width of its images."""
+    seconds: float
+    """How long compiling took."""
+    versions: dict[str, str]
+    """Of jax, jaxlib and libtpu."""
+
+
+_ADAPTER = TypeAdapter(Compiled)
+
+
+def prepare_environment() -> None:
+    """Set what the compiler reads from the environment; before JAX is first used.
+
+    Raises ``UserError`` where the compiler is not installed.
+    """
+    os.environ.update(ENVIRONMENT)
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError("the TPU compiler is not installed: pip install 'maerec-jax[ahead]'") from None
+
+
+def largest_image(config: TrainConfig) -> tuple[int, int]:
+    """Height and width of the images to compile for: with buckets, of the one with the most patches.
+
+    It takes the most memory and time of them; the others, by their number of patches, not much less.
+    """
+    encoder = config.model.encoder
+    sizes = config.data.buckets or (encoder.image_size,)
+    return max(sizes, key=lambda size: (math.prod(encoder.grid_of(size)), size))
+
+
+def as_on_tpu(config: TrainConfig) -> TrainConfig:
+    """The config with the dtype that "auto" means on a TPU."""
+    return replace(config, dtype="bfloat16") if config.dtype == "auto" else config
+
+
+def compile_step(
+    config: TrainConfig, topology: Topology, cache: Path | None = None, message: Callable[[str], None] = print
+) -> Compiled:
+    """Compile the step that ``maerec_jax.train`` would run on a topology.
+
+    Args:
+      config: the run; ``mesh.slices`` must be the topology's.
+      topology: where it would run.
+      cache: a folder for results, looked at first; a result is found again only by the same program and compiler.
+      message: told when a compile begins.
+
+    Raises:
+      UserError: where the mesh does not fit the topology, or the batch size the mesh.
+    """
+    config = as_on_tpu(config)
+    mesh = make_mesh(config.mesh, _devices(topology))
+    if config.batch_size % (row_shards(mesh) * config.accumulation):
+        parts = f"{row_shards(mesh)} devices (data x fsdp) x accumulation {config.accumulation}"
+        raise UserError(f"batch_size {config.batch_size} is no multiple of {parts}")
+    task = make_task(config)
+    schedule = learning_rate_schedule(config.optimizer, config.batch_size, _STEPS / 10, _STEPS)
+    optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
+    shapes, image_size = state_shapes(task, optimizer, config), largest_image(config)
+    batch = _batch_shapes(config, image_size)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    jitted: Any = jit_train_step(task, optimizer, config, mesh)
+    lowered = jitted.lower(shapes, batch, step)
+
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
+    key = hashlib.sha256(f"{topology} {mesh.devices.tolist()} {versions}\n{lowered.as_text()}".encode()).hexdigest()
+    file = None if cache is None else cache / f"{key[:32]}.json"
+    if file is not None and (known := _read(file)) is not None:
+        return known
+    message(f"compiling for {topology}, {config.batch_size // topology.chips} images a chip ...")
+    begin = time.perf_counter()
+    memory = _arguments(shapes, batch, mesh)
+    counted: dict[str, Any] = {}
+    program = None
+    try:
+        executable = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = _needed(str(error), memory.total)
+        if needed is None:
+            raise
+        fits, memory = False, replace(memory, total=needed)
+    else:
+        fits, counted = True, executable.cost_analysis() or {}
+        memory = _measured(memory, executable.memory_analysis())
+        program = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
+    compiled = Compiled(
+        fits,
+        memory,
+        counted.get("flops"),
+        counted.get("bytes accessed"),
+        program.cycles if program else 0,
+        program.collectives if program else (),
+        image_size,
+        time.perf_counter() - begin,
+        versions,
+    )
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(compiled), indent=1))
+    return compiled
+
+
+def _devices(topology: Topology) -> list[Any]:
+    """The devices of a topology, described by the compiler."""
+    from jax.experimental import topologies
+
+    arguments = dict(topology.chip.topology_arguments)
+    if topology.slices > 1:
+        arguments["num_slices"] = topology.slices
+    if math.prod(topology.shape) == 1:
+        arguments["chips_per_host_bounds"] = (1, 1, 1)
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **arguments).devices
+    assert len(devices) == topology.devices, (len(devices), topology)
+    return list(devices)
+
+
+def _batch_shapes(config: TrainConfig, image_size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the loop puts on the devices, found by decoding a black image as the loop would."""
+    decoder = replace(make_decoder(config), height=image_size[0], width=image_size[1])
+    batch = decoder([(0, Record(np.zeros((*image_size, 3), np.uint8), ""))], 1, random_key=(0, 0))
+    del batch["index"]  # stays on the host
+    rows = config.batch_size
+    return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in batch.items()}
+
+
+def _arguments(shapes: TrainState, batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> Memory:
+    """What is known of the memory before compiling."""
+
+    lies = state_shardings(shapes, mesh)
+    parameters = state_bytes(shapes.params, lies.params)
+    optimizer = state_bytes((shapes.opt_state, shapes.step), (lies.opt_state, lies.step))
+    average = state_bytes(shapes.ema, lies.ema)
+    rows = state_bytes(batch, {name: batch_sharding(mesh) for name in batch})
+    return Memory(parameters, optimizer, average, rows, None, None, None, None, parameters + optimizer + average + rows)
+
+
+def _measured(memory: Memory, analysis: Any) -> Memory:
+    """The memory with what the compiler says of it."""
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    temporaries, program = analysis.temp_size_in_bytes, analysis.generated_code_size_in_bytes
+    return replace(
+        memory,
+        padding=analysis.argument_size_in_bytes - memory.total,
+        temporaries=temporaries,
+        outputs=outputs,
+        program=program,
+        total=analysis.argument_size_in_bytes + outputs + temporaries + program,
+    )
+
+
+def _needed(error: str, arguments: float) -> float | None:
+    """How many bytes a program that does not fit would need, from the compiler's message; None for other errors.
+
+    The compiler stops at what it finds first: the temporaries alone, or everything.
+    """
+    if "RESOURCE_EXHAUSTED" not in error:
+        return None
+    if match := re.search(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM", error):
+        return arguments + _bytes(match)
+    match = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", error)
+    return _bytes(match) if match else None
+
+
+def _bytes(match: re.Match) -> float:
+    return float(match[1]) * 2 ** {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2]]
+
+
+def _read(file: Path) -> Compiled | None:
+    """A result of an earlier time; None where there is none, or none of this version."""
+    try:
+        return _ADAPTER.validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

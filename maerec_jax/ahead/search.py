@@ -1,0 +1,218 @@
+"""Look for the batch size, remat and mesh with which a topology trains the most images a second.
+
+A compile takes minutes, so few are made, and each answers a question:
+
+1. How many images a chip fit? Memory for activations grows with their number: from one compile the largest power of two
+   that should fit is known, and compiled. More images are not always faster: where the fewest so far are the fastest,
+   half as many are tried.
+2. Is recomputing worth it? It costs work, and buys room. It is tried at twice as many images as fit without, and only
+   where communication takes enough of a step for a larger batch to be worth more than what is recomputed.
+3. Is another mesh better? Data parallelism comes first: it sends each gradient once. Dividing the state ("fsdp") or the
+   layers ("tensor") is tried at the best batch so far, where the state takes much of the memory or nothing fits.
+
+The learning rate follows the batch size where the config says so (``optimizer.reference_batch``); whether a batch is
+too large to train well is not looked at.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from maerec_jax.ahead.chips import Topology
+from maerec_jax.ahead.report import Report
+from maerec_jax.config import MeshConfig, TrainConfig, UserError
+from maerec_jax.models.maerec import MAERecConfig
+
+_ROOM = 0.95  # of the memory is what a guess may fill
+_SMALLEST = 8  # images a chip: fewer leave the matrix units half empty
+_LARGE_STATE = 0.25  # of the memory
+_BETTER = 1.02  # times as fast is what a less simple configuration has to be
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the search chooses."""
+
+    images: int
+    """Images a chip."""
+    remat: bool
+    """Whether blocks, and the layers of a text decoder, are recomputed in the backward pass."""
+    fsdp: int = 1
+    """Devices between which the state is divided."""
+    tensor: int = 1
+    """Devices between which layers are divided."""
+
+    def __str__(self) -> str:
+        """For a line of progress."""
+        axes = [f"{name} {size}" for name, size in (("fsdp", self.fsdp), ("tensor", self.tensor)) if size > 1]
+        return ", ".join([f"{self.images} images a chip", f"remat {'on' if self.remat else 'off'}", *axes])
+
+    def apply(self, config: TrainConfig, topology: Topology) -> TrainConfig:
+        """The config with these choices, its batches in one part."""
+        model: Any = replace(config.model, encoder=replace(config.model.encoder, remat=self.remat))
+        if isinstance(model, MAERecConfig):
+            model = replace(model, decoder=replace(model.decoder, remat=self.remat))
+        mesh = MeshConfig(fsdp=self.fsdp, tensor=self.tensor, slices=topology.slices)
+        return replace(config, model=model, mesh=mesh, batch_size=self.images * topology.chips, accumulation=1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found."""
+
+    best: Report | None
+    """The recommended configuration; None where nothing fits."""
+    tried: tuple[tuple[Candidate, Report], ...]
+    """All that was compiled, in order."""
+    reasons: tuple[str, ...]
+    """What was not tried, and why."""
+
+
+def search(
+    config: TrainConfig,
+    topology: Topology,
+    evaluate: Callable[[Candidate], Report],
+    max_compiles: int,
+    message: Callable[[str], None] = print,
+) -> Found:
+    """Try configurations, and recommend the one with the most images a second.
+
+    Args:
+      config: where to start from: its batch size, remat and mesh.
+      topology: where it is to run.
+      evaluate: compiles a candidate; results that are known already cost nothing, but count.
+      max_compiles: how many candidates may be evaluated.
+      message: told what is done, and why.
+    """
+    return _Search(config, topology, evaluate, max_compiles, message).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        config: TrainConfig,
+        topology: Topology,
+        evaluate: Callable[[Candidate], Report],
+        max_compiles: int,
+        message: Callable[[str], None],
+    ) -> None:
+        if max_compiles < 1:
+            raise UserError(f"--max-compiles must be at least 1, not {max_compiles}")
+        self.config, self.topology = config, topology
+        self.evaluate, self.max_compiles, self.message = evaluate, max_compiles, message
+        self.tried: dict[Candidate, Report] = {}
+        self.reasons: list[str] = []
+
+    def run(self) -> Found:
+        images = max(self.config.batch_size // self.topology.chips, _SMALLEST)
+        images = 2 ** round(math.log2(images))
+        self._fill(Candidate(images, remat=False))
+        self._empty()
+        self._with_remat()
+        self._other_meshes()
+        return Found(self._best()[1], tuple(self.tried.items()), tuple(self.reasons))
+
+    def _try(self, candidate: Candidate) -> Report | None:
+        """The report of a candidate; None where no more may be compiled."""
+        if candidate in self.tried:
+            return self.tried[candidate]
+        if len(self.tried) >= self.max_compiles:
+            self._leave_out(f"{candidate}: --max-compiles {self.max_compiles} is reached")
+            return None
+        self.message(f"[{len(self.tried) + 1} of at most {self.max_compiles}] {candidate}")
+        report = self.tried[candidate] = self.evaluate(candidate)
+        prediction = report.prediction
+        if prediction is None:
+            self.message(f"    does not fit: {report.filled:.0%} of the memory")
+        else:
+            rate = prediction.rate(prediction.typical)
+            self.message(f"    {report.filled:.0%} of the memory, {rate:,.0f} images/s, bound by {prediction.bound}")
+        return report
+
+    def _leave_out(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.message(f"not tried: {reason}")
+
+    def _fill(self, start: Candidate) -> None:
+        """Find the largest power of two of images that fit, by what the first compile says of an image's memory."""
+        candidate = start
+        while (report := self._try(candidate)) is not None:
+            images = self._guess(candidate, report)
+            if images < _SMALLEST or (report.compiled.fits and images <= candidate.images):
+                return
+            candidate = replace(candidate, images=images)
+            if candidate in self.tried:
+                return
+
+    def _empty(self) -> None:
+        """Try fewer images for as long as that is faster."""
+        while len(self.tried) > 1:
+            candidate, report = self._best()
+            if (
+                report is None
+                or candidate.images // 2 < _SMALLEST
+                or candidate.images > min(c.images for c in self.tried)
+            ):
+                return
+            if self._try(replace(candidate, images=candidate.images // 2)) is None:
+                return
+
+    def _guess(self, candidate: Candidate, report: Report) -> int:
+        """The largest power of two that should fit: at most four times as many images, and fewer than were too many."""
+        memory, images = report.compiled.memory, candidate.images
+        fixed = (memory.parameters + memory.optimizer + memory.average + (memory.program or 0)) / memory.total
+        growing = report.filled * (1 - fixed) / images
+        room = _ROOM - report.filled * fixed
+        guess = 2 ** math.floor(math.log2(room / growing)) if room > growing else 0
+        alike = {c.images: r for c, r in self.tried.items() if c == replace(candidate, images=c.images)}
+        too_many = [number for number, r in alike.items() if not r.compiled.fits]
+        return min(guess, 4 * images, min(too_many, default=2 * guess) // 2)
+
+    def _with_remat(self) -> None:
+        candidate, report = self._best()
+        if report is None:
+            smallest = min(c.images for c in self.tried)
+            self._fill(Candidate(max(smallest, _SMALLEST), remat=True))
+            return
+        prediction = report.prediction
+        assert prediction is not None
+        if any(r.compiled.fits and c.images > candidate.images for c, r in self.tried.items()):
+            self._leave_out("remat: there is room for more images without, but they are not faster")
+            return
+        share = prediction.communication / prediction.typical
+        if share < 0.1:
+            self._leave_out(f"remat: a larger batch could save at most the {share:.0%} that communication takes")
+            return
+        self._try(Candidate(2 * candidate.images, remat=True))
+
+    def _other_meshes(self) -> None:
+        candidate, report = self._best()
+        memory = (report or next(iter(self.tried.values()))).compiled.memory
+        chip = self.topology.chip
+        state = (memory.parameters + memory.optimizer + memory.average) * chip.devices / chip.hbm
+        devices = self.topology.devices // self.topology.slices
+        if devices == 1:
+            return
+        if report is not None and state < _LARGE_STATE:
+            self._leave_out(f"fsdp and tensor: the whole state takes {state:.1%} of the memory")
+            return
+        divided = math.gcd(devices, 16)
+        self._try(replace(candidate, fsdp=divided))
+        heads = math.gcd(devices, self.config.model.encoder.heads, 2)
+        if heads > 1 and self._best()[1] is None:
+            self._try(replace(candidate, fsdp=divided // heads or 1, tensor=heads))
+
+    def _best(self) -> tuple[Candidate, Report | None]:
+        """The fastest that fits, or the last tried; simpler ones first where there is little between them."""
+        best: tuple[Candidate, Report] | None = None
+        rate = 0.0
+        order = sorted(self.tried.items(), key=lambda item: (item[0].tensor, item[0].fsdp, item[0].remat))
+        for candidate, report in order:
+            prediction = report.prediction
+            if prediction is None:
+                continue
+            found = prediction.rate(prediction.typical)
+            if best is None or found > rate * _BETTER:
+                best, rate = (candidate, report), found
+        return best if best else (list(self.tried)[-1], None)

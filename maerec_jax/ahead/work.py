@@ -1,0 +1,109 @@
+"""The floating-point operations of a training step, from the sizes of the model.
+
+Counted are matrix multiplications, 2 m k n operations each, which is all but a few per cent of the arithmetic: no
+norms, softmaxes, activations, optimizer or augmentation. For a batch of B images:
+
+    forward                 B (encoder + decoder)
+    backward                twice the forward: the gradient of each input, and of each kernel
+    less                    the gradient of the pixels, which nobody wants, of 2 N P D operations an image
+    recomputed (``remat``)  the forward of each block or layer once more, but for its last kernel, whose output is not
+                            needed, and for the text decoder's keys and values of the image
+
+A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r d) for its kernels and 4 n^2 d for its
+attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from maerec_jax.config import ModelConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations for one image."""
+
+    forward: float
+    """Of the loss."""
+    backward: float
+    """Of its gradient, the forward pass not counted."""
+    recomputed: float
+    """What is computed a second time for the gradient, to save memory."""
+
+    @property
+    def model(self) -> float:
+        """What the model needs however it is computed: the usual measure of utilisation."""
+        return self.forward + self.backward
+
+    @property
+    def executed(self) -> float:
+        """What the device does."""
+        return self.model + self.recomputed
+
+
+def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
+    """The work for one image of ``image_size`` pixels, height and width."""
+    encoder = model.encoder
+    rows, columns = encoder.grid_of(image_size)
+    patches, recomputed = rows * columns, 0
+    if isinstance(model, MAEConfig):
+        embedded = model.n_keep(patches)
+        blocks = [
+            _Blocks(1 + embedded, encoder.dim, encoder.depth, encoder.mlp_ratio),
+            _Blocks(1 + patches, model.decoder_dim, model.decoder_depth, 4),
+        ]
+        rest = 2 * (1 + embedded) * encoder.dim * model.decoder_dim
+        rest += 2 * patches * model.decoder_dim * encoder.patch_values
+    else:
+        assert isinstance(model, MAERecConfig)
+        embedded = patches
+        blocks = [_Blocks(1 + patches, encoder.dim, encoder.depth, encoder.mlp_ratio)]
+        rest = _text_decoder(model.decoder, 1 + patches, encoder, model.charset.n_classes)
+        if model.decoder.remat:
+            again = _text_layer(model.decoder, 1 + patches) - _last_kernel(model.decoder)
+            recomputed += model.decoder.layers * again
+    embedding = 2 * embedded * encoder.patch_values * encoder.dim
+    forward = embedding + sum(block.forward for block in blocks) + rest
+    if encoder.remat:
+        recomputed += sum(block.forward - block.last_kernel for block in blocks)
+    return Work(forward, 2 * forward - embedding, recomputed)
+
+
+class _Blocks(NamedTuple):
+    """The Transformer blocks of an encoder or decoder."""
+
+    places: int
+    width: int
+    depth: int
+    mlp_ratio: int
+
+    @property
+    def forward(self) -> int:
+        kernels = 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width
+        return self.depth * (kernels + 4 * self.places**2 * self.width)
+
+    @property
+    def last_kernel(self) -> int:
+        return self.depth * 2 * self.places * self.width * self.mlp_ratio * self.width
+
+
+def _text_decoder(decoder: TextDecoderConfig, memory: int, encoder: ViTConfig, classes: int) -> int:
+    """Forward pass of the text decoder over all its places at once, for an encoded image of ``memory`` places."""
+    keys_values = 2 * memory * encoder.dim * 2 * decoder.dim
+    classifier = 2 * (decoder.max_length - 1) * decoder.dim * classes
+    return decoder.layers * (keys_values + _text_layer(decoder, memory)) + classifier
+
+
+def _text_layer(decoder: TextDecoderConfig, memory: int) -> int:
+    """Forward pass of a layer of the text decoder, keys and values of the image not counted."""
+    places, width = decoder.max_length - 1, decoder.dim
+    projections = 2 * places * width * (4 + 2) * width  # self-attention, and query and output of cross-attention
+    return projections + 4 * places * (places + memory) * width + 2 * _last_kernel(decoder)
+
+
+def _last_kernel(decoder: TextDecoderConfig) -> int:
+    return 2 * (decoder.max_length - 1) * decoder.inner_dim * decoder.dim

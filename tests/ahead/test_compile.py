@@ -1,0 +1,143 @@
+"""The command, and with libtpu one real compile for four chips."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import pytest
+
+from maerec_jax.ahead import compilation
+from maerec_jax.ahead.chips import parse_topology
+from maerec_jax.ahead.compilation import compile_step, largest_image
+from maerec_jax.compile_ahead import main
+from maerec_jax.config import DataConfig, TrainConfig, UserError
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.vit import ViTConfig
+from tests.conftest import REPOSITORY
+
+CONFIG = """
+from maerec_jax.config import TrainConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.vit import ViTConfig
+
+def get_config():
+    encoder = ViTConfig(dim=64, depth=1, heads=2, patch_size=(32, 8))
+    model = MAEConfig(encoder=encoder, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    return TrainConfig(model=model, batch_size=32)
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    file = tmp_path / "small.py"
+    file.write_text(CONFIG)
+    return file
+
+
+def test_what_is_missing_or_does_not_exist_is_told(config_file, capsys):
+    assert main(["--topology", "v5e:2x2"]) == 1
+    assert "--config is missing" in capsys.readouterr().err
+    assert main(["--config", str(config_file)]) == 1
+    assert "--topology is missing" in capsys.readouterr().err
+    assert main(["--config", str(config_file), "--topology", "v5e:3x3"]) == 1
+    assert capsys.readouterr().err.startswith("error: v5e has no slices of shape 3x3")
+    assert main(["--help"]) == 0
+
+
+def test_without_the_compiler_it_says_what_to_install(config_file, capsys, monkeypatch):
+    def missing(name):
+        raise compilation.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(compilation.importlib.metadata, "version", missing)
+    monkeypatch.setattr(compilation.os, "environ", dict(os.environ))
+    assert main(["--config", str(config_file), "--topology", "v5e:2x2"]) == 1
+    assert "pip install 'maerec-jax[ahead]'" in capsys.readouterr().err
+
+
+def test_of_buckets_the_one_with_the_most_patches_is_taken():
+    encoder = ViTConfig.tiny(position_table="grid")
+    config = TrainConfig(model=MAERecConfig.tiny(encoder=encoder))
+    assert largest_image(config) == (32, 128)
+    buckets = ((64, 64), (48, 96), (40, 112), (16, 256))  # 256, 288, 280 and 256 patches
+    assert largest_image(replace(config, data=DataConfig(buckets=buckets))) == (48, 96)
+
+
+@pytest.mark.parametrize("kind", ["mae", "maerec"])
+def test_memory_of_the_state_and_batch_is_known_without_compiling(kind):
+    """On one CPU, by sizes; what is divided on a mesh is tested with the sharding."""
+    model = MAEConfig.tiny() if kind == "mae" else MAERecConfig.tiny()
+    config = TrainConfig(model=model, batch_size=6, ema_decay=0.9)
+    mesh = compilation.make_mesh(config.mesh, jax.devices()[:1])
+    task = compilation.make_task(config)
+    optimizer = compilation.make_optimizer(config.optimizer, lambda step: 0.1, 2, task.frozen)
+    shapes = compilation.state_shapes(task, optimizer, config)
+    memory = compilation._arguments(shapes, compilation._batch_shapes(config, (32, 128)), mesh)
+    size = sum(x.size for x in jax.tree.leaves(shapes.params))
+    assert memory.parameters == memory.average == 4 * size
+    assert 0.8 * 8 * size < memory.optimizer < 8 * size + 100  # the position tables of a masked autoencoder are fixed
+    labels = 0 if kind == "mae" else 6 * 12 * 4
+    assert memory.batch == 6 * 32 * 128 * 3 + 6 + labels
+    assert memory.total == memory.parameters + memory.optimizer + memory.average + memory.batch
+
+
+@pytest.mark.parametrize(
+    ("error", "needed"),
+    [
+        ("INTERNAL: something else", None),
+        ("RESOURCE_EXHAUSTED: no such message", None),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (115.50G) "
+            "exceeds available HBM (15.75G).",
+            115.5 * 2**30 + 7,
+        ),
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 512.00M of 256.00M hbm.", 2**29),
+    ],
+)
+def test_what_is_too_much_is_read_from_the_compilers_message(error, needed):
+    assert compilation._needed(error, 7) == needed
+
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed: maerec-jax[ahead]"
+)
+
+
+@needs_compiler
+def test_a_step_is_compiled_for_chips_that_are_not_there(config_file, tmp_path):
+    """In a process of its own: what the compiler reads from the environment stays there."""
+    cache, result = tmp_path / "cache", tmp_path / "result.json"
+    command = [sys.executable, "-m", "maerec_jax.compile_ahead", "--config", str(config_file), "--topology", "v5e:2x2"]
+    command += ["--cache", str(cache), "--json", str(result)]
+    environment = os.environ | {"COLUMNS": "140"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    first = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    assert "compiling for v5e:2x2, 8 images a chip" in first.stderr
+    out = json.loads(result.read_text())
+    assert out["fits"]
+    # The gradients of all parameters but the position tables are summed over the four chips, in float32.
+    trained = (out["memory_bytes"]["optimizer"] - 8) / 2
+    reduced = [c for c in out["collectives"] if c["kind"] == "all-reduce" and c["dtype"] == "f32" and c["group"] == 4]
+    assert sum(c["size"] for c in reduced) == pytest.approx(trained, rel=0.02)
+    assert out["memory_bytes"]["temporaries"] > 0
+    assert out["compiler"]["flops"] == pytest.approx(8 * sum(out["flops_per_image"].values()), rel=0.5)
+    assert 0 < out["seconds"]["fastest"] < out["seconds"]["slowest"]
+    second = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "compiling" not in second.stderr
+    assert second.stdout == first.stdout
+
+
+@needs_compiler
+def test_a_batch_that_the_chips_do_not_divide_is_told(monkeypatch):
+    monkeypatch.setattr(compilation.os, "environ", os.environ)
+    for name, value in compilation.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    config = TrainConfig(model=MAEConfig.tiny(), batch_size=6)
+    with pytest.raises(UserError, match="batch_size 6 is no multiple of 4 devices"):
+        compile_step(config, parse_topology("v5e:2x2"))
