@@ -205,7 +205,7 @@ def _batch_shapes(config: TrainConfig, image_size: tuple[int, int]) -> dict[str,
     """What the loop puts on the devices, found by decoding a black image as the loop would."""
     decoder = replace(make_decoder(config), height=image_size[0], width=image_size[1])
     batch = decoder([(0, Record(np.zeros((*image_size, 3), np.uint8), ""))], 1, random_key=(0, 0))
-    del batch["index"]  # stays on the host
+    batch["source"] = batch.pop("index").astype(np.int32)  # as the loop does it
     rows = config.batch_size
     return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in batch.items()}
 

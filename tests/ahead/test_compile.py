@@ -81,7 +81,8 @@ def test_memory_of_the_state_and_batch_is_known_without_compiling(kind):
     assert memory.parameters == memory.average == 4 * size
     assert 0.8 * 8 * size < memory.optimizer < 8 * size + 100  # the position tables of a masked autoencoder are fixed
     labels = 0 if kind == "mae" else 6 * 12 * 4
-    assert memory.batch == 6 * 32 * 128 * 3 + 6 + labels
+    beside = 1 + 1 + 4  # bytes of valid, outcome and source
+    assert memory.batch == 6 * (32 * 128 * 3 + beside) + labels
     assert memory.total == memory.parameters + memory.optimizer + memory.average + memory.batch
 
 

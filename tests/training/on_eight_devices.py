@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_enable_compilation_cache", False)  # what comes from it leaves no program to look at
 
 import numpy as np  # noqa: E402
 
@@ -128,7 +129,6 @@ def main(kind: str, out: str) -> None:
 
     if kind == "maerec":  # the dtype of reductions between devices, before a backend that has no bfloat16 changes it
         run = Run(replace(config, dtype="bfloat16"), "fsdp and tensor")
-        jax.config.update("jax_enable_compilation_cache", False)
         with tempfile.TemporaryDirectory() as folder:
             options = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": "spmd-partitioning"}
             run.step.lower(run.shapes, *run.inputs(0)).compile(compiler_options=options)
