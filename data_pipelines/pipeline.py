@@ -42,13 +42,21 @@ class Batches(Iterator[Batch]):
         self._finalizer = weakref.finalize(self, _close, self._iterator)
 
     def __next__(self) -> Batch:
-        """The next batch. Raises ``DataError`` as the source raised it, from whichever process."""
+        """The next batch. Raises ``DataError`` as the source raised it, from whichever process.
+
+        Other errors come with the traceback of the process that they were raised in. A worker that was killed is a
+        ``DataError``.
+        """
         if not self._iterator:
             raise StopIteration
         try:
             batch = next(self._iterator[0])
         except DataError as error:
             message = str(error)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # grain's words for a worker that is gone
+                raise
+            message = f"{str(error).split('. ')[0]}: killed perhaps for want of memory; use fewer data.workers"
         else:
             # Shared memory must be given back before the program ends: copying 10 MB is cheap.
             return {name: np.array(value) for name, value in batch.items()} if self._shared else batch

@@ -67,6 +67,10 @@ class DataConfig:
     """Seconds without a batch after which a process gives up, so that the others do not wait for it forever; 0 for
     none."""
 
+    def __post_init__(self) -> None:
+        if self.timeout < 0:
+            raise ValueError(f"data.timeout must not be negative, but is {self.timeout}")
+
 
 @dataclass(frozen=True)
 class MeshConfig:

@@ -36,9 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wants_help = {"-h", "--help"} & set(flags)
         return 0 if wants_help else fail("--config is missing")
 
+    from maerec_jax.config import UserError
     from maerec_jax.training.cluster import Cluster, run_together
 
-    cluster = Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster)
+    try:
+        cluster = Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster)
+    except UserError as error:
+        return fail(str(error))
     return run_together(cluster, lambda: _train(parsed.config, flags))
 
 

@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from data_pipelines.prepared.storage import is_bucket
 from maerec_jax.config import ModelConfig, TrainConfig, UserError, differences, read_json, to_json
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
@@ -46,10 +47,11 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
             )
     elif write:
         workdir.mkdir(parents=True, exist_ok=True)
-        # Written beside and renamed, so that a run killed here leaves no half of it.
-        fresh = file.with_suffix(".new")
+        # Written beside and renamed, so that a run killed here leaves no half of it. Buckets have no halves.
+        fresh = file if is_bucket(file) else file.with_suffix(".new")
         fresh.write_text(to_json(config))
-        fresh.replace(file)
+        if fresh != file:
+            fresh.replace(file)
 
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
@@ -81,7 +83,7 @@ class Checkpoints:
         self._first = jax.process_index() == 0
         if self._first:
             set_aside_damaged(self._folder, message)
-        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        ocp.multihost.sync_global_processes("damaged checkpoints are set aside")
         policies = [preservation_policy.LatestN(n=keep_last)]
         if keep_best:
             policies.append(

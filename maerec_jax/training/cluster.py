@@ -73,7 +73,7 @@ class Cluster:
                 heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
             )
-        except (RuntimeError, ValueError) as error:  # JAX's are of either kind
+        except (RuntimeError, ValueError, LookupError, OSError) as error:  # JAX's are of all these kinds
             asked = self.coordinator or f"--cluster {method}"
             hint = "" if self.coordinator else "; --cluster none trains on this machine alone"
             raise UserError(f"the other processes cannot be found by {asked}: {_first_line(error)}{hint}") from error
@@ -106,7 +106,8 @@ def _sees_its_gpus(environment: Mapping[str, str]) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    text = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}" if isinstance(error, LookupError) else text or type(error).__name__
 
 
 def run_together(cluster: Cluster, run: Callable[[], int]) -> int:

