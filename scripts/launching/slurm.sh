@@ -74,7 +74,8 @@ elif [ -n "$ending" ]; then
   exit 1
 elif [ -e "$mine.halt" ]; then
   rm -f "$mine.halt"
-  echo "== the run was asked to stop; submit the same script again to go on"
+  echo "== the run was asked to stop, and ended with status $status; submit the same script again to go on"
+  exit "$status"
 elif [ "$status" = 0 ]; then
   rm -f "$mine.failures"
   again "saved before the time limit"

@@ -12,7 +12,16 @@ import pytest
 from tests.conftest import REPOSITORY
 
 FAKES = Path(__file__).parent / "fakes"
-AWKWARD = ["--data.root", "/mnt/a b", "--note", "it's $HOME `x` \"y\" \\ * ; & | > # ~ !", "--empty", "", "--é", "ü\ttab"]
+AWKWARD = [
+    "--data.root",
+    "/mnt/a b",
+    "--note",
+    'it\'s $HOME `x` "y" \\ * ; & | > # ~ !',
+    "--empty",
+    "",
+    "--é",
+    "ü\ttab",
+]
 """Arguments that only right quoting brings through several shells."""
 
 

@@ -76,7 +76,9 @@ def test_dry_run_is_a_script_that_calls_what_it_shows(stage):
     text = dry_run(stage, *SLICE, "--dry-run", "--setup", "echo 'a  b' > x", "--", *TRAINING, *AWKWARD)
     recorder = stage.play / "bin"
     recorder.mkdir()
-    (recorder / "gcloud").write_text('#!/usr/bin/env bash\nprintf "%s\\x1f" "$@" >>"$PLAY/words"; echo >>"$PLAY/words"\n')
+    (recorder / "gcloud").write_text(
+        '#!/usr/bin/env bash\nprintf "%s\\x1f" "$@" >>"$PLAY/words"; echo >>"$PLAY/words"\n'
+    )
     (recorder / "gcloud").chmod(0o755)
     environment = stage.environment | {"PATH": f"{recorder}:/usr/bin:/bin"}
     subprocess.run(["bash", "-euc", text], env=environment, cwd=stage.project, check=True)
@@ -289,7 +291,3 @@ def test_down_saves_first(stage):
     assert any("delete" in call for call in calls[stop:])
     assert not (stage.play / "slice").exists()
     assert "there is no queued resource" in stage.run("tpu_pod.sh", "down", *SLICE, *FAST).stdout
-
-
-
-
