@@ -78,7 +78,7 @@ elif [ -e "$mine.halt" ]; then
   exit "$status"
 elif [ "$status" = 0 ]; then
   rm -f "$mine.failures"
-  again "saved before the time limit"
+  again "told to end (time limit or preemption), and saved"
 else
   failures=$(cat "$mine.failures" 2>/dev/null || echo 0)
   [ "$SECONDS" -lt "$soon" ] || failures=0

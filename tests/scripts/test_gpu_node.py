@@ -1,5 +1,6 @@
 """scripts/gpu_node.sh: one machine, hosts by ssh, and Slurm, with programs that play them."""
 
+import os
 import re
 import shlex
 import signal
@@ -185,6 +186,11 @@ class Slurm:
                 return status
 
 
+def end_training(stage):
+    """Send SIGTERM to the process that plays the training."""
+    os.kill(int(stage.lines("waiting")[0]), signal.SIGTERM)
+
+
 def test_slurm_until_it_is_done(stage):
     stage.lay_out("runs", "wait", "fail 3", "done")
     stage.lay_out("limit")  # comes near in the first attempt
@@ -193,7 +199,7 @@ def test_slurm_until_it_is_done(stage):
     assert slurm.attempts == 3
     assert stage.starts() == [[*TRAINING, *AWKWARD]] * 3
     log = slurm.log.read_text()
-    assert "saved before the time limit" in log
+    assert "told to end (time limit or preemption), and saved" in log
     assert "failed with status 3" in log
     assert log.rstrip().endswith("the run is done")
 
@@ -213,7 +219,7 @@ def test_slurm_stops_on_request(stage):
     stage.wait_for(lambda: (stage.play / "waiting").exists())
     assert stage.run("gpu_node.sh", "stop", "--slurm").returncode == 0
     assert stage.calls("scancel") == ["scancel --signal=TERM 42"]
-    subprocess.run(["pkill", "-TERM", "-P", str(attempt.pid)], check=True)  # what scancel does: its fake only notes it
+    end_training(stage)  # what scancel does: its fake only notes it
     assert attempt.wait(60) == 0
     assert not slurm.requeued
     assert slurm.play() == 0  # submitted again, it goes on
@@ -226,7 +232,7 @@ def test_a_cancelled_job_does_not_come_back(stage):
     attempt = slurm.begin()
     stage.wait_for(lambda: (stage.play / "waiting").exists())
     attempt.terminate()
-    subprocess.run(["pkill", "-TERM", "-P", str(attempt.pid)], check=True)
+    end_training(stage)
     assert attempt.wait(60) != 0
     assert not slurm.requeued
 

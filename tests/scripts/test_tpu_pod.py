@@ -76,9 +76,8 @@ def test_dry_run_is_a_script_that_calls_what_it_shows(stage):
     text = dry_run(stage, *SLICE, "--dry-run", "--setup", "echo 'a  b' > x", "--", *TRAINING, *AWKWARD)
     recorder = stage.play / "bin"
     recorder.mkdir()
-    (recorder / "gcloud").write_text(
-        '#!/usr/bin/env bash\nprintf "%s\\x1f" "$@" >>"$PLAY/words"; echo >>"$PLAY/words"\n'
-    )
+    record = 'printf "%s\\x1f" "$@" >>"$PLAY/words"; echo >>"$PLAY/words"'
+    (recorder / "gcloud").write_text(f"#!/usr/bin/env bash\n{record}\n")
     (recorder / "gcloud").chmod(0o755)
     environment = stage.environment | {"PATH": f"{recorder}:/usr/bin:/bin"}
     subprocess.run(["bash", "-euc", text], env=environment, cwd=stage.project, check=True)
