@@ -16,8 +16,11 @@ def fail(message: str) -> int:
     return 1
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """Run a command; mistakes that the user can mend, and files that cannot be used, become one line and status 1."""
+def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> int:
+    """Run a command; mistakes that the user can mend, and files that cannot be used, become one line and status 1.
+
+    ``place`` says what such a line begins with.
+    """
     from data_pipelines.records import DataError
     from maerec_jax.config import UserError
 
@@ -25,13 +28,13 @@ def guarded(run: Callable[[], int]) -> int:
     try:
         return run()
     except (UserError, DataError) as error:
-        return fail(str(error))
+        return fail(f"{place()}{error}")
     except OSError as error:
         if error.filename is None:
             raise
-        return fail(f"{error.filename}: {error.strerror}")
+        return fail(f"{place()}{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
-        return fail("interrupted")
+        return fail(f"{place()}interrupted")
 
 
 def run_command(

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import tyro
+from etils import epath
 from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
@@ -62,6 +63,9 @@ class DataConfig:
     """Stop when of the latest images, all or those of one source, more than this share, and 100, cannot be used."""
     workers: int = 0
     """Worker processes that read and decode; 0 for a thread of the main process. Batches do not depend on it."""
+    timeout: float = 900.0
+    """Seconds without a batch after which a process gives up, so that the others do not wait for it forever; 0 for
+    none."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,9 @@ class TrainConfig:
 
 
 # What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.
-_FREE = {"data.root", "data.workers", "data.max_invalid", "log_every", "validate_every", "checkpoint_every"}
-_FREE |= {"keep_last", "keep_best", "init_from", "workdir", "mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"}
+_FREE = {"data.root", "data.workers", "data.max_invalid", "data.timeout", "init_from", "workdir"}
+_FREE |= {"log_every", "validate_every", "checkpoint_every", "keep_last", "keep_best"}
+_FREE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"}
 
 
 def load_config_module(path: str) -> ModuleType:
@@ -213,7 +218,7 @@ def to_json(config: TrainConfig) -> str:
     return _ADAPTER.dump_json(config, indent=2).decode() + "\n"
 
 
-def read_json(path: Path) -> TrainConfig:
+def read_json(path: epath.Path | Path) -> TrainConfig:
     """Read what ``to_json`` wrote. Raises ``UserError`` where the file is missing or no such config."""
     try:
         return _ADAPTER.validate_json(path.read_bytes())

@@ -5,12 +5,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from maerec_jax.command import fail, guarded
+from maerec_jax.command import fail
 
 _USAGE = """python -m maerec_jax.train --config FILE [--workdir DIR] [--init-from DIR] [overrides]
 
 Runs the stage that the config describes: a masked autoencoder is pre-trained, a recogniser fine-tuned. A workdir that
 holds a checkpoint is resumed. Every field of the config can be overridden: `--config FILE --help` lists them.
+
+SIGTERM, and Ctrl-C on a single machine, save a checkpoint and end the run; the same command goes on from there.
+
+Several machines run the same command. On TPU pods, under srun of Slurm, mpirun of Open MPI and in indexed jobs of
+Kubernetes they find each other; --cluster none leaves each on its own, --cluster tpu, slurm, ompi or k8s insists.
+Elsewhere each is told: --coordinator HOST:PORT of process 0, --num-processes N, and its own --process-id I from 0.
 """
 
 
@@ -19,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser("python -m maerec_jax.train", _USAGE, add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
+    parser.add_argument("--coordinator", default="")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--process-id", type=int)
+    parser.add_argument("--cluster", default="auto", choices=("auto", "none", "tpu", "slurm", "ompi", "k8s"))
     parsed, flags = parser.parse_known_args(arguments)
     if parsed.config is None:
         configs = "\n".join(f"  {p}" for p in sorted(Path("configs").glob("[!_]*.py")))
@@ -26,16 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wants_help = {"-h", "--help"} & set(flags)
         return 0 if wants_help else fail("--config is missing")
 
-    return guarded(lambda: _train(parsed.config, flags))
+    from maerec_jax.training.cluster import Cluster, run_together
+
+    cluster = Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster)
+    return run_together(cluster, lambda: _train(parsed.config, flags))
 
 
 def _train(path: str, flags: Sequence[str]) -> int:
+    import jax
+
     from maerec_jax.config import config_from_flags
     from maerec_jax.training.loop import train
+    from maerec_jax.training.stopping import Stopped
 
     config = config_from_flags(path, flags)
-    train(config)
-    print(f"done: {config.workdir}")
+    try:
+        train(config)
+    except Stopped as stopped:
+        if jax.process_index() == 0:
+            print(f"{stopped}; workdir {config.workdir}", flush=True)
+        return stopped.status
+    if jax.process_index() == 0:
+        print(f"done: {config.workdir}", flush=True)
     return 0
 
 

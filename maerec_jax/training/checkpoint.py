@@ -1,23 +1,32 @@
-"""Checkpoints of a run, and reading the parameters of one: everything that touches Orbax."""
+"""Checkpoints of a run, and reading the parameters of one: everything that touches Orbax.
+
+Workdirs are folders or places in a bucket (``gs://``). All processes of a run write their parts of a checkpoint; it
+counts once all have.
+"""
 
 import json
 import re
-from pathlib import Path
+import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from maerec_jax.config import ModelConfig, TrainConfig, UserError, differences, read_json, to_json
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.training.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
 
 CONFIG_FILE = "config.json"
 _FOLDER = "checkpoints"
 _ITEM = "state"
+_GIVE_UP_SECONDS = 20  # after which a process that fails waits no longer for the others to save with it
 
 
 def claim_workdir(config: TrainConfig, write: bool) -> None:
@@ -25,7 +34,7 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
 
     Raises ``UserError`` listing the fields that differ.
     """
-    workdir = Path(config.workdir)
+    workdir = epath.Path(config.workdir)
     file = workdir / CONFIG_FILE
     if saved_steps(workdir):
         changed = differences(read_json(file), config)
@@ -43,10 +52,10 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
         fresh.replace(file)
 
 
-def saved_steps(workdir: Path) -> list[int]:
+def saved_steps(workdir: epath.PathLike) -> list[int]:
     """The steps of complete checkpoints in a workdir, in order."""
-    folder = workdir / _FOLDER
-    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    folder = epath.Path(workdir) / _FOLDER
+    return [step for step in written_steps(folder) if damage(folder / str(step)) is None]
 
 
 def _score(metrics: dict[str, float]) -> float:
@@ -56,13 +65,23 @@ def _score(metrics: dict[str, float]) -> float:
 class Checkpoints:
     """The checkpoints of a run: saved while training goes on, kept by recency and by validation score.
 
+    All processes of a run make one, and call its methods together.
+
     Args:
       workdir: the run's folder.
       keep_last: how many of the latest to keep.
       keep_best: how many of those with the best scores to keep.
+      message: prints a line.
     """
 
-    def __init__(self, workdir: Path, keep_last: int, keep_best: int) -> None:
+    def __init__(
+        self, workdir: epath.PathLike, keep_last: int, keep_best: int, message: Callable[[str], None] = print
+    ) -> None:
+        self._folder = absolute(epath.Path(workdir) / _FOLDER)
+        self._first = jax.process_index() == 0
+        if self._first:
+            set_aside_damaged(self._folder, message)
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         policies = [preservation_policy.LatestN(n=keep_last)]
         if keep_best:
             policies.append(
@@ -72,21 +91,47 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             enable_async_checkpointing=True,
             best_fn=_score,  # without it scores are not written
+            cleanup_tmp_directories=True,  # of processes that were killed
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._note_files),
         )
-        self._manager = ocp.CheckpointManager((workdir / _FOLDER).absolute(), options=options, item_names=(_ITEM,))
+        self._saving = -1
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_ITEM,))
 
     @property
     def latest(self) -> int | None:
-        """The latest step with a complete checkpoint."""
-        return self._manager.latest_step()
+        """The latest step with a complete checkpoint, as the first process sees it."""
+        step = self._manager.latest_step()
+        if jax.process_count() > 1:
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
+        return None if step in (None, -1) else step
+
+    def is_scored(self, step: int) -> bool:
+        """Whether the checkpoint of a step has a validation score."""
+        return step in self._manager.all_steps() and _read_score(self._folder / str(step)) is not None
 
     def save(self, step: int, state: Any, score: float | None = None) -> None:
-        """Begin to save a state; returns when it is copied. A step that is saved already stays as it is."""
-        if step in self._manager.all_steps():
-            return
+        """Begin to save a state; returns when it is copied. A step that is saved already stays as it is.
+
+        But one that has no score gets it, if there is another checkpoint to go on from should this one be interrupted.
+        """
+        steps = self._manager.all_steps()
+        if step in steps:
+            if score is None or len(steps) == 1 or self.is_scored(step):
+                return
+            self._manager.wait_until_finished()
+            self._manager.delete(step)
+        self._manager.wait_until_finished()  # the one before, whose files are noted under its number
+        self._saving = step
         metrics = None if score is None else {"score": score}
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
         self._manager.save(step, args=args, metrics=metrics, force=True)
+
+    def _note_files(self) -> None:
+        """Write down the files of the checkpoint being saved, just before it counts: Orbax calls this."""
+        if self._first:
+            written = [p for p in self._folder.iterdir() if re.fullmatch(rf"{self._saving}(\..*tmp.*)?", p.name)]
+            (folder,) = written  # in buckets it has its name from the beginning
+            note_files(folder)
 
     def restore(self, step: int, like: Any) -> Any:
         """Read the state of a step into arrays of the shapes, dtypes and shardings of ``like``."""
@@ -100,22 +145,33 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until everything is on disk."""
+        """Wait until everything is on disk. A process that fails does not wait long for the others to do their part."""
+        if error is None or jax.process_count() == 1:
+            self._finish()
+            return
+        thread = threading.Thread(target=self._finish, daemon=True)
+        thread.start()
+        thread.join(_GIVE_UP_SECONDS)
+
+    def _finish(self) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
 
 
-def _best_step(workdir: Path, steps: list[int]) -> int:
+def _read_score(checkpoint: epath.Path) -> float | None:
+    """The validation score of a checkpoint, if it has one."""
+    file = checkpoint / "metrics" / "metrics"
+    return json.loads(file.read_text())["score"] if file.exists() else None
+
+
+def _best_step(workdir: epath.Path, steps: list[int]) -> int:
     """The step with the best validation score, or the latest where none was validated."""
-    scores = {}
-    for step in steps:
-        file = workdir / _FOLDER / str(step) / "metrics" / "metrics"
-        if file.is_file():
-            scores[step] = json.loads(file.read_text())["score"]
+    found = {step: _read_score(workdir / _FOLDER / str(step)) for step in steps}
+    scores = {step: score for step, score in found.items() if score is not None}
     return max(scores, key=lambda step: (scores[step], step)) if scores else steps[-1]
 
 
-def load_params(path: str | Path) -> tuple[TrainConfig, Any, int]:
+def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
     """Read the parameters of a run, wherever it was trained: its moving average where it kept one.
 
     Args:
@@ -127,7 +183,7 @@ def load_params(path: str | Path) -> tuple[TrainConfig, Any, int]:
     Raises:
       UserError: where there is no checkpoint.
     """
-    workdir = Path(path)
+    workdir = epath.Path(path)
     step = None
     if workdir.parent.name == _FOLDER and re.fullmatch(r"\d+", workdir.name):
         step, workdir = int(workdir.name), workdir.parent.parent
@@ -138,7 +194,7 @@ def load_params(path: str | Path) -> tuple[TrainConfig, Any, int]:
         raise UserError(f"{path}: no complete checkpoint{f' (there are {steps})' if steps else ''}")
     step = _best_step(workdir, steps) if step is None else step
     with ocp.CheckpointManager(
-        (workdir / _FOLDER).absolute(),
+        absolute(workdir / _FOLDER),
         options=ocp.CheckpointManagerOptions(read_only=True),
         item_handlers={_ITEM: ocp.PyTreeCheckpointHandler()},
     ) as manager:

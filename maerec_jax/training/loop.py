@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError
@@ -44,7 +44,8 @@ from maerec_jax.training.sharding import (
     state_shardings,
 )
 from maerec_jax.training.step import TrainState, initial_state, jit_train_step, state_shapes
-from maerec_jax.training.task import Task
+from maerec_jax.training.stopping import Patience, Stopped, StopRequests
+from maerec_jax.training.task import Task, Validation
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2
@@ -129,8 +130,9 @@ def train(config: TrainConfig) -> dict[str, float]:
       UserError: for a workdir of another config, and other mistakes in the config.
       DataError: for data that cannot be used.
       NotFiniteError: for a loss or gradient that is not finite; the state before it is saved.
+      Stopped: when it was asked to stop by a signal; the state is saved.
     """
-    workdir, first = Path(config.workdir), jax.process_index() == 0
+    workdir, first = epath.Path(config.workdir), jax.process_index() == 0
     if not config.data.train:
         raise UserError("the config names no training data: data.train is empty")
     mesh = make_mesh(config.mesh)
@@ -173,7 +175,10 @@ def train(config: TrainConfig) -> dict[str, float]:
     )
     metrics: dict[str, float] = {}
 
-    with Checkpoints(workdir, config.keep_last, config.keep_best) as checkpoints:
+    with (
+        StopRequests() as requests,
+        Checkpoints(workdir, config.keep_last, config.keep_best, notes.append) as checkpoints,
+    ):
         start = checkpoints.latest or 0
         with (
             RunLog(workdir, start, total_steps, first) as log,
@@ -213,6 +218,8 @@ def train(config: TrainConfig) -> dict[str, float]:
             pending: collections.deque = collections.deque()
             everywhere = replicated(mesh)
             rates = _Rates(config.batch_size)
+            patience = Patience(config.data.timeout, log.alarm)
+            at_the_end.callback(patience.close)
 
             def look_at(done: int, values: dict[str, Any]) -> None:
                 """Log the numbers of a step, ``done`` being the number of steps taken after it."""
@@ -246,9 +253,30 @@ def train(config: TrainConfig) -> dict[str, float]:
                 for line in invalid.summary():
                     log.message(line)
 
+            def is_validated(done: int) -> bool:
+                return evaluator is not None and (done % validate_every == 0 or done == total_steps)
+
+            def validate(done: int) -> Validation:
+                """Validate the state after ``done`` steps. Raises ``Stopped`` where the run is to stop meanwhile."""
+
+                def look_up(_: int) -> None:
+                    if requests.reached():
+                        raise Stopped(done, total_steps, requests.signal)
+
+                assert evaluator is not None
+                found = evaluator(state.ema or state.params, log.message, look_up)
+                log.validation(done, found)
+                return found
+
+            if start and is_validated(start) and not checkpoints.is_scored(start):
+                # It was stopped, or failed, in the middle of it.
+                found = validate(start)
+                metrics = found.metrics
+                checkpoints.save(start, state, found.score)
             for step in range(start, total_steps):
                 waited = time.perf_counter()
-                batch = next(batches)
+                with patience:
+                    batch = next(batches)
                 rates.count(waited=time.perf_counter() - waited)
                 invalid.tell(batch)
                 batch["source"] = invalid.parts_of(batch.pop("index"))
@@ -257,26 +285,32 @@ def train(config: TrainConfig) -> dict[str, float]:
                     state, values = step_fn(state, put_batch(batch, mesh), put_whole(np.int32(step), everywhere))
                 done = step + 1
                 pending.append((done, values))
-                validated = evaluator is not None and (done % validate_every == 0 or done == total_steps)
-                saved = validated or done % config.checkpoint_every == 0 or done == total_steps
+                stops = requests.reached()
+                validated = is_validated(done) and not stops
+                saved = stops or validated or done % config.checkpoint_every == 0 or done == total_steps
                 if step == start:
                     jax.block_until_ready(values)
                     rates.restart()  # compiling is not training
                 # Nothing is saved before its numbers are known to be finite.
                 while len(pending) > (0 if saved else _LAG):
                     look_at(*pending.popleft())
+                if not saved:
+                    continue
                 score = None
-                if evaluator is not None and validated:
+                if validated:
                     try:
-                        found = evaluator(state.ema or state.params, log.message)
-                    except BaseException:
-                        checkpoints.save(done, state)
+                        found = validate(done)
+                    except BaseException as error:
+                        # Where it failed for this process only, the others would not come to save with it.
+                        if isinstance(error, Stopped) or jax.process_count() == 1:
+                            checkpoints.save(done, state)
                         raise
                     metrics, score = found.metrics, found.score
-                    log.validation(done, found)
-                if saved:
-                    checkpoints.save(done, state, score)
-                    rates.restart()  # nor are validating and saving
+                log.arrive()
+                checkpoints.save(done, state, score)
+                if stops:
+                    raise Stopped(done, total_steps, requests.signal)
+                rates.restart()  # nor are validating and saving
     return metrics
 
 

@@ -2,19 +2,26 @@
 
 import json
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jax
+from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from data_pipelines.prepared.storage import is_bucket
 from maerec_jax.training.pictures import save_picture
 from maerec_jax.training.task import Validation
 
 METRICS_FILE = "metrics.jsonl"
+_SEND_EVERY = 60.0  # seconds
 
 
 # How numbers are shown in the progress bar; others get four digits.
@@ -39,29 +46,72 @@ def _format(name: str, value: float) -> str:
     return f"{shown} {value:{digits}}"
 
 
+class _Outbox:
+    """Copies what is written in a local folder to a bucket, whose files cannot be added to."""
+
+    def __init__(self, place: epath.Path, message: Callable[[str], None]) -> None:
+        self._place, self._message = place, message
+        self._temporary = tempfile.TemporaryDirectory(prefix="maerec_jax-log-")
+        self._sent: dict[Path, tuple[int, int]] = {}
+        self._one_at_a_time = threading.Lock()
+        self.folder = Path(self._temporary.name)
+
+    def fetch(self, name: str) -> None:
+        """Begin with what the bucket has of a file."""
+        if (self._place / name).exists():
+            (self.folder / name).write_bytes((self._place / name).read_bytes())
+
+    def send(self) -> None:
+        """Copy the files that have changed since they were last sent. What fails is told, and sent the next time."""
+        with self._one_at_a_time:
+            for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+                state = (file.stat().st_size, file.stat().st_mtime_ns)
+                if self._sent.get(file) == state:
+                    continue
+                place = self._place / file.relative_to(self.folder).as_posix()
+                try:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(file.read_bytes())
+                except Exception as error:  # whatever the bucket's library raises; training goes on without its log
+                    self._message(f"warning: {place} could not be written: {error}")
+                else:
+                    self._sent[file] = state
+
+    def close(self) -> None:
+        """Send what is left, and remove the local folder."""
+        self.send()
+        self._temporary.cleanup()
+
+
 class RunLog:
-    """The log of a run. In all but the first process of a run it does nothing.
+    """The log of a run. In all but the first process of a run it does nothing, but for alarms.
 
     Args:
-      workdir: the run's folder; metrics.jsonl, tensorboard/ and pictures/ are written there.
+      workdir: the run's folder; metrics.jsonl, tensorboard/ and pictures/ are written there. In a bucket they arrive
+        once a minute, and whenever ``arrive`` is called.
       start_step: the steps that are done already; what an interrupted run logged after them is removed, since it is
         computed again.
       total_steps: for the progress bar.
       active: whether this is the process that logs.
     """
 
-    def __init__(self, workdir: Path, start_step: int, total_steps: int, active: bool) -> None:
+    def __init__(self, workdir: epath.PathLike, start_step: int, total_steps: int, active: bool) -> None:
         self.active = active
         if not active:
             return
-        self._pictures = workdir / "pictures"
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = workdir / METRICS_FILE
+        self._outbox = _Outbox(epath.Path(workdir), self.message) if is_bucket(epath.Path(workdir)) else None
+        self._sent = time.monotonic()
+        folder = Path(workdir) if self._outbox is None else self._outbox.folder
+        if self._outbox is not None:
+            self._outbox.fetch(METRICS_FILE)
+        self._pictures = folder / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / METRICS_FILE
         if file.exists():
             lines = [line for line in file.read_text().splitlines() if _step_of(line) <= start_step]
             file.write_text("".join(f"{line}\n" for line in lines))
         self._file = file.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -90,6 +140,23 @@ class RunLog:
             self._progress.stop()
             self._file.close()
             self._events.close()
+            if self._outbox is not None:
+                self._outbox.close()
+
+    def arrive(self) -> None:
+        """Bring all that was logged to its place, before a checkpoint that says it was."""
+        if self.active:
+            self._events.flush()
+            if self._outbox is not None:
+                self._outbox.send()
+                self._sent = time.monotonic()
+
+    def alarm(self, text: str) -> None:
+        """Print a line whichever process this is, from any thread."""
+        if self.active:
+            self.message(text)
+        else:
+            print(f"process {jax.process_index()} of {jax.process_count()}: {text}", file=sys.stderr, flush=True)
 
     def message(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -100,6 +167,9 @@ class RunLog:
         """Show how many steps are done."""
         if self.active:
             self._progress.update(self._bar, completed=done)
+            if self._outbox is not None and time.monotonic() - self._sent > _SEND_EVERY:
+                self._sent = time.monotonic()
+                threading.Thread(target=self._outbox.send).start()
 
     def scalars(self, step: int, values: dict[str, float], group: str = "train") -> None:
         """Log numbers after a step: a JSON line, TensorBoard, and the progress bar (or a printed line without one)."""
