@@ -121,7 +121,7 @@ if [ "$command" = run ] || [ "$command" = up ]; then
     v5litepod-*) default=v2-alpha-tpuv5-lite ;;
     v5p-*) default=v2-alpha-tpuv5 ;;
     v6e-*) default=v2-alpha-tpuv6e ;;
-    tpu7x*) [ -n "$runtime" ] || fail "--type $type: Google gives these chips out through Kubernetes Engine only, not as queued resources (docs/launching.md)" ;;
+    tpu7x*) [ -n "$runtime" ] || fail "--type $type: Google gives these chips out through Compute Engine and Kubernetes Engine, not as queued resources (docs/launching.md)" ;;
     *) [ -n "$runtime" ] || fail "--type $type: not v4-, v5litepod-, v5p- or v6e-N; if Google has it, name its --runtime-version" ;;
   esac
   runtime=${runtime:-$default}

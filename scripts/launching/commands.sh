@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # variables of the script that sources it
 # Sourced by tpu_pod.sh and gpu_node.sh: commands that a dry run prints instead, checks of arguments, and what machines
-# that the code is copied to are told to do. This and keep_running.sh hold on bash 3.2, which is what macOS has.
+# that the code is copied to are told to do. Written so that bash 3.2, which macOS has, should do for the launching side.
 
 dry_run=
 poll=30        # seconds between looks at a run

@@ -5,7 +5,7 @@
 slurm_folder=runs/slurm
 
 batch_script() { # prints it
-  local tasks=$gpus ids run flag
+  local tasks=$gpus run flag
   [ "$tasks_per" = gpu ] || tasks=1
   # Slurm without B: signals the processes of srun, and not this script, which goes on to ask for the next turn.
   cat <<TXT
@@ -27,11 +27,6 @@ max_failures=$max_failures
 soon=$soon
 TXT
   for flag in ${environment[@]+"${environment[@]}"}; do printf 'export %s\n' "$(quoted "$flag")"; done
-  if [ "$tasks_per" = node ]; then
-    ids=$(seq -s , 0 $((gpus - 1)))
-    printf '# One process for all GPUs of a node: left to itself, jax takes one GPU for each process under Slurm.\n'
-    printf 'export JAX_LOCAL_DEVICE_IDS=%s\n' "${ids%,}"
-  fi
   cat <<'TXT'
 # srun does not take this number from sbatch by itself.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK

@@ -60,7 +60,7 @@ class Stage:
     def command(self, script, *arguments):
         return ["bash", str(self.project / "scripts" / script), *map(str, arguments)]
 
-    def run(self, script, *arguments, **environment):
+    def run(self, script, *arguments, timeout=120, **environment):
         """Run a script to its end; what it prints is one text."""
         return subprocess.run(
             self.command(script, *arguments),
@@ -69,7 +69,7 @@ class Stage:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=120,
+            timeout=timeout,
         )
 
     def begin(self, command, **options):

@@ -4,11 +4,15 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.scripts.conftest import AWKWARD, refusal
+from tests.training.conftest import logged
 
 CONFIG = ["--config", "configs/small.py"]
 TRAINING = [*CONFIG, "--workdir", "/shared/a run"]
@@ -125,6 +129,33 @@ def test_hosts_stop_on_request(stage):
     assert "asked to stop" in told
 
 
+def test_hosts_for_real(stage):
+    """Two processes of maerec_jax.train on this machine, found by the flags that the script gives them."""
+    (stage.project / "configs" / "small.py").write_text(
+        "from tests.training.conftest import recogniser_config\ndef get_config():\n    return recogniser_config('')\n"
+    )
+    for host in ("127.0.0.1", "localhost"):
+        folder = stage.play / "machines" / host / "maerec_jax"
+        folder.mkdir(parents=True)
+        for name in ("maerec_jax", "data_pipelines", "tests", "scripts"):
+            (folder / name).symlink_to(REPOSITORY / name)
+        (folder / "configs").symlink_to(stage.project / "configs")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    stage.environment |= {k: v for k, v in os.environ.items() if k.startswith("JAX_")}
+    workdir = stage.play / "a run"
+    hosts = ["--hosts", "127.0.0.1,localhost", "--no-install", "--python", sys.executable, "--port", port]
+    training = [*CONFIG, "--workdir", workdir, "--steps", "4", "--validate-every", "100"]
+    finished = stage.run("gpu_node.sh", *hosts, "--poll", "1", "--", *training, timeout=600)
+    assert finished.returncode == 0, finished.stdout
+    assert "on 2 cpu" in finished.stdout
+    assert f"done: {workdir}" in finished.stdout
+    assert sorted(logged(workdir)) == [1, 2, 3, 4]
+    # The second process has nothing to say at its end.
+    stage.wait_for(lambda: "state: ended" in stage.run("gpu_node.sh", "status", *hosts).stdout)
+
+
 def batch_script(stage, *arguments):
     """The batch script that a dry run prints."""
     text = dry_run(stage, "--slurm", *arguments, "--dry-run", "--", *TRAINING, *AWKWARD)
@@ -146,10 +177,8 @@ def test_batch_script(stage):
     assert found["time"] == "24:00:00"
     assert found["open-mode"] == "append"
     assert "requeue" in found
-    assert "JAX_LOCAL_DEVICE_IDS" not in script
     one_for_all = batch_script(stage, "--gpus-per-node", "4", "--tasks-per", "node")
     assert directives(one_for_all)["ntasks-per-node"] == "1"
-    assert "export JAX_LOCAL_DEVICE_IDS=0,1,2,3\n" in one_for_all
     # No directive counts after the first command.
     assert max(script.rfind("#SBATCH"), 0) < script.find("set -uo")
 

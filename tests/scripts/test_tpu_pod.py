@@ -157,7 +157,7 @@ def test_further_flags(stage):
         ([*SLICE, "--", *TRAINING, "--process-id", "3"], "--process-id is set by this script"),
         ([*SLICE, "--node-count", "2", "--", *TRAINING, "--mesh.slices", "4"], "--mesh.slices 4, but --node-count 2"),
         (["--zone", "z", "--project", "p", "--", *TRAINING], "--type is missing"),
-        ([*SLICE, "--type", "tpu7x-128", "--", *TRAINING], "Kubernetes Engine only"),
+        ([*SLICE, "--type", "tpu7x-128", "--", *TRAINING], "not as queued resources"),
         ([*SLICE, "--type", "v9-8", "--", *TRAINING], "--type v9-8"),
         (["--type", "v4-8", "--project", "p", "--dry-run", "--", *TRAINING], "no zone"),
         (["--type", "v4-8", "--zone", "z", "--dry-run", "--", *TRAINING], "no project"),
