@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2034  # plan_* and others are read by what is sourced
+set -euo pipefail
+usage() {
+  cat <<'TXT'
+bash scripts/gpu_node.sh [COMMAND] [--hosts A,B,C | --slurm] [options] -- --config FILE --workdir FOLDER [overrides]
+
+Trains on GPUs: those of this machine (all of them, in one process); those of machines that ssh reaches, a process
+each; or those that Slurm gives out. What follows -- goes to python -m maerec_jax.train. A run that fails is started
+again, and goes on from its last checkpoint. docs/launching.md explains the steps. With more than one machine the
+workdir has to be one that all of them see: in a bucket, or on a shared file system.
+
+Commands
+  run      (default) install, start, and start again until the run is done; with --slurm: submit a batch script
+  status   what the processes do;  logs: the log of the first, its end and what comes
+  stop     asks the run to save a checkpoint and end
+           (status, logs and stop are for --hosts and --slurm)
+
+Options
+  --name NAME              of the job (maerec)
+  --env NAME=VALUE         an environment variable of the run (may be repeated)
+  --setup COMMAND          a shell command for every machine, before the run: mounts or copies the data
+  --python PATH            the interpreter, instead of .venv/bin/python; nothing is installed then
+  --max-failures N         give up after so many failures in a row, each soon after a start (3)
+  --soon SECONDS           how long an attempt has to run to end such a row (600)
+  --dry-run                print every command and the batch script, and run nothing
+with --hosts
+  --folder FOLDER          for the code, on each host, from the home folder (maerec_jax)
+  --no-install             the code and its .venv are in that folder already
+  --port PORT              of the first host, at which the processes meet; open between the hosts (12355)
+  --poll SECONDS           between looks at the run (30)
+with --slurm
+  --node-count N           nodes (1)
+  --gpus-per-node N        GPUs on each (8)
+  --tasks-per gpu|node     a process a GPU, or one for all GPUs of a node (gpu)
+  --lead SECONDS           how long before the time limit the run is told to save and end (120)
+  --sbatch=FLAG            another flag for sbatch, such as --time=24:00:00 (may be repeated)
+  --job NUMBER             for status, logs and stop: another job than the last one
+TXT
+}
+cd "$(dirname "$0")/.."
+. scripts/launching/commands.sh
+. scripts/launching/keep_running.sh
+. scripts/launching/hosts.sh
+. scripts/launching/slurm.sh
+exec 3>&1
+
+command=run mode=here name=maerec setup="" python=.venv/bin/python install=1 folder=maerec_jax port=12355
+node_count=1 gpus=8 tasks_per=gpu lead=120 job=""
+environment=() training=() hosts=() sbatch_flags=()
+
+case ${1:-} in
+  run | status | logs | stop) command=$1 && shift ;;
+  -*) ;;
+  '')
+    usage
+    exit 2
+    ;;
+  *) fail "no such command: $1 (there are run, status, logs and stop)" ;;
+esac
+while [ $# -gt 0 ]; do
+  case $1 in
+    --)
+      shift
+      training=("$@")
+      break
+      ;;
+    -h | --help) usage && exit ;;
+    --slurm) mode=slurm ;;
+    --no-install) install= ;;
+    --dry-run) dry_run=1 ;;
+    --sbatch=*)
+      case ${1#*=} in
+        --output* | --error* | --open-mode* | --requeue* | --no-requeue* | --signal* | --job-name*)
+          fail "${1#*=} is set by this script"
+          ;;
+        -*) sbatch_flags+=("${1#*=}") ;;
+        *) fail "--sbatch takes a flag of sbatch, as in --sbatch=--time=24:00:00, not ${1#*=}" ;;
+      esac
+      ;;
+    --*=*)
+      flag=${1%%=*}
+      text=${1#*=}
+      shift
+      set -- "$flag" "$text" "$@"
+      continue
+      ;;
+    --hosts | --name | --env | --setup | --python | --max-failures | --soon | --poll | --folder | --port | --node-count | \
+      --gpus-per-node | --tasks-per | --lead | --job)
+      if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "$1 needs a value"; fi
+      case $1 in
+        --hosts) IFS=, read -r -a hosts <<<"$2" && mode=hosts ;;
+        --name) name=$2 ;;
+        --env) environment+=("$2") ;;
+        --setup) setup=$2 ;;
+        --python) python=$2 && install= ;;
+        --max-failures) max_failures=$2 ;;
+        --soon) soon=$2 ;;
+        --poll) poll=$2 ;;
+        --folder) folder=$2 ;;
+        --port) port=$2 ;;
+        --node-count) node_count=$2 ;;
+        --gpus-per-node) gpus=$2 ;;
+        --tasks-per) tasks_per=$2 ;;
+        --lead) lead=$2 ;;
+        --job) job=$2 ;;
+      esac
+      shift
+      ;;
+    *) fail "no such option: $1 (arguments of maerec_jax.train come after --; --help lists the options)" ;;
+  esac
+  shift
+done
+
+check_number --max-failures "$max_failures" 1
+check_number --soon "$soon"
+check_number --poll "$poll"
+check_number --port "$port" 1
+check_number --node-count "$node_count" 1
+check_number --gpus-per-node "$gpus" 1
+check_number --lead "$lead" 1
+[[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_-]*$ ]] || fail "--name $name: letters, digits, hyphens and underscores only"
+case $tasks_per in
+  gpu | node) ;;
+  *) fail "--tasks-per takes gpu or node, not $tasks_per" ;;
+esac
+check_environment
+if [ $mode = hosts ]; then
+  [ ${#hosts[@]} -gt 0 ] || fail "--hosts names no host"
+  for host in "${hosts[@]}"; do
+    [[ $host =~ ^[A-Za-z0-9][A-Za-z0-9_.@-]*$ ]] || fail "--hosts: not the name of a host: '$host'"
+  done
+  [ "${#hosts[@]}" = "$(printf '%s\n' "${hosts[@]}" | sort -u | wc -l)" ] || fail "--hosts names a host twice"
+fi
+if [ "$command" = run ]; then
+  check_training_arguments ${training[@]+"${training[@]}"}
+  case $mode in
+    hosts) processes=${#hosts[@]} ;;
+    slurm) processes=$node_count ;;
+    here) processes=1 ;;
+  esac
+  if [ "$processes" -gt 1 ] && ! option_value workdir "${training[@]}"; then
+    fail "--workdir is missing: with several machines, name a folder that all of them see"
+  fi
+elif [ $mode = here ]; then
+  fail "$command is for --hosts and --slurm; on this machine, the run is where it was started"
+fi
+
+run_here() {
+  local failures=0 began status child='' stopping=''
+  local run=(${environment[@]+env "${environment[@]}"} "$python" -m maerec_jax.train "${training[@]}")
+  if [ -n "$install" ]; then take bash scripts/worker.sh install '[cuda]'; fi
+  if [ -n "$setup" ]; then take bash -c "$setup"; fi
+  if [ -n "$dry_run" ]; then
+    show "${run[@]}"
+    say "  suppose the run fails: it is started again, $max_failures times in a row at most"
+    show "${run[@]}"
+    return
+  fi
+  # A signal to this script is meant for the run, which saves and ends.
+  trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child"' TERM INT
+  while true; do
+    began=$SECONDS
+    "${run[@]}" &
+    child=$!
+    while true; do
+      status=0
+      wait "$child" || status=$?
+      kill -0 "$child" 2>/dev/null || break
+    done
+    child=
+    if [ "$status" = 0 ] || [ -n "$stopping" ]; then exit "$status"; fi
+    [ $((SECONDS - began)) -lt "$soon" ] || failures=0
+    failures=$((failures + 1))
+    say "the run failed with status $status (failure $failures of $max_failures in a row)"
+    if [ "$failures" -ge "$max_failures" ]; then
+      say "giving up"
+      exit "$status"
+    fi
+  done
+}
+
+case $mode-$command in
+  here-run) run_here ;;
+  slurm-run) submit ;;
+  slurm-status) find_job && take squeue --jobs "$job" ;;
+  slurm-logs) find_job && take tail -n 200 -F "$slurm_folder/$name-$job.log" ;;
+  slurm-stop) find_job && stop_job ;;
+  hosts-run)
+    # What a dry run supposes: nothing runs there; the run fails once, and is done.
+    plan_run="absent running failed-1 failed-1 failed-1 done"
+    run_of 0
+    first_run=("${run[@]}")
+    trap 'say "the run goes on without this script: the same command follows it again, stop ends it"; exit 130' INT
+    keep_running || exit 1
+    ;;
+  hosts-status) on_all "$(worker state)" >&3 ;;
+  hosts-logs) on_first "$(worker follow)" >&3 ;;
+  hosts-stop) on_all "$(worker stop)" >&3 ;;
+esac

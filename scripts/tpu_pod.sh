@@ -1,0 +1,198 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2034  # plan_* and others are read by what is sourced
+set -euo pipefail
+usage() {
+  cat <<'TXT'
+bash scripts/tpu_pod.sh [COMMAND] --type TYPE [options] -- --config FILE --workdir gs://BUCKET/FOLDER [overrides]
+
+Trains on a Cloud TPU slice, or several, that it asks for as a queued resource. What follows -- goes to
+python -m maerec_jax.train. When the slice is taken away it is made again, and the same command goes on from the last
+checkpoint in the workdir. docs/launching.md explains the steps.
+
+Commands
+  run      (default) all of it: up, start, follow the log, start again until the run is done, then down.
+           Started again, it follows a run that is going on. Ctrl-C ends the following, not the run.
+  up       makes the slice, waits until it is there, and installs the code of this checkout
+  status   the states of the slice, its nodes, and the process on each worker
+  logs     the log of the first worker: its end, and what comes
+  stop     asks the run to save a checkpoint and end, and waits for that; the slice stays, and costs
+  down     stop, and delete the slice
+
+Options
+  --type TYPE              v4-64, v5litepod-256, v5p-128, v6e-256, ... (v4 and v5p count cores, two a chip)
+  --name NAME              of the queued resource and its nodes (maerec)
+  --zone ZONE, --project PROJECT      those of gcloud's configuration by default
+  --node-count N           slices, for a multislice run; sets --mesh.slices, too (1)
+  --spot | --reserved | --on-demand   which capacity (on-demand: none of gcloud's flags)
+  --runtime-version NAME   the software of the machines; by default the one that Google names for JAX on this type
+  --service-account EMAIL  whose rights the machines have: it has to read and write the bucket
+  --setup COMMAND          a shell command for every worker, after the installation: mounts or copies the data
+  --env NAME=VALUE         an environment variable of the run (may be repeated)
+  --create=FLAG            another flag for gcloud's queued-resources create (may be repeated)
+  --ssh=FLAG               another flag for gcloud's tpu-vm ssh and scp, such as --internal-ip (may be repeated)
+  --keep                   leave the slice there when the run is done
+  --local-workdir          allow a workdir that is not in a bucket: it is lost with the slice, which is then kept
+  --max-failures N         give up after so many failures in a row, each soon after a start (3)
+  --soon SECONDS           how long an attempt has to run to end such a row (600)
+  --poll SECONDS           between looks at the slice and the log (30)
+  --dry-run                print every command as it would run, and run nothing; needs no gcloud
+TXT
+}
+cd "$(dirname "$0")/.."
+. scripts/launching/commands.sh
+. scripts/launching/keep_running.sh
+. scripts/launching/slice.sh
+exec 3>&1
+
+command=run type="" name=maerec zone=${CLOUDSDK_COMPUTE_ZONE:-} project=${CLOUDSDK_CORE_PROJECT:-} node_count=1
+capacity="" runtime="" service_account="" setup="" keep="" local_workdir="" folder=maerec_jax
+environment=() create_flags=() ssh_flags=() training=()
+
+case ${1:-} in
+  run | up | status | logs | stop | down) command=$1 && shift ;;
+  -*) ;;
+  '')
+    usage
+    exit 2
+    ;;
+  *) fail "no such command: $1 (there are run, up, status, logs, stop and down)" ;;
+esac
+while [ $# -gt 0 ]; do
+  case $1 in
+    --)
+      shift
+      training=("$@")
+      break
+      ;;
+    -h | --help) usage && exit ;;
+    --spot | --reserved)
+      [ -z "$capacity" ] || [ "$capacity" = "$1" ] || fail "$capacity and $1 exclude each other"
+      capacity=$1
+      ;;
+    --on-demand) capacity= ;;
+    --keep) keep=1 ;;
+    --local-workdir) local_workdir=1 ;;
+    --dry-run) dry_run=1 ;;
+    --create=*) create_flags+=("${1#*=}") ;;
+    --ssh=*) ssh_flags+=("${1#*=}") ;;
+    --*=*)
+      flag=${1%%=*}
+      text=${1#*=}
+      shift
+      set -- "$flag" "$text" "$@"
+      continue
+      ;;
+    --type | --name | --zone | --project | --node-count | --runtime-version | --service-account | --setup | --env | \
+      --max-failures | --soon | --poll)
+      if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "$1 needs a value"; fi
+      case $1 in
+        --type) type=$2 ;;
+        --name) name=$2 ;;
+        --zone) zone=$2 ;;
+        --project) project=$2 ;;
+        --node-count) node_count=$2 ;;
+        --runtime-version) runtime=$2 ;;
+        --service-account) service_account=$2 ;;
+        --setup) setup=$2 ;;
+        --env) environment+=("$2") ;;
+        --max-failures) max_failures=$2 ;;
+        --soon) soon=$2 ;;
+        --poll) poll=$2 ;;
+      esac
+      shift
+      ;;
+    *) fail "no such option: $1 (arguments of maerec_jax.train come after --; --help lists the options)" ;;
+  esac
+  shift
+done
+
+check_number --node-count "$node_count" 1
+check_number --max-failures "$max_failures" 1
+check_number --soon "$soon"
+check_number --poll "$poll"
+[[ $name =~ ^[a-z]([a-z0-9-]{0,55}[a-z0-9])?$ ]] ||
+  fail "--name $name: small letters, digits and hyphens, 57 at most, from a letter to a letter or digit"
+check_environment
+
+if [ "$command" = run ] || [ "$command" = up ]; then
+  case $type in
+    '') fail "--type is missing: the accelerator type, such as v5litepod-16 or v6e-256" ;;
+    v4-*) default=tpu-ubuntu2204-base ;;
+    v5litepod-*) default=v2-alpha-tpuv5-lite ;;
+    v5p-*) default=v2-alpha-tpuv5 ;;
+    v6e-*) default=v2-alpha-tpuv6e ;;
+    tpu7x*) [ -n "$runtime" ] || fail "--type $type: Google gives these chips out through Compute Engine and Kubernetes Engine, not as queued resources (docs/launching.md)" ;;
+    *) [ -n "$runtime" ] || fail "--type $type: not v4-, v5litepod-, v5p- or v6e-N; if Google has it, name its --runtime-version" ;;
+  esac
+  runtime=${runtime:-$default}
+fi
+if [ "$command" = run ]; then
+  check_training_arguments ${training[@]+"${training[@]}"}
+  option_value workdir "${training[@]}" || value=
+  case $value in
+    gs://?*) ;;
+    *)
+      [ -n "$local_workdir" ] || fail "--workdir ${value:-is missing}: a slice that is taken away takes its disks along; give a folder in a bucket, --workdir gs://BUCKET/FOLDER, or --local-workdir if you mean it"
+      keep=1
+      ;;
+  esac
+  if option_value mesh.slices "${training[@]}"; then
+    [ "$value" = "$node_count" ] || fail "--mesh.slices $value, but --node-count $node_count"
+  elif [ "$node_count" -gt 1 ]; then
+    training+=(--mesh.slices "$node_count")
+  fi
+fi
+
+if [ -z "$dry_run" ]; then
+  command -v gcloud >/dev/null || fail "gcloud is not installed: https://cloud.google.com/sdk/docs/install (or look at what would run with --dry-run)"
+  [ -n "$project" ] || project=$(gcloud config get-value project 2>/dev/null)
+  [ -n "$zone" ] || zone=$(gcloud config get-value compute/zone 2>/dev/null)
+fi
+[ -n "$project" ] || fail "no project: give --project, or set it with gcloud config set project PROJECT"
+[ -n "$zone" ] || fail "no zone: give --zone, or set it with gcloud config set compute/zone ZONE"
+first_run=(.venv/bin/python -m maerec_jax.train ${training[@]+"${training[@]}"})
+[ ${#environment[@]} = 0 ] || first_run=(env "${environment[@]}" "${first_run[@]}")
+where=(--project "$project" --zone "$zone" --quiet)
+nodes=("$name")
+if [ "$node_count" -gt 1 ]; then
+  nodes=()
+  for ((i = 0; i < node_count; i++)); do nodes+=("$name-$i"); done
+fi
+
+case $command in
+  run)
+    # What a dry run supposes: the slice comes, is taken away and comes again; the run fails once, and is done.
+    plan_slice="ABSENT ABSENT WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED ABSENT ABSENT ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ABSENT"
+    plan_node=READY plan_run="running failed-1 failed-1 failed-1 done"
+    trap 'say "the run goes on without this script: the same command follows it again, down deletes the slice"; exit 130' INT
+    if ! keep_running; then
+      say "the slice is still there and costs money: bash scripts/tpu_pod.sh down --name $name --project $project --zone $zone"
+      exit 1
+    fi
+    if [ "$outcome" != "done" ] || [ -n "$keep" ]; then
+      say "the slice is still there and costs money: bash scripts/tpu_pod.sh down --name $name --project $project --zone $zone"
+    else
+      down
+    fi
+    ;;
+  up)
+    plan_slice="ABSENT WAITING_FOR_RESOURCES ACTIVE"
+    make_ready || exit 1
+    ;;
+  status)
+    plan_slice=ACTIVE plan_node=READY
+    look
+    say "machines: $machines"
+    [ "$machines" = absent ] || queued_resources describe --format 'yaml(name,state,tpu.nodeSpec)' >&3 || true
+    [ "$machines" != ready ] || on_all "$(worker state)" >&3
+    ;;
+  logs) on_first "$(worker follow)" >&3 ;;
+  stop)
+    plan_end="state:running state:halted"
+    stop_run || exit 1
+    ;;
+  down)
+    plan_slice="ACTIVE ABSENT" plan_end="state:halted"
+    down stop
+    ;;
+esac
