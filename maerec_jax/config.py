@@ -20,12 +20,13 @@ from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.resizing import Interpolation
 from data_pipelines.sources import Annotations, Folder, LmdbWords
+from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.optimizer import OptimizerConfig
 
 SourceConfig = Annotated[Annotations | LmdbWords | Folder | Records | RenderedWords, Field(discriminator="kind")]
-ModelConfig = Annotated[MAEConfig | MAERecConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[MAEConfig | CrossMAEConfig | MAERecConfig, Field(discriminator="kind")]
 AugmentationConfig = Annotated[Augmentation | RandAugment, Field(discriminator="kind")]
 
 

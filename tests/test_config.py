@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from maerec_jax.config import TrainConfig, UserError, config_from_flags, differences, read_json, to_json
+from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 
@@ -35,6 +36,16 @@ def test_full_size_recipes_are_the_published_ones():
     assert rec.data.interpolation == "bilinear"
     base = config_from_flags(str(REPOSITORY / "configs/maerec_b.py"), [])
     assert base.model == MAERecConfig.base()
+
+
+def test_cross_attending_recipes_differ_in_the_model_only():
+    for name, model in (("vit_s", CrossMAEConfig.small()), ("vit_b", CrossMAEConfig.base())):
+        mae, cross = (
+            config_from_flags(str(REPOSITORY / f"configs/{kind}_{name}.py"), []) for kind in ("mae", "cross_mae")
+        )
+        assert cross.model == model
+        assert (model.encoder, model.decoder_dim, model.mask_ratio) == (mae.model.encoder, 512, 0.75)
+        assert replace(cross, model=mae.model, workdir=mae.workdir) == mae
 
 
 def test_overrides_are_typed():

@@ -10,13 +10,16 @@ norms, softmaxes, activations, optimizer or augmentation. For a batch of B image
                             needed, and for the text decoder's keys and values of the image
 
 A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r d) for its kernels and 4 n^2 d for its
-attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full.
+attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full. A block of n
+places that attends to m others of width w instead: 2 n d (2 d + 2 r d) + 2 m w 2 d for its kernels, 4 n m d for its
+attention; mixing f features for it costs 2 f m w.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from maerec_jax.config import ModelConfig
+from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
@@ -50,6 +53,7 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
     encoder = model.encoder
     rows, columns = encoder.grid_of(image_size)
     patches, recomputed = rows * columns, 0
+    blocks: list[_Blocks | _CrossBlocks]
     if isinstance(model, MAEConfig):
         embedded = model.n_keep(patches)
         blocks = [
@@ -58,6 +62,15 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
         ]
         rest = 2 * (1 + embedded) * encoder.dim * model.decoder_dim
         rest += 2 * patches * model.decoder_dim * encoder.patch_values
+    elif isinstance(model, CrossMAEConfig):
+        embedded, predicted = model.n_keep(patches), model.n_predicted(patches)
+        blocks = [
+            _Blocks(1 + embedded, encoder.dim, encoder.depth, encoder.mlp_ratio),
+            _CrossBlocks(predicted, model.decoder_dim, model.decoder_depth, 4, 1 + embedded, encoder.dim),
+        ]
+        rest = 2 * predicted * model.decoder_dim * encoder.patch_values
+        if model.weighted_features:
+            rest += 2 * (encoder.depth + 1) * model.decoder_depth * (1 + embedded) * encoder.dim
     else:
         assert isinstance(model, MAERecConfig)
         embedded = patches
@@ -85,6 +98,27 @@ class _Blocks(NamedTuple):
     def forward(self) -> int:
         kernels = 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width
         return self.depth * (kernels + 4 * self.places**2 * self.width)
+
+    @property
+    def last_kernel(self) -> int:
+        return self.depth * 2 * self.places * self.width * self.mlp_ratio * self.width
+
+
+class _CrossBlocks(NamedTuple):
+    """The blocks of a decoder that attends to an encoder only."""
+
+    places: int
+    width: int
+    depth: int
+    mlp_ratio: int
+    memory_places: int
+    memory_width: int
+
+    @property
+    def forward(self) -> int:
+        kernels = 2 * self.places * self.width * (2 + 2 * self.mlp_ratio) * self.width
+        kernels += 2 * self.memory_places * self.memory_width * 2 * self.width
+        return self.depth * (kernels + 4 * self.places * self.memory_places * self.width)
 
     @property
     def last_kernel(self) -> int:

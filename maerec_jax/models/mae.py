@@ -1,7 +1,7 @@
 """The masked autoencoder that pre-trains the image encoder (He et al., arXiv 2111.06377, section 3)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -16,11 +16,9 @@ Array = jax.Array
 
 
 @dataclass(frozen=True)
-class MAEConfig:
-    """A masked autoencoder: the encoder to be pre-trained and the decoder that reconstructs pixels."""
+class AutoencoderConfig:
+    """What all masked autoencoders have: the encoder to be pre-trained and the decoder that reconstructs pixels."""
 
-    kind: Literal["mae"] = field(default="mae", kw_only=True)
-    """The kind of model."""
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
     """The encoder, which sees the visible patches only."""
     decoder_dim: int = 512
@@ -43,17 +41,17 @@ class MAEConfig:
         sincos_2d(self.encoder.grid, self.decoder_dim, self.encoder.position_table)  # raises ValueError
 
     @classmethod
-    def small(cls, **changes: Any) -> "MAEConfig":
-        """mae_vit_small_patch4: 46,986,160 parameters."""
+    def small(cls, **changes: Any) -> Self:
+        """With the encoder of MAERec-S."""
         return cls(**{"encoder": ViTConfig.small(), **changes})
 
     @classmethod
-    def base(cls, **changes: Any) -> "MAEConfig":
-        """mae_vit_base_patch4: 111,062,320 parameters."""
+    def base(cls, **changes: Any) -> Self:
+        """With the encoder of MAERec-B."""
         return cls(**{"encoder": ViTConfig.base(), **changes})
 
     @classmethod
-    def tiny(cls, **changes: Any) -> "MAEConfig":
+    def tiny(cls, **changes: Any) -> Self:
         """Encoder 64/2/2, decoder 32/1/2: for tests."""
         sizes = {"encoder": ViTConfig.tiny(), "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
         return cls(**{**sizes, **changes})
@@ -61,6 +59,17 @@ class MAEConfig:
     def n_keep(self, n_patches: int) -> int:
         """Number of visible patches of an image of ``n_patches``."""
         return int(n_patches * (1 - self.mask_ratio))
+
+
+@dataclass(frozen=True)
+class MAEConfig(AutoencoderConfig):
+    """The masked autoencoder of the paper: its decoder attends to itself, and predicts all hidden patches.
+
+    ``small`` is mae_vit_small_patch4, of 46,986,160 parameters; ``base`` is mae_vit_base_patch4, of 111,062,320.
+    """
+
+    kind: Literal["mae"] = field(default="mae", kw_only=True)
+    """The kind of model."""
 
 
 def random_masking(noise_BN: Array, n_keep: int) -> tuple[Array, Array, Array]:
@@ -75,7 +84,7 @@ def random_masking(noise_BN: Array, n_keep: int) -> tuple[Array, Array, Array]:
     return order_BN[:, :n_keep], restore_BN, (restore_BN >= n_keep).astype(jnp.float32)
 
 
-def reconstruction_target(image_BHWC: Array, config: MAEConfig) -> Array:
+def reconstruction_target(image_BHWC: Array, config: AutoencoderConfig) -> Array:
     """Patches (B, N, P), float32, that the decoder should predict from normalised pixels (B, H, W, 3).
 
     With ``norm_pix`` each patch is centred and divided by its standard deviation (unbiased variance, epsilon 1e-6).
@@ -89,7 +98,7 @@ def reconstruction_target(image_BHWC: Array, config: MAEConfig) -> Array:
 
 
 def reconstruction_error(pred_BNP: Array, target_BNP: Array, mask_BN: Array) -> Array:
-    """Mean squared error of each image over its hidden patches, float32 (B,)."""
+    """Mean squared error of each image over the patches where ``mask_BN`` is 1, float32 (B,)."""
     error_BN = jnp.square(pred_BNP.astype(jnp.float32) - target_BNP).mean(axis=-1)
     return (error_BN * mask_BN).sum(axis=1) / mask_BN.sum(axis=1)
 
@@ -110,8 +119,8 @@ class MaskedAutoencoder(nn.Module):
         """Mask by ``noise_BN`` (uniform noise, one value a patch) and reconstruct.
 
         Returns:
-          ``pred`` float32 (B, N, P), ``mask`` float32 (B, N) with 1 = hidden, ``latent`` (B, 1 + K, D),
-          ``restore`` int (B, N).
+          ``pred`` float32 (B, N, P); ``mask`` float32 (B, N), 1 where a patch is hidden; ``predicted`` float32 (B, N),
+          1 where the loss is taken, here the same; ``latent`` (B, 1 + K, D); ``restore`` int (B, N).
         """
         cfg = self.config
         keep_BK, restore_BN, mask_BN = random_masking(noise_BN, cfg.n_keep(noise_BN.shape[1]))
@@ -126,8 +135,8 @@ class MaskedAutoencoder(nn.Module):
         patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
         patches = jnp.take_along_axis(patches, restore_BN[..., None], axis=1)
         x = jnp.concatenate([x[:, :1], patches], axis=1) + pos
-        x = apply_blocks(
+        *_, x = apply_blocks(
             x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder.remat, self.dtype, prefix="decoder_blocks"
         )
         pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x[:, 1:])
-        return {"pred": pred, "mask": mask_BN, "latent": latent, "restore": restore_BN}
+        return {"pred": pred, "mask": mask_BN, "predicted": mask_BN, "latent": latent, "restore": restore_BN}

@@ -119,19 +119,31 @@ class Block(nn.Module):
         qkv = Dense((3, self.heads, self.dim // self.heads), dtype=self.dtype, name="qkv")(h)
         h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         x_BND = x_BND + Dense(self.dim, contracted=2, dtype=self.dtype, name="proj")(h)
-        h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x_BND)
-        h = nn.gelu(Dense(self.dim * self.mlp_ratio, dtype=self.dtype, name="fc1")(h), approximate=False)
-        return x_BND + Dense(self.dim, dtype=self.dtype, name="fc2")(h)
+        return add_mlp(x_BND, self.mlp_ratio, self.dtype)
+
+
+def add_mlp(x_BND: Array, ratio: int, dtype: Any) -> Array:
+    """x + mlp(norm(x)), with parameters ``norm2``, ``fc1`` and ``fc2`` of the calling module."""
+    dim = x_BND.shape[-1]
+    h = nn.LayerNorm(1e-6, dtype=dtype, name="norm2")(x_BND)
+    h = nn.gelu(Dense(dim * ratio, dtype=dtype, name="fc1")(h), approximate=False)
+    return x_BND + Dense(dim, dtype=dtype, name="fc2")(h)
 
 
 def apply_blocks(
     x_BND: Array, depth: int, heads: int, mlp_ratio: int, remat: bool, dtype: Any, prefix: str = "blocks"
-) -> Array:
-    """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module."""
+) -> list[Array]:
+    """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module.
+
+    Returns:
+      What goes into each block, and last what comes out of the norm.
+    """
     block = nn.remat(Block) if remat else Block
+    features = []
     for i in range(depth):
+        features.append(x_BND)
         x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, name=f"{prefix}_{i}")(x_BND)
-    return nn.LayerNorm(1e-6, dtype=dtype, name=f"{prefix}_norm")(x_BND)
+    return [*features, nn.LayerNorm(1e-6, dtype=dtype, name=f"{prefix}_norm")(x_BND)]
 
 
 class ViTEncoder(nn.Module):
@@ -145,9 +157,13 @@ class ViTEncoder(nn.Module):
     config: ViTConfig
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, image_BHWC: Array, keep_BK: Array | None = None) -> Array:
-        """Encode images.
+        """Encode images: the last of the ``features``, (B, 1 + K, D)."""
+        return self.features(image_BHWC, keep_BK)[-1]
+
+    @nn.compact
+    def features(self, image_BHWC: Array, keep_BK: Array | None = None) -> list[Array]:
+        """Encode images, and keep what lies between the blocks.
 
         Args:
           image_BHWC: normalised pixels (B, H, W, 3), float. Where their size is not that of the config, the position
@@ -155,6 +171,7 @@ class ViTEncoder(nn.Module):
           keep_BK: int, indices of the patches to encode; all of them by default.
 
         Returns:
+          What goes into each block, float32, and last the encoded image in the dtype of the computation; each
           (B, 1 + K, D): the class token, then the patches in the order of ``keep_BK``.
         """
         cfg = self.config

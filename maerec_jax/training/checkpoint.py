@@ -221,6 +221,8 @@ def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     if isinstance(saved, MAERecConfig) and isinstance(wanted, MAERecConfig) and saved.charset != wanted.charset:
         found |= dict.fromkeys(("decoder/embedding", "decoder/classifier"), "another charset")
+    if saved.kind != wanted.kind:
+        found |= dict.fromkeys(("decoder_", "mask_token"), "another kind of decoder")  # of autoencoders
     if saved.encoder.patch_size != wanted.encoder.patch_size:
         found["encoder/patch_embed"] = "another patch size"
     if saved.encoder.grid != wanted.encoder.grid:

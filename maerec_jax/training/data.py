@@ -15,7 +15,7 @@ from data_pipelines.decoding import DecodeError, decode_image
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.records import MISSING, OUTCOMES, UNREADABLE, USED, Batch, DataError, RecordError, Source
 from maerec_jax.config import TrainConfig
-from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.models.maerec import MAERecConfig
 
 _LOOKED_AT = 256
@@ -72,7 +72,7 @@ def open_validation(config: TrainConfig, sources: Sources, message: Callable[[st
     """
     if config.data.validation:
         return open_sources(config, config.data.validation, message)
-    if isinstance(config.model, MAEConfig):
+    if isinstance(config.model, AutoencoderConfig):
         indices = np.unique(np.linspace(0, len(sources) - 1, _LOOKED_AT).astype(np.int64))
         message(f"none given, so reconstructions are of {len(indices)} training images")
         return Subset(sources, indices)

@@ -16,7 +16,7 @@ from etils import epath
 
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError
-from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
 from maerec_jax.training.data import (
     InvalidImages,
@@ -69,7 +69,7 @@ def compute_dtype(name: str) -> Any:
 def make_task(config: TrainConfig) -> Task:
     """The stage that a config's model belongs to."""
     dtype = compute_dtype(config.dtype)
-    if isinstance(config.model, MAEConfig):
+    if isinstance(config.model, AutoencoderConfig):
         return Pretraining(config.model, dtype)
     return Recognition(config.model, dtype, config.label_smoothing)
 

@@ -1,6 +1,7 @@
-"""Pre-training: the masked autoencoder's loss, its validation and its pictures."""
+"""Pre-training: the loss of masked autoencoders, their validation and their pictures."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.records import Batch
-from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
+from maerec_jax.models.cross_mae import CrossMAEConfig, CrossMaskedAutoencoder
+from maerec_jax.models.mae import (
+    AutoencoderConfig,
+    MAEConfig,
+    MaskedAutoencoder,
+    reconstruction_error,
+    reconstruction_target,
+)
 from maerec_jax.models.vit import normalize, unpatchify
 from maerec_jax.training.task import Loss, Validation
 
@@ -16,13 +24,20 @@ Array = jax.Array
 
 
 class Pretraining:
-    """Learn to reconstruct hidden patches (arXiv 2111.06377)."""
+    """Learn to reconstruct hidden patches (arXiv 2111.06377), all of them or some (arXiv 2401.14391).
 
-    def __init__(self, config: MAEConfig, dtype: Any) -> None:
-        self.config = config
+    Validation is over all of them.
+    """
+
+    def __init__(self, config: MAEConfig | CrossMAEConfig, dtype: Any) -> None:
+        self.config: AutoencoderConfig = config
         self.encoder = config.encoder
         self.dtype = dtype
-        self.model: Any = MaskedAutoencoder(config, dtype)
+        if isinstance(config, CrossMAEConfig):
+            self.model: Any = CrossMaskedAutoencoder(config, dtype)
+            self.whole: Any = CrossMaskedAutoencoder(replace(config, prediction_ratio=config.mask_ratio), dtype)
+        else:
+            self.model = self.whole = MaskedAutoencoder(config, dtype)
 
     def init(self, key: Array) -> Any:
         """Fresh parameters."""
@@ -34,7 +49,7 @@ class Pretraining:
         return path in ("encoder/pos_embed", "decoder_pos_embed")
 
     def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
-        """Add the masking noise of the whole batch, so that masks do not depend on how the batch is split."""
+        """Add noise for the whole batch, which decides what is hidden and predicted however the batch is split."""
         rows, columns = self.encoder.grid_of(batch["image"].shape[1:3])
         return {**batch, "noise": jax.random.uniform(key, (len(batch["image"]), rows * columns))}
 
@@ -43,24 +58,27 @@ class Pretraining:
         del key
         image_BHWC = normalize(batch["image"], self.encoder)
         out = self.model.apply({"params": params}, image_BHWC, batch["noise"])
+        return self._loss(out, image_BHWC, batch["valid"])
+
+    def _loss(self, out: dict[str, Array], image_BHWC: Array, valid_B: Array) -> Loss:
         target_BNP = reconstruction_target(image_BHWC, self.config)
-        valid_B = batch["valid"].astype(jnp.float32)
-        total = (reconstruction_error(out["pred"], target_BNP, out["mask"]) * valid_B).sum()
-        return Loss(total, valid_B.sum(), {})
+        error_B = reconstruction_error(out["pred"], target_BNP, out["predicted"])
+        valid_B = valid_B.astype(jnp.float32)
+        return Loss((error_B * valid_B).sum(), valid_B.sum(), {})
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
         """Summed loss, number of images and reconstructions of a batch, under noise that is the same every time."""
         batch = self.prepare(batch, jax.random.key(0))
-        total, weight, _ = self.loss(params, batch, jax.random.key(0))
         image_BHWC = normalize(batch["image"], self.encoder)
-        out = self.model.apply({"params": params}, image_BHWC, batch["noise"])
+        out = self.whole.apply({"params": params}, image_BHWC, batch["noise"])
+        total, weight, _ = self._loss(out, image_BHWC, batch["valid"])
         return {"total": total, "weight": weight, "mask": out["mask"], "pixels": self._pixels(out["pred"], image_BHWC)}
 
     def _pixels(self, pred_BNP: Array, image_BHWC: Array) -> Array:
         """Predicted patches as images in the encoder's pixel scale; normalised ones get the true mean and deviation."""
         cfg = self.config
         if cfg.norm_pix:
-            raw = reconstruction_target(image_BHWC, MAEConfig(encoder=cfg.encoder, norm_pix=False))
+            raw = reconstruction_target(image_BHWC, replace(cfg, norm_pix=False))
             deviation = jnp.sqrt(raw.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
             pred_BNP = pred_BNP * deviation + raw.mean(axis=-1, keepdims=True)
         return unpatchify(pred_BNP, image_BHWC.shape[1:3], cfg.encoder.patch_size)

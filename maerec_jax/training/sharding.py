@@ -26,9 +26,10 @@ _ROWS = PartitionSpec(("data", "fsdp"))
 # matrix is divided along "tensor" where its heads or hidden units are, so that attention and MLP need one reduction
 # each, and along "fsdp" where the residual stream is. The rest is replicated: about a hundredth of a model.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"blocks_\d+/qkv/kernel", ("fsdp", None, "tensor", None)),  # width, 3, heads, head width
-    (r"blocks_\d+/qkv/bias", (None, "tensor", None)),
-    (r"attention/(query|key|value)/kernel", ("fsdp", "tensor", None)),
+    (r"blocks_\d+/q?kv/kernel", ("fsdp", None, "tensor", None)),  # width, 3 or 2, heads, head width
+    (r"blocks_\d+/q?kv/bias", (None, "tensor", None)),
+    (r"(blocks_\d+/q|attention/(query|key|value))/kernel", ("fsdp", "tensor", None)),
+    (r"blocks_\d+/q/bias", ("tensor", None)),
     (r"(blocks_\d+/proj|attention/out)/kernel", ("tensor", None, "fsdp")),
     (r"(blocks|layers)_\d+/fc1/kernel", ("fsdp", "tensor")),
     (r"(blocks|layers)_\d+/fc1/bias", ("tensor",)),
@@ -36,7 +37,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"encoder/patch_embed/kernel", (None, "fsdp")),  # patch values, width
     (r"decoder_embed/kernel|decoder_pred/kernel|decoder/classifier/kernel", ("fsdp", None)),
     # The gradient of a divided table of characters would be scattered to all devices, and it is small.
-    (r"encoder/cls_token|mask_token|encoder/pos_embed|decoder_pos_embed|decoder/embedding", ()),
+    (r"encoder/cls_token|mask_token|encoder/pos_embed|decoder_pos_embed|decoder/embedding|feature_weights", ()),
     (r"norm\d?/(scale|bias)", ()),
     (r"(proj|fc2|patch_embed|decoder_embed|decoder_pred|classifier)/bias", ()),
 )

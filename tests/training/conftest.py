@@ -8,6 +8,7 @@ import pytest
 from data_pipelines.rendering import RenderedWords
 from maerec_jax.charset import Charset
 from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
@@ -35,6 +36,10 @@ def autoencoder_config(workdir, **changes):
     data = DataConfig(train=(words(160),), validation=(words(20, "validation"),), interpolation="bicubic")
     defaults = {"batch_size": 16, "steps": 6, "log_every": 1}
     return TrainConfig(**{"model": model, "data": data, **defaults, "workdir": str(workdir), **changes})
+
+
+def cross_autoencoder_config(workdir, **changes):
+    return autoencoder_config(workdir, **{"model": CrossMAEConfig.tiny(encoder=ENCODER), **changes})
 
 
 def logged(workdir, name="loss", group="train"):

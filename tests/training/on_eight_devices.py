@@ -1,4 +1,4 @@
-"""Training steps on several meshes of 8 CPU devices, for test_sharding.py: ``on_eight_devices.py STAGE OUT.json``."""
+"""Training steps on several meshes of 8 CPU devices, for test_sharding.py: ``on_eight_devices.py KIND OUT.json``."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ from maerec_jax.training.sharding import (  # noqa: E402
     state_shardings,
 )
 from maerec_jax.training.step import jit_train_step, state_shapes  # noqa: E402
-from tests.training.conftest import autoencoder_config, recogniser_config  # noqa: E402
+from tests.training.conftest import autoencoder_config, cross_autoencoder_config, recogniser_config  # noqa: E402
 
 ROWS, STEPS = 16, 3
 MESHES = {
@@ -95,14 +95,29 @@ def shapes_on_devices(state):
     }
 
 
+def resumed(many: Run, once: Run) -> list[list[float]]:
+    """Losses and gradient norms of a run that goes from 8 devices to 4, and from these to 1."""
+    state, found = many.go(many.start(), range(2))
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), 2, 0) as checkpoints:
+        for run, steps in ((Run(many.config, "four"), range(2, 4)), (once, range(4, 6))):
+            checkpoints.save(steps[0], state)
+            state = checkpoints.restore(steps[0], laid_out(run.shapes, run.shardings))
+            assert all(x.sharding == s for x, s in zip(*map(jax.tree.leaves, (state, run.shardings)), strict=True))
+            state, values = run.go(state, steps)
+            found = found + values
+    return found
+
+
 def main(kind: str, out: str) -> None:
     """Write what was found to a JSON file."""
-    config = {"mae": autoencoder_config, "maerec": recogniser_config}[kind]("")
+    configs = {"mae": autoencoder_config, "cross_mae": cross_autoencoder_config, "maerec": recogniser_config}
+    config = configs[kind]("")
     # A block and a head for each device along "tensor" are enough; every block is compiled anew.
     config = replace(config, model=replace(config.model, encoder=replace(config.model.encoder, depth=1)))
     config = replace(config, ema_decay=0.9, batch_size=ROWS, optimizer=OptimizerConfig(clip_norm=1.0))
     found: dict = {"losses": {}, "parts": {}, "bytes": {}}
-    for mesh in ("one", "data", "fsdp", "fsdp and tensor", "all"):
+    # Of the second kind of autoencoder only the model is new.
+    for mesh in ("one", "all") if kind == "cross_mae" else ("one", "data", "fsdp", "fsdp and tensor", "all"):
         run = Run(config, mesh)
         state = run.start()
         found["parts"][mesh] = shapes_on_devices(state)
@@ -113,16 +128,8 @@ def main(kind: str, out: str) -> None:
         found.setdefault("donated", {})[mesh] = all(x.is_deleted() for x in before)
         if mesh == "one":
             once, found["unbroken"] = run, run.go(run.start(), range(2 * STEPS))[1]
-    # From 8 devices to 4, and from these to 1.
-    state, found["resumed"] = run.go(run.start(), range(2))
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), 2, 0) as checkpoints:
-        for run, steps in ((Run(config, "four"), range(2, 4)), (once, range(4, 6))):
-            checkpoints.save(steps[0], state)
-            state = checkpoints.restore(steps[0], laid_out(run.shapes, run.shardings))
-            assert all(x.sharding == s for x, s in zip(*map(jax.tree.leaves, (state, run.shardings)), strict=True))
-            state, values = run.go(state, steps)
-            found["resumed"] = found["resumed"] + values
-
+    if kind != "cross_mae":
+        found["resumed"] = resumed(run, once)
     for mesh in ("one", "all"):
         run = Run(config, mesh, parts=2)
         found["losses"][f"{mesh}, accumulated"] = run.go(run.start(), range(STEPS))[1]

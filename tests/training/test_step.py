@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maerec_jax.config import TrainConfig
+from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
@@ -16,7 +17,7 @@ from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
 from maerec_jax.training.step import TrainState, make_train_step
 
 RECOGNISER = MAERecConfig.tiny(decoder=TextDecoderConfig.tiny(dropout=0.0))
-MODELS = {"mae": MAEConfig.tiny(), "maerec": RECOGNISER}
+MODELS = {"mae": MAEConfig.tiny(), "cross_mae": CrossMAEConfig.tiny(), "maerec": RECOGNISER}
 
 
 def setup(config):
@@ -41,7 +42,7 @@ def make_batch(config, n=8):
     return batch
 
 
-@pytest.mark.parametrize("kind", ["mae", "maerec"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_accumulation_gives_the_step_of_the_whole_batch(kind):
     config = TrainConfig(model=MODELS[kind], batch_size=8)
     batch = make_batch(config)
@@ -54,7 +55,7 @@ def test_accumulation_gives_the_step_of_the_whole_batch(kind):
         assert float(metrics["gradient_norm"]) == pytest.approx(float(results[0][1]["gradient_norm"]), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["mae", "maerec"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_masked_out_images_change_nothing(kind):
     """Whatever lies in the row of an image that is not valid, loss and gradient are the same."""
     config = TrainConfig(model=MODELS[kind], batch_size=8)

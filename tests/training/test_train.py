@@ -21,7 +21,13 @@ from maerec_jax.training.checkpoint import CONFIG_FILE, load_params, saved_steps
 from maerec_jax.training.loop import NotFiniteError, train
 from maerec_jax.training.optimizer import OptimizerConfig
 from maerec_jax.training.recognition import Recognition
-from tests.training.conftest import autoencoder_config, interrupt_after, logged, recogniser_config
+from tests.training.conftest import (
+    autoencoder_config,
+    cross_autoencoder_config,
+    interrupt_after,
+    logged,
+    recogniser_config,
+)
 
 
 def assert_same_run(workdir, unbroken):
@@ -48,8 +54,9 @@ def test_run_writes_what_it_promises(unbroken, pretrained):
     assert len(saved_steps(unbroken)) in (2, 3)  # the last two, and the best if it is neither
 
 
-def test_losses_fall(tmp_path):
-    config = autoencoder_config(tmp_path, steps=40, optimizer=OptimizerConfig(learning_rate=3e-3, warmup_epochs=0.5))
+@pytest.mark.parametrize("make_config", [autoencoder_config, cross_autoencoder_config])
+def test_losses_fall(make_config, tmp_path):
+    config = make_config(tmp_path, steps=40, optimizer=OptimizerConfig(learning_rate=3e-3, warmup_epochs=0.5))
     train(config)
     losses = list(logged(tmp_path).values())
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
@@ -119,6 +126,19 @@ def test_fine_tuning_starts_from_a_pretrained_encoder(pretrained, tmp_path, caps
     jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
     told = capsys.readouterr().err
     assert "fresh: decoder (23 parameters" in told
+    assert "fresh: encoder" not in told
+
+
+def test_fine_tuning_starts_from_a_cross_attending_autoencoder(tmp_path, capsys):
+    """All of its encoder is taken; its pictures show all hidden patches, though few are predicted in training."""
+    train(cross_autoencoder_config(tmp_path / "cross", steps=2, accumulation=2))
+    assert cv2.imread(str(tmp_path / "cross" / "pictures" / "validation_00000002.png")).std() > 10
+    config = recogniser_config(tmp_path / "rec", init_from=str(tmp_path / "cross"), steps=1)
+    train(replace(config, optimizer=OptimizerConfig(learning_rate=0.0)))
+    before, after = (load_params(tmp_path / name)[1] for name in ("cross", "rec"))
+    jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
+    told = capsys.readouterr().err
+    assert "(cross_mae, step 2)" in told
     assert "fresh: encoder" not in told
 
 
