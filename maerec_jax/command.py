@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from logging import getLogger
 from typing import TypeVar
 
 import tyro
@@ -25,6 +26,7 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
     from maerec_jax.config import UserError
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
+    getLogger("asyncio").setLevel("CRITICAL")  # and it leaves errors of many reads behind where one was enough
     try:
         return run()
     except (UserError, DataError) as error:

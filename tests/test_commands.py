@@ -117,6 +117,15 @@ def test_damaged_checkpoint(unbroken, tmp_path, capsys):  # noqa: F811
     shutil.copytree(unbroken, tmp_path / "run")
     for step in (tmp_path / "run" / "checkpoints").iterdir():
         shutil.rmtree(step / "state")
+    told = refused(run_evaluate("--checkpoint", str(tmp_path / "run")), capsys)
+    assert "no complete checkpoint; 8 is damaged (state/" in told
+    assert "is missing); 12 is damaged" in told
+
+
+def test_checkpoint_of_the_right_size_with_other_bytes(unbroken, tmp_path, capsys):  # noqa: F811
+    shutil.copytree(unbroken, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").rglob("d/*"):
+        file.write_bytes(bytes(file.stat().st_size))
     assert "cannot be read, is it damaged?" in refused(run_evaluate("--checkpoint", str(tmp_path / "run")), capsys)
 
 

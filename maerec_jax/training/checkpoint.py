@@ -60,6 +60,11 @@ def saved_steps(workdir: epath.PathLike) -> list[int]:
     return [step for step in written_steps(folder) if damage(folder / str(step)) is None]
 
 
+def _incomplete(workdir: epath.Path) -> list[int]:
+    """The steps of checkpoints that have been cut."""
+    return [step for step in written_steps(workdir / _FOLDER) if step not in saved_steps(workdir)]
+
+
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
@@ -193,7 +198,9 @@ def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
         raise UserError(f"no such checkpoint: {path}")
     config, steps = read_json(workdir / CONFIG_FILE), saved_steps(workdir)
     if not steps or (step is not None and step not in steps):
-        raise UserError(f"{path}: no complete checkpoint{f' (there are {steps})' if steps else ''}")
+        known = [f"there are {', '.join(map(str, steps))}"] if steps else []
+        known += [f"{n} is damaged ({damage(workdir / _FOLDER / str(n))})" for n in _incomplete(workdir)]
+        raise UserError("; ".join([f"{path}: no complete checkpoint", *known]))
     step = _best_step(workdir, steps) if step is None else step
     with ocp.CheckpointManager(
         absolute(workdir / _FOLDER),
