@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -122,11 +124,15 @@ def test_damaged_checkpoint(unbroken, tmp_path, capsys):  # noqa: F811
     assert "is missing); 12 is damaged" in told
 
 
-def test_checkpoint_of_the_right_size_with_other_bytes(unbroken, tmp_path, capsys):  # noqa: F811
+def test_checkpoint_of_the_right_size_with_other_bytes(unbroken, tmp_path):  # noqa: F811
     shutil.copytree(unbroken, tmp_path / "run")
     for file in (tmp_path / "run" / "checkpoints").rglob("d/*"):
         file.write_bytes(bytes(file.stat().st_size))
-    assert "cannot be read, is it damaged?" in refused(run_evaluate("--checkpoint", str(tmp_path / "run")), capsys)
+    command = [sys.executable, "-m", "maerec_jax.evaluate", "--checkpoint", str(tmp_path / "run")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert "cannot be read, is it damaged?" in line
 
 
 def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
