@@ -110,6 +110,10 @@ def _recommendation(best: "Report | None", accumulation: int) -> str:
     flags = [f"--batch-size {config.batch_size}", f"--model.encoder.remat {config.model.encoder.remat}"]
     if isinstance(config.model, MAERecConfig):
         flags.append(f"--model.decoder.remat {config.model.decoder.remat}")
+    for part in ("encoder", "decoder"):
+        chosen = getattr(config.model, part, None)
+        if chosen is not None and chosen.remat and chosen.remat_keeps != "nothing":
+            flags.append(f"--model.{part}.remat-keeps {chosen.remat_keeps}")
     axes = {"fsdp": mesh.fsdp, "tensor": mesh.tensor, "slices": mesh.slices}
     flags += [f"--mesh.{name} {size}" for name, size in axes.items() if size > 1]
     flags += ["--accumulation 1"] if accumulation > 1 else []

@@ -60,13 +60,19 @@ class Report:
 
     @property
     def remat(self) -> str:
-        """What is recomputed in the backward pass: "on", "off", or the part of the model for which it is on."""
+        """What is recomputed in the backward pass: "on", "off", or the part of the model for which it is on.
+
+        "on, but products" keeps the results of dense layers.
+        """
         model = self.config.model
-        parts = {"encoder": model.encoder.remat}
+        parts: dict[str, Any] = {"encoder": model.encoder}
         if isinstance(model, MAERecConfig):
-            parts["decoder"] = model.decoder.remat
-        on = [name for name, remat in parts.items() if remat]
-        return "off" if not on else "on" if len(on) == len(parts) else on[0]
+            parts["decoder"] = model.decoder
+        on = {name: part.remat_keeps for name, part in parts.items() if part.remat}
+        if not on:
+            return "off"
+        which = "on" if len(on) == len(parts) else next(iter(on))
+        return f"{which}, but products" if "products" in on.values() else which
 
     def axes(self) -> dict[str, int]:
         """The sizes of the mesh, with the devices that "data" has over all slices."""

@@ -7,7 +7,8 @@ norms, softmaxes, activations, optimizer or augmentation. For a batch of B image
     backward                twice the forward: the gradient of each input, and of each kernel
     less                    the gradient of the pixels, which nobody wants, of 2 N P D operations an image
     recomputed (``remat``)  the forward of each block or layer once more, but for its last kernel, whose output is not
-                            needed, and for the text decoder's keys and values of the image
+                            needed, and for the text decoder's keys and values of the image; where products are kept,
+                            attention only
 
 A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r d) for its kernels and 4 n^2 d for its
 attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full. A block of n
@@ -78,11 +79,14 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
         rest = _text_decoder(model.decoder, 1 + patches, encoder, model.charset.n_classes)
         if model.decoder.remat:
             again = _text_layer(model.decoder, 1 + patches) - _last_kernel(model.decoder)
+            if model.decoder.remat_keeps == "products":
+                again = _text_attention(model.decoder, 1 + patches)
             recomputed += model.decoder.layers * again
     embedding = 2 * embedded * encoder.patch_values * encoder.dim
     forward = embedding + sum(block.forward for block in blocks) + rest
     if encoder.remat:
-        recomputed += sum(block.forward - block.last_kernel for block in blocks)
+        kept = encoder.remat_keeps == "products"
+        recomputed += sum(block.attention if kept else block.forward - block.last_kernel for block in blocks)
     return Work(forward, 2 * forward - embedding, recomputed)
 
 
@@ -96,8 +100,11 @@ class _Blocks(NamedTuple):
 
     @property
     def forward(self) -> int:
-        kernels = 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width
-        return self.depth * (kernels + 4 * self.places**2 * self.width)
+        return self.depth * 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width + self.attention
+
+    @property
+    def attention(self) -> int:
+        return self.depth * 4 * self.places**2 * self.width
 
     @property
     def last_kernel(self) -> int:
@@ -118,7 +125,11 @@ class _CrossBlocks(NamedTuple):
     def forward(self) -> int:
         kernels = 2 * self.places * self.width * (2 + 2 * self.mlp_ratio) * self.width
         kernels += 2 * self.memory_places * self.memory_width * 2 * self.width
-        return self.depth * (kernels + 4 * self.places * self.memory_places * self.width)
+        return self.depth * kernels + self.attention
+
+    @property
+    def attention(self) -> int:
+        return self.depth * 4 * self.places * self.memory_places * self.width
 
     @property
     def last_kernel(self) -> int:
@@ -136,7 +147,12 @@ def _text_layer(decoder: TextDecoderConfig, memory: int) -> int:
     """Forward pass of a layer of the text decoder, keys and values of the image not counted."""
     places, width = decoder.max_length - 1, decoder.dim
     projections = 2 * places * width * (4 + 2) * width  # self-attention, and query and output of cross-attention
-    return projections + 4 * places * (places + memory) * width + 2 * _last_kernel(decoder)
+    return projections + _text_attention(decoder, memory) + 2 * _last_kernel(decoder)
+
+
+def _text_attention(decoder: TextDecoderConfig, memory: int) -> int:
+    places = decoder.max_length - 1
+    return 4 * places * (places + memory) * decoder.dim
 
 
 def _last_kernel(decoder: TextDecoderConfig) -> int:

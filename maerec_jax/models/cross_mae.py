@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from maerec_jax.models.attention import attend
-from maerec_jax.models.dense import Dense
+from maerec_jax.models.dense import Dense, rematerialised
 from maerec_jax.models.mae import AutoencoderConfig, random_masking
 from maerec_jax.models.position import resize_table, sincos_2d
 from maerec_jax.models.vit import ViTEncoder, add_mlp
@@ -106,7 +106,7 @@ class CrossMaskedAutoencoder(nn.Module):
         pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
         pos = resize_table(pos, cfg.encoder.grid, cfg.encoder.grid_of(image_BHWC.shape[1:3]))
         x = mask_token + pos[0, 1:][order_BU[:, n_keep:]]
-        block = nn.remat(CrossBlock) if cfg.encoder.remat else CrossBlock
+        block = rematerialised(CrossBlock, cfg.encoder.remat, cfg.encoder.remat_keeps)
         for i, memory in enumerate(self._memories(features)):
             name = f"decoder_blocks_{i}"
             x = block(cfg.decoder_dim, cfg.decoder_heads, 4, self.dtype, name=name)(x, memory)

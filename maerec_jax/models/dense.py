@@ -1,15 +1,34 @@
 """The dense layer of all models: computes in the dtype asked for, and gives its gradients in float32."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import xavier_uniform, zeros
 
 Array = jax.Array
+
+Keeps = Literal["nothing", "products"]
+"""What ``rematerialised`` modules keep: nothing but their input, or the results of their dense layers, too."""
+
+_PRODUCT = "product"
+
+
+def rematerialised(module: type[nn.Module], on: bool, keeps: Keeps, static_argnums: Sequence[int] = ()) -> Any:
+    """A module that computes again in the backward pass, if ``on``, what it does not keep: less memory for more work.
+
+    With "products" it is norms, activations and attention that are computed again: little work, and, as attention
+    weights are the largest of all, most of the memory.
+    """
+    if not on:
+        return module
+    policy = jax.checkpoint_policies.save_only_these_names(_PRODUCT) if keeps == "products" else None
+    return nn.remat(module, policy=policy, static_argnums=tuple(static_argnums))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -78,4 +97,4 @@ class Dense(nn.Module):
 
         kernel = self.param("kernel", init, (*inputs, *outputs))
         bias = self.param("bias", zeros, outputs) if self.use_bias else None
-        return affine(x.astype(self.dtype), kernel, bias, self.contracted)
+        return checkpoint_name(affine(x.astype(self.dtype), kernel, bias, self.contracted), _PRODUCT)

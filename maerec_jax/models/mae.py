@@ -136,7 +136,7 @@ class MaskedAutoencoder(nn.Module):
         patches = jnp.take_along_axis(patches, restore_BN[..., None], axis=1)
         x = jnp.concatenate([x[:, :1], patches], axis=1) + pos
         *_, x = apply_blocks(
-            x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder.remat, self.dtype, prefix="decoder_blocks"
+            x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder, self.dtype, prefix="decoder_blocks"
         )
         pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x[:, 1:])
         return {"pred": pred, "mask": mask_BN, "predicted": mask_BN, "latent": latent, "restore": restore_BN}

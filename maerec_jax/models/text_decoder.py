@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, variance_scaling
 
 from maerec_jax.models.attention import attend
-from maerec_jax.models.dense import Dense
+from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.position import sincos_interleaved
 
 Array = jax.Array
@@ -34,6 +34,8 @@ class TextDecoderConfig:
     """Longest sequence, the start token included."""
     remat: bool = False
     """Recompute each layer in the backward pass: less memory, more work."""
+    remat_keeps: Keeps = "nothing"
+    """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -177,7 +179,7 @@ class TextDecoder(nn.Module):
             return normal(1.0)(key, shape).at[self.padding].set(0.0)
 
         self.embedding = self.param("embedding", init_embedding, (self.n_classes, cfg.dim))
-        layer: Any = nn.remat(DecoderLayer, static_argnums=(5,)) if cfg.remat else DecoderLayer  # 5: deterministic
+        layer = rematerialised(DecoderLayer, cfg.remat, cfg.remat_keeps, static_argnums=(5,))  # 5: deterministic
         self.layers = [layer(cfg, self.dtype) for _ in range(cfg.layers)]
         self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
         self.classifier = _dense(self.n_classes, True, jnp.float32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from maerec_jax.models.attention import attend
-from maerec_jax.models.dense import Dense
+from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
@@ -40,6 +40,8 @@ class ViTConfig:
     """What R, G and B are divided by after that."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, about a third more work."""
+    remat_keeps: Keeps = "nothing"
+    """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
 
     def __post_init__(self) -> None:
         if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
@@ -131,14 +133,16 @@ def add_mlp(x_BND: Array, ratio: int, dtype: Any) -> Array:
 
 
 def apply_blocks(
-    x_BND: Array, depth: int, heads: int, mlp_ratio: int, remat: bool, dtype: Any, prefix: str = "blocks"
+    x_BND: Array, depth: int, heads: int, mlp_ratio: int, encoder: ViTConfig, dtype: Any, prefix: str = "blocks"
 ) -> list[Array]:
     """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module.
+
+    ``encoder`` says what is recomputed in the backward pass.
 
     Returns:
       What goes into each block, and last what comes out of the norm.
     """
-    block = nn.remat(Block) if remat else Block
+    block = rematerialised(Block, encoder.remat, encoder.remat_keeps)
     features = []
     for i in range(depth):
         features.append(x_BND)
@@ -188,4 +192,4 @@ class ViTEncoder(nn.Module):
         x = embed(patch_BNP) + patch_pos
         cls = jnp.broadcast_to(cls + pos[:, :1], (len(x), 1, cfg.dim))
         x = jnp.concatenate([cls, x], axis=1)
-        return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.remat, self.dtype)
+        return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg, self.dtype)

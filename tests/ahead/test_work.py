@@ -61,15 +61,17 @@ def test_forward_and_backward_are_what_xla_counts(kind, image_size):
     assert work.recomputed == 0
 
 
+# Where products are kept, norms, softmaxes and activations are a larger part of the little that is computed again.
+@pytest.mark.parametrize(("keeps", "least"), [("nothing", 0.93), ("products", 0.65)])
 @pytest.mark.parametrize("kind", MODELS)
-def test_remat_is_what_xla_counts(kind):
+def test_remat_is_what_xla_counts(kind, keeps, least):
     plain = MODELS[kind]
-    remat = replace(plain, encoder=replace(plain.encoder, remat=True))
+    remat = replace(plain, encoder=replace(plain.encoder, remat=True, remat_keeps=keeps))
     if kind == "maerec":
-        remat = replace(remat, decoder=replace(remat.decoder, remat=True))
+        remat = replace(remat, decoder=replace(remat.decoder, remat=True, remat_keeps=keeps))
     more = counted(remat, (32, 128), gradient=True) - counted(plain, (32, 128), gradient=True)
     work = step_work(remat, (32, 128))
-    assert 0.93 < work.recomputed / more <= 1
+    assert least < work.recomputed / more <= 1
     assert work.model == step_work(plain, (32, 128)).model
 
 

@@ -102,7 +102,8 @@ def test_hidden_pixels_do_not_reach_the_prediction():
     np.testing.assert_array_equal(per_patch > 0, np.asarray(mask) == 0)
 
 
-def test_rematerialisation_changes_no_number(recogniser):
+@pytest.mark.parametrize("keeps", ["nothing", "products"])
+def test_rematerialisation_changes_no_number(recogniser, keeps):
     _, params, image, tokens = recogniser
 
     def gradients(config):
@@ -110,7 +111,7 @@ def test_rematerialisation_changes_no_number(recogniser):
         loss = lambda p: jnp.square(MAERec(config).apply({"params": p}, image, tokens, **settings)).mean()  # noqa: E731
         return jax.jit(jax.grad(loss))(params)
 
-    encoder, decoder = replace(CONFIG.encoder, remat=True), replace(CONFIG.decoder, remat=True)
+    encoder, decoder = (replace(c, remat=True, remat_keeps=keeps) for c in (CONFIG.encoder, CONFIG.decoder))
     plain, remat = gradients(CONFIG), gradients(replace(CONFIG, encoder=encoder, decoder=decoder))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), plain, remat)
 
