@@ -11,6 +11,7 @@ Data: Union14M-L's training lists in mmocr-0.x, and Union14M-U's LMDBs, under --
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -41,7 +42,7 @@ CONSOLE = Console(width=None if sys.stdout.isatty() else 150)
 PRETRAINED = ("mae", "cross_mae")
 ARMS = (*PRETRAINED, "none")
 VALIDATION = "Union14M-L/train_annos/mmocr-0.x/val_annos.jsonl"
-# Accuracy on it has another meaning: it falls by as much as a model is misled.
+# Accuracy on them has another meaning.
 MISLEADING = ("incomplete", "incomplete_ori")
 # A config file for the ordinary command, of the JSON beside it.
 CONFIG_FILE = """from pathlib import Path
@@ -188,8 +189,7 @@ def plan(arguments: argparse.Namespace, cores: Sequence[int]) -> dict[str, int]:
         if known["options"] != options:
             raise SystemExit(f"{arguments.out} holds a comparison with other options: use another --out")
         return known["steps"]
-    size = encoder(arguments).image_size
-    work = {arm: step_work(pretraining(arguments, arm, 0, 1).model, size).model for arm in PRETRAINED}
+    work = {arm: step_work(pretraining(arguments, arm, 0, 1).model, (32, 128)).model for arm in PRETRAINED}
     # About as long for both, so that they always run beside each other.
     steps = {arm: round(arguments.speed_steps * work["mae"] / work[arm]) for arm in PRETRAINED}
     run([training(pretraining(arguments, arm, 0, steps[arm]), folder / arm) for arm in PRETRAINED], cores)
@@ -284,12 +284,11 @@ def main() -> None:
         ]
         run(pair[:: 1 - 2 * (seed % 2)], cores[:2])  # on each core in turn, should one be faster
     jobs, readings = [], []
-    for seed in range(arguments.seeds):
-        for arm in ARMS:
-            start = None if arm == "none" else arguments.out / f"pretraining_{arm}_{seed}"
-            workdir = arguments.out / f"fine_tuning_{arm}_{seed}"
-            jobs.append(training(fine_tuning(arguments, seed, start), workdir))
-            readings.append(evaluation(arguments, workdir))
+    for seed, arm in itertools.product(range(arguments.seeds), ARMS):
+        start = None if arm == "none" else arguments.out / f"pretraining_{arm}_{seed}"
+        workdir = arguments.out / f"fine_tuning_{arm}_{seed}"
+        jobs.append(training(fine_tuning(arguments, seed, start), workdir))
+        readings.append(evaluation(arguments, workdir))
     run(jobs, cores)
     run(readings, cores)
     found = {arm: [results(arguments, arm, seed) for seed in range(arguments.seeds)] for arm in ARMS}
