@@ -9,7 +9,7 @@ Images are normalised pixels (B, 3, H, W), their channels in the order of the we
 reference's recognisers.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -99,8 +99,8 @@ class PatchEmbedding(nn.Module):
         return F.linear(patch_BNP, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
 
 
-class Encoder(nn.Module):
-    """The image encoder: patches, class token, position table, blocks, norm."""
+class VisionTransformer(nn.Module):
+    """Patches, class token, position table, blocks, norm: what the encoder and the masked autoencoder are made of."""
 
     def __init__(self, config: "ViTConfig") -> None:
         super().__init__()
@@ -130,12 +130,16 @@ class Encoder(nn.Module):
             x = block(x)
         return self.norm(x)
 
+
+class Encoder(VisionTransformer):
+    """The image encoder of a recogniser."""
+
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Normalised pixels to (B, 1 + N, D)."""
         return self.encode(self.patches(image_BCHW))
 
 
-class MaskedAutoencoder(Encoder):
+class MaskedAutoencoder(VisionTransformer):
     """The masked autoencoder of pre-training; its position tables are constants."""
 
     def __init__(self, config: "MAEConfig") -> None:
@@ -248,6 +252,8 @@ class TextLayer(nn.Module):
 class PositionTable(nn.Module):
     """The text decoder's positions: a constant of the state dict."""
 
+    position_table: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("position_table", torch.zeros(1, MAX_POSITIONS, dim))
@@ -265,6 +271,11 @@ class TextDecoder(nn.Module):
         self.layer_norm = nn.LayerNorm(config.dim, 1e-6)
         self.classifier = nn.Linear(config.dim, n_classes)
 
+    @property
+    def layers(self) -> list[TextLayer]:
+        """The layers in their order."""
+        return cast("list[TextLayer]", list(self.layer_stack))
+
     def embed(self, tokens_BT: Tensor, first: int = 0) -> Tensor:
         """Embeddings (B, T, D) of tokens at the places from ``first`` on."""
         positions = self.position_enc.position_table[:, first : first + tokens_BT.shape[1]]
@@ -272,7 +283,7 @@ class TextDecoder(nn.Module):
 
     def keys_values(self, memory_BND: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of each layer for an encoded image: computed once an image."""
-        return [layer.enc_attn.keys_values(memory_BND) for layer in self.layer_stack]
+        return [layer.enc_attn.keys_values(memory_BND) for layer in self.layers]
 
     def forward(self, tokens_BT: Tensor, memory_BND: Tensor, memory_mask_BN: Tensor | None = None) -> Tensor:
         """Logits of the next tokens (B, T, classes), each place seeing itself and those before (teacher forcing)."""
@@ -281,7 +292,7 @@ class TextDecoder(nn.Module):
         self_mask = causal & (tokens_BT != self.padding)[:, None, None]
         memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
         x = self.embed(tokens_BT)
-        for layer, memory in zip(self.layer_stack, self.keys_values(memory_BND), strict=True):
+        for layer, memory in zip(self.layers, self.keys_values(memory_BND), strict=True):
             x = layer(x, self_mask, memory, memory_mask)
         return self.classifier(self.layer_norm(x))
 
@@ -305,7 +316,7 @@ class TextDecoder(nn.Module):
         attended_BT[:, position] = token_B != self.padding
         mask, upto = attended_BT[:, None, None, : position + 1], position + 1
         x = self.embed(token_B[:, None], position)
-        for layer, (keys, values), kv in zip(self.layer_stack, past, memory, strict=True):
+        for layer, (keys, values), kv in zip(self.layers, past, memory, strict=True):
             h = layer.norm1(x)
             key, value = layer.self_attn.keys_values(h)
             keys[:, :, position : position + 1], values[:, :, position : position + 1] = key, value
