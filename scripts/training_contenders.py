@@ -90,7 +90,7 @@ class JaxStep:
         batch = make_batch(self.config)
         if not settings.weights.exists():
             fresh = jax.device_get(jax.jit(self.task.init)(jax.random.key(0)))
-            np.savez(settings.weights, **state_dict_from_params(fresh, self.config.model))
+            np.savez(settings.weights, **dict[str, Any](state_dict_from_params(fresh, self.config.model)))
         with np.load(settings.weights) as file:
             self.params = params_from_state_dict(file, self.config.model)
         mesh = loop.make_mesh(self.config.mesh, jax.devices()[:1])
