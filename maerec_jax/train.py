@@ -31,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(path: str, flags: Sequence[str]) -> int:
     from maerec_jax.config import config_from_flags
+    from maerec_jax.training.host_memory import run_steps_in_this_thread
     from maerec_jax.training.loop import train
 
+    run_steps_in_this_thread()
     config = config_from_flags(path, flags)
     train(config)
     print(f"done: {config.workdir}")

@@ -1,6 +1,6 @@
 """What scripts/benchmark_train.py compares: the project's training step, and the same step in plain PyTorch.
 
-A contender's process imports only the library that it measures.
+On CPUs all of them keep the memory that they free (``maerec_jax.training.host_memory``), as training runs do.
 """
 
 import math
@@ -27,6 +27,16 @@ class Settings:
     def weights(self) -> Path:
         """Where the first contender leaves its parameters, under PyTorch's names."""
         return Path(self.folder) / "weights.npz"
+
+
+def keep_memory() -> None:
+    """What the commands do about memory; before JAX is first used. Nothing in a checkout that knows nothing of it."""
+    try:
+        from maerec_jax.training import host_memory
+    except ImportError:
+        return
+    host_memory.run_steps_in_this_thread()
+    host_memory.keep_freed_memory()
 
 
 def make_config(settings: Settings, dtype: str) -> Any:
@@ -79,6 +89,7 @@ class JaxStep:
         import jax
         import numpy as np
 
+        keep_memory()
         from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
         from maerec_jax.training import loop
         from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -170,6 +181,7 @@ class TorchStep:
 
         from maerec_jax.interop import pytorch_twin as twin
 
+        keep_memory()
         self.torch, self.twin, self.dtype = torch, twin, dtype
         self.place = "cuda" if torch.cuda.is_available() else "cpu"
         if self.place == "cuda":
