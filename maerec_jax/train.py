@@ -50,9 +50,11 @@ def _train(path: str, flags: Sequence[str]) -> int:
     import jax
 
     from maerec_jax.config import config_from_flags
+    from maerec_jax.training.host_memory import run_steps_in_this_thread
     from maerec_jax.training.loop import train
     from maerec_jax.training.stopping import Stopped
 
+    run_steps_in_this_thread()
     config = config_from_flags(path, flags)
     try:
         train(config)

@@ -62,8 +62,11 @@ def _backward(contracted: int, saved: tuple, g: Array) -> tuple[Array, Array, Ar
     rows = tuple(range(x.ndim - contracted))
     outputs = (tuple(range(len(rows), g.ndim)), tuple(range(contracted, kernel.ndim)))
     x_gradient = jax.lax.dot_general(g, kernel.astype(x.dtype), (outputs, ((), ())))
-    kernel_gradient = jax.lax.dot_general(x, g, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
-    return x_gradient, kernel_gradient, g.sum(axis=rows, dtype=jnp.float32) if has_bias else None
+    bias_gradient = g.sum(axis=rows, dtype=jnp.float32) if has_bias else None
+    # The rows as one axis: where they are several, compilers for CPUs transpose x and all that makes it, slowly.
+    x, g = x.reshape(-1, *x.shape[len(rows) :]), g.reshape(-1, *g.shape[len(rows) :])
+    kernel_gradient = jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return x_gradient, kernel_gradient, bias_gradient
 
 
 affine.defvjp(_forward, _backward)

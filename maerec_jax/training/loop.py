@@ -27,6 +27,7 @@ from maerec_jax.training.data import (
     source_names,
 )
 from maerec_jax.training.evaluation import Evaluator
+from maerec_jax.training.host_memory import keep_freed_memory
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
@@ -46,6 +47,7 @@ from maerec_jax.training.sharding import (
 from maerec_jax.training.step import TrainState, initial_state, jit_train_step, state_shapes
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
 from maerec_jax.training.task import Task, Validation
+from maerec_jax.training.utilisation import Rates, peak
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2
@@ -141,6 +143,8 @@ def train(config: TrainConfig) -> dict[str, float]:
         raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
     part, parts = batch_part(mesh)
     task = make_task(config)
+    if mesh.devices.flat[0].platform == "cpu":
+        keep_freed_memory()
     state_shardings(jax.eval_shape(task.init, jax.random.key(0)), mesh)  # raises before anything is read or written
 
     notes: list[str] = []  # what is found out before the log is open
@@ -174,6 +178,8 @@ def train(config: TrainConfig) -> dict[str, float]:
         else Evaluator.of_run(config, task, held_out, config.batch_size, config.data.workers, mesh)
     )
     metrics: dict[str, float] = {}
+    # Before anything else keeps the devices busy, and only in the process that logs.
+    devices_peak = peak(mesh, task.dtype.name) if first else 1.0
 
     with (
         StopRequests() as requests,
@@ -217,7 +223,7 @@ def train(config: TrainConfig) -> dict[str, float]:
             counted = start  # the number of steps whose outcomes are counted
             pending: collections.deque = collections.deque()
             everywhere = replicated(mesh)
-            rates = _Rates(config.batch_size)
+            rates = Rates(config.batch_size, config.model, devices_peak)
             patience = Patience(config.data.timeout, log.alarm)
             at_the_end.callback(patience.close)
 
@@ -277,7 +283,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 waited = time.perf_counter()
                 with patience:
                     batch = next(batches)
-                rates.count(waited=time.perf_counter() - waited)
+                rates.count(time.perf_counter() - waited, batch["image"].shape[1:3])
                 invalid.tell(batch)
                 batch["source"] = invalid.parts_of(batch.pop("index"))
                 # Nothing may wait for the device, or move to it unnoticed, while it works.
@@ -312,28 +318,3 @@ def train(config: TrainConfig) -> dict[str, float]:
                     raise Stopped(done, total_steps, requests.signal)
                 rates.restart()  # nor are validating and saving
     return metrics
-
-
-class _Rates:
-    """Images a second and the share of time spent waiting for data, since they were last read."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.restart()
-
-    def restart(self) -> None:
-        """Leave out what happened since they were last read."""
-        self.begin, self.wait, self.steps = time.perf_counter(), 0.0, 0
-
-    def count(self, waited: float) -> None:
-        """Count a step, and the seconds that it waited for its batch."""
-        self.steps += 1
-        self.wait += waited
-
-    def read(self) -> dict[str, float]:
-        """The rates, or nothing where too little time has passed to tell."""
-        seconds, steps, wait = time.perf_counter() - self.begin, self.steps, self.wait
-        if not steps or seconds < 1e-3:
-            return {}
-        self.restart()
-        return {"images_per_second": steps * self.batch_size / seconds, "data_wait": wait / seconds}

@@ -29,6 +29,7 @@ _SHOWN = {
     "loss": ("loss", ".4f"),
     "learning_rate": ("lr", ".2e"),
     "images_per_second": ("images/s", ",.0f"),
+    "mfu": ("MFU", ".1%"),
     "data_wait": ("data wait", ".0%"),
     "epoch": ("epoch", ".2f"),
     "gradient_norm": ("gradient", ".3g"),

@@ -11,7 +11,7 @@ from maerec_jax.ahead.chips import CHIPS, parse_topology
 from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.prediction import communication_time, predict
 from maerec_jax.ahead.report import COLUMNS, markdown_row, print_report
-from maerec_jax.ahead.work import step_work
+from maerec_jax.training.work import step_work
 from tests.ahead.conftest import make_compiled
 
 

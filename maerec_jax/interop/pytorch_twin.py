@@ -1,0 +1,378 @@
+"""The models in plain PyTorch, with the keys and shapes of the reference's state dicts.
+
+What is computed is what ``maerec_jax.models`` computes from the parameters that ``pytorch_names`` puts in the same
+places. The twin reads the reference's weights (``load_state_dict(strict=True)``), is what speed is compared with, and
+is the way to whatever PyTorch is the way to. A new one holds no useful weights: load some.
+
+Sizes come from ``MAEConfig`` and ``MAERecConfig``, of which only attributes are read; nothing but torch is imported.
+Images are normalised pixels (B, 3, H, W), their channels in the order of the weights: RGB for ours, BGR for the
+reference's recognisers.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from maerec_jax.models.mae import MAEConfig
+    from maerec_jax.models.maerec import MAERecConfig
+    from maerec_jax.models.text_decoder import TextDecoderConfig
+    from maerec_jax.models.vit import ViTConfig
+
+MAX_POSITIONS = 200
+
+
+def normalize(image_BHWC: Tensor, config: "ViTConfig") -> Tensor:
+    """uint8 pixels (B, H, W, 3) to the float32 pixels (B, 3, H, W) that the encoder expects."""
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=image_BHWC.device)
+        for values in (config.pixel_mean, config.pixel_std)
+    )
+    return ((image_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def patchify(image_BCHW: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """Cut images (B, C, H, W) into patches (B, N, P) in raster order; values in (row, column, channel) order."""
+    b, c, h, w = image_BCHW.shape
+    ph, pw = patch_size
+    x = image_BCHW.reshape(b, c, h // ph, ph, w // pw, pw)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // ph) * (w // pw), ph * pw * c)
+
+
+class Attention(nn.Module):
+    """Self-attention of the image models: queries, keys and values from one linear map."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        b, n, d = x_BND.shape
+        q, k, v = self.qkv(x_BND).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(h.transpose(1, 2).reshape(b, n, d))
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an exact GELU between them."""
+
+    def __init__(self, dim: int, inner_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, inner_dim)
+        self.fc2 = nn.Linear(inner_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, 1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, 1e-6)
+        self.mlp = Mlp(dim, dim * mlp_ratio)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        x_BND = x_BND + self.attn(self.norm1(x_BND))
+        return x_BND + self.mlp(self.norm2(x_BND))
+
+
+class PatchEmbedding(nn.Module):
+    """A linear map of patches, whose weights are those of a convolution with stride."""
+
+    def __init__(self, dim: int, patch_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+
+    def forward(self, patch_BNP: Tensor) -> Tensor:
+        """Patches as ``patchify`` cuts them (B, N, P) to (B, N, D)."""
+        return F.linear(patch_BNP, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
+
+
+class VisionTransformer(nn.Module):
+    """Patches, class token, position table, blocks, norm: what the encoder and the masked autoencoder are made of."""
+
+    def __init__(self, config: "ViTConfig") -> None:
+        super().__init__()
+        self.config = config
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.n_patches, config.dim))
+        self.patch_embed = PatchEmbedding(config.dim, config.patch_size)
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, 1e-6)
+
+    def patches(self, image_BCHW: Tensor) -> Tensor:
+        """The patches of images of the config's size."""
+        if tuple(image_BCHW.shape[-2:]) != tuple(self.config.image_size):
+            raise ValueError(f"images are {tuple(image_BCHW.shape[-2:])}, the model's {self.config.image_size}")
+        return patchify(image_BCHW, self.config.patch_size)
+
+    def encode(self, patch_BNP: Tensor, keep_BK: Tensor | None = None) -> Tensor:
+        """Class token and patches (B, 1 + K, D): those of the indices ``keep_BK``, in their order, or all."""
+        pos = self.pos_embed[:, 1:]
+        if keep_BK is not None:
+            patch_BNP = patch_BNP.gather(1, keep_BK[..., None].expand(-1, -1, patch_BNP.shape[-1]))
+            pos = pos[0][keep_BK]
+        x = self.patch_embed(patch_BNP) + pos
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat([cls, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Encoder(VisionTransformer):
+    """The image encoder of a recogniser."""
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Normalised pixels to (B, 1 + N, D)."""
+        return self.encode(self.patches(image_BCHW))
+
+
+class MaskedAutoencoder(VisionTransformer):
+    """The masked autoencoder of pre-training; its position tables are constants."""
+
+    def __init__(self, config: "MAEConfig") -> None:
+        super().__init__(config.encoder)
+        self.mae_config = config
+        width, encoder = config.decoder_dim, config.encoder
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + encoder.n_patches, width))
+        self.decoder_embed = nn.Linear(encoder.dim, width)
+        self.decoder_blocks = nn.ModuleList(Block(width, config.decoder_heads, 4) for _ in range(config.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(width, 1e-6)
+        self.decoder_pred = nn.Linear(width, encoder.patch_values)
+        self.pos_embed.requires_grad_(False)
+        self.decoder_pos_embed.requires_grad_(False)
+
+    def target(self, patch_BNP: Tensor) -> Tensor:
+        """What the decoder should predict."""
+        if not self.mae_config.norm_pix:
+            return patch_BNP
+        variance, mean = torch.var_mean(patch_BNP, dim=-1, keepdim=True, correction=1)
+        return (patch_BNP - mean) * torch.rsqrt(variance + 1e-6)
+
+    def forward(self, image_BCHW: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask normalised pixels by noise, one value a patch, and reconstruct them.
+
+        Returns:
+          The loss, a scalar; the predicted patches (B, N, P); the mask (B, N), 1 where a patch was hidden.
+        """
+        n_keep = self.mae_config.n_keep(noise_BN.shape[1])
+        order_BN = noise_BN.argsort(dim=1)
+        restore_BN = order_BN.argsort(dim=1)
+        mask_BN = (restore_BN >= n_keep).float()
+        patch_BNP = self.patches(image_BCHW)
+        x = self.decoder_embed(self.encode(patch_BNP, order_BN[:, :n_keep]))
+        hidden = self.mask_token.to(x.dtype).expand(len(x), noise_BN.shape[1] - n_keep, -1)
+        patches = torch.cat([x[:, 1:], hidden], dim=1)
+        patches = patches.gather(1, restore_BN[..., None].expand(-1, -1, x.shape[-1]))
+        x = torch.cat([x[:, :1], patches], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        pred_BNP = self.decoder_pred(self.decoder_norm(x)[:, 1:]).float()
+        error_BN = (pred_BNP - self.target(patch_BNP)).square().mean(dim=-1)
+        return (error_BN * mask_BN).sum() / mask_BN.sum(), pred_BNP, mask_BN
+
+
+class TextAttention(nn.Module):
+    """Multi-head attention without biases whose keys and values are computed apart, so that they can be kept."""
+
+    def __init__(self, config: "TextDecoderConfig", memory_dim: int) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.linear_q = nn.Linear(config.dim, config.dim, bias=False)
+        self.linear_k = nn.Linear(memory_dim, config.dim, bias=False)
+        self.linear_v = nn.Linear(memory_dim, config.dim, bias=False)
+        self.fc = nn.Linear(config.dim, config.dim, bias=False)
+
+    def _split(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def keys_values(self, x_BKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of (B, K, D), each (B, heads, K, head dim)."""
+        return self._split(self.linear_k(x_BKD)), self._split(self.linear_v(x_BKD))
+
+    def forward(self, x_BQD: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from (B, Q, D); ``mask`` is bool, broadcastable to (B, heads, Q, K), false where nothing is read."""
+        dropout = self.dropout if self.training else 0.0
+        h = F.scaled_dot_product_attention(self._split(self.linear_q(x_BQD)), keys, values, mask, dropout)
+        h = self.fc(h.transpose(1, 2).flatten(2))
+        return F.dropout(h, self.dropout, self.training)
+
+
+class TextMlp(nn.Module):
+    """Two linear maps with an exact GELU between them and dropout after them."""
+
+    def __init__(self, config: "TextDecoderConfig") -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.w_1 = nn.Linear(config.dim, config.inner_dim)
+        self.w_2 = nn.Linear(config.inner_dim, config.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return F.dropout(self.w_2(F.gelu(self.w_1(x))), self.dropout, self.training)
+
+
+class TextLayer(nn.Module):
+    """Pre-norm layer: causal self-attention, attention to the image, feed-forward."""
+
+    def __init__(self, config: "TextDecoderConfig", memory_dim: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(config.dim, 1e-5) for _ in range(3))
+        self.self_attn = TextAttention(config, config.dim)
+        self.enc_attn = TextAttention(config, memory_dim)
+        self.mlp = TextMlp(config)
+
+    def forward(
+        self, x_BTD: Tensor, self_mask: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None = None
+    ) -> Tensor:
+        """All places at once."""
+        h = self.norm1(x_BTD)
+        x_BTD = x_BTD + self.self_attn(h, *self.self_attn.keys_values(h), self_mask)
+        return self.rest(x_BTD, memory, memory_mask)
+
+    def rest(self, x_BTD: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None = None) -> Tensor:
+        """What comes after self-attention."""
+        x_BTD = x_BTD + self.enc_attn(self.norm2(x_BTD), *memory, memory_mask)
+        return x_BTD + self.mlp(self.norm3(x_BTD))
+
+
+class PositionTable(nn.Module):
+    """The text decoder's positions: a constant of the state dict."""
+
+    position_table: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("position_table", torch.zeros(1, MAX_POSITIONS, dim))
+
+
+class TextDecoder(nn.Module):
+    """Token ids and the encoded image to the logits of the next tokens."""
+
+    def __init__(self, config: "TextDecoderConfig", memory_dim: int, n_classes: int, padding: int) -> None:
+        super().__init__()
+        self.config, self.padding = config, padding
+        self.trg_word_emb = nn.Embedding(n_classes, config.dim, padding_idx=padding)
+        self.position_enc = PositionTable(config.dim)
+        self.layer_stack = nn.ModuleList(TextLayer(config, memory_dim) for _ in range(config.layers))
+        self.layer_norm = nn.LayerNorm(config.dim, 1e-6)
+        self.classifier = nn.Linear(config.dim, n_classes)
+
+    @property
+    def layers(self) -> list[TextLayer]:
+        """The layers in their order."""
+        return cast("list[TextLayer]", list(self.layer_stack))
+
+    def embed(self, tokens_BT: Tensor, first: int = 0) -> Tensor:
+        """Embeddings (B, T, D) of tokens at the places from ``first`` on."""
+        positions = self.position_enc.position_table[:, first : first + tokens_BT.shape[1]]
+        return F.dropout(self.trg_word_emb(tokens_BT) + positions, self.config.dropout, self.training)
+
+    def keys_values(self, memory_BND: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cross-attention keys and values of each layer for an encoded image: computed once an image."""
+        return [layer.enc_attn.keys_values(memory_BND) for layer in self.layers]
+
+    def forward(self, tokens_BT: Tensor, memory_BND: Tensor, memory_mask_BN: Tensor | None = None) -> Tensor:
+        """Logits of the next tokens (B, T, classes), each place seeing itself and those before (teacher forcing)."""
+        length = tokens_BT.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens_BT.device).tril()
+        self_mask = causal & (tokens_BT != self.padding)[:, None, None]
+        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
+        x = self.embed(tokens_BT)
+        for layer, memory in zip(self.layers, self.keys_values(memory_BND), strict=True):
+            x = layer(x, self_mask, memory, memory_mask)
+        return self.classifier(self.layer_norm(x))
+
+    def step(
+        self,
+        token_B: Tensor,
+        position: int,
+        attended_BT: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+        memory: list[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """One place: the token at ``position`` to the logits of the next, (B, classes).
+
+        Args:
+          token_B: the tokens at ``position``.
+          position: counted from 0.
+          attended_BT: bool (B, T), which places up to ``position`` may be attended to; written here.
+          past: keys and values of each layer's self-attention, (B, heads, T, head dim); written here.
+          memory: what ``keys_values`` gives.
+        """
+        attended_BT[:, position] = token_B != self.padding
+        mask, upto = attended_BT[:, None, None, : position + 1], position + 1
+        x = self.embed(token_B[:, None], position)
+        for layer, (keys, values), kv in zip(self.layers, past, memory, strict=True):
+            h = layer.norm1(x)
+            key, value = layer.self_attn.keys_values(h)
+            keys[:, :, position : position + 1], values[:, :, position : position + 1] = key, value
+            x = x + layer.self_attn(h, keys[:, :, :upto], values[:, :, :upto], mask)
+            x = layer.rest(x, kv)
+        return self.classifier(self.layer_norm(x))[:, 0]
+
+
+class Reading(NamedTuple):
+    """What was read, before it is turned into text (``Charset.decode``)."""
+
+    tokens_BT: Tensor
+    """int64 (B, T): a class for each place, the start token not included; padding after the end."""
+    probability_BT: Tensor
+    """float32 (B, T): softmax probability of that class; 0 where nothing was read."""
+
+
+class MAERec(nn.Module):
+    """Word images to text: the image encoder followed by the text decoder."""
+
+    def __init__(self, config: "MAERecConfig") -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Encoder(config.encoder)
+        charset = config.charset
+        self.decoder = TextDecoder(config.decoder, config.encoder.dim, charset.n_classes, charset.padding)
+
+    def forward(self, image_BCHW: Tensor, tokens_BT: Tensor, memory_mask_BN: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits of the next tokens (B, T, classes), from normalised pixels and tokens."""
+        return self.decoder(tokens_BT, self.backbone(image_BCHW), memory_mask_BN)
+
+    def loss(self, image_BCHW: Tensor, tokens_BT: Tensor) -> Tensor:
+        """Cross-entropy of each next token, a mean over those that are no padding."""
+        logits = self(image_BCHW, tokens_BT[:, :-1]).float()
+        target = tokens_BT[:, 1:].flatten().long()
+        return F.cross_entropy(logits.flatten(0, 1), target, ignore_index=self.decoder.padding)
+
+    @torch.no_grad()
+    def read(self, image_BCHW: Tensor) -> Reading:
+        """Read images greedily, with cached keys and values, until every text has ended. For a model in eval mode."""
+        charset, dec = self.config.charset, self.config.decoder
+        batch, length, device = len(image_BCHW), dec.max_length, image_BCHW.device
+        memory = self.decoder.keys_values(self.backbone(image_BCHW))
+        shape = (batch, dec.heads, length, dec.dim // dec.heads)
+        past = [(keys.new_empty(shape), keys.new_empty(shape)) for keys, _ in memory]
+        attended_BT = torch.zeros(batch, length, dtype=torch.bool, device=device)
+        tokens_BT = torch.full((batch, length), charset.padding, device=device)
+        probability_BT = torch.zeros(batch, length, device=device)
+        token_B = torch.full((batch,), charset.start_end, device=device)
+        ended_B = torch.zeros(batch, dtype=torch.bool, device=device)
+        for position in range(length):
+            logits = self.decoder.step(token_B, position, attended_BT, past, memory)
+            probability_B, token_B = logits.float().softmax(dim=-1).max(dim=-1)
+            tokens_BT[:, position] = token_B.masked_fill(ended_B, charset.padding)
+            probability_BT[:, position] = probability_B.masked_fill(ended_B, 0.0)
+            ended_B |= token_B == charset.start_end
+            if ended_B.all():
+                break
+        return Reading(tokens_BT, probability_BT)

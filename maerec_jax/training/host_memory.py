@@ -1,0 +1,35 @@
+"""Memory of training steps on CPUs: used again by the next step instead of being given back in between.
+
+XLA asks the C library for the temporaries of a step, gigabytes of them, each time that it runs one, and frees them at
+its end. glibc gives pieces of that size back to the system, which then has to hand out the same memory anew, page by
+page and zeroed: a third of the time of a step (docs/speed.md). No other platform is concerned.
+"""
+
+import ctypes
+import platform
+
+import jax
+
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def run_steps_in_this_thread() -> None:
+    """Let programs for a single CPU device run in the thread that calls them, whose memory ``keep_freed_memory`` keeps.
+
+    JAX runs them in a thread of its own otherwise. For the start of a command: it has an effect only before JAX is
+    first used, and none on other platforms or on programs for several devices.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def keep_freed_memory() -> bool:
+    """Keep the memory that the main thread frees for what it allocates next. Returns whether this C library does so.
+
+    The process then stays as large as it once was. With a C library other than glibc nothing is changed.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # No piece comes from mmap, which is undone by free; and the end of the heap is never given back.
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))

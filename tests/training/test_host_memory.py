@@ -1,0 +1,38 @@
+"""Memory of steps on CPUs is used again."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
+if {keep}:
+    run_steps_in_this_thread()
+    assert keep_freed_memory()
+import jax
+import jax.numpy as jnp
+
+x = jnp.ones((6000, 32))
+step = jax.jit(lambda x: (x @ x.T) @ x)  # a temporary of 137 MiB
+for _ in range(3):
+    step(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    step(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory is kept: run it on Linux with glibc")
+def test_steps_get_the_memory_of_those_before():
+    """Pages that a program is handed anew for its temporaries: tens of thousands a step, or next to none."""
+    faults = {}
+    for keep in (False, True):
+        command = [sys.executable, "-c", PROGRAM.format(keep=keep)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        faults[keep] = int(run.stdout)
+    assert faults[False] > 8 * 10_000
+    assert faults[True] < 1000
