@@ -47,8 +47,7 @@ MISLEADING = ("incomplete", "incomplete_ori")
 # A config file for the ordinary command, of the JSON beside it.
 CONFIG_FILE = """from pathlib import Path
 from maerec_jax.config import read_json
-def get_config():
-    return read_json(Path(__file__).with_suffix(".json"))
+def get_config(): return read_json(Path(__file__).with_suffix(".json"))
 """
 
 
@@ -182,7 +181,7 @@ def speed(workdir: Path) -> float:
 
 def plan(arguments: argparse.Namespace, cores: Sequence[int]) -> dict[str, int]:
     """Steps of pre-training for each way that take the time asked for, as fast as short runs are now."""
-    file, folder = arguments.out / "plan.json", arguments.out / "speed"
+    file = arguments.out / "plan.json"
     options = {name: value for name, value in vars(arguments).items() if name not in ("root", "out", "pin", "seeds")}
     if file.is_file():
         known = json.loads(file.read_text())
@@ -192,8 +191,13 @@ def plan(arguments: argparse.Namespace, cores: Sequence[int]) -> dict[str, int]:
     work = {arm: step_work(pretraining(arguments, arm, 0, 1).model, (32, 128)).model for arm in PRETRAINED}
     # About as long for both, so that they always run beside each other.
     steps = {arm: round(arguments.speed_steps * work["mae"] / work[arm]) for arm in PRETRAINED}
-    run([training(pretraining(arguments, arm, 0, steps[arm]), folder / arm) for arm in PRETRAINED], cores)
-    steps = {arm: max(1, round(60 * arguments.minutes * speed(folder / arm) / 128)) for arm in PRETRAINED}
+    run(
+        [training(pretraining(arguments, arm, 0, steps[arm]), arguments.out / "speed" / arm) for arm in PRETRAINED],
+        cores,
+    )
+    steps = {
+        arm: max(1, round(60 * arguments.minutes * speed(arguments.out / "speed" / arm) / 128)) for arm in PRETRAINED
+    }
     file.write_text(json.dumps({"options": options, "steps": steps}))
     return steps
 
@@ -223,7 +227,7 @@ def accuracies(file: Path) -> dict[str, float]:
 
 def results(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, float]:
     """All numbers of one arm and seed."""
-    numbers: dict[str, float] = {}
+    numbers = {}
     if arm != "none":
         workdir = arguments.out / f"pretraining_{arm}_{seed}"
         steps = read_json(workdir / "config.json").steps
@@ -251,14 +255,18 @@ def show(found: dict[str, list[dict[str, float]]]) -> None:
     CONSOLE.print(subsets)
 
 
+class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves paragraphs as they are, and tells defaults."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     parser.add_argument("--root", required=True, help="data root with Union14M-L and Union14M-U")
     parser.add_argument("--out", type=Path, default=Path("runs/compare_pretraining"), help="folder for all runs")
     parser.add_argument("--minutes", type=float, default=20.0, help="of pre-training, for each of the two ways")
     parser.add_argument("--steps", type=int, default=4000, help="of fine-tuning, 64 words each")
     parser.add_argument("--seeds", type=int, default=1, help="how often all is done")
-    parser.add_argument("--pin", action=argparse.BooleanOptionalAction, help="a core for each run; default: if it can")
+    parser.add_argument("--pin", action=argparse.BooleanOptionalAction, help="a core for each run (if it can)")
     parser.add_argument("--encoder", type=int, nargs=3, default=[128, 6, 4], help="width, depth and heads")
     parser.add_argument("--decoder", type=int, nargs=3, default=[160, 6, 4], help="of both: width, depth and heads")
     parser.add_argument("--patch", type=int, nargs=2, default=[16, 8], help="height and width in pixels")

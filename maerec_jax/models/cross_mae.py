@@ -24,7 +24,7 @@ Array = jax.Array
 class CrossMAEConfig(AutoencoderConfig):
     """A masked autoencoder whose hidden patches attend to the visible ones only, and only some of which are predicted.
 
-    The paper's decoder has 12 blocks; 8, as many as MAE's, halve the work of the decoder once more.
+    The paper's decoder has 12 blocks; this one has 8 like MAE's, which is a third less work.
     ``small`` has 45,746,712 parameters, ``base`` 112,778,136.
     """
 
