@@ -181,7 +181,7 @@ def speed(workdir: Path) -> float:
 
 def plan(arguments: argparse.Namespace, cores: Sequence[int]) -> dict[str, int]:
     """Steps of pre-training for each way that take the time asked for, as fast as short runs are now."""
-    file = arguments.out / "plan.json"
+    file, folder = arguments.out / "plan.json", arguments.out / "speed"
     options = {name: value for name, value in vars(arguments).items() if name not in ("root", "out", "pin", "seeds")}
     if file.is_file():
         known = json.loads(file.read_text())
@@ -191,13 +191,8 @@ def plan(arguments: argparse.Namespace, cores: Sequence[int]) -> dict[str, int]:
     work = {arm: step_work(pretraining(arguments, arm, 0, 1).model, (32, 128)).model for arm in PRETRAINED}
     # About as long for both, so that they always run beside each other.
     steps = {arm: round(arguments.speed_steps * work["mae"] / work[arm]) for arm in PRETRAINED}
-    run(
-        [training(pretraining(arguments, arm, 0, steps[arm]), arguments.out / "speed" / arm) for arm in PRETRAINED],
-        cores,
-    )
-    steps = {
-        arm: max(1, round(60 * arguments.minutes * speed(arguments.out / "speed" / arm) / 128)) for arm in PRETRAINED
-    }
+    run([training(pretraining(arguments, arm, 0, steps[arm]), folder / arm) for arm in PRETRAINED], cores)
+    steps = {arm: max(1, round(60 * arguments.minutes * speed(folder / arm) / 128)) for arm in PRETRAINED}
     file.write_text(json.dumps({"options": options, "steps": steps}))
     return steps
 
@@ -286,10 +281,8 @@ def main() -> None:
 
     steps = plan(arguments, cores[:2])
     for seed in range(arguments.seeds):
-        pair = [
-            training(pretraining(arguments, arm, seed, steps[arm]), arguments.out / f"pretraining_{arm}_{seed}")
-            for arm in PRETRAINED
-        ]
+        workdirs = {arm: arguments.out / f"pretraining_{arm}_{seed}" for arm in PRETRAINED}
+        pair = [training(pretraining(arguments, arm, seed, steps[arm]), workdirs[arm]) for arm in PRETRAINED]
         run(pair[:: 1 - 2 * (seed % 2)], cores[:2])  # on each core in turn, should one be faster
     jobs, readings = [], []
     for seed, arm in itertools.product(range(arguments.seeds), ARMS):
