@@ -18,9 +18,14 @@ the same run and dtype, by whichever library does it faster.
 Each contender has a process of its own, which sleeps while others take their turn. So each has its own threads, as many
 as the cores of this process, and its own memory: on GPUs JAX is kept from reserving all of it in advance, and one that
 finds no room drops out and is named. All of them together have to fit.
+
+On a machine that is not idle wall time says little: two threads that wait for each other both wait for the slower one.
+The processor's time is shown, too; it is comparable on one core (taskset -c 0 python scripts/benchmark_train.py ...),
+where no thread waits for another.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -91,6 +96,7 @@ class Running:
         self.contender = contender
         self.first = 0.0
         self.seconds: list[float] = []
+        self.processor: list[float] = []
         self._answer()
 
     def ask(self, action: str, *arguments: Any) -> Any:
@@ -147,11 +153,13 @@ def take_turns(running: list[Running], rounds: int, steps: int) -> list[Running]
         for one in list(running):
             try:
                 if number < 0:
-                    one.first = one.ask("run", 1)
-                    turns[str(one.contender)] = steps or max(1, round(1.0 / one.ask("run", 1)))
+                    one.first = one.ask("run", 1)[0]
+                    turns[str(one.contender)] = steps or max(1, round(1.0 / one.ask("run", 1)[0]))
                 else:
                     times = turns[str(one.contender)]
-                    one.seconds.append(one.ask("run", times) / times)
+                    seconds, processor = one.ask("run", times)
+                    one.seconds.append(seconds / times)
+                    one.processor.append(processor / times)
             except DroppedOutError as error:
                 CONSOLE.print(f"{one.contender}: left out: {error}", highlight=False, markup=False)
                 running.remove(one)
@@ -177,7 +185,6 @@ def measure(settings: Settings, contenders: list[Contender], rounds: int, steps:
             text = f"{found[library] / 1e12:,.3f} TFLOP/s in a {one.contender.dtype} matrix multiplication"
             CONSOLE.print(f"{library}: {text}", highlight=False)
     running = take_turns(running, rounds, steps)
-    rates = {str(one.contender): [settings.batch_size / s for s in one.seconds] for one in running}
     result: dict[str, Any] = {
         "stage": settings.stage,
         "model": settings.model,
@@ -186,25 +193,24 @@ def measure(settings: Settings, contenders: list[Contender], rounds: int, steps:
         "devices": devices,
         "operations_per_image": work,
         "peaks": peaks,
-        "contenders": {
-            str(one.contender): {
-                "dtype": one.contender.dtype,
-                "first_step": one.first,
-                "seconds": one.seconds,
-                "images_per_second": statistics.median(rates[str(one.contender)]),
-                "utilisation": statistics.median(rates[str(one.contender)])
-                * work
-                / max(peaks[one.contender.dtype].values()),
-            }
-            for one in running
-        },
-        "ratios": {
-            f"{name} / {other}": [a / b for a, b in zip(rates[name], rates[other], strict=True)]
-            for name in rates
-            for other in rates
-            if name.startswith("jax ") and name != other and other.endswith(name.split()[1])
-        },
+        "contenders": {},
+        "ratios": {},
     }
+    for one in running:
+        rate = settings.batch_size / statistics.median(one.seconds)
+        result["contenders"][str(one.contender)] = {
+            "first_step": one.first,
+            "seconds": one.seconds,
+            "processor_seconds": one.processor,
+            "images_per_second": rate,
+            "utilisation": rate * work / max(peaks[one.contender.dtype].values()),
+        }
+    for ours, other in itertools.permutations(running, 2):
+        if ours.contender.implementation == "jax" and ours.contender.dtype == other.contender.dtype:
+            result["ratios"][f"{ours.contender} / {other.contender}"] = {
+                "time": [b / a for a, b in zip(ours.seconds, other.seconds, strict=True)],
+                "processor_time": [b / a for a, b in zip(ours.processor, other.processor, strict=True)],
+            }
     for one in running:
         one.stop()
     return result
@@ -213,20 +219,18 @@ def measure(settings: Settings, contenders: list[Contender], rounds: int, steps:
 def show(result: dict[str, Any]) -> None:
     """Print the numbers of a stage."""
     name = f"{result['stage']} {result['model']}, {result['batch_size']} images a step"
-    table = Table(name, "images/s", "from", "to", "ms a step", "utilisation", "first step, s")
+    table = Table(name, "images/s", "from", "to", "s a step", "processor s", "utilisation", "first step, s")
     for contender, numbers in result["contenders"].items():
         seconds, size = numbers["seconds"], result["batch_size"]
         rates = (numbers["images_per_second"], size / max(seconds), size / min(seconds))
-        rest = (
-            f"{1e3 * statistics.median(seconds):,.1f}",
-            f"{numbers['utilisation']:.0%}",
-            f"{numbers['first_step']:.1f}",
-        )
-        table.add_row(contender, *(f"{rate:,.2f}" for rate in rates), *rest)
+        times = (statistics.median(seconds), statistics.median(numbers["processor_seconds"]))
+        rest = (f"{numbers['utilisation']:.0%}", f"{numbers['first_step']:.1f}")
+        table.add_row(contender, *(f"{rate:,.2f}" for rate in rates), *(f"{t:.3f}" for t in times), *rest)
     CONSOLE.print(table)
-    table = Table("ratio of images/s", "median", "from", "to")
+    table = Table("times as fast", "median", "from", "to", "by processor time", "from", "to")
     for pair, ratios in result["ratios"].items():
-        table.add_row(pair, *(f"{x:.3f}" for x in (statistics.median(ratios), min(ratios), max(ratios))))
+        numbers = [f(ratios[kind]) for kind in ("time", "processor_time") for f in (statistics.median, min, max)]
+        table.add_row(pair, *(f"{x:.2f}" for x in numbers))
     CONSOLE.print(table)
 
 
