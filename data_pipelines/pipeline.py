@@ -6,6 +6,7 @@ worker processes, and to resume at step k is to start there. There is no iterato
 
 import os
 import pickle
+import signal
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
@@ -274,5 +275,7 @@ def _start_worker(_index: int, _count: int) -> None:
     jax: Any = sys.modules.get("jax")
     if jax is not None:
         jax.config.update("jax_platforms", "cpu")
+    # Schedulers send it to all processes of a run: the main process saves, and closes its workers.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     follow_parent()
     mute_libraries()

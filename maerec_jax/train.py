@@ -4,8 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from maerec_jax.command import fail
+from maerec_jax.command import fail, guarded
+
+if TYPE_CHECKING:
+    from maerec_jax.config import TrainConfig
 
 _USAGE = """python -m maerec_jax.train --config FILE [--workdir DIR] [--init-from DIR] [overrides]
 
@@ -36,26 +40,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wants_help = {"-h", "--help"} & set(flags)
         return 0 if wants_help else fail("--config is missing")
 
-    from maerec_jax.config import UserError
     from maerec_jax.training.cluster import Cluster, run_together
+    from maerec_jax.training.host_memory import run_steps_in_this_thread
 
-    try:
-        cluster = Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster)
-    except UserError as error:
-        return fail(str(error))
-    return run_together(cluster, lambda: _train(parsed.config, flags))
+    run_steps_in_this_thread()
+    asked: list[Any] = []
+
+    def read() -> int:
+        from maerec_jax.config import config_from_flags
+
+        asked.append(config_from_flags(parsed.config, flags))
+        asked.append(Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster))
+        return 0
+
+    # Before the others are looked for: a mistake, or --help, has nothing to do with them.
+    if status := guarded(read):
+        return status
+    config, cluster = asked
+    return run_together(cluster, lambda: _train(config))
 
 
-def _train(path: str, flags: Sequence[str]) -> int:
+def _train(config: "TrainConfig") -> int:
     import jax
 
-    from maerec_jax.config import config_from_flags
-    from maerec_jax.training.host_memory import run_steps_in_this_thread
     from maerec_jax.training.loop import train
     from maerec_jax.training.stopping import Stopped
 
-    run_steps_in_this_thread()
-    config = config_from_flags(path, flags)
     try:
         train(config)
     except Stopped as stopped:

@@ -16,13 +16,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from data_pipelines.prepared.storage import is_bucket
 from maerec_jax.config import ModelConfig, TrainConfig, UserError, differences, read_json, to_json
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
+from maerec_jax.training.cluster import as_first, meet
 
 CONFIG_FILE = "config.json"
 _FOLDER = "checkpoints"
@@ -69,6 +69,13 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which is not to ask JAX whether to stop: it counts otherwise than ``StopRequests``."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a run: saved while training goes on, kept by recency and by validation score.
 
@@ -86,9 +93,10 @@ class Checkpoints:
     ) -> None:
         self._folder = absolute(epath.Path(workdir) / _FOLDER)
         self._first = jax.process_index() == 0
+        meet("all have looked at the checkpoints")
         if self._first:
             set_aside_damaged(self._folder, message)
-        ocp.multihost.sync_global_processes("damaged checkpoints are set aside")
+        meet("damaged checkpoints are set aside")
         policies = [preservation_policy.LatestN(n=keep_last)]
         if keep_best:
             policies.append(
@@ -102,18 +110,20 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_files),
         )
         self._saving = -1
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_ITEM,))
+        self._manager = _Manager(self._folder, options=options, item_names=(_ITEM,))
 
     @property
     def latest(self) -> int | None:
         """The latest step with a complete checkpoint, as the first process sees it."""
-        step = self._manager.latest_step()
-        if jax.process_count() > 1:
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
-        return None if step in (None, -1) else step
+        found = self._manager.latest_step()
+        step = as_first(-1 if found is None else found)
+        return None if step == -1 else step
 
     def is_scored(self, step: int) -> bool:
         """Whether the checkpoint of a step has a validation score."""
+        return bool(as_first(self._first and self._has_score(step)))
+
+    def _has_score(self, step: int) -> bool:
         return step in self._manager.all_steps() and _read_score(self._folder / str(step)) is not None
 
     def save(self, step: int, state: Any, score: float | None = None) -> None:
@@ -121,13 +131,13 @@ class Checkpoints:
 
         But one that has no score gets it, if there is another checkpoint to go on from should this one be interrupted.
         """
-        steps = self._manager.all_steps()
-        if step in steps:
-            if score is None or len(steps) == 1 or self.is_scored(step):
-                return
-            self._manager.wait_until_finished()
-            self._manager.delete(step)
         self._manager.wait_until_finished()  # the one before, whose files are noted under its number
+        steps = self._manager.all_steps()
+        keeps = step in steps and (score is None or len(steps) == 1 or self._has_score(step))
+        if as_first(keeps):
+            return
+        if as_first(step in steps):
+            self._manager.delete(step)
         self._saving = step
         metrics = None if score is None else {"score": score}
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
@@ -139,6 +149,10 @@ class Checkpoints:
             written = [p for p in self._folder.iterdir() if re.fullmatch(rf"{self._saving}(\..*tmp.*)?", p.name)]
             (folder,) = written  # in buckets it has its name from the beginning
             note_files(folder)
+
+    def wait(self) -> None:
+        """Wait until what is being saved is on disk. Raises what has gone wrong with it."""
+        self._manager.wait_until_finished()
 
     def restore(self, step: int, like: Any) -> Any:
         """Read the state of a step into arrays of the shapes, dtypes and shardings of ``like``."""

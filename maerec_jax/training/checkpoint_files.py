@@ -56,7 +56,10 @@ def damage(checkpoint: epath.Path) -> str | None:
         return f"{_FILES} is missing"
     except ValueError:
         return f"{_FILES} is cut"
-    found = _sizes(checkpoint)
+    try:
+        found = _sizes(checkpoint)
+    except FileNotFoundError:
+        return "it is being removed"
     for name, size in expected.items():
         if found.get(name) != size:
             return f"{name} has {found[name]:,} of {size:,} bytes" if name in found else f"{name} is missing"

@@ -2,25 +2,32 @@
 
 import os
 import re
+import socket
 import sys
+import time
 import traceback
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from maerec_jax.command import guarded
 from maerec_jax.config import UserError
 
 Method = Literal["auto", "none", "tpu", "slurm", "ompi", "k8s"]
-METHODS = get_args(Method)
 
 # A process that has not been heard of for so long is dead, and the others end, too. With what JAX needs to tell them
 # that is less than a minute.
 _HEARTBEAT_SECONDS = 30
 _SHUTDOWN_SECONDS = 60
 _CONNECT_SECONDS = 300
+
+_joined = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,11 @@ class Cluster:
         Raises:
           UserError: where the others cannot be found.
         """
+        global _joined
         method: str = _detect(os.environ) if self.method == "auto" else self.method
         if self.coordinator:
             method = "deactivate"
+            self._await_coordinator()
         elif method == "none":
             return
         try:
@@ -74,11 +83,61 @@ class Cluster:
                 shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
             )
         except (RuntimeError, ValueError, LookupError, OSError) as error:  # JAX's are of all these kinds
+            if self.method == "auto" and method == "tpu" and "should be defined" in str(error):
+                return  # TPUs that nobody has described as a cluster: those of this machine alone
             asked = self.coordinator or f"--cluster {method}"
             hint = "" if self.coordinator else "; --cluster none trains on this machine alone"
             raise UserError(f"the other processes cannot be found by {asked}: {_first_line(error)}{hint}") from error
-        if method == "slurm" and _sees_its_gpus(os.environ):
-            jax.config.update("jax_cuda_visible_devices", "all")
+        _joined = True
+        if method in ("slurm", "ompi") and _sees_its_gpus(os.environ):
+            for vendor in ("cuda", "rocm"):
+                jax.config.update(f"jax_{vendor}_visible_devices", "all")
+
+    def _await_coordinator(self) -> None:
+        """Wait for process 0. JAX would end this process with a report of its insides where nobody answers."""
+        if self.process_id == 0:
+            print(f"waiting for {self.num_processes} processes at {self.coordinator}", file=sys.stderr, flush=True)
+            return
+        host, port = self.coordinator.rsplit(":", 1)
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while True:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    place = f"process 0 at --coordinator {self.coordinator}"
+                    raise UserError(f"process {self.process_id} does not reach {place}: {error}") from error
+                time.sleep(0.5)
+
+
+def meet(name: str, seconds: int = 1800) -> None:
+    """Wait until all processes are here; no devices take part. A name is used once in a run."""
+    if jax.process_count() > 1:
+        ocp.multihost.get_barrier_sync_fn()(key=f"maerec_jax: {name}", timeout_ms=1000 * seconds)
+
+
+def as_first(value: int) -> int:
+    """The value of the first process: what a folder holds need not look the same to all of them at the same time."""
+    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def agree(values: Mapping[str, object]) -> None:
+    """See to it that all processes have the same values, by their names.
+
+    Processes that differ would wait for each other at different places, or train something that is no model.
+
+    Raises:
+      UserError: in all processes, naming what differs.
+    """
+    if jax.process_count() == 1:
+        return
+    digests_V = np.array([zlib.crc32(str(value).encode()) for value in values.values()], np.uint32)
+    all_PV = np.asarray(multihost_utils.process_allgather(digests_V))
+    differ_P = [[name for name, same in zip(values, row == all_PV[0], strict=True) if not same] for row in all_PV]
+    for process, names in enumerate(differ_P):
+        if names:
+            raise UserError(f"process {process} differs from process 0 in: {', '.join(names)}")
 
 
 def _detect(environment: Mapping[str, str]) -> Method:
@@ -95,12 +154,13 @@ def _detect(environment: Mapping[str, str]) -> Method:
 
 
 def _sees_its_gpus(environment: Mapping[str, str]) -> bool:
-    """Whether all GPUs that this task of Slurm sees are for it.
+    """Whether all GPUs that this task of Slurm or Open MPI sees are for it.
 
     JAX takes only the one with the task's number on its node, which is wrong for a task that has the node to itself,
     and for tasks that see no more than their own.
     """
-    tasks = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_NTASKS_PER_NODE", "")))
+    names = ("OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
+    tasks = re.match(r"\d+", next((environment[name] for name in names if name in environment), ""))
     visible = environment.get("CUDA_VISIBLE_DEVICES", "")
     return (tasks is not None and tasks[0] == "1") or (bool(visible) and "," not in visible)
 
@@ -124,7 +184,7 @@ def run_together(cluster: Cluster, run: Callable[[], int]) -> int:
     try:
         status = guarded(joined, _place)
     except BaseException as error:
-        if not jax.distributed.is_initialized():
+        if not _joined:
             raise
         traceback.print_exc()
         if _is_of_others(error):
@@ -134,7 +194,7 @@ def run_together(cluster: Cluster, run: Callable[[], int]) -> int:
                 file=sys.stderr,
             )
         status = 1
-    if status and jax.distributed.is_initialized():
+    if status and _joined:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -143,7 +203,7 @@ def run_together(cluster: Cluster, run: Callable[[], int]) -> int:
 
 def _place() -> str:
     """Which of several processes this is, as the beginning of a message."""
-    if not jax.distributed.is_initialized():  # asking for the number of processes would look for devices
+    if not _joined:  # asking for the number of processes would look for devices
         return ""
     return f"process {jax.process_index()} of {jax.process_count()}: "
 

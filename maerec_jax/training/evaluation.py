@@ -1,6 +1,7 @@
 """One pass over labelled data, or over images to be reconstructed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +60,7 @@ class Evaluator:
         parts = row_shards(mesh)
         self.batch_size = -(-min(batch_size, len(source)) // parts) * parts
         self.workers, self.turn = workers, turn
+        self._waiting: AbstractContextManager = nullcontext()
         self._sizes_N2 = image_sizes(source) if shapes else None
         self._shapes = shapes
         self._step = jax.jit(task.evaluation_step, out_shardings=replicated(mesh))
@@ -72,7 +74,11 @@ class Evaluator:
         return cls(task, source, make_decoder(config), batch_size, workers, mesh, config.data.buckets, turn)
 
     def __call__(
-        self, params: Any, message: Callable[[str], None], on_step: Callable[[int], None] | None = None
+        self,
+        params: Any,
+        message: Callable[[str], None],
+        on_step: Callable[[int], None] | None = None,
+        waiting: AbstractContextManager | None = None,
     ) -> Validation:
         """Evaluate parameters.
 
@@ -80,7 +86,9 @@ class Evaluator:
           params: the parameters.
           message: prints a line; images that cannot be used are named by it, and counted as ``invalid_images``.
           on_step: is told after each step how many images it did.
+          waiting: is entered for as long as a batch is waited for.
         """
+        self._waiting = waiting or nullcontext()
         # Otherwise reading would gather divided parameters anew for each character.
         params = jax.device_put(params, whole_on_fsdp(state_shardings(params, self.mesh)))
         invalid = InvalidImages(self.source, message)
@@ -105,7 +113,11 @@ class Evaluator:
         with evaluation_batches(
             source, decoder, batch_size=self.batch_size, buckets=buckets, num_workers=self.workers
         ) as batches:
-            for batch in batches:
+            while True:
+                with self._waiting:
+                    batch = next(batches, None)
+                if batch is None:
+                    return
                 if invalid is not None:
                     invalid.tell(batch)
                     invalid.count(invalid.outcomes_of(batch))

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,10 @@ import optax
 from etils import epath
 
 from data_pipelines.pipeline import train_batches
-from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.config import TrainConfig, UserError, to_json
 from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
+from maerec_jax.training.cluster import agree, as_first, meet
 from maerec_jax.training.data import (
     InvalidImages,
     make_buckets,
@@ -153,8 +155,17 @@ def train(config: TrainConfig) -> dict[str, float]:
     )
     held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
     buckets = make_buckets(config, sources, notes.append)
+    meet("all have opened their data")
+    agree(
+        {
+            "config": to_json(replace(config, data=replace(config.data, root="", workers=0, timeout=0.0))),
+            "number of training images": len(sources),
+            "number of validation images": 0 if held_out is None else len(held_out),
+            "images of each bucket": [] if buckets is None else np.bincount(buckets.numbers).tolist(),
+        }
+    )
     # Read before the workdir is made, so that a mistyped name leaves none behind.
-    resumes = bool(saved_steps(workdir))
+    resumes = bool(as_first(bool(saved_steps(workdir))))
     loaded_run = load_params(config.init_from) if config.init_from and not resumes else None
     claim_workdir(config, write=first)
 
@@ -219,7 +230,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 state = fresh_state(config, task, optimizer, shardings, loaded)
                 del loaded
             del loaded_run
-            invalid = InvalidImages(sources, log.message, source_names(config.data.train), config.data.max_invalid)
+            invalid = InvalidImages(sources, log.alarm, source_names(config.data.train), config.data.max_invalid)
             counted = start  # the number of steps whose outcomes are counted
             pending: collections.deque = collections.deque()
             everywhere = replicated(mesh)
@@ -236,6 +247,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 invalid.count(outcomes)
                 if not numbers.pop("good"):
                     checkpoints.save(done - 1, state)
+                    checkpoints.wait()
                     raise NotFiniteError(
                         f"step {done}: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}; the state "
                         f"before it is saved in {workdir}. Lower the learning rate or set optimizer.clip_norm, "
@@ -270,7 +282,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                         raise Stopped(done, total_steps, requests.signal)
 
                 assert evaluator is not None
-                found = evaluator(state.ema or state.params, log.message, look_up)
+                found = evaluator(state.ema or state.params, log.message, look_up, patience)
                 log.validation(done, found)
                 return found
 
@@ -310,11 +322,14 @@ def train(config: TrainConfig) -> dict[str, float]:
                         # Where it failed for this process only, the others would not come to save with it.
                         if isinstance(error, Stopped) or jax.process_count() == 1:
                             checkpoints.save(done, state)
+                            checkpoints.wait()
                         raise
                     metrics, score = found.metrics, found.score
                 log.arrive()
                 checkpoints.save(done, state, score)
                 if stops:
+                    checkpoints.wait()
                     raise Stopped(done, total_steps, requests.signal)
                 rates.restart()  # nor are validating and saving
+    meet("the first has put its log in its place")
     return metrics

@@ -110,7 +110,9 @@ class RunLog:
         file = folder / METRICS_FILE
         if file.exists():
             lines = [line for line in file.read_text().splitlines() if _step_of(line) <= start_step]
-            file.write_text("".join(f"{line}\n" for line in lines))
+            fresh = file.with_suffix(".new")  # a run that is killed here keeps its log
+            fresh.write_text("".join(f"{line}\n" for line in lines))
+            fresh.replace(file)
         self._file = file.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)

@@ -43,14 +43,14 @@ class StopRequests:
         Cheap: of several processes, JAX tells all in the background when one gets a SIGTERM, and settles from which
         call on the answer is yes.
         """
-        if jax.process_count() > 1:
+        if jax.distributed.is_initialized():
             self._count += 1
             self._asked = self._asked or multihost_utils.reached_preemption_sync_point(self._count)
         return self._asked
 
     def __enter__(self) -> "StopRequests":
         """Listen to signals, where Python lets this thread and JAX does not do it."""
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        if not jax.distributed.is_initialized() and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._ask)
         return self

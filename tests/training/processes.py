@@ -59,7 +59,11 @@ class Processes:
             place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(i)]
             whole = command + list(last[i : i + 1]) + (place if count > 1 else [])
             with file.open("w") as out:
-                self.all.append(subprocess.Popen(whole, cwd=REPOSITORY, env=settings, stdout=out, stderr=out))
+                self.all.append(
+                    subprocess.Popen(
+                        whole, cwd=REPOSITORY, env=settings, stdout=out, stderr=out, start_new_session=True
+                    )
+                )
 
     def __enter__(self) -> "Processes":
         return self

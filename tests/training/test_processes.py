@@ -65,14 +65,40 @@ def test_sigterm_to_one_saves_on_all(unbroken, tmp_path):
     assert_losses(workdir, logged(unbroken))
 
 
+def test_sigterm_is_heeded_while_checkpoints_are_written(tmp_path):
+    """In a run that was resumed and saves at every step, so that its steps are not what Orbax and the loop count."""
+    workdir = tmp_path / "run"
+    config = write_config(tmp_path, recogniser_config(workdir, **LONG | {"checkpoint_every": 1}))
+    with Processes(config, 2) as run:
+        assert run.until(lambda: max(saved_steps(workdir), default=0) >= 3)
+    before = max(saved_steps(workdir))
+    with Processes(config, 2) as run:
+        assert run.until_step(workdir, before + 4)
+        run.all[0].send_signal(signal.SIGTERM)
+        assert run.wait() == [0, 0], run.told()
+        step = max(saved_steps(workdir))
+        assert f"stopped by SIGTERM at step {step} of 4000" in run.told()
+    assert before + 4 <= step < before + 200
+
+
+def test_processes_that_are_not_told_the_same_refuse_to_train(tmp_path):
+    file = write_config(tmp_path, recogniser_config(tmp_path / "run", **LONG))
+    with Processes(file, 2, last=("--log-every=1", "--log-every=2")) as run:
+        assert run.wait() == [1, 1]
+        for i in range(2):
+            assert f"error: process {i} of 2: process 1 differs from process 0 in: config" in run.told(i)
+    assert not (tmp_path / "run").exists()
+
+
 def test_sigterm_ends_a_single_process_well_and_so_does_ctrl_c(unbroken, tmp_path):
+    """Also where all that it has started gets the signal, as from terminals and schedulers."""
     workdir = tmp_path / "run"
     config = write_config(tmp_path, recogniser_config(workdir, checkpoint_every=100, validate_every=100))
     for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
-        with Processes(config) as run:
+        with Processes(config, flags=("--data.workers", "1")) as run:
             before = max(saved_steps(workdir), default=0)
             assert run.until_step(workdir, before + 1)
-            run.all[0].send_signal(number)
+            os.killpg(run.all[0].pid, number)
             assert run.wait() == [status], run.told()
             step = max(saved_steps(workdir))
             assert f"stopped by {number.name} at step {step} of 12: the same command goes on" in run.told()
@@ -131,6 +157,8 @@ def test_what_finds_the_processes():
     assert sees({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"})
     assert sees({"SLURM_STEP_TASKS_PER_NODE": "4", "CUDA_VISIBLE_DEVICES": "2"})
     assert not sees({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"})
+    assert sees({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"})
+    assert not sees({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"})
 
 
 def test_a_task_of_slurm_finds_the_others(unbroken, tmp_path):
