@@ -182,7 +182,11 @@ def speed(workdir: Path) -> float:
 def plan(arguments: argparse.Namespace, cores: Sequence[int]) -> dict[str, int]:
     """Steps of pre-training for each way that take the time asked for, as fast as short runs are now."""
     file, folder = arguments.out / "plan.json", arguments.out / "speed"
-    options = {name: value for name, value in vars(arguments).items() if name not in ("root", "out", "pin", "seeds")}
+    options = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("root", "out", "pin", "seeds", "baseline")
+    }
     if file.is_file():
         known = json.loads(file.read_text())
         if known["options"] != options:
@@ -236,7 +240,7 @@ def show(found: dict[str, list[dict[str, float]]]) -> None:
     columns = ["images/s", "steps", "minutes", "loss", "WA", "WAICS", "benchmark WA", "benchmark WAICS"]
     digits = dict.fromkeys(columns, 1) | {"images/s": 0, "steps": 0, "loss": 4}
     table = Table("pre-trained as", *columns)
-    subsets = Table("pre-trained as", *(names := [n for n in found["none"][0] if n not in columns]), title="WA (%)")
+    subsets = Table("pre-trained as", *(names := [n for n in found["mae"][0] if n not in columns]), title="WA (%)")
     for arm, runs in found.items():
         for seed, numbers in enumerate(runs):
             cells = (f"{numbers[c]:,.{digits[c]}f}" if c in numbers else "-" for c in columns)
@@ -261,6 +265,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="of pre-training, for each of the two ways")
     parser.add_argument("--steps", type=int, default=4000, help="of fine-tuning, 64 words each")
     parser.add_argument("--seeds", type=int, default=1, help="how often all is done")
+    parser.add_argument(
+        "--baseline", action=argparse.BooleanOptionalAction, default=True, help="fine-tune from nothing"
+    )
     parser.add_argument("--pin", action=argparse.BooleanOptionalAction, help="a core for each run (if it can)")
     parser.add_argument("--encoder", type=int, nargs=3, default=[128, 6, 4], help="width, depth and heads")
     parser.add_argument("--decoder", type=int, nargs=3, default=[160, 6, 4], help="of both: width, depth and heads")
@@ -285,14 +292,15 @@ def main() -> None:
         pair = [training(pretraining(arguments, arm, seed, steps[arm]), workdirs[arm]) for arm in PRETRAINED]
         run(pair[:: 1 - 2 * (seed % 2)], cores[:2])  # on each core in turn, should one be faster
     jobs, readings = [], []
-    for seed, arm in itertools.product(range(arguments.seeds), ARMS):
+    arms = ARMS if arguments.baseline else PRETRAINED
+    for seed, arm in itertools.product(range(arguments.seeds), arms):
         start = None if arm == "none" else arguments.out / f"pretraining_{arm}_{seed}"
         workdir = arguments.out / f"fine_tuning_{arm}_{seed}"
         jobs.append(training(fine_tuning(arguments, seed, start), workdir))
         readings.append(evaluation(arguments, workdir))
     run(jobs, cores)
     run(readings, cores)
-    found = {arm: [results(arguments, arm, seed) for seed in range(arguments.seeds)] for arm in ARMS}
+    found = {arm: [results(arguments, arm, seed) for seed in range(arguments.seeds)] for arm in arms}
     (arguments.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     show(found)
 
