@@ -74,6 +74,8 @@ def serve(connection: Connection, contender: Contender, settings: Settings) -> N
         while (request := connection.recv()) is not None:
             action, *arguments = request
             connection.send(("done", actions[action](*arguments)))
+    except (EOFError, KeyboardInterrupt):
+        return  # whoever asks has ended
     except Exception as error:
         connection.send(
             ("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
@@ -101,13 +103,14 @@ class Running:
 
     def ask(self, action: str, *arguments: Any) -> Any:
         """What an action of its step returns. Raises ``DroppedOutError``."""
-        self.connection.send((action, *arguments))
+        with suppress(OSError):  # of a process that has ended; then there is no answer either
+            self.connection.send((action, *arguments))
         return self._answer()
 
     def _answer(self) -> Any:
         try:
             state, value = self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             state, value = "failed", "its process has ended"
         if state == "failed":
             raise DroppedOutError(value)
