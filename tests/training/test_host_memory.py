@@ -28,11 +28,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory is kept: run it on Linux with glibc")
 def test_steps_get_the_memory_of_those_before():
-    """Pages that a program is handed anew for its temporaries: tens of thousands a step, or next to none."""
+    """Pages that a program is handed anew for its temporaries: tens of thousands at each step, or only now and then."""
     faults = {}
     for keep in (False, True):
         command = [sys.executable, "-c", PROGRAM.format(keep=keep)]
         run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         faults[keep] = int(run.stdout)
     assert faults[False] > 8 * 10_000
-    assert faults[True] < 1000
+    assert faults[True] < faults[False] / 4  # another thread may have taken a piece: then one step needs a new one
