@@ -23,6 +23,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_NO_ESTIMATE = 2**62  # for v5p the compiler gives the largest integer for an operation that it cannot judge
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Pr
     for computation, instructions in lines.items():
         repeats = times.get(computation, 0)
         for line in instructions if repeats else ():
-            cycles += repeats * sum(map(int, _CYCLES.findall(line.text)))
+            cycles += repeats * sum(n for n in map(int, _CYCLES.findall(line.text)) if n < _NO_ESTIMATE)
             kind = line.kind.removesuffix("-start")
             between = kind == "send" and "is_host_transfer=true" in line.text
             if not between and kind not in _KINDS:

@@ -38,6 +38,11 @@ def test_cycles_are_added_up_loops_included(text):
     assert read_program(text, devices=8, slices=2, turns=3).cycles == 3 * 500 + 300 + 1000
 
 
+def test_operations_without_an_estimate_are_not_added_up(text):
+    unknown = text.replace('"estimated_cycles":"300"', f'"estimated_cycles":"{2**63 - 1}"')
+    assert read_program(unknown, devices=8, slices=2, turns=1).cycles == 500 + 1000
+
+
 def test_a_known_number_of_turns_is_taken(text):
     told = text.replace(", body=%body.1", ', body=%body.1, backend_config={"known_trip_count":{"n":"7"}}')
     assert read_program(told, devices=8, slices=2, turns=3).cycles == 7 * 500 + 300 + 1000
