@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from logging import getLogger
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from absl import logging
@@ -17,6 +17,16 @@ def fail(message: str) -> int:
     return 1
 
 
+def _ignore_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``hook``, but for a read that comes to its end after another one's error."""
+
+    def print_unless_late(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return print_unless_late
+
+
 def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> int:
     """Run a command; mistakes that the user can mend, and files that cannot be used, become one line and status 1.
 
@@ -26,7 +36,9 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
     from maerec_jax.config import UserError
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
-    getLogger("asyncio").setLevel("CRITICAL")  # and it leaves errors of many reads behind where one was enough
+    # And it leaves errors of many reads behind where one was enough, some of which find that nobody waits for them.
+    getLogger("asyncio").setLevel("CRITICAL")
+    sys.unraisablehook = _ignore_late(sys.unraisablehook)
     try:
         return run()
     except (UserError, DataError) as error:
