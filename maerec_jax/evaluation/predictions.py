@@ -1,9 +1,12 @@
 """Readings of labelled words: a line of JSON each, which tables, reports and comparisons are made from."""
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -66,3 +69,93 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
                 first = error.errors()[0]
                 field = ".".join(map(str, first["loc"])) or "JSON"
                 raise UserError(f"{path}:{number}: not a prediction: {field}: {first['msg']}") from error
+
+
+class PredictionsFile:
+    """Predictions that are written as they are made, so that a measurement that was stopped can go on.
+
+    What they were made with is kept beside the file, in ``<file>.made_with.json``: only the same measurement goes on.
+
+    Args:
+      path: the file.
+      made_with: what decides about the readings, as JSON can hold it.
+    """
+
+    def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
+        self.path, self.made_with = path, dict(made_with)
+        self._beside = path.with_name(path.name + ".made_with.json")
+
+    def prepare(self, overwrite: bool = False) -> None:
+        """Begin the file, or see to it that a file which is there can be gone on with; for one process only.
+
+        Args:
+          overwrite: begin again whatever is there.
+
+        Raises:
+          UserError: for a file with the predictions of another measurement; it names what differs.
+        """
+        if self.path.exists() and not overwrite:
+            found = self._found()
+            differ = sorted(name for name in found | self.made_with if found.get(name) != self.made_with.get(name))
+            if differ:
+                raise UserError(
+                    f"{self.path} holds predictions that were made otherwise ({', '.join(differ)} differ): give "
+                    "another file, or --overwrite"
+                )
+            self._cut()
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(b"")
+        self._beside.write_text(json.dumps(self.made_with, indent=2) + "\n")
+
+    def _found(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._beside.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path} is there already, and {self._beside.name} does not say what made it: give another file, "
+                "or --overwrite"
+            ) from error
+        return found if isinstance(found, dict) else {}
+
+    def _cut(self) -> None:
+        """Cut off a last line that has no end: its writer was killed."""
+        with self.path.open("r+b") as file:
+            size = file.seek(0, 2)
+            step = 2**16
+            end = size
+            while end:
+                start = max(0, end - step)
+                file.seek(start)
+                if (place := file.read(end - start).rfind(b"\n")) >= 0:
+                    end = start + place + 1
+                    break
+                end = start
+            file.truncate(end)
+
+    def done(self) -> dict[str, set[int]]:
+        """Places of the images that have been read, by set. Raises ``UserError`` as ``read_predictions`` does."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for prediction in self.read():
+            found[prediction.set].add(prediction.index)
+        return found
+
+    def read(self) -> Iterator[Prediction]:
+        """What is in the file so far."""
+        return read_predictions(self.path)
+
+    def __enter__(self) -> "PredictionsFile":
+        """Open it for ``add``."""
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self._file.close()
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """Write the predictions of a batch."""
+        self._file.writelines(prediction.to_line() + "\n" for prediction in predictions)
+        self._file.flush()
