@@ -78,13 +78,15 @@ def evaluate(arguments: EvaluateArguments) -> int:
 
 
 def _compare(arguments: EvaluateArguments) -> int:
+    from rich.console import Console
+
     from maerec_jax.evaluation.compare import compare
 
     first, second = map(Path, arguments.compare)
     found = compare(first, second)
-    found.print()
+    Console().print(found.to_rich())
     if arguments.json:
-        _write(arguments.json, found.to_json())
+        _write(arguments.json, found.to_dict())
     return 0
 
 
@@ -118,7 +120,7 @@ def _measure(arguments: EvaluateArguments) -> int:
         meet("the file of predictions is there")
         _read(sets, predictions, first, message)
         if first:
-            _show(arguments, Table.of(predictions.read()), predictions, sets, step)
+            _show(arguments, Table.from_predictions(predictions.read()), predictions, sets, step)
     return 0
 
 
@@ -202,12 +204,12 @@ def _show(
     from maerec_jax.evaluation.report import write_report
 
     title = f"{arguments.checkpoint or 'weights of the package'}, step {step:,}"
-    Console().print(table.rich(title))
+    Console().print(table.to_rich(title))
     details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
     details |= {"devices": f"{jax.device_count()} {jax.devices()[0].device_kind}", "jax": jax.__version__}
     if arguments.json:
         beside = os.path.relpath(predictions.path, Path(arguments.json).parent)
-        _write(arguments.json, {"title": title, **details, **table.to_json(), "predictions": beside})
+        _write(arguments.json, {"title": title, **details, **table.to_dict(), "predictions": beside})
     if arguments.csv:
         _write(arguments.csv, table.to_csv())
     if arguments.report:

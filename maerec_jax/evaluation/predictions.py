@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.records import OUTCOMES
 from maerec_jax.config import UserError
@@ -28,13 +28,13 @@ class Prediction:
     """Its label."""
     reading: str
     """What was read; "" for an image that cannot be used."""
-    confidence: float
+    confidence: Annotated[float, Field(ge=0, le=1)]
     """Mean of the character confidences, 0 to 1; 0 where nothing was read."""
     character_confidences: tuple[float, ...]
     """Probability of each character of the reading, given those before it."""
-    height: int
+    height: Annotated[int, Field(ge=0)]
     """Height of the image as it is stored, in pixels; 0 for one that cannot be used."""
-    width: int
+    width: Annotated[int, Field(ge=0)]
     """Its width."""
     outcome: str = OUTCOMES[0]
     """What became of it, one of ``OUTCOMES``: those that cannot be used count as read wrong."""
@@ -58,7 +58,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
       UserError: where there is no such file, or a line is no prediction; it names the line.
     """
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a file of predictions, made by evaluate") from error
     with file:
