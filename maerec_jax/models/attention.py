@@ -7,6 +7,15 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
+def attention_weights(q_BQHD: Array, k_BKHD: Array, mask: Array | None = None) -> Array:
+    """softmax(q k^T / sqrt(D)), float32 (batch, heads, queries, keys); the arguments are those of ``attend``."""
+    scores_BHQK = jnp.einsum("bqhd,bkhd->bhqk", q_BQHD, k_BKHD, preferred_element_type=jnp.float32)
+    scores_BHQK *= q_BQHD.shape[-1] ** -0.5
+    if mask is not None:
+        scores_BHQK = jnp.where(mask, scores_BHQK, -jnp.inf)
+    return jax.nn.softmax(scores_BHQK, axis=-1)
+
+
 def attend(
     q_BQHD: Array,
     k_BKHD: Array,
@@ -29,11 +38,7 @@ def attend(
     Returns:
       (batch, queries, heads, head dim) in the dtype of the values.
     """
-    scores_BHQK = jnp.einsum("bqhd,bkhd->bhqk", q_BQHD, k_BKHD, preferred_element_type=jnp.float32)
-    scores_BHQK *= q_BQHD.shape[-1] ** -0.5
-    if mask is not None:
-        scores_BHQK = jnp.where(mask, scores_BHQK, -jnp.inf)
-    weights_BHQK = jax.nn.softmax(scores_BHQK, axis=-1)
+    weights_BHQK = attention_weights(q_BQHD, k_BKHD, mask)
     if dropout is not None:
         weights_BHQK = dropout(weights_BHQK, deterministic=deterministic)
     return jnp.einsum("bhqk,bkhd->bqhd", weights_BHQK.astype(v_BKHD.dtype), v_BKHD)

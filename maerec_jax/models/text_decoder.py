@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal, variance_scaling
 
-from maerec_jax.models.attention import attend
+from maerec_jax.models.attention import attend, attention_weights
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.position import sincos_interleaved
 
@@ -103,8 +103,14 @@ class Attention(nn.Module):
         return KeysValues(self.key(x_BKD), self.value(x_BKD))
 
     def __call__(self, x_BQD: Array, kv: KeysValues, mask: Array | None, deterministic: bool) -> Array:
-        """Attend from (B, Q, D) to keys and values; ``mask`` is bool, broadcastable to (B, H, Q, K)."""
-        h = attend(self.query(x_BQD), kv.keys, kv.values, mask, self.dropout, deterministic)
+        """Attend from (B, Q, D) to keys and values; ``mask`` is bool, broadcastable to (B, H, Q, K).
+
+        Where "intermediates" are collected, the weights (B, H, Q, K) are among them.
+        """
+        query = self.query(x_BQD)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "weights", attention_weights(query, kv.keys, mask))
+        h = attend(query, kv.keys, kv.values, mask, self.dropout, deterministic)
         return self.dropout(self.out(h), deterministic=deterministic)
 
 
