@@ -96,13 +96,13 @@ def test_tables_are_of_the_predictions(measured, capsys):
     table = json.loads((measured / "a.json").read_text())
     predictions = by_image(measured / "a.jsonl").values()
     with (measured / "a.csv").open(newline="") as file:
-        rows = {row["set"]: row for row in csv.DictReader(file)}
+        rows = {row["name"]: row for row in csv.DictReader(file)}
     for name in {p.set for p in predictions}:
         own = [p for p in predictions if p.set == name]
         right = sum(p.reading == p.truth for p in own) / len(own)
-        found = next(found for found in table["sets"] if found["set"] == name)
+        found = table["sets"][name]
         assert found["words"] == len(own)
-        assert found["word_accuracy"] == pytest.approx(right)
+        assert found["metrics"]["word_accuracy"] == pytest.approx(right)
         assert float(rows[name]["word_accuracy"]) == pytest.approx(right, abs=1e-4)
     assert "<html" in (measured / "a.html").read_text()
     assert run_evaluate("--compare", measured / "a.json", measured / "a.jsonl") == 0
@@ -200,4 +200,4 @@ def test_images_that_cannot_be_used_are_named_and_count_as_wrong(trained, tmp_pa
     found = [by_image(tmp_path / "t.jsonl")["labels.jsonl", i] for i in range(3)]
     assert [p.outcome for p in found] == ["used", "unreadable", "missing"]
     assert [p.reading for p in found[1:]] == ["", ""]
-    assert json.loads((tmp_path / "t.json").read_text())["sets"][0]["words"] == 3
+    assert json.loads((tmp_path / "t.json").read_text())["sets"]["labels.jsonl"]["words"] == 3
