@@ -75,5 +75,5 @@ def keep_compiled_programs() -> None:
     """
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))

@@ -153,7 +153,7 @@ def _made_with(reader: "Reader", params: Any, step: int, sets: list["SetReader"]
 
     digest = 0
     for leaf in jax.tree.leaves(params):
-        digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
+        digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
     return {
         "step": step,
         "weights": f"crc32 {digest:08x}",
@@ -201,8 +201,6 @@ def _show(
     import jax
     from rich.console import Console
 
-    from maerec_jax.evaluation.report import write_report
-
     title = f"{arguments.checkpoint or 'weights of the package'}, step {step:,}"
     Console().print(table.to_rich(title))
     details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
@@ -213,6 +211,8 @@ def _show(
     if arguments.csv:
         _write(arguments.csv, table.to_csv())
     if arguments.report:
+        from maerec_jax.evaluation.report import write_report
+
         by_name = {set_reader.name: set_reader for set_reader in sets}
         write_report(
             Path(arguments.report),

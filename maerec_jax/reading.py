@@ -105,7 +105,9 @@ def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon:
     """
     turns = int(made["turns"][row]) if "turns" in made else 0
     words: dict[str, Word] = {}
-    for place, (tokens_T, probability_T) in enumerate(zip(made["tokens_BKT"][row], made["probability_BKT"][row], strict=True)):
+    for place, (tokens_T, probability_T) in enumerate(
+        zip(made["tokens_BKT"][row], made["probability_BKT"][row], strict=True)
+    ):
         if "score_BK" in made and made["score_BK"][row, place] == -np.inf:
             continue
         text, places = charset.decode(tokens_T)

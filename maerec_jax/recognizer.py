@@ -25,6 +25,9 @@ Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 _STEP = 4  # from one batch size to the next: at most three quarters of a batch are filled up
 
 
+__all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word"]
+
+
 class Prepared:
     """An image in a size of the model's; where portrait images are turned, such an image in three ways.
 

@@ -26,7 +26,8 @@ def real_words_config(root, workdir, steps, **changes):
     optimizer = OptimizerConfig(learning_rate=2e-3, warmup_steps=20, clip_norm=1.0)
     defaults = {"batch_size": 64, "steps": steps, "validate_every": steps, "log_every": 50}
     model = MAERecConfig(encoder=encoder, decoder=decoder)
-    return TrainConfig(**{"model": model, "data": data, "optimizer": optimizer, **defaults, **changes, "workdir": workdir})
+    parts = {"model": model, "data": data, "optimizer": optimizer, "workdir": workdir}
+    return TrainConfig(**{**parts, **defaults, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,9 @@ import time
 
 import pytest
 
-from maerec_jax import Recognizer, evaluate, predict
+from maerec_jax import ReadingConfig, Recognizer, evaluate, predict
 from maerec_jax.command import run_command
 from maerec_jax.evaluation.predictions import Prediction, read_predictions
-from maerec_jax.recognizer import ReadingConfig
 from tests.conftest import REPOSITORY
 from tests.training.processes import PATIENCE, free_port
 
