@@ -96,7 +96,9 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
     )
     other = header[:size].replace(rb"\"dim\": 32", rb"\"dim\": 64")
     assert other != header[:size]
-    refused(whole[:8] + other + header[size:], "its metadata and tensors do not fit: MAERecConfig has no place for backbone")
+    refused(
+        whole[:8] + other + header[size:], "its metadata and tensors do not fit: MAERecConfig has no place for backbone"
+    )
     strange = header[:size].replace(rb"\"depth\": ", rb"\"death\": ")
     refused(whole[:8] + strange + header[size:], "(not of this version|its metadata and tensors)")
     with pytest.raises(UserError, match="masked autoencoder, which cannot read"):
