@@ -85,7 +85,7 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A Pillow image as ``decode_image`` gives the file that it would be saved to. Raises ``DecodeError`` as that does."""
+    """A Pillow image as ``decode_image`` gives the file that it would be saved to. Raises ``DecodeError`` likewise."""
     _refuse_above(max_pixels, (image.height, image.width))
     try:
         image.load()
