@@ -33,13 +33,15 @@ class Group:
     """The sets that are there, in order, and the weight of each."""
     missing: tuple[str, ...]
     """The sets that are not there: without them it is not the published average."""
-    differing: tuple[str, ...]
-    """Those of the sets that do not have as many words as published: samples, mostly."""
+    samples: tuple[str, ...]
+    """Those of the sets that have fewer words than published."""
+    larger: tuple[str, ...]
+    """Those of the sets that have more words than published."""
 
     @property
     def published(self) -> bool:
         """Whether it is over what published averages are over: all sets, all words of each."""
-        return not self.missing and not self.differing
+        return not (self.missing or self.samples or self.larger)
 
     @property
     def defined(self) -> bool:
@@ -56,7 +58,8 @@ class Group:
         """Its short name, and what it lacks."""
         if self.missing:
             return f"{self.short} ({self._part})"
-        return f"{self.short} (samples)" if self.differing else self.short
+        differs = " (samples)" if self.samples else " (more words)" if self.larger else ""
+        return self.short + differs
 
     @property
     def remark(self) -> str:
@@ -66,8 +69,10 @@ class Group:
         lacks = []
         if self.missing:
             lacks.append(f"{self._part}: {', '.join(self.weights)}, without {', '.join(self.missing)}")
-        if self.differing:
-            lacks.append(f"not all words, or more than published, of {', '.join(self.differing)}")
+        if self.samples:
+            lacks.append(f"samples of {', '.join(self.samples)}")
+        if self.larger:
+            lacks.append(f"more words than published of {', '.join(self.larger)}")
         return f"{self.over}, not the published figure: {'; '.join(lacks)}."
 
     @property
@@ -136,5 +141,7 @@ def _group(
     else:
         weights = {here: 1 / len(present) for _, here in present}
     missing = tuple(s.name for s in sets if s.name not in measured)
-    differing = tuple(here for s, here in present if s.compare(words[here]) != "complete")
-    return Group(over, short, kind, weights, missing, differing)
+    samples, larger = (
+        tuple(here for s, here in present if s.compare(words[here]) == kind) for kind in ("sample", "more")
+    )
+    return Group(over, short, kind, weights, missing, samples, larger)

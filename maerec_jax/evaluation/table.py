@@ -231,7 +231,7 @@ class Table:
         averages = []
         for average in self.averages:
             group = average.group
-            lacks = {"missing": list(group.missing), "not_published_size": list(group.differing)}
+            lacks = {"missing": list(group.missing), "samples": list(group.samples), "larger": list(group.larger)}
             about = {"name": group.name, "kind": group.kind, "published": group.published, "sets": list(group.weights)}
             values = {"words": average.words, "metrics": average.metrics, "confidence": average.confidence}
             averages.append(about | lacks | values)
