@@ -81,7 +81,7 @@ class Recognition:
         return word_of(made, row, self.config.charset).confidence
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
-        """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded reads as ""."""
+        """Word accuracies over the batches, and a sheet of readings. One that could not be decoded is wrong."""
         scores, pictures = Scores(), []
         samples: list[dict[str, Any]] = []
         for batch, out in results:
@@ -90,7 +90,7 @@ class Recognition:
                     continue
                 word = word_of(out, i, self.config.charset) if batch["valid"][i] else NOTHING
                 truth = labels.text(index) or ""
-                scores.add(word.text, truth)
+                scores.add(word.text if batch["valid"][i] else None, truth)
                 if len(samples) < _SHOWN:
                     name = labels.name(index)
                     samples.append({"name": name, "text": truth, "reading": word.text, "confidence": word.confidence})
