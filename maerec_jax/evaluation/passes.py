@@ -62,11 +62,10 @@ class Passes:
         self.workers, self.shapes = workers, shapes
         self._sizes_N2 = image_sizes(source) if shapes else None
         self._confidence, self._columns = confidence, columns
-
-        def told_and_made(params: Any, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], Any]:
-            return {name: batch[name] for name in _TOLD}, step(params, batch)
-
-        self._step = jax.jit(told_and_made, out_shardings=replicated(mesh))
+        self._step = jax.jit(step, out_shardings=replicated(mesh))
+        # A program of its own: on CPUs a step that communicates in a loop may do so at the same time as what does not
+        # depend on the loop, in another order in each process, and then all wait for each other.
+        self._gather = jax.jit(lambda told: told, out_shardings=replicated(mesh))
 
     def __call__(
         self, params: Any, records: np.ndarray | None = None, waiting: AbstractContextManager | None = None
@@ -110,7 +109,9 @@ class Passes:
                     index = np.where(batch["index"] >= 0, records[batch["index"]], -1).astype(np.int32)
                     batch = {name: batch[name] for name in ("image", *_TOLD)} | {"index": index}
                     batch |= self._columns(batch) if self._columns is not None else {}
-                    results = self._step(params, put_batch(batch, self.mesh))
+                    rows = put_batch(batch, self.mesh)
+                    told_rows = {name: rows.pop(name) for name in _TOLD}
+                    results = self._gather(told_rows), self._step(params, rows | {"valid": told_rows["valid"]})
                 # The devices have the next batch before anybody looks at what they made of this one.
                 if pending is not None:
                     told, made = fetch(pending)

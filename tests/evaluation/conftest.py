@@ -23,8 +23,8 @@ def real_words_config(root, workdir, steps, **changes):
         validation=(Annotations(f"{ANNOTATIONS}/val_annos.jsonl"),),
         turn_vertical=True,
     )
-    optimizer = OptimizerConfig(learning_rate=2e-3, warmup_steps=20, clip_norm=1.0)
-    defaults = {"batch_size": 64, "steps": steps, "validate_every": steps, "log_every": 50}
+    optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=20, clip_norm=1.0)
+    defaults = {"batch_size": 32, "steps": steps, "validate_every": steps, "log_every": 200}
     model = MAERecConfig(encoder=encoder, decoder=decoder)
     parts = {"model": model, "data": data, "optimizer": optimizer, "workdir": workdir}
     return TrainConfig(**{**parts, **defaults, **changes})
@@ -36,5 +36,5 @@ def trained(real_data, tmp_path_factory):
     from maerec_jax.training.loop import train
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train(real_words_config(real_data, str(workdir), 250))
+    train(real_words_config(real_data, str(workdir), 800))
     return workdir

@@ -77,7 +77,7 @@ def test_evaluate_predict_and_recognizer_agree_image_by_image(measured, trained,
     predictions = list(by_image(measured / "a.jsonl").values())
     assert {p.set for p in predictions} == {"multi_words", "multi_oriented", "incomplete", "incomplete_ori"}
     assert any(p.height > p.width for p in predictions)
-    assert len({p.reading for p in predictions}) > 20  # it has learnt to look at the images
+    assert len({p.reading for p in predictions}) > 10  # it has learnt to look at the images
     paths = [real_data / p.file for p in predictions]
     words = Recognizer.load(trained, batch_size=16).read(paths)
     assert any(word.turns for word in words)
