@@ -25,11 +25,13 @@ class WordList:
     """The words. Of those that are the same but for case, where case is ignored, the first is read."""
     places: Sequence[str] = ()
     """Where each word stands, or all of them, for messages: "words.txt:12"."""
+    of: str = ""
+    """What the list is for, for messages, where there are no places."""
 
     def place(self, number: int) -> str:
         """Where word ``number`` stands."""
         if not self.places:
-            return f"word {number + 1}"
+            return f"word {number + 1}{self.of}"
         return self.places[number if len(self.places) > 1 else 0]
 
 
@@ -77,7 +79,7 @@ class Lexicon:
         if any(isinstance(some, str) for some in lists.values()):
             raise TypeError("a lexicon has several words: put a single one into a list")
         return cls._build(
-            {name: WordList(list(some)) for name, some in lists.items()},
+            {name: WordList(list(some), of=f" for {name}" if name else "") for name, some in lists.items()},
             isinstance(words, Mapping),
             "the lexicon",
             charset,
@@ -154,8 +156,9 @@ class Lexicon:
             raise UserError(f"{source}: none of the words{of} can be written; the first, {why(first)}")
         refused = np.flatnonzero(~kept_E)
         if len(refused):
-            some = "; ".join(why(entry) for entry in refused[:_SHOWN])
-            more = "; ..." if len(refused) > _SHOWN else ""
+            shown = np.sort(np.unique(word_E[refused], return_index=True)[1])  # each word once
+            some = "; ".join(why(entry) for entry in refused[shown[:_SHOWN]])
+            more = "; ..." if len(shown) > _SHOWN else ""
             tell(
                 f"{source}: {len(refused):,} of {len(word_E):,} words cannot be written and are left out: {some}{more}"
             )

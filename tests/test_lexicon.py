@@ -152,6 +152,16 @@ def test_no_file_and_no_words(tmp_path):
         Lexicon.of({"0.png": "a"}, CHARSET, 5)
 
 
+def test_words_left_out_of_several_lists_are_told_once():
+    told = []
+    lists = {"1.png": ["a", "q"], "2.png": ["q", "b", "?"]}
+    assert Lexicon.of(lists, CHARSET, 4, tell=told.append).left_out == 3
+    assert told == [
+        "the lexicon: 3 of 5 words cannot be written and are left out: word 2 for 1.png: 'q' has 'q' outside the "
+        "charset; word 3 for 2.png: '?' has '?' outside the charset"
+    ]
+
+
 def test_places_of_words_that_are_left_out_of_lists_are_told(tmp_path):
     path, told = tmp_path / "lists.jsonl", []
     lines = [{"file": f"{i}.png", "words": ["a", "b", "q" if i == 2 else "c"]} for i in range(4)]

@@ -37,12 +37,17 @@ class _Beam(NamedTuple):
     state: DecodingState
 
 
+def _take(x_BK: Array, index_BK: Array) -> Array:
+    """What belongs to the chosen hypotheses of each image, from (B, K, ...)."""
+    return jnp.take_along_axis(x_BK, index_BK.reshape(*index_BK.shape, *(1,) * (x_BK.ndim - 2)), axis=1)
+
+
 def beam_read(
     model: MAERec,
     params: Any,
     image_BHWC: Array,
     size: int,
-    length_normalisation: float = 0.0,
+    length_normalisation: float = 0.5,
     trie: Trie | None = None,
     root_B: Array | None = None,
 ) -> Hypotheses:
@@ -74,7 +79,6 @@ def beam_read(
     batch, kept = len(image_BHWC), min(size, charset.n_classes)
     apply: Any = partial(model.apply, {"params": params})
     memory, state = apply(image_BHWC, size, method="start")
-    image = jnp.arange(batch)[:, None]
 
     def unfinished(carry: tuple[Array, _Beam]) -> Array:
         position, beam = carry
@@ -99,26 +103,29 @@ def beam_read(
         score_BKN = total_BKN / length_BK[..., None].astype(jnp.float32) ** length_normalisation
         score_BK, place_BK = jax.lax.top_k(score_BKN.reshape(batch, -1), size)
 
-        parent_BK, choice_BK = place_BK // kept, place_BK % kept
-        exists_BK = score_BK > -jnp.inf
-        writes_BK = exists_BK & ~beam.ended_BK[image, parent_BK]
-        token_BK = token_BKN[image, parent_BK, choice_BK]
-        probability_BK = jnp.where(writes_BK, probability_BKC[image, parent_BK, token_BK], 0.0)
-        node_BK = beam.found.node_BK[image, parent_BK]
+        def chosen(x_BKN: Array) -> Array:
+            return jnp.take_along_axis(x_BKN.reshape(batch, -1), place_BK, axis=1)
+
+        parent_BK = place_BK // kept
+        past = jax.tree.map(partial(_take, index_BK=parent_BK), beam.found)
+        writes_BK = (score_BK > -jnp.inf) & ~_take(beam.ended_BK, parent_BK)
+        token_BK = jnp.where(writes_BK, chosen(token_BKN), charset.padding)
+        probability_BKN = jnp.take_along_axis(probability_BKC, token_BKN, axis=2)
+        probability_BK = jnp.where(writes_BK, chosen(probability_BKN), 0.0)
+        node_BK = past.node_BK
         if trie is not None:
-            node_BK = jnp.where(writes_BK, next_BKC[image, parent_BK, token_BK], node_BK)
-        token_BK = jnp.where(writes_BK, token_BK, charset.padding)
+            node_BK = jnp.where(writes_BK, chosen(jnp.take_along_axis(next_BKC, token_BKN, axis=2)), node_BK)
         found = Hypotheses(
-            beam.found.tokens_BKT[image, parent_BK].at[:, :, position].set(token_BK),
-            beam.found.probability_BKT[image, parent_BK].at[:, :, position].set(probability_BK),
+            past.tokens_BKT.at[:, :, position].set(token_BK),
+            past.probability_BKT.at[:, :, position].set(probability_BK),
             score_BK,
             node_BK,
         )
         return position + 1, _Beam(
             found,
             token_BK,
-            total_BKN[image, parent_BK, choice_BK],
-            length_BK[image, parent_BK],
+            chosen(total_BKN),
+            _take(length_BK, parent_BK),
             ~writes_BK | (token_BK == charset.start_end),
             state.following(parent_BK),
         )

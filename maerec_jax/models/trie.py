@@ -28,15 +28,16 @@ def next_nodes(trie: Trie, node_BK: Array, end: int) -> Array:
     Class ``end`` leads back to the node itself, where a word ends.
     """
     first_child, label, word, fold = map(jnp.asarray, trie)  # NumPy arrays cannot be indexed by what is traced
-    batch, hypotheses = node_BK.shape
     classes = len(fold)
     # A node has at most one child for each class.
     child_BKC = first_child[node_BK][..., None] + jnp.arange(classes)
     is_child_BKC = child_BKC < first_child[node_BK + 1][..., None]
     label_BKC = jnp.where(is_child_BKC, label.at[child_BKC].get(mode="clip").astype(jnp.int32), classes)
-    image, hypothesis = jnp.arange(batch)[:, None, None], jnp.arange(hypotheses)[:, None]
-    folded_BKC = jnp.full((batch, hypotheses, classes), -1, jnp.int32)
-    folded_BKC = folded_BKC.at[image, hypothesis, label_BKC].set(child_BKC, mode="drop")
+
+    def by_label(label_C: Array, child_C: Array) -> Array:
+        return jnp.full(classes, -1, jnp.int32).at[label_C].set(child_C, mode="drop")
+
+    folded_BKC = jax.vmap(jax.vmap(by_label))(label_BKC, child_BKC)
     own_BK = jnp.where(word[node_BK] >= 0, node_BK, -1)
     return folded_BKC[..., fold].at[..., end].set(own_BK)
 
