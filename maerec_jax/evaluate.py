@@ -66,7 +66,7 @@ class EvaluateArguments:
         if self.compare and len(self.compare) != 2:
             raise ValueError(f"compare takes two evaluations, not {len(self.compare)}")
         if self.sets and not self.data:
-            raise ValueError("sets are relative to the data root: give --data, too")
+            raise ValueError("--sets are relative to the data root: give --data, too")
 
 
 def evaluate(arguments: EvaluateArguments) -> int:

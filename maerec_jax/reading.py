@@ -31,7 +31,7 @@ class ReadingConfig:
     beam: int = 1
     """Texts that are followed at the same time: 1 takes the likeliest character at each place, more find likelier
     texts, and alternatives."""
-    length_normalisation: float = 0.0
+    length_normalisation: float = 0.5
     """Texts of a beam are compared by their log probability over their length to the power of this: 0 compares
     probabilities, 1 means over their characters, which favours long texts."""
     lexicon: str = ""
