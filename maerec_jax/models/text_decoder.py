@@ -62,10 +62,12 @@ class TextDecoderConfig:
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of one attention: each (batch, places, heads, head dim)."""
+    """Keys and values of one attention, in the order in which single queries read them (``attend``, ``kept``)."""
 
     keys: Array
+    """(batch, heads, head dim, places)."""
     values: Array
+    """(batch, heads, places, head dim)."""
 
 
 class DecodingState(NamedTuple):
@@ -100,7 +102,7 @@ class Attention(nn.Module):
 
     def keys_values(self, x_BKD: Array) -> KeysValues:
         """Keys and values of (B, K, D) inputs."""
-        return KeysValues(self.key(x_BKD), self.value(x_BKD))
+        return KeysValues(self.key(x_BKD).transpose(0, 2, 3, 1), self.value(x_BKD).transpose(0, 2, 1, 3))
 
     def __call__(self, x_BQD: Array, kv: KeysValues, mask: Array | None, deterministic: bool) -> Array:
         """Attend from (B, Q, D) to keys and values; ``mask`` is bool, broadcastable to (B, H, Q, K).
@@ -109,8 +111,8 @@ class Attention(nn.Module):
         """
         query = self.query(x_BQD)
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", attention_weights(query, kv.keys, mask))
-        h = attend(query, kv.keys, kv.values, mask, self.dropout, deterministic)
+            self.sow("intermediates", "weights", attention_weights(query, kv.keys, mask, kept=True))
+        h = attend(query, kv.keys, kv.values, mask, self.dropout, deterministic, kept=True)
         return self.dropout(self.out(h), deterministic=deterministic)
 
 
@@ -150,8 +152,8 @@ class DecoderLayer(nn.Module):
         h = self.norm1(x_BQD)
         kv = self.self_attention.keys_values(h)
         if past is not None and position is not None:
-            keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 1)
-            kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 1))
+            keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 3)
+            kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 2))
         x_BQD = x_BQD + self.self_attention(h, kv, self_mask, deterministic)
         x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, memory_mask, deterministic)
         h = nn.gelu(self.fc1(self.norm3(x_BQD)), approximate=False)
@@ -238,8 +240,12 @@ class TextDecoder(nn.Module):
     def start(self, batch: int) -> DecodingState:
         """The state before the first step."""
         cfg = self.config
-        empty = jnp.zeros((batch, cfg.max_length, cfg.heads, cfg.dim // cfg.heads), self.dtype)
-        return DecodingState((KeysValues(empty, empty),) * cfg.layers, jnp.zeros((batch, cfg.max_length), bool))
+        head = cfg.dim // cfg.heads
+        empty = KeysValues(
+            jnp.zeros((batch, cfg.heads, head, cfg.max_length), self.dtype),
+            jnp.zeros((batch, cfg.heads, cfg.max_length, head), self.dtype),
+        )
+        return DecodingState((empty,) * cfg.layers, jnp.zeros((batch, cfg.max_length), bool))
 
     def step(
         self,
