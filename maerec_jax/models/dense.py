@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.nn.initializers import xavier_uniform, zeros
+from jax.nn.initializers import ones, xavier_uniform, zeros
 
 Array = jax.Array
 
@@ -72,8 +72,21 @@ def _backward(contracted: int, saved: tuple, g: Array) -> tuple[Array, Array, Ar
 affine.defvjp(_forward, _backward)
 
 
+def quantized_affine(x: Array, kernel: Array, scale: Array, bias: Array | None, contracted: int) -> Array:
+    """x @ (kernel * scale) + bias, in the dtype of ``x``, for an int8 kernel and a float32 scale for each output.
+
+    Whole numbers up to 127 are exact in bfloat16, too, and sums, scale and bias are float32.
+    """
+    last = tuple(range(x.ndim - contracted, x.ndim))
+    contraction = ((last, tuple(range(contracted))), ((), ()))
+    out = jax.lax.dot_general(x, kernel.astype(x.dtype), contraction, preferred_element_type=jnp.float32) * scale
+    return (out if bias is None else out + bias).astype(x.dtype)
+
+
 class Dense(nn.Module):
     """A linear map of the last axes and a bias.
+
+    An int8 kernel comes with its scales, ``kernel_scale`` (``maerec_jax.models.int8``), and is not trained.
 
     Args:
       features: the size of the output, or its axes.
@@ -100,4 +113,7 @@ class Dense(nn.Module):
 
         kernel = self.param("kernel", init, (*inputs, *outputs))
         bias = self.param("bias", zeros, outputs) if self.use_bias else None
-        return checkpoint_name(affine(x.astype(self.dtype), kernel, bias, self.contracted), _PRODUCT)
+        x = x.astype(self.dtype)
+        if kernel.dtype == jnp.int8:
+            return quantized_affine(x, kernel, self.param("kernel_scale", ones, outputs), bias, self.contracted)
+        return checkpoint_name(affine(x, kernel, bias, self.contracted), _PRODUCT)

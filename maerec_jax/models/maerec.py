@@ -71,15 +71,21 @@ class MAERec(nn.Module):
         memory_BND = self.encoder(image_BHWC)
         return self.decoder(tokens_BT, memory_BND, memory_mask_BN, deterministic)[0]
 
-    def start(self, image_BHWC: Array) -> tuple[tuple[KeysValues, ...], DecodingState]:
+    def start(self, image_BHWC: Array, hypotheses: int = 1) -> tuple[tuple[KeysValues, ...], DecodingState]:
         """Encode normalised pixels: what ``step`` needs of the image, and the state before the first step."""
-        return self.decoder.keys_values(self.encoder(image_BHWC)), self.decoder.start(len(image_BHWC))
+        return self.decoder.keys_values(self.encoder(image_BHWC)), self.decoder.start(len(image_BHWC), hypotheses)
 
     def step(
         self, token_B: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
     ) -> tuple[Array, DecodingState]:
         """Logits of the token after ``position``, float32 (B, classes), and the next state."""
         return self.decoder.step(token_B, position, state, memory)
+
+    def step_beam(
+        self, token_BK: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
+    ) -> tuple[Array, DecodingState]:
+        """``step`` for several hypotheses of each image: float32 (B, K, classes), and the next state."""
+        return self.decoder.step_beam(token_BK, position, state, memory)
 
 
 class Reading(NamedTuple):

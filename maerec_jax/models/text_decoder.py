@@ -71,12 +71,21 @@ class KeysValues(NamedTuple):
 
 
 class DecodingState(NamedTuple):
-    """What the step-by-step path remembers of the places before: fixed shapes, so that it compiles once."""
+    """What the step-by-step path remembers of the places before: fixed shapes, so that it compiles once.
+
+    There are S = ``max_length`` * K slots for K hypotheses of each image: whatever one of them wrote at a place stays
+    where it is for all that go on from it, which attend to the slots of their own past. So nothing is moved when
+    hypotheses are chosen.
+    """
 
     layers: tuple[KeysValues, ...]
-    """Self-attention keys and values of each layer, with ``max_length`` places."""
-    attended_BT: Array
-    """bool (B, T): the places that later ones may attend to: those written so far that hold no padding."""
+    """Self-attention keys and values of each layer, with S places: the K slots of a place side by side."""
+    attended_BKS: Array
+    """bool (B, K, S): the slots that the next place of each hypothesis attends to: its past, but for padding."""
+
+    def following(self, parent_BK: Array) -> "DecodingState":
+        """The state of the hypotheses that go on from those in ``parent_BK``, int (B, K)."""
+        return self._replace(attended_BKS=jnp.take_along_axis(self.attended_BKS, parent_BK[..., None], axis=1))
 
 
 def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, contracted: int = 1) -> nn.Module:
@@ -144,7 +153,7 @@ class DecoderLayer(nn.Module):
         past: KeysValues | None = None,
         position: Array | None = None,
     ) -> tuple[Array, KeysValues]:
-        """One layer. With ``past``, the new keys and values are written into it at ``position``.
+        """One layer. With ``past``, the new keys and values are written into it from place ``position`` on.
 
         Returns:
           (B, Q, D), and the self-attention's keys and values.
@@ -237,15 +246,15 @@ class TextDecoder(nn.Module):
             outputs.append(x)
         return self._classify(x), tuple(outputs)
 
-    def start(self, batch: int) -> DecodingState:
-        """The state before the first step."""
+    def start(self, batch: int, hypotheses: int = 1) -> DecodingState:
+        """The state before the first step, for a number of hypotheses of each image."""
         cfg = self.config
-        head = cfg.dim // cfg.heads
+        slots, head = cfg.max_length * hypotheses, cfg.dim // cfg.heads
         empty = KeysValues(
-            jnp.zeros((batch, cfg.heads, head, cfg.max_length), self.dtype),
-            jnp.zeros((batch, cfg.heads, cfg.max_length, head), self.dtype),
+            jnp.zeros((batch, cfg.heads, head, slots), self.dtype),
+            jnp.zeros((batch, cfg.heads, slots, head), self.dtype),
         )
-        return DecodingState((empty,) * cfg.layers, jnp.zeros((batch, cfg.max_length), bool))
+        return DecodingState((empty,) * cfg.layers, jnp.zeros((batch, hypotheses, slots), bool))
 
     def step(
         self,
@@ -255,11 +264,24 @@ class TextDecoder(nn.Module):
         memory: tuple[KeysValues, ...],
     ) -> tuple[Array, DecodingState]:
         """One place: the token at ``position`` (int scalar) to the logits of the next, float32 (B, classes)."""
-        places_T = jnp.arange(self.config.max_length)
-        attended_BT = state.attended_BT | ((places_T == position) & (token_B != self.padding)[:, None])
-        x = self._embed(token_B[:, None], position[None], deterministic=True)
+        logits_BKC, state = self.step_beam(token_B[:, None], position, state, memory)
+        return logits_BKC[:, 0], state
+
+    def step_beam(
+        self,
+        token_BK: Array,
+        position: Array,
+        state: DecodingState,
+        memory: tuple[KeysValues, ...],
+    ) -> tuple[Array, DecodingState]:
+        """``step`` for K hypotheses of each image, which are K queries of its one memory: float32 (B, K, classes)."""
+        hypotheses, slots = state.attended_BKS.shape[1:]
+        first = position * hypotheses
+        own_KS = jnp.arange(slots) == first + jnp.arange(hypotheses)[:, None]
+        attended_BKS = state.attended_BKS | (own_KS & (token_BK != self.padding)[..., None])
+        x = self._embed(token_BK, position[None], deterministic=True)
         layers = []
         for layer, kv, past in zip(self.layers, memory, state.layers, strict=True):
-            x, past = layer(x, attended_BT[:, None, None], kv, None, True, past, position)
+            x, past = layer(x, attended_BKS[:, None], kv, None, True, past, first)
             layers.append(past)
-        return self._classify(x)[:, 0], DecodingState(tuple(layers), attended_BT)
+        return self._classify(x), DecodingState(tuple(layers), attended_BKS)
