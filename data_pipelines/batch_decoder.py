@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.augmentation import Draws, Policy, resizing_matrices
 from data_pipelines.buckets import is_vertical
-from data_pipelines.decoding import MAX_PIXELS, DecodeError, decode_image
+from data_pipelines.decoding import MAX_PIXELS, DecodeError, pixels_of
 from data_pipelines.records import MISSING, UNREADABLE, USED, Batch, DataError, MissingError, Record, RecordError
 from data_pipelines.resizing import Interpolation, resize_image, turn_image, warp_image
 
@@ -57,7 +57,7 @@ class BatchDecoder:
         index[: len(records)] = [record_index for record_index, _ in records]
         batch: Batch = {"image": images, "outcome": outcome, "index": index}
         if random_key is None:
-            batch["portrait"] = np.zeros(batch_size, bool)
+            batch["size"] = np.zeros((batch_size, 2), np.int32)
         draws = None
         if self.augmentation is not None and random_key is not None:
             draws = self.augmentation.draw(*random_key, len(records))
@@ -71,7 +71,7 @@ class BatchDecoder:
                 outcome[row] = image
                 continue
             if random_key is None:
-                batch["portrait"][row] = image.shape[0] > image.shape[1]
+                batch["size"][row] = image.shape[:2]
                 image = turn_image(image, self.turns)
             elif self.turn_vertical and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
                 image = turn_image(image, 1)
@@ -92,10 +92,8 @@ class BatchDecoder:
         """The pixels of a record, or the place in ``OUTCOMES`` of what became of it."""
         if isinstance(record, RecordError):
             return MISSING if isinstance(record, MissingError) else UNREADABLE
-        if not isinstance(record.image, bytes):
-            return record.image
         try:
-            return decode_image(record.image, self.max_pixels)
+            return pixels_of(record, self.max_pixels)
         except DecodeError as error:
             _log.debug("record %d: %s", index, error)
             return UNREADABLE

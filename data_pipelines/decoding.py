@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from data_pipelines.records import Record
+
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, in pixels: some 150 MB of RGB. A word crop is a thousandth of that."""
 
@@ -53,6 +55,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return image
 
 
+def pixels_of(record: Record, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The image of a record, uint8 RGB ``(height, width, 3)``. Raises ``DecodeError`` as ``decode_image`` does."""
+    return decode_image(record.image, max_pixels) if isinstance(record.image, bytes) else record.image
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """Height and width in the header of an image file, before it is turned as EXIF says.
 
@@ -74,14 +81,19 @@ def _refuse_above(max_pixels: int, size: tuple[int, int]) -> None:
 def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray:
     """Decode what is rare: OpenCV's versions differ in GIF and WebP, and it ignores transparency."""
     with _open(data) as image:
-        _refuse_above(max_pixels, (image.height, image.width))
-        try:
-            image.load()
-            return _to_rgb(_turned(image))
-        except DecodeError:
-            raise
-        except Exception as error:
-            raise DecodeError(f"Pillow cannot decode it ({' '.join(str(error).split())})") from error
+        return rgb_of(image, max_pixels)
+
+
+def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A Pillow image as ``decode_image`` gives the file that it would be saved to. Raises ``DecodeError`` likewise."""
+    _refuse_above(max_pixels, (image.height, image.width))
+    try:
+        image.load()
+        return _to_rgb(_turned(image))
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"Pillow cannot decode it ({' '.join(str(error).split())})") from error
 
 
 def _open(data: bytes) -> Image.Image:

@@ -13,7 +13,7 @@ Batch = dict[str, np.ndarray]
 - ``valid``: bool ``(B,)``; false for an image that cannot be used, which takes no part in any loss or score.
 - ``outcome``: uint8 ``(B,)``; what became of the record, a place in ``OUTCOMES``.
 - ``index``: int64 ``(B,)``; the record's place in the source, for looking up its name and label.
-- ``portrait``: bool ``(B,)``; only in evaluation: whether the image in the file is higher than wide.
+- ``size``: int32 ``(B, 2)``; only in evaluation: height and width of the image in the file, 0 where not ``valid``.
 - ``operations``: int32 ``(B, layers)``; only where a ``RandAugment`` is at work: what the device does to an image.
 - ``tokens``: int32 ``(B, length)``; only where the task reads labels: ``[start, characters..., end, padding...]``.
 """

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-__all__ = ["Recognizer"]
+__all__ = ["ReadingConfig", "Recognizer", "Word"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: the processes that only read data come past here, too, and need no model.
-    if name == "Recognizer":
-        from maerec_jax.recognizer import Recognizer
+    if name in __all__:
+        from maerec_jax import recognizer
 
-        return Recognizer
+        return getattr(recognizer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,19 @@
 """What the commands share: parsing their arguments, and one clear line for each mistake of the user."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from logging import getLogger
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 from absl import logging
 
 Arguments = TypeVar("Arguments")
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "maerec_jax"
+"""Where commands keep what can be made again."""
 
 
 def fail(message: str) -> int:
@@ -55,5 +60,20 @@ def run_command(
     kind: type[Arguments], run: Callable[[Arguments], int], name: str, arguments: Sequence[str] | None = None
 ) -> int:
     """Parse a dataclass of arguments and run a command with it; returns its exit status."""
-    parsed = tyro.cli(kind, args=arguments, prog=name)
-    return guarded(lambda: run(parsed))
+
+    def parse_and_run() -> int:
+        return run(tyro.cli(kind, args=arguments, prog=name))
+
+    return guarded(parse_and_run)
+
+
+def keep_compiled_programs() -> None:
+    """Keep what JAX compiles on disk, so that the next start of a command finds it; for commands that run models.
+
+    In ``~/.cache/maerec_jax/compiled``, or where ``JAX_COMPILATION_CACHE_DIR`` says; with
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` nothing is kept.
+    """
+    import jax
+
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maerec_jax.command import fail, guarded
+from maerec_jax.command import CACHE, fail, guarded
 
 if TYPE_CHECKING:
     from maerec_jax.ahead.report import Report
@@ -30,7 +30,6 @@ Compiles the training step of the config for TPUs, without any: needs libtpu (pi
 
 Every field of the config can be overridden, as in training: --batch-size 8192 --mesh.fsdp 16
 """
-_CACHE = Path("~/.cache/maerec_jax/compile_ahead")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--max-compiles", type=int, default=6)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--cache", default=str(_CACHE))
+    parser.add_argument("--cache", default=str(CACHE / "compile_ahead"))
     parsed, flags = parser.parse_known_args(arguments)
     if parsed.config is None or parsed.topology is None:
         print(_USAGE)

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
+import jax
+import jax.numpy as jnp
 import tyro
 from etils import epath
 from pydantic import Field, TypeAdapter, ValidationError
@@ -156,6 +158,13 @@ class TrainConfig:
                 raise ValueError('data.buckets need a position table that can be resized: model.encoder\'s "grid"')
         if not self.steps and not self.epochs > 0:
             raise ValueError(f"epochs must be more than 0, not {self.epochs}")
+
+
+def compute_dtype(name: str) -> Any:
+    """The dtype that a config's ``dtype`` means on this machine."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
 
 
 # What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.

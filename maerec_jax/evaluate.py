@@ -1,106 +1,243 @@
-"""Measure a recogniser: ``python -m maerec_jax.evaluate --checkpoint DIR [--root DIR --annotations FILE ...]``."""
+"""Measure a recogniser: ``python -m maerec_jax.evaluate --checkpoint DIR_OR_FILE --data ROOT ...``."""
 
-import json
 import sys
-from dataclasses import dataclass, replace
-from functools import partial
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from maerec_jax.command import run_command
+import tyro
+
+from maerec_jax.command import keep_compiled_programs, run_command
+from maerec_jax.reading import ReadingConfig
+from maerec_jax.training.cluster import Cluster, run_together
+from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
+
+if TYPE_CHECKING:
+    from maerec_jax.config import TrainConfig
+    from maerec_jax.evaluation.measuring import SetReader
+    from maerec_jax.evaluation.predictions import PredictionsFile
+    from maerec_jax.evaluation.sets import MeasuredSet
+    from maerec_jax.evaluation.table import Table
+    from maerec_jax.reading import Reader
 
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Read labelled words and print word accuracies: of the validation data of the run, or of annotation files.
+    """Read labelled words and print word accuracies in the paper's form, or compare two evaluations.
 
-    Every labelled word counts, those with characters that the model cannot write too.
+    By default Union14M-Benchmark and the common benchmarks are measured, as far as the data root holds them. Every
+    labelled word counts, those with characters that the model cannot write, and images that cannot be used, too.
+
+    With --predictions, an evaluation that is stopped goes on with the same command.
     """
 
-    checkpoint: str
-    """Workdir of a fine-tuning run, or one of its checkpoints."""
-    root: str = ""
-    """Data root; that of the run by default."""
-    annotations: tuple[str, ...] = ()
-    """Annotation files (.jsonl, .json, .tsv, .txt), relative to the data root, each a line of the table."""
-    turn: bool | None = None
-    """Read images that are higher than wide also turned to the left and to the right, and take the surest reading; by
-    default if the run was trained so (data.turn_vertical)."""
-    batch_size: int = 256
-    """Images a step."""
-    workers: int = 0
-    """Worker processes that read and decode."""
-    sheets: str = ""
-    """Also draw the first 48 words of each set with their readings into this folder."""
+    checkpoint: str = ""
+    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
+    that come with the package."""
+    data: str = ""
+    """Data root. Without it, the validation data of the run are measured where they were in training."""
+    sets: tuple[str, ...] = ()
+    """What to measure: names of sets (curve, IC13_857, ...), "benchmark" or "common" for all of them, or annotation
+    files, LMDBs, prepared sets and folders that hold such, relative to the data root."""
     json: str = ""
-    """Also write the table to this JSON file."""
+    """Also write the table to this JSON file, and the predictions beside it if nothing is said of them."""
+    csv: str = ""
+    """Also write the table to this CSV file."""
+    predictions: str = ""
+    """Write what was read in each image to this .jsonl file, as it is read."""
+    report: str = ""
+    """Also write an HTML page: table, accuracy by length and shape, calibration, confusions, the worst errors."""
+    overwrite: bool = False
+    """Begin again where the file of predictions is there already."""
+    compare: tuple[str, ...] = ()
+    """Instead of measuring, compare two evaluations: their --json or --predictions files."""
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+    batch_size: int = 256
+    """Images a step, over all devices."""
+    workers: int = 0
+    """Worker processes that read and decode images, in each process."""
+    cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.compare and len(self.compare) != 2:
+            raise ValueError(f"compare takes two evaluations, not {len(self.compare)}")
+        if self.sets and not self.data:
+            raise ValueError("sets are relative to the data root: give --data, too")
 
 
 def evaluate(arguments: EvaluateArguments) -> int:
-    """Evaluate, print the table, and return 0."""
-    from pathlib import Path
+    """Evaluate or compare, print the table, and return 0."""
+    if arguments.compare:
+        return _compare(arguments)
+    run_steps_in_this_thread()
+    return run_together(arguments.cluster, lambda: _measure(arguments))
+
+
+def _compare(arguments: EvaluateArguments) -> int:
+    from rich.console import Console
+
+    from maerec_jax.evaluation.compare import compare
+
+    first, second = map(Path, arguments.compare)
+    found = compare(first, second)
+    Console().print(found.to_rich())
+    if arguments.json:
+        _write(arguments.json, found.to_dict())
+    return 0
+
+
+def _measure(arguments: EvaluateArguments) -> int:
+    import jax
+
+    from maerec_jax.evaluation.measuring import SetReader
+    from maerec_jax.evaluation.predictions import PredictionsFile
+    from maerec_jax.evaluation.table import Table
+    from maerec_jax.reading import Reader
+    from maerec_jax.training.cluster import agree, meet
+    from maerec_jax.training.sharding import make_mesh
+    from maerec_jax.weights import load_recognizer
+
+    keep_compiled_programs()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    first = jax.process_index() == 0
+    message: Callable[[str], None] = _print_to_stderr if first else _ignore
+    config, params, step = load_recognizer(arguments.checkpoint)
+    config, measured = _choose(config, arguments, message)
+    reader = Reader(config, params, arguments.reading, make_mesh(), tell=message)
+    sets = [SetReader(s, config, reader, arguments.batch_size, arguments.workers, message) for s in measured]
+    made_with = _made_with(reader, params, step, sets)
+    agree({"the recogniser or the sets": made_with})
+    with tempfile.TemporaryDirectory() as scratch:
+        place = _predictions_path(arguments) or Path(scratch) / "predictions.jsonl"
+        predictions = PredictionsFile(place, made_with)
+        if first:
+            predictions.prepare(arguments.overwrite)
+        meet("the file of predictions is there")
+        _read(sets, predictions, first, message)
+        if first:
+            _show(arguments, Table.from_predictions(predictions.read()), predictions, sets, step)
+    return 0
+
+
+def _choose(
+    config: "TrainConfig", arguments: EvaluateArguments, message: Callable[[str], None]
+) -> tuple["TrainConfig", list["MeasuredSet"]]:
+    """The run's config with the data root, keeping all words; and what to measure."""
+    from maerec_jax.config import UserError
+    from maerec_jax.evaluation.sets import MeasuredSet, find_sets
+
+    data = replace(config.data, unknown_characters="keep", root=arguments.data or config.data.root)
+    config = replace(config, data=data)
+    if arguments.data:
+        return config, find_sets(Path(arguments.data), arguments.sets, message)
+    if not data.validation:
+        raise UserError("there are no validation data of a run: give --data, the folder that holds the sets")
+    if len(data.validation) == 1:
+        return config, [MeasuredSet("validation", data.validation[0])]
+    return config, [MeasuredSet(f"validation.{i}", spec) for i, spec in enumerate(data.validation)]
+
+
+def _made_with(reader: "Reader", params: Any, step: int, sets: list["SetReader"]) -> dict[str, Any]:
+    """What decides about the readings: the weights, how they read, and the words."""
+    import zlib
+
+    import jax
+    import numpy as np
+
+    from maerec_jax.evaluation.measuring import describe
+
+    digest = 0
+    for leaf in jax.tree.leaves(params):
+        digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
+    return {
+        "step": step,
+        "weights": f"crc32 {digest:08x}",
+        **describe(reader),
+        "sets": {set_reader.name: len(set_reader.source) for set_reader in sets},
+    }
+
+
+def _predictions_path(arguments: EvaluateArguments) -> Path | None:
+    if arguments.predictions:
+        return Path(arguments.predictions)
+    return Path(arguments.json).with_suffix(".jsonl") if arguments.json else None
+
+
+def _read(sets: list["SetReader"], predictions: "PredictionsFile", first: bool, message: Callable[[str], None]) -> None:
+    """Read what is not read yet, and let the first process write it down."""
+    from contextlib import nullcontext
 
     from rich.console import Console
-    from rich.progress import Progress
-    from rich.table import Table
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from data_pipelines.sources import Annotations
-    from maerec_jax.config import UserError
-    from maerec_jax.models.maerec import MAERecConfig
-    from maerec_jax.training.checkpoint import load_params
-    from maerec_jax.training.data import open_sources
-    from maerec_jax.training.evaluation import Evaluator
-    from maerec_jax.training.loop import make_task
-    from maerec_jax.training.pictures import save_picture
-    from maerec_jax.training.sharding import make_mesh, put_whole, state_shardings
+    done = predictions.done()
+    if done:
+        message(f"{predictions.path}: going on after {sum(map(len, done.values())):,} words that are read already")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        predictions if first else nullcontext(),
+        Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress,
+    ):
+        for set_reader in sets:
+            read = done.get(set_reader.name, set())
+            bar = progress.add_task(set_reader.name, total=len(set_reader.source), completed=len(read))
+            for found in set_reader.read(read):
+                if first:
+                    predictions.add(found)
+                progress.advance(bar, len(found))
 
-    config, params, step = load_params(arguments.checkpoint)
-    if not isinstance(config.model, MAERecConfig):
-        raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
-    # Every word counts, those with characters that the model cannot write too: it reads them wrong.
-    data = replace(config.data, unknown_characters="keep", root=arguments.root or config.data.root)
-    data = data if arguments.turn is None else replace(data, turn_vertical=arguments.turn)
-    sets: dict[str, tuple] = {name: (Annotations(path=name),) for name in arguments.annotations}
-    if not sets:
-        if not data.validation:
-            raise UserError("the run has no validation data: give --annotations")
-        sets = {"validation": data.validation}
-    config = replace(config, data=data)
-    console, mesh, task = Console(stderr=True), make_mesh(), make_task(config)
-    params = put_whole(params, state_shardings(params, mesh))
-    table = Table(title=f"{arguments.checkpoint}, step {step} (%)")
-    columns = {
-        "word_accuracy": "WA",
-        "word_accuracy_ignore_case": "WAIC",
-        "word_accuracy_ignore_case_symbols": "WAICS",
-        "word_accuracy_36_characters": "36 chars",
-        "edit_similarity": "1-NED",
-    }
-    table.add_column("set", overflow="fold")
-    for column in ("words", *columns.values()):
-        table.add_column(column, justify="right")
+
+def _show(
+    arguments: EvaluateArguments, table: "Table", predictions: "PredictionsFile", sets: list["SetReader"], step: int
+) -> None:
+    """Print the table, and write what was asked for."""
+    import os
+
+    import jax
+    from rich.console import Console
+
+    title = f"{arguments.checkpoint or 'weights of the package'}, step {step:,}"
+    Console().print(table.to_rich(title))
+    details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
+    details |= {"devices": f"{jax.device_count()} {jax.devices()[0].device_kind}", "jax": jax.__version__}
     if arguments.json:
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for name, specs in sets.items():
-        notes: list[str] = []
-        sources = open_sources(config, specs, notes.append)
-        for note in notes:
-            console.print(f"{name}: {note}", markup=False, highlight=False)
-        evaluator = Evaluator.of_run(config, task, sources, arguments.batch_size, arguments.workers, mesh)
-        with Progress(console=console, transient=True) as progress:
-            bar = progress.add_task(name, total=len(sources))
-            found = evaluator(params, partial(progress.console.print, markup=False), partial(progress.advance, bar))
-        table.add_row(name, f"{found.metrics['words']:,.0f}", *(f"{100 * found.metrics[c]:.2f}" for c in columns))
-        results[name] = found.metrics
-        if arguments.sheets and found.picture is not None:
-            save_picture(found.picture, Path(arguments.sheets) / f"{Path(name).with_suffix('').as_posix()}.png")
-    Console().print(table)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+        beside = os.path.relpath(predictions.path, Path(arguments.json).parent)
+        _write(arguments.json, {"title": title, **details, **table.to_dict(), "predictions": beside})
+    if arguments.csv:
+        _write(arguments.csv, table.to_csv())
+    if arguments.report:
+        from maerec_jax.evaluation.report import write_report
+
+        by_name = {set_reader.name: set_reader for set_reader in sets}
+        write_report(
+            Path(arguments.report),
+            title,
+            details,
+            table,
+            predictions.read(),
+            lambda prediction: by_name[prediction.set].picture(prediction),
+        )
+
+
+def _write(path: str, content: Any) -> None:
+    import json
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _print_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _ignore(text: str) -> None:
+    del text
 
 
 if __name__ == "__main__":

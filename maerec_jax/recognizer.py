@@ -1,140 +1,194 @@
 """Reading word images from Python: ``Recognizer.load("runs/maerec_s").read(["word.jpg"])``."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import PIL.Image
+from etils import epath
 
 from data_pipelines.buckets import Shape, nearest_shape
-from data_pipelines.decoding import DecodeError, decode_image
-from data_pipelines.resizing import Interpolation, resize_image, turn_image
-from maerec_jax.config import UserError
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
-from maerec_jax.models.vit import normalize
-from maerec_jax.training.checkpoint import load_params
+from data_pipelines.decoding import DecodeError, decode_image, rgb_of
+from data_pipelines.resizing import resize_image, turn_image
+from maerec_jax.config import TrainConfig
+from maerec_jax.reading import Reader, ReadingConfig, Word
+from maerec_jax.training.sharding import batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.weights import load_recognizer, save_recognizer
 
-Image = str | Path | bytes | np.ndarray
+Image = str | Path | bytes | np.ndarray | PIL.Image.Image
+"""An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""
+
+_STEP = 4  # from one batch size to the next: at most three quarters of a batch are filled up
 
 
-@dataclass(frozen=True)
-class Word:
-    """What was read in an image."""
+__all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word"]
 
-    text: str
-    """The text."""
-    confidence: float
-    """Mean of the character confidences, 0 to 1; 0 where nothing was read."""
-    character_confidences: tuple[float, ...]
-    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+
+class Prepared:
+    """An image in a size of the model's; where portrait images are turned, such an image in three ways.
+
+    Args:
+      ways: uint8 RGB, for each way.
+      turns: by how many times 90 degrees against the clock the image was turned for each.
+      name: the path that it came from, if any.
+    """
+
+    def __init__(self, ways: list[np.ndarray], turns: tuple[int, ...], name: str = "") -> None:
+        self.ways, self.turns, self.name = ways, turns, name
 
 
 class Recognizer:
     """A recogniser with its weights, ready to read.
 
     Args:
-      config: the model's sizes and charset.
+      config: the run that it comes from: sizes, characters, and how images are prepared.
       params: its parameters.
-      interpolation: how images are resized; as in training.
-      shapes: image sizes to choose from by aspect ratio, instead of the model's one; as in training.
-      turn: read images that are higher than wide also turned to the left and to the right, and take the reading with
-        the highest confidence.
-      dtype: dtype of the computation.
-      batch_size: images are read in batches of this size, the last one filled up, so that one shape is compiled.
+      reading: how to read.
+      batch_size: the most images at a time. Fewer are filled up to this, or to a fourth, a sixteenth ... of it, so that
+        a few shapes are compiled, whatever the numbers of images are.
+      words: the only words that may be read, in any case unless ``reading.match_case``.
     """
 
     def __init__(
         self,
-        config: MAERecConfig,
+        config: TrainConfig,
         params: Any,
-        interpolation: Interpolation = "bilinear",
-        dtype: Any = np.float32,
+        reading: ReadingConfig | None = None,
         batch_size: int = 32,
-        shapes: tuple[Shape, ...] = (),
-        turn: bool = False,
+        words: Sequence[str] = (),
+        step: int = 0,
     ) -> None:
-        self.config, self.batch_size, self.interpolation, self.turn = config, batch_size, interpolation, turn
-        self.shapes = shapes or (config.encoder.image_size,)
-        self._params = jax.device_put(params)
-        model = MAERec(config, dtype)
-        self._read = jax.jit(lambda params, image: greedy_read(model, params, normalize(image, config.encoder)))
+        self._run, self._params, self.step = config, params, step
+        mesh = make_mesh(devices=jax.local_devices())
+        self._reader = Reader(config, params, reading or ReadingConfig(), mesh, words)
+        self._read, self._look = jax.jit(self._reader.step), jax.jit(self._reader.attention)
+        parts = row_shards(mesh)
+        sizes = {-(-batch_size // parts) * parts}
+        while batch_size > 1:
+            batch_size = -(-batch_size // _STEP)
+            sizes.add(-(-batch_size // parts) * parts)
+        self.batch_sizes = tuple(sorted(sizes))
+        """The numbers of images that are read at a time."""
 
     @classmethod
-    def load(cls, path: str | Path, batch_size: int = 32, turn: bool | None = None) -> "Recognizer":
-        """Load a fine-tuning workdir (its best checkpoint by validation, else its latest) or one of its checkpoints.
-
-        Portrait images are turned if ``turn`` says so, by default if the model was trained so (``data.turn_vertical``).
+    def load(
+        cls,
+        path: epath.PathLike | None = None,
+        reading: ReadingConfig | None = None,
+        batch_size: int = 32,
+        words: Sequence[str] = (),
+    ) -> "Recognizer":
+        """Load weights: a fine-tuning workdir (its best checkpoint by validation, else its latest), one of its
+        checkpoints, or an exported ``.safetensors`` file; by default those that come with the package.
 
         Raises:
-          UserError: where there is none, or it is not a recogniser's.
+          UserError: where there are none, they are not a recogniser's, or the lexicon cannot be used.
         """
-        from maerec_jax.training.loop import compute_dtype
+        config, params, step = load_recognizer(path)
+        return cls(config, params, reading, batch_size, words, step)
 
-        config, params, _ = load_params(path)
-        if not isinstance(config.model, MAERecConfig):
-            raise UserError(f"{path} holds a masked autoencoder, which cannot read: fine-tune it first (--init-from)")
-        turn = config.data.turn_vertical if turn is None else turn
-        dtype, data = compute_dtype(config.dtype), config.data
-        return cls(config.model, params, data.interpolation, dtype, batch_size, data.buckets, turn)
+    def save(self, path: str | Path) -> None:
+        """Write the weights, and what else reading needs, to one ``.safetensors`` file that ``load`` takes."""
+        save_recognizer(path, self._run, self._params, self.step)
+
+    @property
+    def reader(self) -> Reader:
+        """The model on its devices, and how it reads."""
+        return self._reader
 
     def read(self, images: Iterable[Image]) -> list[Word]:
-        """Read images, each a path, the bytes of a file, or uint8 RGB pixels (height, width, 3).
+        """Read images: paths, the bytes of files, uint8 RGB pixels (height, width, 3), Pillow images, also mixed.
+
+        Returns:
+          A ``Word`` for each image: its text, its confidence and those of its characters (``Word`` says what they
+          mean), and with a beam other texts.
 
         Raises:
           DecodeError: for an image that cannot be decoded; the message names its file.
           OSError: for a file that cannot be read.
+          UserError: where the lexicon has no words for an image.
         """
-        if isinstance(images, str | Path | bytes):
+        if isinstance(images, str | Path | bytes | PIL.Image.Image):
             raise TypeError("read takes several images: put a single one into a list")
         return list(self.read_prepared(self.prepare(image) for image in images))
 
-    def prepare(self, image: Image) -> list[np.ndarray]:
-        """Load an image and resize it to a size of the model's, uint8 RGB.
-
-        Where portrait images are turned, such an image comes upright, turned to the left and turned to the right.
-        Raises as ``read`` does.
-        """
+    def prepare(self, image: Image) -> Prepared:
+        """Load an image and resize it to a size of the model's. Raises as ``read`` does."""
+        name = ""
         if isinstance(image, str | Path):
-            path = Path(image)
+            name = str(image)
             try:
-                pixels = decode_image(path.read_bytes())
+                pixels = decode_image(Path(image).read_bytes())
             except DecodeError as error:
-                raise DecodeError(f"{path}: {error}") from error
+                raise DecodeError(f"{name}: {error}") from error
+        elif isinstance(image, PIL.Image.Image):
+            pixels = rgb_of(image)
         else:
             pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image)
+        return self.prepare_pixels(pixels, name)
+
+    def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> Prepared:
+        """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others."""
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
             raise DecodeError(f"an image array must be uint8 RGB (height, width, 3), not {pixels.dtype} {pixels.shape}")
-        portrait = pixels.shape[0] > pixels.shape[1]
-        ways = [turn_image(pixels, turns) for turns in ((0, 1, 3) if self.turn and portrait else (0,))]
-        return [resize_image(way, *nearest_shape(way.shape[:2], self.shapes), self.interpolation) for way in ways]
+        reader = self._reader
+        turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
+        ways = [turn_image(pixels, n) for n in turns]
+        shapes, interpolation = reader.shapes, reader.data.interpolation
+        ways = [resize_image(way, *nearest_shape(way.shape[:2], shapes), interpolation) for way in ways]
+        return Prepared(ways, turns, name)
 
-    def read_prepared(self, images: Iterable[list[np.ndarray]]) -> Iterator[Word]:
+    def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
         images = iter(images)
-        while chunk := list(islice(images, self.batch_size * len(self.shapes))):
+        while chunk := list(islice(images, self.batch_sizes[-1] * len(self._reader.shapes))):
             # Images of one size share a batch; (image, way) is where each comes from.
             groups: dict[Shape, list[tuple[int, int]]] = defaultdict(list)
-            for number, ways in enumerate(chunk):
-                for way, pixels in enumerate(ways):
+            for number, image in enumerate(chunk):
+                for way, pixels in enumerate(image.ways):
                     groups[pixels.shape[:2]].append((number, way))
             words: dict[tuple[int, int], Word] = {}
             for places in groups.values():
-                words |= zip(places, self._read_batches([chunk[number][way] for number, way in places]), strict=True)
-            for number, ways in enumerate(chunk):
-                yield max((words[number, way] for way in range(len(ways))), key=lambda word: word.confidence)
+                words |= zip(places, self._read_all(chunk, places), strict=True)
+            for number, image in enumerate(chunk):
+                yield max((words[number, way] for way in range(len(image.ways))), key=lambda word: word.confidence)
 
-    def _read_batches(self, images: list[np.ndarray]) -> Iterator[Word]:
-        """Read images of one size."""
-        for start in range(0, len(images), self.batch_size):
-            batch = np.stack(images[start : start + self.batch_size])
-            padded = np.zeros((self.batch_size, *batch.shape[1:]), np.uint8)
-            padded[: len(batch)] = batch
-            reading = jax.device_get(self._read(self._params, padded))
-            for tokens, probability in zip(reading.tokens_BT[: len(batch)], reading.probability_BT, strict=False):
-                text, places = self.config.charset.decode(tokens)
-                confidences = probability[places].astype(float)
-                yield Word(text, float(confidences.mean()) if len(places) else 0.0, tuple(confidences.tolist()))
+    def attention(self, image: Prepared, word: Word) -> np.ndarray:
+        """Where the model looked for each character of a word that it read (``models.attention_maps``).
+
+        Args:
+          image: what was read.
+          word: what ``read_prepared`` gave for it.
+
+        Returns:
+          float32 (characters, rows, columns): over the patches of the image, as it was turned when it was read.
+        """
+        charset, length = self._reader.config.charset, self._reader.config.decoder.max_length
+        tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
+        tokens[0, : len(word.tokens)] = word.tokens
+        pixels = image.ways[image.turns.index(word.turns)]
+        images = np.zeros((self.batch_sizes[0], *pixels.shape), np.uint8)
+        images[0] = pixels
+        batch = put_whole({"image": images, "tokens": tokens}, batch_sharding(self._reader.mesh))
+        maps_TRC = jax.device_get(self._look(self._reader.weights, batch))[0, : len(word.tokens)]
+        return maps_TRC[np.array(word.tokens, int) != charset.padding]
+
+    def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[Word]:
+        """Read the images at ``places``, which have one size."""
+        most = self.batch_sizes[-1]
+        for start in range(0, len(places), most):
+            rows = places[start : start + most]
+            size = next(size for size in self.batch_sizes if size >= len(rows))
+            pixels = np.stack([images[number].ways[way] for number, way in rows])
+            padded = np.zeros((size, *pixels.shape[1:]), np.uint8)
+            padded[: len(rows)] = pixels
+            turns = np.array([images[number].turns[way] for number, way in rows])
+            names = [images[number].name for number, _ in rows] + [""] * (size - len(rows))
+            batch = put_whole({"image": padded} | self._reader.columns(names), batch_sharding(self._reader.mesh))
+            made = jax.device_get(self._read(self._reader.weights, batch)) | {"turns": turns}
+            for row in range(len(rows)):
+                yield self._reader.word(made, row)

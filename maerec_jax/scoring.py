@@ -34,21 +34,48 @@ _VERDICTS: dict[str, Callable[[str, str], float]] = {
 }
 
 
+METRICS = {
+    "word_accuracy": "WA",
+    "word_accuracy_ignore_case": "WAIC",
+    "word_accuracy_ignore_case_symbols": "WAICS",
+    "word_accuracy_36_characters": "36 chars",
+    "edit_similarity": "1-NED",
+}
+"""The verdicts on a reading, in the order of tables, and what they are called there."""
+
+HEADLINE = "word_accuracy_ignore_case_symbols"
+"""The metric that the paper reports."""
+
+
+def verdicts(reading: str | None, truth: str) -> dict[str, float]:
+    """Each of ``METRICS`` for one word, 0 to 1. None, for an image that could not be read, is wrong in all of them.
+
+    So "" for an image whose label has symbols only is right without symbols, but None is not.
+    """
+    if reading is None:
+        return dict.fromkeys(METRICS, 0.0)
+    if reading == truth:
+        return dict.fromkeys(METRICS, 1.0)
+    return {name: float(verdict(reading, truth)) for name, verdict in _VERDICTS.items()}
+
+
 @dataclass
 class Scores:
     """Running totals over (reading, truth) pairs."""
 
     words: int = 0
-    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_VERDICTS, 0.0))
+    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
 
-    def add(self, reading: str, truth: str) -> None:
-        """Count one word."""
+    def add(self, reading: str | None, truth: str) -> dict[str, float]:
+        """Count one word, None as one that could not be read; returns its ``verdicts``."""
         self.words += 1
-        for name, verdict in _VERDICTS.items():
-            self.totals[name] += float(verdict(reading, truth))
+        found = verdicts(reading, truth)
+        for name, value in found.items():
+            self.totals[name] += value
+        return found
 
     def summary(self) -> dict[str, float]:
-        """``words`` and the mean of each verdict, 0 to 1, in the order WA, WAIC, WAICS, 36 characters, 1 - NED.
+        """``words`` and the mean of each verdict, 0 to 1, in the order of ``METRICS``.
 
         Without any words all are 0.
         """

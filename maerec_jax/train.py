@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maerec_jax.command import fail, guarded
+from maerec_jax.command import fail, guarded, keep_compiled_programs
 
 if TYPE_CHECKING:
     from maerec_jax.config import TrainConfig
@@ -66,6 +66,7 @@ def _train(config: "TrainConfig") -> int:
     from maerec_jax.training.loop import train
     from maerec_jax.training.stopping import Stopped
 
+    keep_compiled_programs()
     try:
         train(config)
     except Stopped as stopped:

@@ -18,11 +18,12 @@ from rich.console import Console
 from maerec_jax.ahead.chips import parse_topology
 from maerec_jax.ahead.compilation import compile_step, prepare_environment
 from maerec_jax.ahead.report import COLUMNS, Report, markdown_row
+from maerec_jax.command import CACHE
 from maerec_jax.config import load_config_module
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENT = REPOSITORY / "docs" / "ahead_of_time.md"
-CACHE = Path("~/.cache/maerec_jax/compile_ahead").expanduser()
+RESULTS = CACHE / "compile_ahead"
 BEGIN, END = "<!-- scripts/ahead_of_time.py writes from here -->\n", "<!-- to here -->\n"
 
 # Images a chip on v5e and on v5p: powers of two that fit without remat.
@@ -64,7 +65,7 @@ def main() -> int:
     """Compile row after row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="the Markdown file with the table")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where results are kept")
+    parser.add_argument("--cache", type=Path, default=RESULTS, help="where results are kept")
     arguments = parser.parse_args()
     prepare_environment()
     console = Console(stderr=True)

@@ -206,14 +206,15 @@ def evaluation(arguments: argparse.Namespace, workdir: Path) -> Job:
     benchmarks = Path(arguments.root) / "Union14M-L" / "Union14M-Benchmarks"
     sets = sorted(str(file.relative_to(arguments.root)) for file in benchmarks.glob("*/annotation.jsonl"))
     checkpoint, out = workdir / "checkpoints" / str(arguments.steps), workdir.with_suffix(".accuracy.json")
-    command = [sys.executable, "-m", "maerec_jax.evaluate", "--checkpoint", str(checkpoint), "--root", arguments.root]
-    command += ["--json", str(out), "--annotations", VALIDATION, *sets]
+    command = [sys.executable, "-m", "maerec_jax.evaluate", "--checkpoint", str(checkpoint), "--data", arguments.root]
+    command += ["--json", str(out), "--sets", VALIDATION, *sets]
     return Job(f"{workdir.name}, read", command, workdir.with_suffix(".accuracy.log"))
 
 
 def accuracies(file: Path) -> dict[str, float]:
     """WA and WAICS, in per cent, of the validation words, of all words of the benchmark, and WA of each subset."""
-    found = json.loads(file.read_text())
+    sets = json.loads(file.read_text())["sets"]
+    found = {name: {"words": entry["words"], **entry["metrics"]} for name, entry in sets.items()}
     held_out = found.pop(VALIDATION)
     subsets = {Path(name).parent.name: metrics for name, metrics in found.items()}
     usual = [metrics for name, metrics in subsets.items() if name not in MISLEADING]

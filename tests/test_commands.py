@@ -162,9 +162,9 @@ def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
 
     table = str(tmp_path / "table.json")
-    labels = ["--root", str(tmp_path), "--annotations", "labels.jsonl"]
+    labels = ["--data", str(tmp_path), "--sets", "labels.jsonl"]
     assert run_evaluate("--checkpoint", str(unbroken), *labels, "--json", table) == 0
-    assert json.loads((tmp_path / "table.json").read_text())["labels.jsonl"]["words"] == 3
+    assert json.loads((tmp_path / "table.json").read_text())["sets"]["labels.jsonl"]["words"] == 3
     assert run_evaluate("--checkpoint", str(unbroken)) == 0
     assert "validation" in capsys.readouterr().out
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_pipelines.decoding import DecodeError, decode_image
+from data_pipelines.decoding import DecodeError, pixels_of
 from data_pipelines.overlaps.alignment import aligned_correlation
 from data_pipelines.overlaps.hashing import EDGES, HEIGHT, VIEWS, WIDTH, WORDS, hash_views, is_flat, thumbnail
 from data_pipelines.overlaps.index import HashIndex, IndexOptions
@@ -82,7 +82,7 @@ def look_at(source: Source, start: int, stop: int) -> _Looks:
         try:
             record = source[index]
             looks.digests[row] = _digest(record)
-            image = decode_image(record.image) if isinstance(record.image, bytes) else record.image
+            image = pixels_of(record)
             looks.thumbnails[row] = thumbnail(image)
             looks.readable[row] = True
         except (DataError, DecodeError, cv2.error) as error:

@@ -1,11 +1,14 @@
 """Readings of labelled words: a line of JSON each, which tables, reports and comparisons are made from."""
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.records import OUTCOMES
 from maerec_jax.config import UserError
@@ -25,13 +28,13 @@ class Prediction:
     """Its label."""
     reading: str
     """What was read; "" for an image that cannot be used."""
-    confidence: float
+    confidence: Annotated[float, Field(ge=0, le=1)]
     """Mean of the character confidences, 0 to 1; 0 where nothing was read."""
     character_confidences: tuple[float, ...]
     """Probability of each character of the reading, given those before it."""
-    height: int
+    height: Annotated[int, Field(ge=0)]
     """Height of the image as it is stored, in pixels; 0 for one that cannot be used."""
-    width: int
+    width: Annotated[int, Field(ge=0)]
     """Its width."""
     outcome: str = OUTCOMES[0]
     """What became of it, one of ``OUTCOMES``: those that cannot be used count as read wrong."""
@@ -55,7 +58,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
       UserError: where there is no such file, or a line is no prediction; it names the line.
     """
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a file of predictions, made by evaluate") from error
     with file:
@@ -66,3 +69,93 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
                 first = error.errors()[0]
                 field = ".".join(map(str, first["loc"])) or "JSON"
                 raise UserError(f"{path}:{number}: not a prediction: {field}: {first['msg']}") from error
+
+
+class PredictionsFile:
+    """Predictions that are written as they are made, so that a measurement that was stopped can go on.
+
+    What they were made with is kept beside the file, in ``<file>.made_with.json``: only the same measurement goes on.
+
+    Args:
+      path: the file.
+      made_with: what decides about the readings, as JSON can hold it.
+    """
+
+    def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
+        self.path, self.made_with = path, dict(made_with)
+        self._beside = path.with_name(path.name + ".made_with.json")
+
+    def prepare(self, overwrite: bool = False) -> None:
+        """Begin the file, or see to it that a file which is there can be gone on with; for one process only.
+
+        Args:
+          overwrite: begin again whatever is there.
+
+        Raises:
+          UserError: for a file with the predictions of another measurement; it names what differs.
+        """
+        if self.path.exists() and not overwrite:
+            found = self._found()
+            differ = sorted(name for name in found | self.made_with if found.get(name) != self.made_with.get(name))
+            if differ:
+                raise UserError(
+                    f"{self.path} holds predictions that were made otherwise ({', '.join(differ)} differ): give "
+                    "another file, or --overwrite"
+                )
+            self._cut()
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(b"")
+        self._beside.write_text(json.dumps(self.made_with, indent=2) + "\n")
+
+    def _found(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._beside.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path} is there already, and {self._beside.name} does not say what made it: give another file, "
+                "or --overwrite"
+            ) from error
+        return found if isinstance(found, dict) else {}
+
+    def _cut(self) -> None:
+        """Cut off a last line that has no end: its writer was killed."""
+        with self.path.open("r+b") as file:
+            size = file.seek(0, 2)
+            step = 2**16
+            end = size
+            while end:
+                start = max(0, end - step)
+                file.seek(start)
+                if (place := file.read(end - start).rfind(b"\n")) >= 0:
+                    end = start + place + 1
+                    break
+                end = start
+            file.truncate(end)
+
+    def done(self) -> dict[str, set[int]]:
+        """Places of the images that have been read, by set. Raises ``UserError`` as ``read_predictions`` does."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for prediction in self.read():
+            found[prediction.set].add(prediction.index)
+        return found
+
+    def read(self) -> Iterator[Prediction]:
+        """What is in the file so far."""
+        return read_predictions(self.path)
+
+    def __enter__(self) -> "PredictionsFile":
+        """Open it for ``add``."""
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self._file.close()
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """Write the predictions of a batch."""
+        self._file.writelines(prediction.to_line() + "\n" for prediction in predictions)
+        self._file.flush()

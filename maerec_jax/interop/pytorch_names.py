@@ -158,7 +158,11 @@ def params_from_state_dict(state: Mapping[str, Tensor], cfg: MAEConfig | MAERecC
             continue
         for rule in rules:
             if match := re.fullmatch(rule.pattern, key):
-                flat[match.expand(rule.path)] = np.ascontiguousarray(rule.to_flax(np.asarray(value)))
+                try:
+                    flat[match.expand(rule.path)] = np.ascontiguousarray(rule.to_flax(np.asarray(value)))
+                except ValueError as error:
+                    name, shape = type(cfg).__name__, np.shape(value)
+                    raise ValueError(f"{name} has no place for {key} of shape {shape}") from error
                 break
         else:
             left_over.append(key)

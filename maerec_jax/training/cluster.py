@@ -9,11 +9,12 @@ import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tyro
 from jax.experimental import multihost_utils
 
 from maerec_jax.command import guarded
@@ -40,7 +41,7 @@ class Cluster:
     """How many processes there are."""
     process_id: int | None = None
     """The number of this one, from 0."""
-    method: Method = "auto"
+    method: Annotated[Method, tyro.conf.arg(name="cluster")] = "auto"
     """What to ask where there is no coordinator: "tpu" (pods, also of several slices), "slurm", "ompi" (Open MPI),
     "k8s" (indexed jobs of Kubernetes); "auto" for the one that is there, "none" for a process of its own."""
 

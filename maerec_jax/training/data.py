@@ -11,7 +11,7 @@ from data_pipelines.augmentation import NO_AUGMENTATION
 from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.buckets import Buckets, image_sizes, turned_sizes
 from data_pipelines.combining import Sources, SourceSpec, Subset, drop_unknown_characters
-from data_pipelines.decoding import DecodeError, decode_image
+from data_pipelines.decoding import DecodeError, pixels_of
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.records import MISSING, OUTCOMES, UNREADABLE, USED, Batch, DataError, RecordError, Source
 from maerec_jax.config import TrainConfig
@@ -199,8 +199,7 @@ class InvalidImages:
     def _reason(self, index: int) -> str:
         # The worker that met it sent no text along: the few that are named are read again.
         try:
-            image = self.source[index].image
-            decode_image(image if isinstance(image, bytes) else b"")
+            pixels_of(self.source[index])
         except (RecordError, DecodeError) as error:
             return str(error)
         return "could not be resized or distorted, or can be read by now"

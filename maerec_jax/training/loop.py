@@ -10,13 +10,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
 
 from data_pipelines.pipeline import train_batches
-from maerec_jax.config import TrainConfig, UserError, to_json
+from maerec_jax.config import TrainConfig, UserError, compute_dtype, to_json
 from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
 from maerec_jax.training.cluster import agree, as_first, meet
@@ -61,13 +60,6 @@ LoadedRun = tuple[TrainConfig, Any, int]
 
 class NotFiniteError(UserError):
     """A loss or gradient that is not finite. The message names the step and where the state before it lies."""
-
-
-def compute_dtype(name: str) -> Any:
-    """The dtype that a config's ``dtype`` means on this machine."""
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
 
 
 def make_task(config: TrainConfig) -> Task:

@@ -67,12 +67,16 @@ class Pretraining:
         return Loss((error_B * valid_B).sum(), valid_B.sum(), {})
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Summed loss, number of images and reconstructions of a batch, under noise that is the same every time."""
+        """Summed loss, number of images and reconstructions of a batch, under noise that is the same every time.
+
+        With the images themselves, for the pictures.
+        """
         batch = self.prepare(batch, jax.random.key(0))
         image_BHWC = normalize(batch["image"], self.encoder)
         out = self.whole.apply({"params": params}, image_BHWC, batch["noise"])
         total, weight, _ = self._loss(out, image_BHWC, batch["valid"])
-        return {"total": total, "weight": weight, "mask": out["mask"], "pixels": self._pixels(out["pred"], image_BHWC)}
+        found = {"total": total, "weight": weight, "image": batch["image"], "mask": out["mask"]}
+        return found | {"pixels": self._pixels(out["pred"], image_BHWC)}
 
     def _pixels(self, pred_BNP: Array, image_BHWC: Array) -> Array:
         """Predicted patches as images in the encoder's pixel scale; normalised ones get the true mean and deviation."""
@@ -88,10 +92,10 @@ class Pretraining:
         del labels
         total = weight = 0.0
         picture = None
-        for batch, out in results:
+        for _, out in results:
             total, weight = total + float(out["total"]), weight + float(out["weight"])
             if picture is None:
-                picture = self._picture(batch["image"], out["mask"], out["pixels"])
+                picture = self._picture(out["image"], out["mask"], out["pixels"])
         loss = total / max(weight, 1.0)
         return Validation({"loss": loss, "images": weight}, -loss, picture, [])
 

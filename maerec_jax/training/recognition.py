@@ -7,14 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.records import Batch, Source
-from maerec_jax.models.maerec import MAERec, MAERecConfig, Reading, greedy_read
+from data_pipelines.decoding import DecodeError, pixels_of
+from data_pipelines.records import Batch, DataError, Source
+from data_pipelines.resizing import resize_image, turn_image
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import normalize
+from maerec_jax.reading import NOTHING, greedy_step, word_of
 from maerec_jax.scoring import Scores
 from maerec_jax.training.pictures import readings_sheet
 from maerec_jax.training.task import Loss, Validation
 
 Array = jax.Array
+
+_SHOWN = 48  # readings of a validation
 
 
 def token_loss(logits_BTV: Array, target_BT: Array, padding: int, smoothing: float = 0.0) -> tuple[Array, Array]:
@@ -69,28 +74,34 @@ class Recognition:
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
         """Greedy readings of a batch."""
-        reading: Reading = greedy_read(self.model, params, normalize(batch["image"], self.encoder))
-        return reading._asdict()
+        return greedy_step(self.model, params, batch)
 
-    def text_and_confidence(self, out: dict[str, np.ndarray], row: int) -> tuple[str, float]:
-        """The text in row ``row`` of what ``evaluation_step`` returned, and the mean probability of its characters."""
-        text, places = self.config.charset.decode(out["tokens_BT"][row])
-        return text, float(out["probability_BT"][row, places].mean()) if len(places) else 0.0
+    def confidence(self, made: dict[str, np.ndarray], row: int) -> float:
+        """How sure the reading in row ``row`` of what ``evaluation_step`` returned is."""
+        return word_of(made, row, self.config.charset).confidence
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
-        """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded reads as ""."""
+        """Word accuracies over the batches, and a sheet of readings. One that could not be decoded is wrong."""
         scores, pictures = Scores(), []
         samples: list[dict[str, Any]] = []
         for batch, out in results:
             for i, index in enumerate(batch["index"].tolist()):
                 if index < 0:
                     continue
-                text, confidence = self.text_and_confidence(out, i) if batch["valid"][i] else ("", 0.0)
+                word = word_of(out, i, self.config.charset) if batch["valid"][i] else NOTHING
                 truth = labels.text(index) or ""
-                scores.add(text, truth)
-                if len(samples) < 48:
+                scores.add(word.text if batch["valid"][i] else None, truth)
+                if len(samples) < _SHOWN:
                     name = labels.name(index)
-                    samples.append({"name": name, "text": truth, "reading": text, "confidence": confidence})
-                    pictures.append(batch["image"][i])
+                    samples.append({"name": name, "text": truth, "reading": word.text, "confidence": word.confidence})
+                    pictures.append(self._picture(labels, index, word.turns))
         metrics = scores.summary()
         return Validation(metrics, metrics["word_accuracy"], readings_sheet(pictures, samples), samples)
+
+    def _picture(self, source: Source, index: int, turns: int) -> np.ndarray:
+        """An image as it was read, in the size of the model's images; black where it cannot be decoded."""
+        height, width = self.encoder.image_size
+        try:
+            return resize_image(turn_image(pixels_of(source[index]), turns), height, width, "bilinear")
+        except (DataError, DecodeError):
+            return np.zeros((height, width, 3), np.uint8)

@@ -124,15 +124,15 @@ def test_vertical_words_are_turned_but_not_single_characters():
     marked = [255 - i for i in range(4)]  # the first row of each image: on the left after a turn against the clock
     turned = [bool((image[:, 0] == mark).all()) for image, mark in zip(batch["image"], marked, strict=True)]
     assert turned == [True, False, False, False]
-    assert "portrait" not in batch
+    assert "size" not in batch
 
 
-def test_reading_turns_every_image_and_says_which_is_portrait():
+def test_reading_turns_every_image_and_tells_the_size_that_it_has_in_its_file():
     source = Shaped(((10, 40), (40, 10)))
     records = [(i, source[i]) for i in range(2)]
     for turns, line in ((0, np.s_[0, :]), (1, np.s_[:, 0]), (3, np.s_[:, -1])):
         batch = BatchDecoder(40, 40, turns=turns)(records, 3)
-        assert batch["portrait"].tolist() == [False, True, False]
+        assert batch["size"].tolist() == [[10, 40], [40, 10], [0, 0]]
         for i in range(2):
             assert (batch["image"][i][line] == 255 - i).all()
 

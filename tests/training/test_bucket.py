@@ -93,4 +93,4 @@ def test_runs_in_a_bucket_are_killed_resumed_and_read(bucket, unbroken, tmp_path
     command = [sys.executable, "-m", "maerec_jax.evaluate", "--checkpoint", WORKDIR, "--json", str(out)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
-    assert json.loads(out.read_text())["validation"]["words"] == 20
+    assert json.loads(out.read_text())["sets"]["validation"]["words"] == 20

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
-from maerec_jax import Recognizer
+from maerec_jax import ReadingConfig, Recognizer
 from maerec_jax.config import DataConfig
 from maerec_jax.models.mae import MaskedAutoencoder
 from maerec_jax.models.maerec import MAERecConfig
@@ -109,8 +109,8 @@ def test_the_surest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words)
     run = config(recogniser_config, tmp_path / "run", words, buckets=SHAPES, turn_vertical=True)
     train(run)
     recognizer = Recognizer.load(tmp_path / "run")
-    assert recognizer.turn
-    upright = Recognizer.load(tmp_path / "run", turn=False)
+    assert recognizer.reader.turn
+    upright = Recognizer.load(tmp_path / "run", ReadingConfig(turn=False))
     paths = sorted((words / "imgs").iterdir())
     read = recognizer.read(paths)
     pixels = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]

@@ -1,0 +1,43 @@
+"""Texts of others shown to people: nothing invisible in them, and what differs between two of them."""
+
+from rapidfuzz.distance import Levenshtein
+
+Span = tuple[str, bool]
+"""A piece of a text, and whether it differs."""
+
+
+def printable(text: str) -> str:
+    """``text`` with characters that cannot be seen, or change what stands beside them, written as escapes.
+
+    Control characters could drive a terminal, and marks of direction turn the rest of a line around.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_character(character: str) -> str:
+    """A character on its own, where a space would be nothing."""
+    return "\u2423" if character == " " else printable(character)
+
+
+def differing(truth: str, reading: str) -> tuple[list[Span], list[Span]]:
+    """Pieces of the truth, and whether they were not read; pieces of the reading, and whether they are not true.
+
+    Case is ignored.
+    """
+    truths: list[Span] = []
+    readings: list[Span] = []
+    for code in Levenshtein.opcodes(_lower(truth), _lower(reading)):
+        differs = code.tag != "equal"
+        if code.src_start < code.src_end:
+            truths.append((truth[code.src_start : code.src_end], differs))
+        if code.dest_start < code.dest_end:
+            readings.append((reading[code.dest_start : code.dest_end], differs))
+    return truths, readings
+
+
+def _lower(text: str) -> str:
+    """Lower-cased, each character in its place: of a few the lower case is two characters long."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)

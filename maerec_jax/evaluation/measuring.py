@@ -1,0 +1,118 @@
+"""Reading sets of labelled words, on the mesh, into predictions."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.batch_decoder import BatchDecoder
+from data_pipelines.combining import Sources
+from data_pipelines.decoding import DecodeError, pixels_of
+from data_pipelines.records import OUTCOMES, Batch, DataError
+from maerec_jax.config import TrainConfig
+from maerec_jax.evaluation.passes import Passes
+from maerec_jax.evaluation.predictions import Prediction
+from maerec_jax.evaluation.sets import MeasuredSet
+from maerec_jax.reading import NOTHING, Reader
+from maerec_jax.training.data import InvalidImages, open_sources
+
+
+class SetReader:
+    """A set of labelled words, and how it is read.
+
+    Every labelled word counts, those with characters that the model cannot write too: it reads them wrong. Records
+    without a label are left out and counted.
+
+    Args:
+      measured: the set.
+      config: the run that the recogniser comes from, with the data root.
+      reader: the recogniser.
+      batch_size: images a step, over all devices.
+      workers: worker processes that read.
+      message: prints a line.
+
+    Raises:
+      DataError: where it cannot be used.
+    """
+
+    def __init__(
+        self,
+        measured: MeasuredSet,
+        config: TrainConfig,
+        reader: Reader,
+        batch_size: int,
+        workers: int,
+        message: Callable[[str], None],
+    ) -> None:
+        self.name, self._reader = measured.name, reader
+        self._message = lambda text: message(f"{self.name}: {text}")
+        self.source: Sources = open_sources(config, (measured.spec,), self._message)
+        height, width = reader.config.encoder.image_size
+        self._passes = Passes(
+            reader.step,
+            self.source,
+            BatchDecoder(height, width, reader.data.interpolation),
+            batch_size,
+            workers,
+            reader.mesh,
+            reader.data.buckets,
+            reader.confidence if reader.turn else None,
+            self._columns,
+        )
+
+    def _columns(self, batch: Batch) -> dict[str, np.ndarray]:
+        return self._reader.columns([self.source.name(i) if i >= 0 else "" for i in batch["index"].tolist()])
+
+    def read(self, done: set[int]) -> Iterator[list[Prediction]]:
+        """Read what is not ``done``, a batch at a time; images that cannot be used are named and read as ""."""
+        records = np.setdiff1d(np.arange(len(self.source)), np.fromiter(done, int, len(done)))
+        if not len(records):
+            return
+        invalid = InvalidImages(self.source, self._message)
+        for told, made in self._passes(self._reader.weights, records):
+            invalid.tell(told)
+            invalid.count(invalid.outcomes_of(told))
+            rows = np.flatnonzero(told["index"] >= 0).tolist()
+            yield [self._predict(told, made, row) for row in rows]
+        for line in invalid.summary():
+            self._message(line)
+
+    def _predict(self, told: Batch, made: dict[str, np.ndarray], row: int) -> Prediction:
+        index, usable = int(told["index"][row]), bool(told["valid"][row])
+        word = self._reader.word(made, row) if usable else NOTHING
+        height, width = told["size"][row].tolist()
+        return Prediction(
+            self.name,
+            index,
+            self.source.name(index),
+            self.source.text(index) or "",
+            word.text,
+            word.confidence,
+            word.character_confidences,
+            height,
+            width,
+            OUTCOMES[int(told["outcome"][row])],
+        )
+
+    def picture(self, prediction: Prediction) -> np.ndarray | None:
+        """The image of one of the predictions, uint8 RGB; None where it cannot be read."""
+        try:
+            return pixels_of(self.source[prediction.index])
+        except (DataError, DecodeError):
+            return None
+
+
+def describe(reader: Reader) -> dict[str, Any]:
+    """How a recogniser reads, as JSON can hold it: what decides, beside its weights, what is read."""
+    reading = reader.reading
+    described: dict[str, Any] = {
+        "dtype": str(reader.model.dtype),
+        "beam": reading.beam,
+        "turn": reader.turn,
+        "int8": reading.int8,
+    }
+    if reading.beam > 1:
+        described["length_normalisation"] = reading.length_normalisation
+    if reader.lexicon is not None:
+        described |= {"lexicon": reading.lexicon, "words": len(reader.lexicon.words), "match_case": reading.match_case}
+    return described

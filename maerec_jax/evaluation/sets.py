@@ -1,0 +1,116 @@
+"""Which sets are measured: those of the catalogue that a data root holds, or what the user names."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipelines.catalogue import BENCHMARK, COMMON, Place, locate
+from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.prepared import Records
+from data_pipelines.prepared.layout import MANIFEST
+from data_pipelines.sources import Annotations, LmdbWords
+from maerec_jax.config import SourceConfig, UserError
+
+GROUPS = {"benchmark": BENCHMARK, "common": COMMON}
+"""Names for all sets of a collection together."""
+
+# A set that is there in several forms is read from its original files.
+_FORMS = ("annotations", "lmdb", "records")
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """A set of labelled words, to be measured as a whole."""
+
+    name: str
+    """What tables call it: its name in the catalogue, or its path."""
+    spec: SourceConfig
+    """Where it is."""
+
+
+def find_sets(root: Path, names: Sequence[str], message: Callable[[str], None]) -> list[MeasuredSet]:
+    """Find sets to measure.
+
+    Args:
+      root: the data root.
+      names: names of the catalogue's sets (``curve``, ``IC13_857``; their case does not matter), ``benchmark`` or
+        ``common`` for all of a collection, or paths: of an annotation file, an LMDB, a prepared set, or a folder that
+        holds such. Without any, all of Union14M-Benchmark and of the common benchmarks that are there.
+      message: is told what was decided.
+
+    Raises:
+      UserError: where there are none, or one of the names is not found.
+    """
+    if not root.is_dir():
+        raise UserError(f"no such data root: {root}")
+    if not names:
+        places = [place for place in locate(root)[0] if place.collection in GROUPS.values()]
+        if not places:
+            raise UserError(
+                f"{root} holds no benchmark of the catalogue (python -m data_pipelines.check shows what there is): "
+                "name annotation files, LMDBs or folders with --sets"
+            )
+        return list(_sets(root, places, message))
+    known: list[Place] = []
+    if any(not (root / name).exists() for name in names):
+        known = locate(root)[0]
+    found: list[MeasuredSet] = []
+    for name in names:
+        places = [p for p in known if name.lower() == p.word_set.name.lower() or GROUPS.get(name) is p.collection]
+        found += _sets(root, places, message) if places else _at_path(root, name, message)
+    twice = {found_set.name for found_set in found if sum(other.name == found_set.name for other in found) > 1}
+    if twice:
+        raise UserError(f"named twice: {', '.join(sorted(twice))}")
+    return found
+
+
+def _at_path(root: Path, name: str, message: Callable[[str], None]) -> list[MeasuredSet]:
+    """The set at a path, or those in a folder."""
+    path = root / name
+    title = name.rstrip("/")
+    if path.is_file():
+        return [MeasuredSet(title, Annotations(path=name))]
+    if not path.is_dir():
+        groups = ", ".join(GROUPS)
+        raise UserError(f"{name} is no set that was found in {root}, nor a path in it; {groups} name whole collections")
+    if (path / "data.mdb").is_file():
+        return [MeasuredSet(title, LmdbWords(path=name))]
+    if (path / MANIFEST).is_file():
+        return [MeasuredSet(title, Records(path=name))]
+    places, extra = locate(path)
+    found = list(_sets(root, [_moved(place, title) for place in places], message))
+    for inner in extra:
+        inner_path = f"{title}/{inner}"
+        is_lmdb = (root / inner_path).is_dir()
+        found.append(MeasuredSet(inner_path, LmdbWords(path=inner_path) if is_lmdb else Annotations(path=inner_path)))
+    if not found:
+        raise UserError(f"{path} holds no list of labels, LMDB or prepared set: name the annotation file itself")
+    return found
+
+
+def _moved(place: Place, folder: str) -> Place:
+    """A place that was found in a folder of the root, as one of the root."""
+    return Place(place.collection, place.word_set, place.kind, tuple(os.path.join(folder, p) for p in place.paths))
+
+
+def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -> Iterable[MeasuredSet]:
+    """Sets of the catalogue, each once; and again for each list that gives other labels."""
+    by_set: dict[tuple[str, str], list[Place]] = {}
+    for place in places:
+        if place.word_set.labelled:
+            by_set.setdefault((place.collection.name, place.word_set.name), []).append(place)
+    for (_, name), forms in by_set.items():
+        first, *others = sorted(forms, key=lambda place: _FORMS.index(place.kind))
+        if others:
+            message(f"{name}: read from {first.paths[0]}, not from {', '.join(place.paths[0] for place in others)}")
+        if first.kind != "annotations":
+            spec = LmdbWords(path=first.paths[0]) if first.kind == "lmdb" else Records(path=first.paths[0])
+            yield MeasuredSet(name, spec)
+            continue
+        seen: list[PackedStrings | None] = []
+        for path in first.paths:
+            labels = getattr(Annotations(path=path).open(root), "labels", None)
+            if labels not in seen:
+                yield MeasuredSet(name if not seen else f"{name} ({Path(path).name})", Annotations(path=path))
+            seen.append(labels)

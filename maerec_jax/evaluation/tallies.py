@@ -1,0 +1,171 @@
+"""What a report counts: accuracy by length and shape, calibration, confused characters, and the worst errors."""
+
+import heapq
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rapidfuzz.distance import Levenshtein
+
+from data_pipelines.records import OUTCOMES
+from maerec_jax.evaluation.predictions import Prediction
+from maerec_jax.scoring import HEADLINE, verdicts
+
+LENGTHS = (*range(1, 11), 11, 13, 16, 21)
+"""Where bins of the number of characters in the truth begin."""
+ASPECTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+"""Where bins of width over height begin."""
+CONFIDENCE_BINS = 10
+"""Bins of equal width from 0 to 1."""
+SIMILAR = 0.5
+"""How similar a reading has to be to the truth for its single characters to be compared: further off, chance aligns."""
+
+_WORST_IN_ALL = 144  # a page with the pictures stays below 3 MB
+_UNUSABLE_SHOWN = 100
+
+
+@dataclass
+class Tally:
+    """How many words, and how many of them read right."""
+
+    words: int = 0
+    right: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of words read right; 0 without any."""
+        return self.right / max(self.words, 1)
+
+    def bounds(self) -> tuple[float, float]:
+        """95 % interval of the accuracy (Wilson's)."""
+        if not self.words:
+            return 0.0, 1.0
+        z2 = 1.96**2
+        n, share = self.words, self.accuracy
+        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+        reach = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+        return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+@dataclass
+class CalibrationBin(Tally):
+    """Words of about one confidence."""
+
+    confidence_sum: float = 0.0
+
+    @property
+    def confidence(self) -> float:
+        """Their mean confidence."""
+        return self.confidence_sum / max(self.words, 1)
+
+
+@dataclass
+class Confusions:
+    """What characters were read as, case ignored."""
+
+    words: int = 0
+    """Words whose characters were compared."""
+    left_out: int = 0
+    """Words that were read too differently."""
+    occurrences: Counter[str] = field(default_factory=Counter)
+    """How often each character is in the truths of the words compared."""
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each (in the truth, in the reading) differed: "" in the reading for one that was missed, "" in the
+    truth for one that was added."""
+
+    def add(self, truth: str, reading: str) -> None:
+        """Compare a word."""
+        truth, reading = truth.lower(), reading.lower()
+        if truth != reading:
+            if Levenshtein.normalized_similarity(truth, reading) < SIMILAR:
+                self.left_out += 1
+                return
+            for step in Levenshtein.editops(truth, reading):
+                there = "" if step.tag == "insert" else truth[step.src_pos]
+                self.pairs[there, "" if step.tag == "delete" else reading[step.dest_pos]] += 1
+        self.words += 1
+        self.occurrences.update(truth)
+
+
+class Tallies:
+    """Counts over predictions, taken one by one; of the predictions themselves only the worst are kept.
+
+    Right is what is right by ``HEADLINE``.
+
+    Args:
+      predictions: the predictions.
+      sets: how many sets they are of, for sharing the room for worst errors.
+      worst: how many worst errors of each set are kept, at most.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction], sets: int, worst: int = 12) -> None:
+        self.lengths = [Tally() for _ in LENGTHS]
+        """By ``LENGTHS``; a truth without any character is in none."""
+        self.aspects = [Tally() for _ in ASPECTS]
+        """By ``ASPECTS``; images that cannot be used are in none."""
+        self.calibration = [CalibrationBin() for _ in range(CONFIDENCE_BINS)]
+        """By confidence; without images that cannot be used."""
+        self.confusions = Confusions()
+        """Characters of the images that can be used."""
+        self.unusable: list[Prediction] = []
+        """The first images that cannot be used."""
+        self.wrong = 0
+        """Images that can be used and are read wrong."""
+        self.case_only = 0
+        """Of the words read right, those that are in another case."""
+        self.symbols_only = 0
+        """And those that have other symbols."""
+        self._keep = max(1, min(worst, _WORST_IN_ALL // max(sets, 1)))
+        self._worst: dict[str, list[tuple[float, int, Prediction]]] = {}
+        for number, prediction in enumerate(predictions):
+            self._add(number, prediction)
+
+    def _add(self, number: int, prediction: Prediction) -> None:
+        usable = prediction.outcome == OUTCOMES[0]
+        found = verdicts(prediction.reading if usable else None, prediction.truth)
+        right = found[HEADLINE] == 1
+        if prediction.truth:
+            _count(self.lengths[bisect_right(LENGTHS, len(prediction.truth)) - 1], right)
+        if not usable:
+            if len(self.unusable) < _UNUSABLE_SHOWN:
+                self.unusable.append(prediction)
+            return
+        if prediction.height and prediction.width:
+            _count(self.aspects[bisect_right(ASPECTS, prediction.width / prediction.height) - 1], right)
+        place = min(int(prediction.confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)
+        _count(self.calibration[place], right)
+        self.calibration[place].confidence_sum += prediction.confidence
+        self.confusions.add(prediction.truth, prediction.reading)
+        if right:
+            self.case_only += found["word_accuracy"] < found["word_accuracy_ignore_case"]
+            self.symbols_only += found["word_accuracy_ignore_case"] < 1
+            return
+        self.wrong += 1
+        # The earlier of two with the same confidence; predictions themselves cannot be ordered.
+        entry = (prediction.confidence, -number, prediction)
+        heap = self._worst.setdefault(prediction.set, [])
+        if len(heap) < self._keep:
+            heapq.heappush(heap, entry)
+        elif entry > heap[0]:
+            heapq.heapreplace(heap, entry)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error: mean distance of accuracy and confidence over bins, weighted by their words."""
+        words = sum(one.words for one in self.calibration)
+        return sum(one.words * abs(one.accuracy - one.confidence) for one in self.calibration) / max(words, 1)
+
+    @property
+    def worst(self) -> dict[str, list[Prediction]]:
+        """Of each set the wrong readings with the highest confidences, highest first."""
+        kept = {name: [entry[2] for entry in sorted(heap, reverse=True)] for name, heap in self._worst.items()}
+        # More sets than there is room for: those whose errors are surest.
+        names = sorted(kept, key=lambda name: -kept[name][0].confidence)[:_WORST_IN_ALL]
+        return {name: kept[name] for name in kept if name in set(names)}
+
+
+def _count(tally: Tally, right: bool) -> None:
+    tally.words += 1
+    tally.right += right

@@ -1,0 +1,199 @@
+"""How words are read: the settings, the step that runs on the devices, and the words from what it returns."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines.buckets import Shape
+from maerec_jax.charset import Charset
+from maerec_jax.config import TrainConfig, UserError, compute_dtype
+from maerec_jax.lexicon import Lexicon
+from maerec_jax.models.attention_maps import attention_maps
+from maerec_jax.models.beam import beam_read
+from maerec_jax.models.int8 import quantize
+from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.vit import normalize
+from maerec_jax.training.sharding import put_whole, replicated
+
+Array = jax.Array
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How words are read."""
+
+    beam: int = 1
+    """Texts that are followed at the same time: 1 takes the likeliest character at each place, more find likelier
+    texts, and alternatives."""
+    length_normalisation: float = 0.0
+    """Texts of a beam are compared by their log probability over their length to the power of this: 0 compares
+    probabilities, 1 means over their characters, which favours long texts."""
+    lexicon: str = ""
+    """File of the only words that may be read: a word a line for all images (.txt), or lines of JSON with "file" and
+    "words", the list of each image (.jsonl). Best with a beam of 5 or more."""
+    match_case: bool = False
+    """Read words of the lexicon in their own case only; otherwise images may show them in any."""
+    turn: bool | None = None
+    """Read images that are higher than wide also turned to the left and to the right, and take the reading with the
+    highest confidence; by default if the run was trained so (data.turn_vertical)."""
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None
+    """Dtype of the computation; "auto" is bfloat16 on GPU and TPU and float32 on CPU. That of the run by default."""
+    int8: bool = False
+    """Hold the weights of all linear layers as 8-bit integers: a quarter of the memory (docs/reading.md tells what it
+    costs)."""
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise ValueError(f"beam must be at least 1, not {self.beam}")
+        if self.length_normalisation < 0:
+            raise ValueError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What was read in an image."""
+
+    text: str
+    """The text."""
+    confidence: float
+    """Mean of the character confidences, 0 to 1; 0 where nothing was read. It is how sure the model was on its way, not
+    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words."""
+    character_confidences: tuple[float, ...]
+    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    turns: int = 0
+    """By how many times 90 degrees the image was turned against the clock before it was read so."""
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+    """The classes that were written, without the end: one for each character, and perhaps padding, which is none."""
+    alternatives: tuple["Word", ...] = field(default=(), repr=False)
+    """Other texts that the beam search found, best first."""
+
+
+NOTHING = Word("", 0.0, ())
+"""What is read in an image that cannot be used."""
+
+
+def greedy_step(model: MAERec, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
+    """Read a batch greedily.
+
+    Args:
+      model: the recogniser.
+      params: its parameters.
+      batch: ``image`` uint8 RGB (B, H, W, 3).
+
+    Returns:
+      ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
+    """
+    reading = greedy_read(model, params, normalize(batch["image"], model.config.encoder))
+    return {"tokens_BKT": reading.tokens_BT[:, None], "probability_BKT": reading.probability_BT[:, None]}
+
+
+def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon: Lexicon | None = None) -> Word:
+    """What a step has read in image ``row``: the best of its texts, with the others as alternatives.
+
+    Args:
+      made: ``tokens_BKT`` and ``probability_BKT``, the best of K readings first; ``score_BK`` and ``node_BK`` of a beam
+        search; and ``turns``, where images were turned.
+      row: the image.
+      charset: the characters.
+      lexicon: the only words, where there are some.
+    """
+    turns = int(made["turns"][row]) if "turns" in made else 0
+    words: dict[str, Word] = {}
+    for place, (tokens_T, probability_T) in enumerate(
+        zip(made["tokens_BKT"][row], made["probability_BKT"][row], strict=True)
+    ):
+        if "score_BK" in made and made["score_BK"][row, place] == -np.inf:
+            continue
+        text, places = charset.decode(tokens_T)
+        if lexicon is not None:
+            text = lexicon.word(int(made["node_BK"][row, place]))
+        confidences = probability_T[places].astype(float)
+        confidence = float(confidences.mean()) if len(places) else 0.0
+        tokens = tuple(tokens_T[: places[-1] + 1].tolist()) if len(places) else ()
+        words.setdefault(text, Word(text, confidence, tuple(confidences.tolist()), turns, tokens))
+    best, *others = words.values()
+    return replace(best, alternatives=tuple(others))
+
+
+class Reader:
+    """A recogniser on the devices of a mesh, and how it reads.
+
+    Args:
+      config: the run that it comes from.
+      params: its parameters, NumPy arrays.
+      reading: how to read.
+      mesh: the devices; all hold all parameters, and divide the rows of a batch.
+      words: the only words that may be read, instead of those of a file.
+      tell: is called with a line where some of them cannot be written.
+
+    Raises:
+      UserError: for a lexicon that cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        params: Any,
+        reading: ReadingConfig,
+        mesh: Mesh,
+        words: Sequence[str] = (),
+        tell: Callable[[str], Any] = warnings.warn,
+    ) -> None:
+        assert isinstance(config.model, MAERecConfig)
+        self.config, self.data, self.reading, self.mesh = config.model, config.data, reading, mesh
+        self.turn = config.data.turn_vertical if reading.turn is None else reading.turn
+        self.shapes: tuple[Shape, ...] = config.data.buckets or (self.config.encoder.image_size,)
+        self.lexicon: Lexicon | None = None
+        charset, longest = self.config.charset, self.config.decoder.max_length - 2
+        if words and reading.lexicon:
+            raise UserError(f"give the words or the file {reading.lexicon}, not both")
+        if words:
+            self.lexicon = Lexicon.of(words, charset, longest, not reading.match_case, tell)
+        elif reading.lexicon:
+            self.lexicon = Lexicon.read(Path(reading.lexicon), charset, longest, not reading.match_case, tell)
+        self.model = MAERec(self.config, compute_dtype(reading.dtype or config.dtype))
+        weights = {"params": quantize(params) if reading.int8 else params}
+        if self.lexicon is not None:
+            weights["trie"] = self.lexicon.trie
+        self.weights = put_whole(weights, replicated(mesh))
+        """What ``step`` needs, on the devices."""
+
+    def step(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
+        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what ``word`` takes."""
+        if self.reading.beam == 1 and self.lexicon is None:
+            return greedy_step(self.model, weights["params"], batch)
+        found = beam_read(
+            self.model,
+            weights["params"],
+            normalize(batch["image"], self.config.encoder),
+            self.reading.beam,
+            self.reading.length_normalisation,
+            weights.get("trie"),
+            batch.get("root"),
+        )
+        return found._asdict()
+
+    def attention(self, weights: Any, batch: dict[str, Array]) -> Array:
+        """Attention maps (``models.attention_maps``) of ``image`` and the ``tokens`` that were read, under jit."""
+        image_BHWC = normalize(batch["image"], self.config.encoder)
+        return attention_maps(self.model, weights["params"], image_BHWC, batch["tokens"])
+
+    def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """What a batch needs beside its images: each image's word list by its name ("" for rows without one)."""
+        if self.lexicon is None:
+            return {}
+        return {"root": np.array([self.lexicon.root_of(name) if name else 0 for name in names], np.int32)}
+
+    def word(self, made: Mapping[str, np.ndarray], row: int) -> Word:
+        """What ``step`` has read in an image, as ``word_of`` gives it."""
+        return word_of(made, row, self.config.charset, self.lexicon)
+
+    def confidence(self, made: Mapping[str, np.ndarray], row: int) -> float:
+        """The confidence of ``word``."""
+        return self.word(made, row).confidence

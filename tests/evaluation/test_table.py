@@ -1,0 +1,205 @@
+"""The table has the reference's numbers, and says where an average is not the published one."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from data_pipelines.catalogue import BENCHMARK, COMMON
+from maerec_jax.config import UserError
+from maerec_jax.evaluation.groups import groups
+from maerec_jax.evaluation.table import Table
+from maerec_jax.scoring import METRICS
+from tests.evaluation.making import prediction, words
+
+HEADLINE = {s.name: s.expected for s in BENCHMARK.sets if s.headline}
+COMMON_WORDS = {s.name: s.expected for s in COMMON.sets}
+LARGE = {name: n for name, n in COMMON_WORDS.items() if "_" not in name}
+SMALL = {name: n for name, n in COMMON_WORDS.items() if name not in ("IC13", "IC15")}
+
+
+def shown(table, width=100):
+    console = Console(width=width, file=io.StringIO())
+    console.print(table.to_rich("run"))
+    return console.file.getvalue()
+
+
+def by_name(table):
+    return {average.group.name: average for average in table.averages}
+
+
+def test_totals_equal_the_reference(fixtures):
+    metrics = json.loads((fixtures / "metrics.json").read_text())
+    pairs = metrics["pairs"]
+    (found,) = Table.from_predictions(prediction(p["gt"], p["pred"], index=i) for i, p in enumerate(pairs)).sets
+    assert found.words == metrics["n"] == len(pairs) == 70
+    assert round(found.metrics["word_accuracy"], 4) == metrics["totals"]["word_acc"]
+    assert round(found.metrics["word_accuracy_ignore_case"], 4) == metrics["totals"]["word_acc_ignore_case"]
+    symbols = metrics["totals"]["word_acc_ignore_case_symbol"]
+    assert round(found.metrics["word_accuracy_ignore_case_symbols"], 4) == symbols
+    assert round(found.metrics["edit_similarity"], 4) == metrics["totals"]["1-N.E.D"]
+    assert found.confidence == pytest.approx(0.9)
+
+
+def test_images_that_cannot_be_used_are_wrong_whatever_their_label():
+    some = [prediction("a"), prediction("!", outcome="missing", index=1), prediction("", outcome="unreadable", index=2)]
+    (found,) = Table.from_predictions(some).sets
+    assert (found.words, found.unusable) == (3, 2)
+    assert found.metrics == pytest.approx(dict.fromkeys(METRICS, 1 / 3))
+    assert found.confidence == pytest.approx(0.3)
+    assert "2 images could not be used" in shown(Table((found,)))
+
+
+def test_plain_and_weighted_means():
+    table = Table.from_predictions([*words("SVT", 10, 5), *words("CUTE80", 30, 30)])
+    plain, weighted = table.averages
+    assert (plain.group.kind, weighted.group.kind) == ("mean", "weighted")
+    assert plain.metrics["word_accuracy"] == pytest.approx((0.5 + 1) / 2)
+    assert weighted.metrics["word_accuracy"] == pytest.approx(35 / 40)
+    assert plain.words == weighted.words == 40
+
+
+def test_the_published_groups_come_from_the_catalogue():
+    found = {
+        group.name: group for group in groups(HEADLINE | COMMON_WORDS | {"incomplete": 1495, "incomplete_ori": 1495})
+    }
+    assert all(group.published and not group.remark and group.label == group.short for group in found.values())
+    assert {name: (group.kind, set(group.weights)) for name, group in found.items()} == {
+        "Union14M-Benchmark": ("mean", set(HEADLINE)),
+        "common six with IC13 857 and IC15 1,811": ("mean", set(SMALL)),
+        "common six with IC13 857 and IC15 1,811, by words": ("weighted", set(SMALL)),
+        "common six with IC13 1,015 and IC15 2,077": ("mean", set(LARGE)),
+        "common six with IC13 1,015 and IC15 2,077, by words": ("weighted", set(LARGE)),
+        "Incomplete, margin": ("margin", {"incomplete", "incomplete_ori"}),
+    }
+    assert found["Union14M-Benchmark"].weights["general"] == pytest.approx(1 / 7)
+    by_words = found["common six with IC13 1,015 and IC15 2,077, by words"].weights
+    assert by_words["CUTE80"] == pytest.approx(288 / sum(LARGE.values()))
+    assert all(sum(g.weights.values()) == pytest.approx(0 if g.kind == "margin" else 1) for g in found.values())
+
+
+def test_a_set_that_is_published_in_two_sizes_belongs_to_the_group_of_its_size():
+    small = groups(LARGE | {"IC13": 857, "IC15": 1811})
+    assert [group.over for group in small] == ["common six with IC13 857 and IC15 1,811"] * 2
+    assert all(group.published and "IC13" in group.weights for group in small)
+    mixed = groups(LARGE | {"IC13": 857})
+    assert [(group.missing, group.published) for group in mixed] == [(("IC15_1811",), False)] * 2 + [
+        (("IC13",), False)
+    ] * 2
+    large = groups(LARGE)
+    assert [group.over for group in large] == ["common six with IC13 1,015 and IC15 2,077"] * 2
+    assert all(group.published for group in large)
+
+
+def test_missing_sets_are_named():
+    table = Table.from_predictions([*words("curve", 2426), *words("artistic", 900, 450)])
+    (average,) = table.averages
+    assert average.metrics["word_accuracy"] == pytest.approx(0.75)
+    assert not average.group.published
+    assert average.group.missing == ("multi_oriented", "contextless", "salient", "multi_words", "general")
+    text = " ".join(shown(table).split())
+    assert "average (2 of 7)" in text
+    assert "2 of 7: curve, artistic, without multi_oriented, contextless, salient, multi_words, general" in text
+    assert "not the published figure" in text
+
+
+def test_samples_are_marked():
+    table = Table.from_predictions([*words("curve", 10), *words("SVT", 647), *words("my/list.tsv", 3)])
+    assert [result.coverage for result in table.sets] == ["sample", "complete", "unknown"]
+    text = shown(table)
+    assert "10/2,426" in text
+    assert "647/" not in text
+    sample = next(g for g in groups(dict.fromkeys(HEADLINE, 10)) if g.over == "Union14M-Benchmark")
+    assert (sample.published, sample.label) == (False, "average (samples)")
+
+
+def test_the_margin_is_whole_minus_cut_and_needs_both():
+    table = Table.from_predictions([*words("incomplete", 1495, 598), *words("incomplete_ori", 1495, 1196)])
+    margin = by_name(table)["Incomplete, margin"]
+    assert margin.metrics["word_accuracy"] == pytest.approx(0.4)
+    assert (margin.confidence, margin.group.published) == (None, True)
+    assert "+40.00" in shown(table)
+    lone = by_name(Table.from_predictions(words("incomplete", 5)))["Incomplete, margin"]
+    assert (lone.metrics, lone.group.missing) == ({}, ("incomplete_ori",))
+
+
+def test_sets_come_in_the_order_of_the_catalogue():
+    names = ["z/list.tsv", "SVT", "general", "a/list.tsv", "incomplete", "curve"]
+    table = Table.from_predictions(p for name in names for p in words(name, 2))
+    assert [result.name for result in table.sets] == [
+        "curve",
+        "general",
+        "incomplete",
+        "SVT",
+        "z/list.tsv",
+        "a/list.tsv",
+    ]
+    sections = [[line.label for line in section if line.kind == "set"] for section in table.sections()]
+    assert sections == [["curve", "general"], ["incomplete"], ["SVT"], ["z/list.tsv", "a/list.tsv"]]
+
+
+def test_the_order_of_predictions_does_not_matter():
+    some = [*words("curve", 20, 7), *words("SVT", 30, 11)]
+    assert Table.from_predictions(some) == Table.from_predictions(reversed(some))
+
+
+def test_the_dict_gives_the_table_back():
+    some = [*words("curve", 20, 7), *words("incomplete", 4, 2), *words("x", 3), prediction(outcome="missing", index=99)]
+    table = Table.from_predictions(some)
+    data = json.loads(json.dumps(table.to_dict() | {"predictions": "p.jsonl"}))
+    assert Table.from_dict(data) == table
+    assert Table.from_dict(data).averages == table.averages
+    assert data["sets"]["curve"]["published_words"] == 2426
+    assert data["averages"][0]["missing"] == [
+        "multi_oriented",
+        "artistic",
+        "contextless",
+        "salient",
+        "multi_words",
+        "general",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda data: data.pop("sets"), "sets"),
+        (lambda data: data["sets"]["curve"].update(words=0), "sets.curve.words"),
+        (lambda data: data["sets"]["curve"].update(confidence=float("nan")), "sets.curve.confidence"),
+        (lambda data: data["sets"]["curve"]["metrics"].pop("edit_similarity"), "edit_similarity"),
+        (lambda data: data["sets"]["curve"]["metrics"].update(word_accuracy="x"), "word_accuracy"),
+    ],
+)
+def test_what_is_no_table_is_refused(change, named):
+    data = Table.from_predictions(words("curve", 3)).to_dict()
+    change(data)
+    with pytest.raises(UserError, match=named) as error:
+        Table.from_dict(data)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="not a table"):
+        Table.from_dict([])
+
+
+def test_csv_has_a_line_for_each_set_and_average():
+    table = Table.from_predictions([*words("incomplete", 10, 5), *words('a "b", c', 4)])
+    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert [(line["kind"], line["name"]) for line in lines] == [
+        ("set", "incomplete"),
+        ("set", 'a "b", c'),
+        ("margin", "Incomplete, margin"),
+    ]
+    assert (float(lines[0]["word_accuracy"]), lines[0]["coverage"], lines[0]["words"]) == (0.5, "sample", "10")
+    assert (lines[2]["word_accuracy"], lines[2]["coverage"], lines[2]["missing"]) == ("", "partial", "incomplete_ori")
+
+
+def test_names_of_sets_can_neither_style_nor_steer_the_terminal():
+    table = Table.from_predictions([replace(prediction(), set="[red]x[/red]\x1b[2J")])
+    assert "[red]x[/red]\\x1b[2J" in shown(table)
+
+
+def test_it_fits_into_80_columns():
+    lines = shown(Table.from_predictions([*words("multi_oriented", 5, 3), *words("IC15", 9)]), width=80).splitlines()
+    assert all(heading in lines[1] for heading in ("set", "words", "WAICS", "36 chars", "1-NED", "conf."))

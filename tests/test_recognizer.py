@@ -1,0 +1,125 @@
+"""Reading from Python: every kind of image reads the same, few shapes are compiled, and weights survive a file."""
+
+import io
+import struct
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from data_pipelines.decoding import DecodeError
+from maerec_jax import ReadingConfig, Recognizer
+from maerec_jax.config import UserError
+from maerec_jax.training.checkpoint import load_params
+from maerec_jax.weights import load_recognizer, save_recognizer
+from tests.training.conftest import pretrained, unbroken, words  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    source = words(9).open(None)
+    return [source[i].image for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def recognizer(unbroken):  # noqa: F811
+    return Recognizer.load(unbroken, batch_size=16)
+
+
+def png(image):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_every_kind_of_image_reads_the_same(recognizer, pixels, tmp_path):
+    image = pixels[0]
+    (tmp_path / "word.png").write_bytes(png(image))
+    pillow = PIL.Image.fromarray(image)
+    kinds = [image, png(image), pillow, tmp_path / "word.png", str(tmp_path / "word.png"), pillow.convert("RGBA")]
+    first, *others = recognizer.read(kinds)
+    assert all(word == first for word in others)
+    assert len(first.character_confidences) == len(first.text.replace("<UKN>", "?"))
+    assert first.confidence == pytest.approx(np.mean(first.character_confidences))
+    grey = pillow.convert("L")
+    assert recognizer.read([grey]) == recognizer.read([np.repeat(np.asarray(grey)[..., None], 3, axis=2)])
+
+
+def test_any_number_of_images_compiles_a_few_shapes(recognizer, pixels):
+    assert recognizer.batch_sizes == (1, 4, 16)
+    one_by_one = [recognizer.read([image])[0] for image in pixels]
+    for count in (*range(10), 23, 40):
+        read = recognizer.read([pixels[i % 9] for i in range(count)])
+        assert [word.text for word in read] == [one_by_one[i % 9].text for i in range(count)]
+        for i, word in enumerate(read):
+            assert word.confidence == pytest.approx(one_by_one[i % 9].confidence, abs=1e-5)
+    assert recognizer._read._cache_size() == 3
+
+
+def test_what_is_no_image_is_refused(recognizer, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"<html>")
+    with pytest.raises(DecodeError, match=r"broken\.jpg: it is no image but a web page"):
+        recognizer.read([tmp_path / "broken.jpg"])
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
+        recognizer.read([tmp_path / "gone.jpg"])
+    with pytest.raises(DecodeError, match="must be uint8 RGB"):
+        recognizer.read([np.zeros((32, 128))])
+    with pytest.raises(TypeError, match="put a single one into a list"):
+        recognizer.read(PIL.Image.new("RGB", (8, 8)))
+
+
+def test_an_exported_file_reads_the_same(recognizer, pixels, tmp_path):
+    recognizer.save(tmp_path / "small.safetensors")
+    again = Recognizer.load(tmp_path / "small.safetensors", batch_size=16)
+    assert again.step == recognizer.step
+    assert again.read(pixels) == recognizer.read(pixels)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["small.safetensors"]
+
+
+def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_path):  # noqa: F811
+    config, params, step = load_params(unbroken)
+    file = tmp_path / "small.safetensors"
+    save_recognizer(file, config, params, step)
+    whole = file.read_bytes()
+
+    def refused(content, match, name="bad.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: {match}"):
+            load_recognizer(tmp_path / name)
+
+    refused(whole[:-100], "cannot be read, is it cut")
+    refused(b"", "cannot be read, is it cut")
+    refused(whole, "give the workdir of a run", "model.pth")
+    size, header = struct.unpack("<Q", whole[:8])[0], whole[8:]
+    refused(
+        whole[:8] + header[:size].replace(b'"maerec_jax"', b'"maerec_tax"') + header[size:], "its metadata does not"
+    )
+    other = header[:size].replace(rb"\"dim\": 32", rb"\"dim\": 64")
+    assert other != header[:size]
+    refused(
+        whole[:8] + other + header[size:], "its metadata and tensors do not fit: MAERecConfig has no place for backbone"
+    )
+    strange = header[:size].replace(rb"\"depth\": ", rb"\"death\": ")
+    refused(whole[:8] + strange + header[size:], "(not of this version|its metadata and tensors)")
+    with pytest.raises(UserError, match="masked autoencoder, which cannot read"):
+        load_recognizer(pretrained)
+    with pytest.raises(UserError, match=r"ends in \.safetensors"):
+        save_recognizer(tmp_path / "model.bin", config, params, step)
+    with pytest.raises(UserError, match="no weights come with this version"):
+        load_recognizer()
+
+
+def test_attention_has_a_map_for_each_character(recognizer, pixels):
+    images = [recognizer.prepare(image) for image in pixels[:3]]
+    for image, word in zip(images, recognizer.read_prepared(images), strict=True):
+        maps = recognizer.attention(image, word)
+        assert maps.shape == (len(word.character_confidences), 2, 8)
+        np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_words_of_a_list_are_the_only_ones(unbroken, pixels):  # noqa: F811
+    listed = ["alpha", "beta", "12"]
+    lone = Recognizer.load(unbroken, ReadingConfig(beam=3), words=listed, batch_size=16)
+    for word in lone.read(pixels):
+        assert word.text in listed
+        assert {other.text for other in word.alternatives} <= set(listed) - {word.text}
