@@ -62,10 +62,12 @@ class TextDecoderConfig:
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of one attention: each (batch, places, heads, head dim)."""
+    """Keys and values of one attention, in the order in which single queries read them (``attend``, ``kept``)."""
 
     keys: Array
+    """(batch, heads, head dim, places)."""
     values: Array
+    """(batch, heads, places, head dim)."""
 
 
 class DecodingState(NamedTuple):
@@ -77,7 +79,7 @@ class DecodingState(NamedTuple):
     """
 
     layers: tuple[KeysValues, ...]
-    """Self-attention keys and values of each layer: (B, S, heads, head dim), the K slots of a place side by side."""
+    """Self-attention keys and values of each layer, with S places: the K slots of a place side by side."""
     attended_BKS: Array
     """bool (B, K, S): the slots that the next place of each hypothesis attends to: its past, but for padding."""
 
@@ -109,7 +111,7 @@ class Attention(nn.Module):
 
     def keys_values(self, x_BKD: Array) -> KeysValues:
         """Keys and values of (B, K, D) inputs."""
-        return KeysValues(self.key(x_BKD), self.value(x_BKD))
+        return KeysValues(self.key(x_BKD).transpose(0, 2, 3, 1), self.value(x_BKD).transpose(0, 2, 1, 3))
 
     def __call__(self, x_BQD: Array, kv: KeysValues, mask: Array | None, deterministic: bool) -> Array:
         """Attend from (B, Q, D) to keys and values; ``mask`` is bool, broadcastable to (B, H, Q, K).
@@ -118,8 +120,8 @@ class Attention(nn.Module):
         """
         query = self.query(x_BQD)
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", attention_weights(query, kv.keys, mask))
-        h = attend(query, kv.keys, kv.values, mask, self.dropout, deterministic)
+            self.sow("intermediates", "weights", attention_weights(query, kv.keys, mask, kept=True))
+        h = attend(query, kv.keys, kv.values, mask, self.dropout, deterministic, kept=True)
         return self.dropout(self.out(h), deterministic=deterministic)
 
 
@@ -159,8 +161,8 @@ class DecoderLayer(nn.Module):
         h = self.norm1(x_BQD)
         kv = self.self_attention.keys_values(h)
         if past is not None and position is not None:
-            keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 1)
-            kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 1))
+            keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 3)
+            kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 2))
         x_BQD = x_BQD + self.self_attention(h, kv, self_mask, deterministic)
         x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, memory_mask, deterministic)
         h = nn.gelu(self.fc1(self.norm3(x_BQD)), approximate=False)
@@ -247,9 +249,12 @@ class TextDecoder(nn.Module):
     def start(self, batch: int, hypotheses: int = 1) -> DecodingState:
         """The state before the first step, for a number of hypotheses of each image."""
         cfg = self.config
-        slots = cfg.max_length * hypotheses
-        empty = jnp.zeros((batch, slots, cfg.heads, cfg.dim // cfg.heads), self.dtype)
-        return DecodingState((KeysValues(empty, empty),) * cfg.layers, jnp.zeros((batch, hypotheses, slots), bool))
+        slots, head = cfg.max_length * hypotheses, cfg.dim // cfg.heads
+        empty = KeysValues(
+            jnp.zeros((batch, cfg.heads, head, slots), self.dtype),
+            jnp.zeros((batch, cfg.heads, slots, head), self.dtype),
+        )
+        return DecodingState((empty,) * cfg.layers, jnp.zeros((batch, hypotheses, slots), bool))
 
     def step(
         self,

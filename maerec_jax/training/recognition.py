@@ -12,9 +12,9 @@ from data_pipelines.records import Batch, DataError, Source
 from data_pipelines.resizing import resize_image, turn_image
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import normalize
+from maerec_jax.pictures import readings_sheet
 from maerec_jax.reading import NOTHING, greedy_step, word_of
 from maerec_jax.scoring import Scores
-from maerec_jax.training.pictures import readings_sheet
 from maerec_jax.training.task import Loss, Validation
 
 Array = jax.Array

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from data_pipelines.prepared.storage import is_bucket
-from maerec_jax.training.pictures import save_picture
+from maerec_jax.pictures import save_picture
 from maerec_jax.training.task import Validation
 
 METRICS_FILE = "metrics.jsonl"

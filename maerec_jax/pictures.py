@@ -1,0 +1,180 @@
+"""Pictures of words and what was read in them, drawn with Pillow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+
+from maerec_jax.charset import UNKNOWN_TEXT
+
+_SCALE = 2
+_LINE = 18
+_MARGIN = 6
+_PICTURE = (640, 160)  # width and height that an annotated picture's image may have
+_PANEL = (176, 72)  # and each of the images with a map over it
+_HEAT = colormaps["inferno"]
+
+
+def save_picture(image: np.ndarray, path: str | Path) -> None:
+    """Write uint8 RGB (height, width, 3) to an image file, making its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def readings_sheet(
+    images: Sequence[np.ndarray], samples: Sequence[dict[str, Any]], columns: int = 4
+) -> np.ndarray | None:
+    """Words with their readings below: black where right, red (and the label in grey) where wrong.
+
+    Args:
+      images: uint8 RGB (height, width, 3).
+      samples: for each image ``text`` (the label, or None), ``reading`` and ``confidence``.
+      columns: words in a row.
+
+    Returns:
+      uint8 RGB (height, width, 3), or None where there are no images.
+    """
+    if not images:
+        return None
+    height, width = (_SCALE * max(image.shape[axis] for image in images) for axis in (0, 1))
+    cell_h, cell_w = height + 2 * _LINE + _MARGIN, width + _MARGIN
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * cell_w + _MARGIN, rows * cell_h + _MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for i, (image, sample) in enumerate(zip(images, samples, strict=True)):
+        x, y = _MARGIN + i % columns * cell_w, _MARGIN + i // columns * cell_h
+        shown = Image.fromarray(image).resize(
+            (image.shape[1] * _SCALE, image.shape[0] * _SCALE), Image.Resampling.BICUBIC
+        )
+        sheet.paste(shown, (x, y + height - shown.height))
+        right = sample["text"] is None or sample["reading"] == sample["text"]
+        reading = f"{sample['reading'] or '(nothing)'}  {sample['confidence']:.0%}"
+        _write(draw, (x, y + height), reading, font, "black" if right else "red", width)
+        if not right:
+            _write(draw, (x, y + height + _LINE), sample["text"], font, "grey", width)
+    return np.asarray(sheet)
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: Any, colour: str, width: int) -> None:
+    while len(text) > 1 and draw.textlength(text, font=font) > width:
+        text = text[:-2] + "…"
+    draw.text(place, text, fill=colour, font=font)
+
+
+def annotated_picture(
+    image: np.ndarray,
+    text: str,
+    confidence: float,
+    character_confidences: Sequence[float],
+    attention_TRC: np.ndarray | None = None,
+) -> np.ndarray:
+    """An image with what was read in it: each character with its confidence, from orange (0 %) to dark blue (100 %).
+
+    Args:
+      image: uint8 RGB (height, width, 3) of any size; it is shown at a size that can be read.
+      text: the reading.
+      confidence: its confidence, 0 to 1.
+      character_confidences: those of its characters.
+      attention_TRC: where the model looked for each character (``models.attention_maps``), (characters, rows, columns);
+        the image is shown once more for each of them, in grey, with the map in colours over it: dark where the model
+        did not look, and light where it looked most for this character.
+
+    Returns:
+      uint8 RGB (height, width, 3).
+
+    Raises:
+      ValueError: where there are more or fewer confidences or maps than characters.
+    """
+    characters = _characters(text, len(character_confidences))
+    if attention_TRC is not None and len(attention_TRC) != len(characters):
+        raise ValueError(f"{len(attention_TRC)} attention maps for the {len(characters)} characters of {text!r}")
+    parts = [_fitted(image, *_PICTURE), _reading(characters, confidence, character_confidences)]
+    if attention_TRC is not None and characters:
+        parts.append(_panels(image, characters, character_confidences, attention_TRC))
+    width = max(part.width for part in parts) + 2 * _MARGIN
+    sheet = Image.new("RGB", (width, sum(part.height + _MARGIN for part in parts) + _MARGIN), "white")
+    y = _MARGIN
+    for part in parts:
+        sheet.paste(part, (_MARGIN, y))
+        y += part.height + _MARGIN
+    return np.asarray(sheet)
+
+
+def _characters(text: str, number: int) -> list[str]:
+    """The characters of a reading, of which there are ``number``; an unknown one is several letters of the text."""
+    unknown, rest = divmod(len(text) - number, len(UNKNOWN_TEXT) - 1)
+    if rest or not 0 <= unknown <= text.count(UNKNOWN_TEXT):
+        raise ValueError(f"{number} confidences for the characters of {text!r}")
+    *pieces, last = text.split(UNKNOWN_TEXT, unknown)
+    return [character for piece in pieces for character in (*piece, UNKNOWN_TEXT)] + list(last)
+
+
+def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
+    """An image as large as fits; portrait images may be twice as high."""
+    height *= 2 if image.shape[0] > image.shape[1] else 1
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def _colour(confidence: float) -> tuple[int, int, int]:
+    """Dark enough for white paper at all confidences, and told apart by those who cannot tell red from green."""
+    red, green, blue, _ = colormaps["plasma"](0.6 * (1 - confidence), bytes=True)
+    return int(red), int(green), int(blue)
+
+
+def _draw_character(draw: ImageDraw.ImageDraw, middle: float, y: int, character: str, size: int, colour: Any) -> None:
+    """Draw a character; a space as a lying bracket."""
+    if character == " ":
+        left, right, bottom = middle - size / 4, middle + size / 4, y + size
+        draw.line([(left, bottom - 5), (left, bottom), (right, bottom), (right, bottom - 5)], colour, 2)
+    else:
+        draw.text((middle, y), character, colour, ImageFont.load_default(size), anchor="ma")
+
+
+def _reading(characters: list[str], confidence: float, confidences: Sequence[float]) -> Image.Image:
+    """The characters, their confidences below, and at the end that of the word; in lines where they are many."""
+    large, small = ImageFont.load_default(30), ImageFont.load_default(11)
+    cells = [(c, f"{p:.0%}", _colour(p)) for c, p in zip(characters, confidences, strict=True)]
+    widths = [max(large.getlength(c), small.getlength(p)) + 6 for c, p, _ in cells]
+    whole = f"{confidence:.1%}" if cells else "(nothing)"
+    places, x, line, right = [], 0.0, 0, 0.0
+    for width in [*widths, 12 + small.getlength(whole)]:
+        if x and x + width > _PICTURE[0]:
+            x, line = 0.0, line + 1
+        places.append((x, line * 56))
+        x += width
+        right = max(right, x)
+    part = Image.new("RGB", (int(right) + 1, line * 56 + 56), "white")
+    draw = ImageDraw.Draw(part)
+    for (character, percent, colour), width, (x, y) in zip(cells, widths, places, strict=False):
+        _draw_character(draw, x + width / 2, y, character, 30, colour)
+        draw.text((x + width / 2, y + 40), percent, colour, small, anchor="ma")
+    draw.text((places[-1][0] + 6, places[-1][1] + 40), whole, "grey", small)
+    return part
+
+
+def _panels(
+    image: np.ndarray, characters: list[str], confidences: Sequence[float], attention_TRC: np.ndarray
+) -> Image.Image:
+    """The image once for each character, with the map over it and the character to its left."""
+    shown = _fitted(image, *_PANEL)
+    grey = np.asarray(shown.convert("L"), np.float32)[..., None]
+    beside = 30 if UNKNOWN_TEXT not in characters else 70
+    cell_w, cell_h = beside + shown.width + _MARGIN, max(shown.height, 44) + _MARGIN
+    columns = max(1, min(len(characters), (_PICTURE[0] + _MARGIN) // cell_w))
+    rows = -(-len(characters) // columns)
+    part = Image.new("RGB", (columns * cell_w, rows * cell_h), "white")
+    draw = ImageDraw.Draw(part)
+    for i, (character, confidence, map_RC) in enumerate(zip(characters, confidences, attention_TRC, strict=True)):
+        x, y = i % columns * cell_w, i // columns * cell_h
+        _draw_character(draw, x + beside / 2, y, character, 24, _colour(confidence))
+        draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", ImageFont.load_default(10), anchor="ma")
+        smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(shown.size, Image.Resampling.BICUBIC)
+        heat = np.clip(np.asarray(smooth), 0, None)
+        colours = _HEAT(heat / max(heat.max(), 1e-9))[..., :3] * 255
+        part.paste(Image.fromarray((0.45 * grey + 0.55 * colours).astype(np.uint8)), (x + beside, y))
+    return part
