@@ -174,4 +174,4 @@ def test_commands_name_what_is_missing(unbroken, tmp_path, capsys):  # noqa: F81
     assert "no workdir" in refused(run_predict("a.png", "--checkpoint", str(tmp_path)), capsys)
     assert "no such image" in refused(run_predict(str(tmp_path / "a.png"), "--checkpoint", str(unbroken)), capsys)
     (tmp_path / "empty").mkdir()
-    assert "no images in" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)
+    assert "holds no images" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)

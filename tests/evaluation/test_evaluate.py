@@ -77,7 +77,7 @@ def test_evaluate_predict_and_recognizer_agree_image_by_image(measured, trained,
     predictions = list(by_image(measured / "a.jsonl").values())
     assert {p.set for p in predictions} == {"multi_words", "multi_oriented", "incomplete", "incomplete_ori"}
     assert any(p.height > p.width for p in predictions)
-    assert len({p.reading for p in predictions}) > 10  # it has learnt to look at the images
+    assert len({p.reading for p in predictions}) > 50  # it has learnt to look at the images
     paths = [real_data / p.file for p in predictions]
     words = Recognizer.load(trained, batch_size=16).read(paths)
     assert any(word.turns for word in words)
@@ -120,9 +120,9 @@ def test_two_processes_read_the_same_as_one(measured, trained, real_data, tmp_pa
     where += ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2")
     out = ("--predictions", tmp_path / "p.jsonl", "--batch-size", "32")
     both = [start(*where, *out, "--process-id", i) for i in range(2)]
-    (printed, _), (nothing, _) = map(finish, both)
+    (printed, _), (silent, _) = map(finish, both)
     assert "multi_words" in printed
-    assert not nothing
+    assert "multi_words" not in silent
     one = {place: p for place, p in by_image(measured / "a.jsonl").items() if place[0].startswith("multi")}
     assert_same(by_image(tmp_path / "p.jsonl"), one)
 
@@ -136,7 +136,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(trained, real_data, tmp_path, 
         assert killed.poll() is None, "it was faster than we looked"
         assert time.monotonic() < deadline
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     written = file.read_bytes()
     file.write_bytes(written[: written.rstrip(b"\n").rfind(b"\n") + 20])  # its last line is cut
     whole = file.read_bytes().count(b"\n")
