@@ -45,9 +45,14 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
     getLogger("asyncio").setLevel("CRITICAL")
     sys.unraisablehook = _ignore_late(sys.unraisablehook)
     try:
-        return run()
+        status = run()
+        sys.stdout.flush()
+        return status
     except (UserError, DataError) as error:
         return fail(f"{place()}{error}")
+    except BrokenPipeError:  # of "| head"; what Python would still write at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.filename is None:
             raise

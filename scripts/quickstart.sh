@@ -17,18 +17,19 @@ say "1/4 pre-training on unlabelled words: runs/quickstart/pretraining"
 say "2/4 fine-tuning on labelled words: runs/quickstart/recogniser"
 "$python" -m maerec_jax.train --config configs/quickstart_maerec.py --workdir $runs/recogniser --init-from $runs/pretraining
 say "3/4 evaluating on held-out words"
-"$python" -m maerec_jax.evaluate --checkpoint $runs/recogniser --json $runs/accuracy.json --sheets $runs
-mv $runs/validation.png $runs/readings.png
+"$python" -m maerec_jax.evaluate --checkpoint $runs/recogniser --json $runs/accuracy.json --report $runs/report.html --overwrite
 say "4/4 reading sample images"
 "$python" -m data_pipelines.rendering --folder $runs/samples --count 12 --seed 1 "${words[@]}"
 "$python" -m maerec_jax.predict $runs/samples --checkpoint $runs/recogniser --sheet $runs/samples.png
 cp "$(ls $runs/pretraining/pictures/validation_*.png | tail -n 1)" $runs/reconstructions.png
+cp "$(ls $runs/recogniser/pictures/validation_*.png | tail -n 1)" $runs/readings.png
 
 cat <<TXT
 
 Done in $(((SECONDS - start) / 60)) min $(((SECONDS - start) % 60)) s.
   $runs/reconstructions.png   words: original, what the encoder saw, reconstructed
   $runs/readings.png          held-out words and their readings
+  $runs/report.html           accuracy by length, calibration, confused characters, the worst errors
   $runs/recogniser            checkpoints, metrics.jsonl, tensorboard/
 
 Try next (with $python for python):

@@ -175,3 +175,15 @@ def test_commands_name_what_is_missing(unbroken, tmp_path, capsys):  # noqa: F81
     assert "no such image" in refused(run_predict(str(tmp_path / "a.png"), "--checkpoint", str(unbroken)), capsys)
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(unbroken, tmp_path):  # noqa: F811
+    image = words(1).open(tmp_path)[0].image
+    cv2.imwrite(str(tmp_path / "0.png"), image)
+    command = [sys.executable, "-m", "maerec_jax.predict", str(tmp_path / "0.png"), "--checkpoint", str(unbroken)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as head does
+        told = process.stderr.read()
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    assert "BrokenPipe" not in told
