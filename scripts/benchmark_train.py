@@ -27,17 +27,16 @@ where no thread waits for another.
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from contender_processes import Actions, ContenderProcess, DroppedOutError
 from rich.console import Console
 from rich.table import Table
 from training_contenders import JaxStep, Settings, TorchStep, make_config, measure_peak
@@ -57,71 +56,29 @@ class Contender:
         return f"{self.implementation} {self.dtype}"
 
 
-def serve(connection: Connection, contender: Contender, settings: Settings) -> None:
-    """A contender's process: does what it is told until it is told to stop."""
+def make_actions(contender: Contender, settings: Settings) -> Actions:
+    """What a contender can be asked for, in its process."""
     # Read when a library is loaded: memory is taken as it is needed.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     implementation, _, checkout = contender.implementation.partition("@")
     sys.path.insert(0, checkout or str(Path(__file__).parents[1]))
-    try:
-        if implementation == "jax":
-            step: Any = JaxStep(settings, contender.dtype)
-        else:
-            step = TorchStep(settings, contender.dtype, implementation == "torch-compile")
-        actions = {"run": step.run, "compare": step.compare, "device": step.device}
-        actions["peak"] = lambda: measure_peak(step, contender.dtype)
-        connection.send(("done", None))
-        while (request := connection.recv()) is not None:
-            action, *arguments = request
-            connection.send(("done", actions[action](*arguments)))
-    except (EOFError, KeyboardInterrupt):
-        return  # whoever asks has ended
-    except Exception as error:
-        connection.send(
-            ("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
-        )
+    if implementation == "jax":
+        step: Any = JaxStep(settings, contender.dtype)
+    else:
+        step = TorchStep(settings, contender.dtype, implementation == "torch-compile")
+    peak = partial(measure_peak, step, contender.dtype)
+    return {"run": step.run, "compare": step.compare, "device": step.device, "peak": peak}
 
 
-class DroppedOutError(Exception):
-    """A contender cannot go on."""
-
-
-class Running:
-    """A contender in its process."""
+class Running(ContenderProcess):
+    """A contender in its process, and what was measured of it."""
 
     def __init__(self, contender: Contender, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, contender, settings), daemon=True)
-        self.process.start()
-        other.close()
+        super().__init__(make_actions, contender, settings)
         self.contender = contender
         self.first = 0.0
         self.seconds: list[float] = []
         self.processor: list[float] = []
-        self._answer()
-
-    def ask(self, action: str, *arguments: Any) -> Any:
-        """What an action of its step returns. Raises ``DroppedOutError``."""
-        with suppress(OSError):  # of a process that has ended; then there is no answer either
-            self.connection.send((action, *arguments))
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            state, value = self.connection.recv()
-        except (EOFError, OSError):
-            state, value = "failed", "its process has ended"
-        if state == "failed":
-            raise DroppedOutError(value)
-        return value
-
-    def stop(self) -> None:
-        """End the process."""
-        with suppress(OSError):
-            self.connection.send(None)
-        self.process.join(10)
-        self.process.terminate()
 
 
 def start(contenders: list[Contender], settings: Settings) -> list[Running]:

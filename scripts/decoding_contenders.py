@@ -1,0 +1,184 @@
+"""What scripts/benchmark_decode.py compares: reading with and without a cache, and PyTorch's way.
+
+All end their words where they are told, so that words are as long as real ones whatever the weights say: the forced end
+costs as much as none. All keep the memory that they free on CPUs (``maerec_jax.training.host_memory``), as the commands
+do.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.text_decoder import DecodingState, KeysValues
+from maerec_jax.models.vit import normalize
+from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
+
+Array = jax.Array
+_SURE = 1e9
+
+
+class ForcedMAERec(MAERec):
+    """A recogniser whose words end where ``lengths``, int (B) among its parameters, says."""
+
+    def _forced(self, logits_BC: Array, position: Array) -> Array:
+        end_C = jnp.arange(logits_BC.shape[-1]) == self.config.charset.start_end
+        ends_B = position >= self.get_variable("params", "lengths")
+        return jnp.where(end_C, jnp.where(ends_B, _SURE, -_SURE)[:, None], logits_BC)
+
+    def step(
+        self, token_B: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
+    ) -> tuple[Array, DecodingState]:
+        """The model's step, with the end where it has to be."""
+        logits_BC, state = super().step(token_B, position, state, memory)
+        return self._forced(logits_BC, position), state
+
+    def encode(self, image_BHWC: Array) -> Array:
+        """Normalised pixels to the encoded image (B, 1 + N, D)."""
+        return self.encoder(image_BHWC)
+
+    def decode_again(self, tokens_BT: Array, position: Array, memory_BND: Array) -> Array:
+        """What ``step`` gives, from all tokens and the encoded image: all places are computed, and none is kept."""
+        logits_BTC = self.decoder(tokens_BT, memory_BND)[0]
+        return self._forced(jax.lax.dynamic_index_in_dim(logits_BTC, position, 1, keepdims=False), position)
+
+
+def read_all_places(model: ForcedMAERec, params: Any, image_BHWC: Array, cached: bool) -> Array:
+    """Tokens, int32 (B, T), of as many steps as there are places, however short the words are.
+
+    Without a cache each step decodes all places anew, and computes the image's keys and values again: the reference's
+    way.
+    """
+    charset, length = model.config.charset, model.config.decoder.max_length
+
+    def apply(method: str, *arguments: Any) -> Any:
+        return model.apply({"params": params}, *arguments, method=method)
+
+    tokens_BT = jnp.full((len(image_BHWC), length + 1), charset.padding, jnp.int32)
+    tokens_BT = tokens_BT.at[:, 0].set(charset.start_end)
+    memory, state = apply("start", image_BHWC) if cached else (apply("encode", image_BHWC), None)
+
+    def body(position: Array, carry: tuple) -> tuple:
+        tokens_BT, state = carry
+        if cached:
+            logits_BC, state = apply("step", tokens_BT[:, position], position, state, memory)
+        else:
+            # As if of this step alone: the compiler would keep what does not change between them.
+            seen_BT, once = jax.lax.optimization_barrier((tokens_BT[:, :length], memory))
+            logits_BC = apply("decode_again", seen_BT, position, once)
+        return tokens_BT.at[:, position + 1].set(jnp.argmax(logits_BC, axis=-1).astype(jnp.int32)), state
+
+    tokens_BT = jax.lax.fori_loop(0, length, body, (tokens_BT, state))[0][:, 1:]
+    ended_BT = jnp.cumsum(tokens_BT == charset.start_end, axis=1) - (tokens_BT == charset.start_end)
+    return jnp.where(ended_BT > 0, charset.padding, tokens_BT)
+
+
+JAX_WAYS: dict[str, Callable[[ForcedMAERec, Any, Array], Any]] = {
+    "cached": lambda model, params, image: greedy_read(model, params, image).tokens_BT,
+    "all-places": lambda model, params, image: read_all_places(model, params, image, cached=True),
+    "recomputed": lambda model, params, image: read_all_places(model, params, image, cached=False),
+    "encoder": lambda model, params, image: model.apply({"params": params}, image, method="encode"),
+}
+TORCH_WAYS = ("torch", "torch-recomputed")
+
+
+class JaxContender:
+    """One of ``JAX_WAYS``, compiled for a batch size; the time that took is in ``compiling``."""
+
+    def __init__(self, way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str) -> None:
+        model, read = ForcedMAERec(config, jnp.dtype(dtype)), JAX_WAYS[way]
+
+        def run(params: Any, lengths_B: Array, image_BHWC: Array) -> Array:
+            return read(model, {**params, "lengths": lengths_B}, normalize(image_BHWC, config.encoder))
+
+        self._params, self._image = jax.device_put(params), jax.device_put(image_BHWC)
+        lengths = jnp.zeros(len(image_BHWC), jnp.int32)
+        begin = time.perf_counter()
+        self._run = jax.jit(run).lower(self._params, lengths, self._image).compile()
+        self.compiling = time.perf_counter() - begin
+
+    def run(self, lengths_B: np.ndarray) -> tuple[float, np.ndarray]:
+        """Seconds that reading takes, and what comes of it."""
+        begin = time.perf_counter()
+        out = np.asarray(self._run(self._params, jnp.asarray(lengths_B, jnp.int32), self._image))
+        return time.perf_counter() - begin, out
+
+
+class TorchContender:
+    """The same in PyTorch: cached until the last word has ended, or the reference's way."""
+
+    def __init__(self, way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str) -> None:
+        import torch
+
+        from maerec_jax.interop import pytorch_twin as twin
+        from maerec_jax.interop.pytorch_names import state_dict_from_params
+
+        class ForcedDecoder(twin.TextDecoder):
+            lengths_B: torch.Tensor
+
+            def forced(self, logits_BC: torch.Tensor, position: int) -> torch.Tensor:
+                end_C = torch.arange(logits_BC.shape[-1], device=logits_BC.device) == config.charset.start_end
+                value_B = torch.where(position >= self.lengths_B, _SURE, -_SURE)
+                return torch.where(end_C, value_B[:, None].to(logits_BC.dtype), logits_BC)
+
+            def step(self, token_B: torch.Tensor, position: int, *state: Any) -> torch.Tensor:
+                return self.forced(super().step(token_B, position, *state), position)
+
+        self._torch, self._twin, self._config, self._way = torch, twin, config, way
+        self._place = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._place == "cuda":
+            torch.set_float32_matmul_precision("high")  # TensorFloat32, as JAX has it by default
+        else:
+            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        self._model = twin.MAERec(config)
+        charset = config.charset
+        self._decoder = ForcedDecoder(config.decoder, config.encoder.dim, charset.n_classes, charset.padding)
+        self._model.decoder = self._decoder
+        state = state_dict_from_params(params, config)
+        self._model.load_state_dict({key: torch.tensor(np.asarray(value)) for key, value in state.items()})
+        self._model.to(self._place, getattr(torch, dtype)).eval()
+        self._image = torch.from_numpy(image_BHWC).to(self._place)
+
+    def run(self, lengths_B: np.ndarray) -> tuple[float, np.ndarray]:
+        """Seconds that reading takes, and the tokens."""
+        torch = self._torch
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            self._decoder.lengths_B = torch.as_tensor(lengths_B, device=self._place)
+            image = self._twin.normalize(self._image, self._config.encoder).to(self._model.backbone.cls_token.dtype)
+            tokens_BT = self._model.read(image).tokens_BT if self._way == "torch" else self._decode_again(image)
+            tokens_BT = tokens_BT.cpu()
+        return time.perf_counter() - begin, tokens_BT.numpy()
+
+    def _decode_again(self, image: Any) -> Any:
+        torch, charset, length = self._torch, self._config.charset, self._config.decoder.max_length
+        memory = self._model.backbone(image)
+        tokens_BT = torch.full((len(image), length + 1), charset.padding, device=self._place)
+        tokens_BT[:, 0] = charset.start_end
+        for position in range(length):
+            logits_BC = self._decoder(tokens_BT[:, :length], memory)[:, position]
+            tokens_BT[:, position + 1] = self._decoder.forced(logits_BC, position).argmax(dim=-1)
+        tokens_BT = tokens_BT[:, 1:]
+        ends_BT = tokens_BT == charset.start_end
+        return tokens_BT.masked_fill((ends_BT.cumsum(dim=1) - ends_BT.int()) > 0, charset.padding)
+
+
+def make_actions(
+    way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str
+) -> Mapping[str, Callable[..., Any]]:
+    """What a contender can be asked for, in its process."""
+    if way in TORCH_WAYS:
+        run, seconds = TorchContender(way, config, params, image_BHWC, dtype).run, 0.0
+    else:
+        run_steps_in_this_thread()
+        if jax.default_backend() == "cpu":
+            keep_freed_memory()
+        jax.config.update("jax_enable_compilation_cache", False)
+        contender = JaxContender(way, config, params, image_BHWC, dtype)
+        run, seconds = contender.run, contender.compiling
+    return {"run": run, "compiling": lambda: seconds}

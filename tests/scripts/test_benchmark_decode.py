@@ -1,0 +1,144 @@
+"""scripts/benchmark_decode.py: it runs, and what it compares computes the same."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from maerec_jax.models.maerec import MAERecConfig, greedy_read
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "scripts" / "benchmark_decode.py"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The script's modules."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    import benchmark_decode
+    import decoding_contenders
+
+    yield benchmark_decode, decoding_contenders
+    sys.path.remove(str(SCRIPT.parent))
+
+
+@pytest.fixture(scope="module")
+def tiny(scripts):
+    """Arguments, config, parameters and images of a tiny recogniser."""
+    arguments = scripts[0].DecodeArguments(size="tiny")
+    config, params = scripts[0].load(arguments)
+    return config, params, np.random.default_rng(0).integers(0, 256, (4, 32, 128, 3), np.uint8)
+
+
+LENGTHS = np.array([3, 0, 7, 11])
+
+
+def test_all_ways_write_the_same_words_of_the_lengths_asked_for(scripts, tiny):
+    _, contenders = scripts
+    charset = MAERecConfig.tiny().charset
+    found = {}
+    for way in ("cached", "all-places", "recomputed"):
+        contender = contenders.JaxContender(way, *tiny, "float32")
+        seconds, found[way] = contender.run(LENGTHS)
+        assert seconds > 0
+        assert contender.compiling > 0
+        np.testing.assert_array_equal(found[way], found["cached"])
+    for row, length in zip(found["cached"], LENGTHS, strict=True):
+        assert (row[:length] != charset.start_end).all()
+        assert row[length] == charset.start_end
+        assert (row[length + 1 :] == charset.padding).all()
+    assert len(np.unique(found["cached"])) > 3
+
+
+@pytest.mark.parametrize("way", ["torch", "torch-recomputed"])
+def test_pytorch_writes_the_same_words(scripts, tiny, way):
+    pytest.importorskip("torch")
+    _, contenders = scripts
+    expected = contenders.JaxContender("cached", *tiny, "float32").run(LENGTHS)[1]
+    np.testing.assert_array_equal(contenders.TorchContender(way, *tiny, "float32").run(LENGTHS)[1], expected)
+
+
+def test_what_a_step_computes_is_what_the_model_computes(scripts, tiny):
+    """Where the model ends its words by itself it writes what the benchmark's model writes when told these ends."""
+    import jax
+
+    from maerec_jax.models.maerec import MAERec
+    from maerec_jax.models.vit import normalize
+
+    _, contenders = scripts
+    config, params, image = tiny
+    end = config.charset.start_end
+    classifier = params["decoder"]["classifier"]
+    likely = {**classifier, "bias": classifier["bias"] + np.where(np.arange(config.charset.n_classes) == end, 2.5, 0)}
+    params = {**params, "decoder": {**params["decoder"], "classifier": likely}}
+    read = jax.jit(lambda p, x: greedy_read(MAERec(config), p, normalize(x, config.encoder)).tokens_BT)
+    own = np.asarray(read(params, image))
+    ended = (own == end).any(axis=1)
+    assert ended.any()
+    lengths = np.where(ended, (own == end).argmax(axis=1), 12)
+    _, told = contenders.JaxContender("cached", config, params, image, "float32").run(lengths)
+    np.testing.assert_array_equal(told, own)
+
+
+def test_lengths_are_those_of_labels(scripts, tmp_path):
+    benchmark, _ = scripts
+    built_in = benchmark.known_lengths("")
+    assert len(built_in) == 7104
+    assert built_in.mean() == pytest.approx(5.228, abs=1e-3)
+    (tmp_path / "labels.txt").write_text("a.jpg ab\nb.jpg abcd\n")
+    np.testing.assert_array_equal(benchmark.known_lengths(str(tmp_path / "labels.txt")), [2, 4])
+
+
+def test_words_read_otherwise_are_noticed(scripts):
+    from maerec_jax.config import UserError
+
+    benchmark, _ = scripts
+    tokens = np.zeros((100, 12), int)
+    close, other = tokens.copy(), tokens.copy()
+    close[0, 3] = other[0, 3] = other[5, 2] = 1
+    benchmark.check({"cached": tokens, "torch": close}, "float32")
+    with pytest.raises(UserError, match="torch reads 2 of 100 words otherwise than cached"):
+        benchmark.check({"cached": tokens, "torch": other}, "float32")
+
+
+def run(*arguments):
+    command = [sys.executable, str(SCRIPT), "--size", "tiny", "--seconds", "0", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
+
+
+def test_command(tmp_path):
+    """Contenders in processes of their own, numbers in a file."""
+    file = tmp_path / "numbers.json"
+    done = run(
+        "--batch-sizes", "1", "3", "--contenders", "recomputed", "cached", "encoder", "--int8", "--json", str(file)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 images, float32, int8 weights" in done.stdout
+    found = json.loads(file.read_text())
+    assert found["settings"]["int8"]
+    assert [result["batch_size"] for result in found["results"]] == [1, 3]
+    for result in found["results"]:
+        assert set(result["contenders"]) == {"recomputed", "cached", "encoder"}
+        assert set(result["ratios"]) == {"recomputed"}
+        for numbers in result["contenders"].values():
+            assert numbers["runs"] == len(numbers["seconds"]) == 3
+            assert 0 < numbers["p50"] <= numbers["p90"] <= numbers["p99"] <= max(numbers["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch-sizes", "0"), "batch_sizes must be 1 or more"),
+        (("--contenders", "cached", "cached"), "name each contender once"),
+        (("--seconds", "-1"), "seconds must not be negative"),
+        (("--checkpoint", "no/such/run"), "no such checkpoint: no/such/run"),
+        (("--labels", "none.txt"), "none.txt"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    done = run(*arguments)
+    assert done.returncode != 0
+    assert message in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stderr
