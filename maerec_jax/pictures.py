@@ -64,6 +64,34 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: A
     draw.text(place, text, fill=colour, font=font)
 
 
+def reconstructions_picture(
+    title: str, image: np.ndarray, rows: Sequence[tuple[str, np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """An image beside what a masked autoencoder saw of it, and what it made of that.
+
+    Args:
+      title: is written over it.
+      image: uint8 RGB (height, width, 3).
+      rows: for each row its label, the masked image and the reconstruction, of the same size.
+
+    Returns:
+      uint8 RGB (height, width, 3).
+    """
+    scale = max(2, round(200 / image.shape[1]))
+    width, height = image.shape[1] * scale, image.shape[0] * scale
+    row_h = _LINE + height + _MARGIN
+    sheet = Image.new("RGB", (3 * (width + _MARGIN) + _MARGIN, _LINE + len(rows) * row_h + 2 * _MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    _write(draw, (_MARGIN, _MARGIN), title, font, "black", sheet.width - 2 * _MARGIN)
+    for i, (label, masked, made) in enumerate(rows):
+        y = _MARGIN + _LINE + i * row_h
+        _write(draw, (_MARGIN, y), label, font, "grey", sheet.width - 2 * _MARGIN)
+        for column, part in enumerate((image, masked, made)):
+            shown = Image.fromarray(part).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(shown, (_MARGIN + column * (width + _MARGIN), y + _LINE))
+    return np.asarray(sheet)
+
+
 def annotated_picture(
     image: np.ndarray,
     text: str,

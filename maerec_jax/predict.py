@@ -71,7 +71,7 @@ def predict(arguments: PredictArguments) -> int:
         keep_freed_memory()
     keep_compiled_programs()
     recognizer = Recognizer.load(arguments.checkpoint, arguments.reading, arguments.batch_size)
-    sources = [_open(name) for name in arguments.images]
+    sources = [open_images(name) for name in arguments.images]
     total = sum(len(source) for _, source in sources)
     show = _Output(arguments.format)
     failed = done = 0
@@ -107,8 +107,15 @@ def predict(arguments: PredictArguments) -> int:
     return 1 if failed else 0
 
 
-def _open(name: str) -> tuple[str, "Source"]:
-    """What a name on the command line stands for, and what to put before the names of its images."""
+def open_images(name: str) -> tuple[str, "Source"]:
+    """What a name on the command line stands for, an image, a folder or an LMDB.
+
+    Returns:
+      What to put before the names of its images, and the images.
+
+    Raises:
+      UserError: where there is nothing of that name.
+    """
     from data_pipelines.packed_strings import PackedStrings
     from data_pipelines.sources import Folder, ImageFolder, LmdbWords
     from maerec_jax.config import UserError

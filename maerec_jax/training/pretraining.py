@@ -17,7 +17,7 @@ from maerec_jax.models.mae import (
     reconstruction_error,
     reconstruction_target,
 )
-from maerec_jax.models.vit import normalize, unpatchify
+from maerec_jax.models.vit import ViTConfig, normalize, unpatchify
 from maerec_jax.training.task import Loss, Validation
 
 Array = jax.Array
@@ -61,22 +61,34 @@ class Pretraining:
         return self._loss(out, image_BHWC, batch["valid"])
 
     def _loss(self, out: dict[str, Array], image_BHWC: Array, valid_B: Array) -> Loss:
-        target_BNP = reconstruction_target(image_BHWC, self.config)
-        error_B = reconstruction_error(out["pred"], target_BNP, out["predicted"])
         valid_B = valid_B.astype(jnp.float32)
-        return Loss((error_B * valid_B).sum(), valid_B.sum(), {})
+        return Loss((self._error(out, image_BHWC) * valid_B).sum(), valid_B.sum(), {})
+
+    def _error(self, out: dict[str, Array], image_BHWC: Array) -> Array:
+        return reconstruction_error(out["pred"], reconstruction_target(image_BHWC, self.config), out["predicted"])
+
+    def reconstruct(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
+        """Predict all hidden patches of ``image``, uint8 (B, H, W, 3), under ``noise``, float32 (B, N).
+
+        Returns:
+          ``error`` float32 (B), the mean squared error of the hidden patches in the scale of the loss; ``mask`` float32
+          (B, N), 1 where one is hidden; ``pixels`` float32 (B, H, W, 3), what is predicted, in the encoder's scale.
+          Of normalised patches only the contrast within them is predicted: they get their true mean and deviation.
+        """
+        image_BHWC = normalize(batch["image"], self.encoder)
+        out = self.whole.apply({"params": params}, image_BHWC, batch["noise"])
+        pixels = self._pixels(out["pred"], image_BHWC)
+        return {"error": self._error(out, image_BHWC), "mask": out["mask"], "pixels": pixels}
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
         """Summed loss, number of images and reconstructions of a batch, under noise that is the same every time.
 
         With the images themselves, for the pictures.
         """
-        batch = self.prepare(batch, jax.random.key(0))
-        image_BHWC = normalize(batch["image"], self.encoder)
-        out = self.whole.apply({"params": params}, image_BHWC, batch["noise"])
-        total, weight, _ = self._loss(out, image_BHWC, batch["valid"])
-        found = {"total": total, "weight": weight, "image": batch["image"], "mask": out["mask"]}
-        return found | {"pixels": self._pixels(out["pred"], image_BHWC)}
+        found = self.reconstruct(params, self.prepare(batch, jax.random.key(0)))
+        valid_B = batch["valid"].astype(jnp.float32)
+        total = (found.pop("error") * valid_B).sum()
+        return {"total": total, "weight": valid_B.sum(), "image": batch["image"], **found}
 
     def _pixels(self, pred_BNP: Array, image_BHWC: Array) -> Array:
         """Predicted patches as images in the encoder's pixel scale; normalised ones get the true mean and deviation."""
@@ -100,17 +112,36 @@ class Pretraining:
         return Validation({"loss": loss, "images": weight}, -loss, picture, [])
 
     def _picture(self, image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray) -> np.ndarray:
-        """Words as original | masked | reconstructed (hidden patches predicted, the others as they are), uint8."""
-        cfg = self.encoder
+        """The first words as original | masked | reconstructed, uint8."""
         n = min(16, len(image_BHWC))
-        image = image_BHWC[:n]
-        hidden = np.repeat(mask_BN[:n, :, None], cfg.patch_values, axis=2)
-        hidden = np.asarray(unpatchify(jnp.asarray(hidden), image.shape[1:3], cfg.patch_size)) > 0
-        predicted = pixels_BHWC[:n] * np.array(cfg.pixel_std) + np.array(cfg.pixel_mean)
-        predicted = np.clip(predicted, 0, 255).astype(np.uint8)
-        columns = [image, np.where(hidden, np.uint8(128), image), np.where(hidden, predicted, image)]
+        columns = [
+            image_BHWC[:n],
+            *masked_and_reconstructed(image_BHWC[:n], mask_BN[:n], pixels_BHWC[:n], self.encoder),
+        ]
         columns = [np.pad(c, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255) for c in columns]
         words = np.concatenate(columns, axis=2).repeat(2, axis=1).repeat(2, axis=2)
         half = -(-n // 2)
         left, right = words[:half], np.pad(words[half:], ((0, 2 * half - n), (0, 0), (0, 0), (0, 0)))
         return np.concatenate(np.concatenate([left, right], axis=2), axis=0)
+
+
+def masked_and_reconstructed(
+    image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray, encoder: ViTConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a masked autoencoder saw of images, and what it made of that.
+
+    Args:
+      image_BHWC: uint8.
+      mask_BN: as ``Pretraining.reconstruct`` gives it.
+      pixels_BHWC: likewise.
+      encoder: the patches and the scale of the pixels.
+
+    Returns:
+      uint8 (B, H, W, 3), hidden patches in grey; and the same with hidden patches as predicted, and visible ones as
+      they are.
+    """
+    hidden = np.repeat(mask_BN[..., None], encoder.patch_values, axis=2)
+    hidden = np.asarray(unpatchify(jnp.asarray(hidden), image_BHWC.shape[1:3], encoder.patch_size)) > 0
+    predicted = pixels_BHWC * np.array(encoder.pixel_std) + np.array(encoder.pixel_mean)
+    predicted = np.clip(predicted, 0, 255).astype(np.uint8)
+    return np.where(hidden, np.uint8(128), image_BHWC), np.where(hidden, predicted, image_BHWC)
