@@ -6,7 +6,7 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from data_pipelines.records import Record
 
@@ -14,6 +14,9 @@ MAX_PIXELS = 50_000_000
 """Largest image that is decoded, in pixels: some 150 MB of RGB. A word crop is a thousandth of that."""
 
 _SEGMENT, _FRAME = struct.Struct(">BBH"), struct.Struct(">HH")  # of a JPEG: marker and length; height and width
+
+# What a JPEG's EXIF data begin with, and in which of its bytes that is; orientations that exchange width and height.
+_EXIF, _EXIF_IN, _LYING = b"Exif\0\0", 2**16, (5, 6, 7, 8)
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 
@@ -61,15 +64,20 @@ def pixels_of(record: Record, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width in the header of an image file, before it is turned as EXIF says.
+    """Height and width of an image file by its header, as ``decode_image`` turns it.
 
     Raises ``DecodeError`` where there are none.
     """
     size = _jpeg_size(data)
-    if size is None:
-        with _open(data) as image:
-            size = image.height, image.width
-    return size
+    if size is not None and _EXIF not in data[:_EXIF_IN]:
+        return size
+    with _open(data) as image:
+        height, width = size or (image.height, image.width)
+        try:
+            lies = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+        except Exception:  # damaged EXIF data turn nothing
+            lies = False
+    return (width, height) if lies else (height, width)
 
 
 def _refuse_above(max_pixels: int, size: tuple[int, int]) -> None:

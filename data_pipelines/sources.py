@@ -99,11 +99,16 @@ class Folder:
         if not path.is_dir():
             raise DataError(f"{path}: is a file; give a folder of images")
         found: list[str] = []
+        nameless: list[str] = []
         for folder, _, files in os.walk(path, onerror=_refuse_folder):
-            found += (os.path.join(folder, name) for name in files if name.lower().endswith(IMAGE_ENDINGS))
+            for name in files:
+                if name.lower().endswith(IMAGE_ENDINGS):
+                    place = os.path.join(folder, name)
+                    (found if _is_utf8(place) else nameless).append(place)
         if not found:
             raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
-        return ImageFolder(root, PackedStrings.pack(sorted(os.path.relpath(name, root) for name in found)))
+        names = PackedStrings.pack(sorted(os.path.relpath(name, root) for name in found))
+        return ImageFolder(root, names, tuple(map(os.fsencode, sorted(nameless))))
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,22 @@ class ImageFolder:
     """The data root."""
     names: PackedStrings = field(repr=False)
     """Paths relative to the data root."""
+    nameless: tuple[bytes, ...] = field(default=(), repr=False)
+    """Paths that are not UTF-8: these files are left out."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out."""
+        if not self.nameless:
+            return ()
+        return (
+            f"{len(self.nameless):,} images left out whose names are not UTF-8: rename them ({self.nameless[0]!r})",
+        )
+
+    @property
+    def left_out(self) -> int:
+        """Number of images that were left out."""
+        return len(self.nameless)
 
     def __len__(self) -> int:
         """Number of image files."""
@@ -137,7 +158,7 @@ class ImageFolder:
 
     def part(self, start: int, stop: int) -> "ImageFolder":
         """The records from ``start`` up to ``stop``, as a source of their own."""
-        return ImageFolder(self.root, self.names.part(start, stop))
+        return ImageFolder(self.root, self.names.part(start, stop), self.nameless)
 
 
 class AnnotatedImages:
@@ -253,6 +274,14 @@ def _annotation_path(path: Path) -> Path:
             if path.parent.name == one and sibling.exists():
                 return sibling
     return path
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # of bytes that Python could not decode
+        return False
+    return True
 
 
 def _refuse_folder(error: OSError) -> None:

@@ -1,7 +1,10 @@
 """What the commands share: parsing their arguments, and one clear line for each mistake of the user."""
 
+import errno
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from pathlib import Path
@@ -54,9 +57,10 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise
-        return fail(f"{place()}{error.filename}: {error.strerror}")
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return fail(f"{place()}{where}{error.strerror}")
     except KeyboardInterrupt:
         return fail(f"{place()}interrupted")
 
@@ -72,6 +76,32 @@ def run_command(
     return guarded(parse_and_run)
 
 
+def check_outputs(*paths: str) -> None:
+    """See to it that files can be written at the end of a command's work, before it begins; "" is none.
+
+    Raises:
+      UserError: for a path that cannot be written, and for two that are the same.
+    """
+    from maerec_jax.config import UserError
+
+    wanted = [Path(path) for path in paths if path]
+    for path in wanted:
+        if "://" in str(path) or re.match(r"\w+:/", str(path)):
+            raise UserError(f"{path}: is written to disks only: give a path on one, and copy it")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: give the name of a file")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+            if path.exists():
+                path.open("ab").close()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    if len({path.resolve() for path in wanted}) < len(wanted):
+        raise UserError(f"two outputs have the same name: {', '.join(map(str, wanted))}")
+
+
 def keep_compiled_programs() -> None:
     """Keep what JAX compiles on disk, so that the next start of a command finds it; for commands that run models.
 
@@ -82,3 +112,4 @@ def keep_compiled_programs() -> None:
 
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maerec_jax.command import keep_compiled_programs, run_command
+from maerec_jax.command import check_outputs, keep_compiled_programs, run_command
 from maerec_jax.reading import ReadingConfig
 from maerec_jax.training.cluster import Cluster, run_together
 from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
@@ -35,12 +35,16 @@ class EvaluateArguments:
 
     checkpoint: str = ""
     """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package."""
+    that come with the package, if any do."""
     data: str = ""
     """Data root. Without it, the validation data of the run are measured where they were in training."""
     sets: tuple[str, ...] = ()
     """What to measure: names of sets (curve, IC13_857, ...), "benchmark" or "common" for all of them, or annotation
     files, LMDBs, prepared sets and folders that hold such, relative to the data root."""
+    image_field: str = ""
+    """The field that names the image in JSON records of annotation files given by path, if it is none of the usual."""
+    text_field: str = ""
+    """The field that holds the label in them."""
     json: str = ""
     """Also write the table to this JSON file, and the predictions beside it if nothing is said of them."""
     csv: str = ""
@@ -64,13 +68,19 @@ class EvaluateArguments:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.compare and len(self.compare) != 2:
-            raise ValueError(f"compare takes two evaluations, not {len(self.compare)}")
+            raise ValueError(f"--compare takes two evaluations, not {len(self.compare)}")
+        if self.compare and (self.csv or self.predictions or self.report):
+            raise ValueError("a comparison is written to --json only")
+        if self.json.endswith(".jsonl"):
+            raise ValueError("--json is a table; predictions, a line each, are --predictions FILE.jsonl")
         if self.sets and not self.data:
             raise ValueError("--sets are relative to the data root: give --data, too")
 
 
 def evaluate(arguments: EvaluateArguments) -> int:
     """Evaluate or compare, print the table, and return 0."""
+    predictions = _predictions_path(arguments)
+    check_outputs(arguments.json, arguments.csv, arguments.report, str(predictions or ""))
     if arguments.compare:
         return _compare(arguments)
     run_steps_in_this_thread()
@@ -97,7 +107,7 @@ def _measure(arguments: EvaluateArguments) -> int:
     from maerec_jax.evaluation.predictions import PredictionsFile
     from maerec_jax.evaluation.table import Table
     from maerec_jax.reading import Reader
-    from maerec_jax.training.cluster import agree, meet
+    from maerec_jax.training.cluster import agree
     from maerec_jax.training.sharding import make_mesh
     from maerec_jax.weights import load_recognizer
 
@@ -117,7 +127,6 @@ def _measure(arguments: EvaluateArguments) -> int:
         predictions = PredictionsFile(place, made_with)
         if first:
             predictions.prepare(arguments.overwrite)
-        meet("the file of predictions is there")
         _read(sets, predictions, first, message)
         if first:
             _show(arguments, Table.from_predictions(predictions.read()), predictions, sets, step)
@@ -129,14 +138,17 @@ def _choose(
 ) -> tuple["TrainConfig", list["MeasuredSet"]]:
     """The run's config with the data root, keeping all words; and what to measure."""
     from maerec_jax.config import UserError
-    from maerec_jax.evaluation.sets import MeasuredSet, find_sets
+    from maerec_jax.evaluation.sets import Fields, MeasuredSet, find_sets
 
     data = replace(config.data, unknown_characters="keep", root=arguments.data or config.data.root)
     config = replace(config, data=data)
     if arguments.data:
-        return config, find_sets(Path(arguments.data), arguments.sets, message)
+        fields = Fields(arguments.image_field, arguments.text_field)
+        return config, find_sets(Path(arguments.data), arguments.sets, message, fields)
     if not data.validation:
         raise UserError("there are no validation data of a run: give --data, the folder that holds the sets")
+    if not Path(data.root).is_dir():
+        raise UserError(f"the data root of the run, {data.root}, is not here: give --data")
     if len(data.validation) == 1:
         return config, [MeasuredSet("validation", data.validation[0])]
     return config, [MeasuredSet(f"validation.{i}", spec) for i, spec in enumerate(data.validation)]
@@ -158,7 +170,7 @@ def _made_with(reader: "Reader", params: Any, step: int, sets: list["SetReader"]
         "step": step,
         "weights": f"crc32 {digest:08x}",
         **describe(reader),
-        "sets": {set_reader.name: len(set_reader.source) for set_reader in sets},
+        "sets": {s.name: {"words": len(s.source), "names and labels": s.digest()} for s in sets},
     }
 
 
@@ -172,24 +184,30 @@ def _read(sets: list["SetReader"], predictions: "PredictionsFile", first: bool, 
     """Read what is not read yet, and let the first process write it down."""
     from contextlib import nullcontext
 
+    import numpy as np
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    done = predictions.done()
-    if done:
-        message(f"{predictions.path}: going on after {sum(map(len, done.values())):,} words that are read already")
+    from maerec_jax.training.cluster import array_of_first
+
+    sizes = {set_reader.name: len(set_reader.source) for set_reader in sets}
+    # Only the first looks into the file, which the others may not have, or see late.
+    found = predictions.done(sizes) if first else {name: np.zeros(size, bool) for name, size in sizes.items()}
+    done = {name: array_of_first(read) for name, read in found.items()}
+    if already := sum(int(read.sum()) for read in done.values()):
+        message(f"{predictions.path}: going on after {already:,} words that are read already")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         predictions if first else nullcontext(),
         Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress,
     ):
         for set_reader in sets:
-            read = done.get(set_reader.name, set())
-            bar = progress.add_task(set_reader.name, total=len(set_reader.source), completed=len(read))
-            for found in set_reader.read(read):
+            read = done[set_reader.name]
+            bar = progress.add_task(set_reader.name, total=len(read), completed=int(read.sum()))
+            for batch in set_reader.read(read):
                 if first:
-                    predictions.add(found)
-                progress.advance(bar, len(found))
+                    predictions.add(batch)
+                progress.advance(bar, len(batch))
 
 
 def _show(
@@ -207,6 +225,8 @@ def _show(
     details |= {"devices": f"{jax.device_count()} {jax.devices()[0].device_kind}", "jax": jax.__version__}
     if arguments.json:
         beside = os.path.relpath(predictions.path, Path(arguments.json).parent)
+        if beside.startswith(os.pardir):
+            _print_to_stderr(f"{arguments.json}: to compare it later, keep its predictions in the same folder")
         _write(arguments.json, {"title": title, **details, **table.to_dict(), "predictions": beside})
     if arguments.csv:
         _write(arguments.csv, table.to_csv())

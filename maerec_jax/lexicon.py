@@ -78,8 +78,12 @@ class Lexicon:
         lists = words if isinstance(words, Mapping) else {"": words}
         if any(isinstance(some, str) for some in lists.values()):
             raise TypeError("a lexicon has several words: put a single one into a list")
+        lists = {name: list(some) for name, some in lists.items()}
+        for word in (word for some in lists.values() for word in some):
+            if not isinstance(word, str):
+                raise TypeError(f"a word of a lexicon is a str, not {type(word).__name__}: {word!r}")
         return cls._build(
-            {name: WordList(list(some), of=f" for {name}" if name else "") for name, some in lists.items()},
+            {name: WordList(some, of=f" for {name}" if name else "") for name, some in lists.items()},
             isinstance(words, Mapping),
             "the lexicon",
             charset,
@@ -176,7 +180,8 @@ class Lexicon:
             return 0
         if file_name not in self.roots:
             example = next(iter(self.roots))
-            raise UserError(f"{self.source} has no words for {file_name}; its files are named like {example}")
+            which = file_name or "an image without a name"
+            raise UserError(f"{self.source} has no words for {which}; its files are named like {example}")
         return self.roots[file_name]
 
     def word(self, node: int) -> str:

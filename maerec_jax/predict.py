@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from maerec_jax.command import keep_compiled_programs, run_command
+from maerec_jax.command import check_outputs, keep_compiled_programs, run_command
+from maerec_jax.evaluation.marking import printable
 from maerec_jax.reading import ReadingConfig, Word
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class PredictArguments:
     """Image files, folders that are searched with their subfolders, and LMDBs as Union14M has them."""
     checkpoint: str = ""
     """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package."""
+    that come with the package, if any do."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values."""
     visualise: str = ""
@@ -52,6 +53,8 @@ class PredictArguments:
             raise ValueError("name image files or folders to read")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.sheet and not self.sheet.lower().endswith(".png"):
+            raise ValueError(f"the sheet is a PNG file: {self.sheet} does not end in .png")
         if self.attention and not self.visualise:
             raise ValueError("attention is shown in the pictures: give --visualise, too")
 
@@ -62,6 +65,7 @@ def predict(arguments: PredictArguments) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from maerec_jax.config import UserError
     from maerec_jax.pictures import readings_sheet, save_picture
     from maerec_jax.recognizer import Recognizer
     from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
@@ -70,11 +74,20 @@ def predict(arguments: PredictArguments) -> int:
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     keep_compiled_programs()
-    recognizer = Recognizer.load(arguments.checkpoint, arguments.reading, arguments.batch_size)
-    sources = [open_images(name) for name in arguments.images]
-    total = sum(len(source) for _, source in sources)
+    check_outputs(arguments.sheet)
+    missing = [name for name in arguments.images if not Path(name).exists()]
+    if len(missing) == len(arguments.images):
+        raise UserError(f"no such image or folder: {', '.join(missing)}")
+    sources = [open_images(name) for name in arguments.images if name not in missing]
+    recognizer = Recognizer.load(arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell)
+    for name in missing:
+        _tell(f"not read: no such image or folder: {printable(name)}")
+    for _, source in sources:
+        for note in getattr(source, "notes", ()):
+            _tell(note)
+    failed, done = len(missing) + sum(getattr(source, "left_out", 0) for _, source in sources), 0
+    total = failed + sum(len(source) for _, source in sources)
     show = _Output(arguments.format)
-    failed = done = 0
     pictures: list[np.ndarray] = []
     samples: list[dict[str, Any]] = []
     chunks = _Chunks(recognizer, sources, arguments.batch_size * len(recognizer.reader.shapes))
@@ -86,7 +99,9 @@ def predict(arguments: PredictArguments) -> int:
                 if isinstance(image, Exception):
                     failed += 1
                     reason = str(image) if name in str(image) else f"{name}: {image}"
-                    progress.console.print(f"not read: {reason}", markup=False, highlight=False, soft_wrap=True)
+                    progress.console.print(
+                        f"not read: {printable(reason)}", markup=False, highlight=False, soft_wrap=True
+                    )
             pairs = zip(names, loaded, strict=True)
             readable = [(name, image) for name, image in pairs if not isinstance(image, Exception)]
             words = recognizer.read_prepared(image.prepared for _, image in readable)
@@ -96,15 +111,20 @@ def predict(arguments: PredictArguments) -> int:
                     pictures.append(image.prepared.ways[image.prepared.turns.index(word.turns)])
                     samples.append({"text": None, "reading": word.text, "confidence": word.confidence})
                 if arguments.visualise:
-                    _visualise(arguments, recognizer, f"{done:06d}_{Path(name).stem[:80]}.png", image, word)
+                    stem = Path(name).stem.encode()[:80].decode(errors="ignore")
+                    _visualise(arguments, recognizer, f"{done:06d}_{stem}.png", image, word)
                 done += 1
             progress.advance(bar, len(names))
     picture = readings_sheet(pictures, samples)
     if arguments.sheet and picture is not None:
         save_picture(picture, arguments.sheet)
     if failed:
-        print(f"{failed:,} of {total:,} images could not be read", file=sys.stderr)
+        _tell(f"{failed:,} of {total:,} images could not be read")
     return 1 if failed else 0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def open_images(name: str) -> tuple[str, "Source"]:
@@ -165,11 +185,13 @@ class _Chunks:
     def _image(self, name: str, source: "Source", index: int) -> _Loaded | Exception:
         from data_pipelines.decoding import DecodeError, pixels_of
         from data_pipelines.records import RecordError
+        from maerec_jax.config import UserError
 
         try:
             pixels = pixels_of(source[index])
+            self._recognizer.reader.columns([name])  # the lexicon may have no words for it
             return _Loaded(pixels, self._recognizer.prepare_pixels(pixels, name))
-        except (DecodeError, RecordError) as error:
+        except (DecodeError, RecordError, UserError) as error:
             return error
 
 
@@ -189,7 +211,7 @@ class _Output:
             self._csv.writerow([name, word.text, f"{word.confidence:.6f}"])
         else:
             others = "".join(f"  | {other.text}" for other in word.alternatives)
-            print(f"{word.confidence:6.1%}  {word.text:<24}  {name}{others}")
+            print(f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{others}")
 
 
 def _described(word: Word) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How words are read: the settings, the step that runs on the devices, and the words from what it returns."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,9 +50,9 @@ class ReadingConfig:
 
     def __post_init__(self) -> None:
         if self.beam < 1:
-            raise ValueError(f"beam must be at least 1, not {self.beam}")
+            raise UserError(f"beam must be at least 1, not {self.beam}")
         if self.length_normalisation < 0:
-            raise ValueError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
+            raise UserError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Reader:
       params: its parameters, NumPy arrays.
       reading: how to read.
       mesh: the devices; all hold all parameters, and divide the rows of a batch.
-      words: the only words that may be read, instead of those of a file.
+      words: the only words that may be read, instead of those of a file; or those of each image by its name.
       tell: is called with a line where some of them cannot be written.
 
     Raises:
@@ -142,7 +142,7 @@ class Reader:
         params: Any,
         reading: ReadingConfig,
         mesh: Mesh,
-        words: Sequence[str] = (),
+        words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
         tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
         assert isinstance(config.model, MAERecConfig)
@@ -151,9 +151,9 @@ class Reader:
         self.shapes: tuple[Shape, ...] = config.data.buckets or (self.config.encoder.image_size,)
         self.lexicon: Lexicon | None = None
         charset, longest = self.config.charset, self.config.decoder.max_length - 2
-        if words and reading.lexicon:
+        if words is not None and reading.lexicon:
             raise UserError(f"give the words or the file {reading.lexicon}, not both")
-        if words:
+        if words is not None:
             self.lexicon = Lexicon.of(words, charset, longest, not reading.match_case, tell)
         elif reading.lexicon:
             self.lexicon = Lexicon.read(Path(reading.lexicon), charset, longest, not reading.match_case, tell)
@@ -184,11 +184,15 @@ class Reader:
         image_BHWC = normalize(batch["image"], self.config.encoder)
         return attention_maps(self.model, weights["params"], image_BHWC, batch["tokens"])
 
-    def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """What a batch needs beside its images: each image's word list by its name ("" for rows without one)."""
+    def columns(self, names: Sequence[str | None]) -> dict[str, np.ndarray]:
+        """What a batch needs beside its images: each image's word list by its name (None for rows without an image).
+
+        Raises:
+          UserError: where the lexicon has no words for one of them.
+        """
         if self.lexicon is None:
             return {}
-        return {"root": np.array([self.lexicon.root_of(name) if name else 0 for name in names], np.int32)}
+        return {"root": np.array([0 if name is None else self.lexicon.root_of(name) for name in names], np.int32)}
 
     def word(self, made: Mapping[str, np.ndarray], row: int) -> Word:
         """What ``step`` has read in an image, as ``word_of`` gives it."""

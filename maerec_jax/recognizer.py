@@ -1,7 +1,8 @@
 """Reading word images from Python: ``Recognizer.load("runs/maerec_s").read(["word.jpg"])``."""
 
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,13 @@ from etils import epath
 from data_pipelines.buckets import Shape, nearest_shape
 from data_pipelines.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.resizing import resize_image, turn_image
-from maerec_jax.config import TrainConfig
+from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.reading import Reader, ReadingConfig, Word
-from maerec_jax.training.sharding import batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.training.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
 from maerec_jax.weights import load_recognizer, save_recognizer
 
 Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 """An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""
-
-_STEP = 4  # from one batch size to the next: at most three quarters of a batch are filled up
 
 
 __all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word"]
@@ -50,7 +49,10 @@ class Recognizer:
       reading: how to read.
       batch_size: the most images at a time. Fewer are filled up to this, or to a fourth, a sixteenth ... of it, so that
         a few shapes are compiled, whatever the numbers of images are.
-      words: the only words that may be read, in any case unless ``reading.match_case``.
+      words: the only words that may be read, in any case unless ``reading.match_case``; or those of each image by the
+        path that it is read from.
+      step: the step of the run that the parameters are of.
+      tell: is called with a line where some of the words cannot be written.
     """
 
     def __init__(
@@ -59,19 +61,17 @@ class Recognizer:
         params: Any,
         reading: ReadingConfig | None = None,
         batch_size: int = 32,
-        words: Sequence[str] = (),
+        words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
         step: int = 0,
+        tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size}")
         self._run, self._params, self.step = config, params, step
         mesh = make_mesh(devices=jax.local_devices())
-        self._reader = Reader(config, params, reading or ReadingConfig(), mesh, words)
+        self._reader = Reader(config, params, reading or ReadingConfig(), mesh, words, tell)
         self._read, self._look = jax.jit(self._reader.step), jax.jit(self._reader.attention)
-        parts = row_shards(mesh)
-        sizes = {-(-batch_size // parts) * parts}
-        while batch_size > 1:
-            batch_size = -(-batch_size // _STEP)
-            sizes.add(-(-batch_size // parts) * parts)
-        self.batch_sizes = tuple(sorted(sizes))
+        self.batch_sizes = batch_ladder(batch_size, row_shards(mesh))
         """The numbers of images that are read at a time."""
 
     @classmethod
@@ -80,7 +80,8 @@ class Recognizer:
         path: epath.PathLike | None = None,
         reading: ReadingConfig | None = None,
         batch_size: int = 32,
-        words: Sequence[str] = (),
+        words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+        tell: Callable[[str], Any] = warnings.warn,
     ) -> "Recognizer":
         """Load weights: a fine-tuning workdir (its best checkpoint by validation, else its latest), one of its
         checkpoints, or an exported ``.safetensors`` file; by default those that come with the package.
@@ -89,7 +90,7 @@ class Recognizer:
           UserError: where there are none, they are not a recogniser's, or the lexicon cannot be used.
         """
         config, params, step = load_recognizer(path)
-        return cls(config, params, reading, batch_size, words, step)
+        return cls(config, params, reading, batch_size, words, step, tell)
 
     def save(self, path: str | Path) -> None:
         """Write the weights, and what else reading needs, to one ``.safetensors`` file that ``load`` takes."""
@@ -112,7 +113,9 @@ class Recognizer:
           OSError: for a file that cannot be read.
           UserError: where the lexicon has no words for an image.
         """
-        if isinstance(images, str | Path | bytes | PIL.Image.Image):
+        if isinstance(images, str | Path | bytes | PIL.Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        ):
             raise TypeError("read takes several images: put a single one into a list")
         return list(self.read_prepared(self.prepare(image) for image in images))
 
@@ -179,7 +182,7 @@ class Recognizer:
 
     def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[Word]:
         """Read the images at ``places``, which have one size."""
-        most = self.batch_sizes[-1]
+        most, pending = self.batch_sizes[-1], None
         for start in range(0, len(places), most):
             rows = places[start : start + most]
             size = next(size for size in self.batch_sizes if size >= len(rows))
@@ -187,8 +190,16 @@ class Recognizer:
             padded = np.zeros((size, *pixels.shape[1:]), np.uint8)
             padded[: len(rows)] = pixels
             turns = np.array([images[number].turns[way] for number, way in rows])
-            names = [images[number].name for number, _ in rows] + [""] * (size - len(rows))
+            names = [images[number].name for number, _ in rows] + [None] * (size - len(rows))
             batch = put_whole({"image": padded} | self._reader.columns(names), batch_sharding(self._reader.mesh))
-            made = jax.device_get(self._read(self._reader.weights, batch)) | {"turns": turns}
-            for row in range(len(rows)):
-                yield self._reader.word(made, row)
+            made = self._read(self._reader.weights, batch)
+            # The devices have this batch before anybody looks at what they made of the one before.
+            if pending is not None:
+                yield from self._words(*pending)
+            pending = made, turns
+        if pending is not None:
+            yield from self._words(*pending)
+
+    def _words(self, made: dict[str, jax.Array], turns: np.ndarray) -> Iterator[Word]:
+        found = jax.device_get(made) | {"turns": turns}
+        return (self._reader.word(found, row) for row in range(len(turns)))

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, and one clear line for every mistake."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -171,7 +172,8 @@ def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
 
 def test_commands_name_what_is_missing(unbroken, tmp_path, capsys):  # noqa: F811
     assert "no such checkpoint" in refused(run_evaluate("--checkpoint", str(tmp_path / "x")), capsys)
-    assert "no workdir" in refused(run_predict("a.png", "--checkpoint", str(tmp_path)), capsys)
+    (tmp_path / "b.png").write_bytes(b"")
+    assert "no workdir" in refused(run_predict(str(tmp_path / "b.png"), "--checkpoint", str(tmp_path)), capsys)
     assert "no such image" in refused(run_predict(str(tmp_path / "a.png"), "--checkpoint", str(unbroken)), capsys)
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)
@@ -187,3 +189,24 @@ def test_a_reader_that_has_seen_enough_is_no_error(unbroken, tmp_path):  # noqa:
     assert process.returncode == 1
     assert "Traceback" not in told
     assert "BrokenPipe" not in told
+
+
+def test_predict_reads_what_it_can(unbroken, tmp_path, capsys):  # noqa: F811
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, word in enumerate(words(2).open(tmp_path)[i] for i in range(2)):
+        cv2.imwrite(str(folder / f"{i}{'ü' * 100}.png"), word.image)
+    os.rename(folder / f"1{'ü' * 100}.png", os.fsencode(folder) + b"/\xff.png")  # no UTF-8
+    drawn = ("--visualise", str(tmp_path / "drawn"), "--format", "csv")
+    lists = tmp_path / "lists.jsonl"
+    assert run_predict(str(folder), str(tmp_path / "gone.png"), "--checkpoint", str(unbroken), *drawn) == 1
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2  # with the heading
+    assert "no such image or folder" in told.err
+    assert "1 images left out whose names are not UTF-8" in told.err
+    assert "2 of 3 images could not be read" in told.err
+    (picture,) = (tmp_path / "drawn").iterdir()
+    assert cv2.imread(str(picture)) is not None
+    lists.write_text('{"file": "other.png", "words": ["a"]}\n')
+    assert run_predict(str(folder), "--checkpoint", str(unbroken), "--lexicon", str(lists)) == 1
+    assert "lists.jsonl has no words for" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import PIL.Image
 import pytest
+from safetensors.numpy import save_file
 
 from data_pipelines.decoding import DecodeError
 from maerec_jax import ReadingConfig, Recognizer
@@ -64,8 +65,9 @@ def test_what_is_no_image_is_refused(recognizer, tmp_path):
         recognizer.read([tmp_path / "gone.jpg"])
     with pytest.raises(DecodeError, match="must be uint8 RGB"):
         recognizer.read([np.zeros((32, 128))])
-    with pytest.raises(TypeError, match="put a single one into a list"):
-        recognizer.read(PIL.Image.new("RGB", (8, 8)))
+    for single in (PIL.Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8), "word.png", b""):
+        with pytest.raises(TypeError, match="put a single one into a list"):
+            recognizer.read(single)
 
 
 def test_an_exported_file_reads_the_same(recognizer, pixels, tmp_path):
@@ -94,13 +96,26 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
     refused(
         whole[:8] + header[:size].replace(b'"maerec_jax"', b'"maerec_tax"') + header[size:], "its metadata does not"
     )
-    other = header[:size].replace(rb"\"dim\": 32", rb"\"dim\": 64")
-    assert other != header[:size]
-    refused(
-        whole[:8] + other + header[size:], "its metadata and tensors do not fit: MAERecConfig has no place for backbone"
-    )
-    strange = header[:size].replace(rb"\"depth\": ", rb"\"death\": ")
-    refused(whole[:8] + strange + header[size:], "(not of this version|its metadata and tensors)")
+    misfits = "its metadata and tensors do not fit: "
+    for old, new, told in (
+        (rb"\"dim\": 32", rb"\"dim\": 64", misfits + "encoder.dim is said to be 64, but is 32"),
+        (rb"\"depth\": 2", rb"\"depth\": 30000", misfits + "encoder.depth is said to be 30000"),
+        (rb"[32, 128]", rb"[32000, 12800000]", misfits + "number of patches is said to be"),
+        (rb"\"heads\": 2", rb"\"heads\": 0", "not of this version: model.maerec.encoder: .*heads must be above 0"),
+        (rb"\"patch_size\": [16, 16]", rb"\"patch_size\": [0, 16]", misfits),
+        (rb"\"pixel_std\": [127.5", rb"\"pixel_std\": [0.0", "not of this version: .*pixel_std must be above 0"),
+        (rb"\"step\": 12", rb"\"step\": Infinity", misfits),
+        (rb"\"depth\": ", rb"\"death\": ", misfits + "KeyError: 'depth'"),
+        (rb"{\"model\": ", rb"{\"model\": " + b"[" * 100_000, misfits),
+    ):
+        assert old in header[:size], old
+        changed = header[:size].replace(old, new)
+        refused(struct.pack("<Q", len(changed)) + changed + header[size:], told)
+    save_file({"a": np.zeros(2, np.int32)}, tmp_path / "bad.safetensors", {"maerec_jax": "{}"})
+    with pytest.raises(UserError, match="holds tensors of I32, expected"):
+        load_recognizer(tmp_path / "bad.safetensors")
+    with pytest.raises(UserError, match="read from disks only"):
+        load_recognizer("gs://bucket/a.safetensors")
     with pytest.raises(UserError, match="masked autoencoder, which cannot read"):
         load_recognizer(pretrained)
     with pytest.raises(UserError, match=r"ends in \.safetensors"):
@@ -123,3 +138,20 @@ def test_words_of_a_list_are_the_only_ones(unbroken, pixels):  # noqa: F811
     for word in lone.read(pixels):
         assert word.text in listed
         assert {other.text for other in word.alternatives} <= set(listed) - {word.text}
+    with pytest.raises(UserError, match="has no words"):
+        Recognizer.load(unbroken, words=[])
+    with pytest.raises(TypeError, match="is a str, not int"):
+        Recognizer.load(unbroken, words=[1, 2])
+    with pytest.raises(UserError, match="batch_size must be at least 1"):
+        Recognizer.load(unbroken, batch_size=0)
+
+
+def test_each_image_has_its_own_words_by_its_path(unbroken, pixels, tmp_path):  # noqa: F811
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for path, image in zip(paths, pixels, strict=False):
+        (tmp_path / path).write_bytes(png(image))
+    lists = {path: [f"word{i}"] for i, path in enumerate(paths)}
+    recognizer = Recognizer.load(unbroken, words=lists, batch_size=16)
+    assert [word.text for word in recognizer.read(paths)] == ["word0", "word1", "word2"]
+    with pytest.raises(UserError, match="has no words for an image without a name"):
+        recognizer.read(pixels[:1])

@@ -128,14 +128,14 @@ def _predictions_file(path: Path) -> tuple[Path, Table | None]:
         raise UserError(
             f"{path}: {error.strerror}; give a table (.json) or predictions (.jsonl) of evaluate"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}; give a table (.json) or predictions (.jsonl)") from error
     try:
         table = Table.from_dict(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     name = data.get("predictions")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or "\0" in name:
         raise UserError(f"{path} does not say where its predictions are: give them themselves (.jsonl)")
     predictions = path.parent / name
     if not predictions.resolve().is_relative_to(path.parent.resolve()):

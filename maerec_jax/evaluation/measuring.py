@@ -1,5 +1,6 @@
 """Reading sets of labelled words, on the mesh, into predictions."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ class SetReader:
     """A set of labelled words, and how it is read.
 
     Every labelled word counts, those with characters that the model cannot write too: it reads them wrong. Records
-    without a label are left out and counted.
+    with an empty label are left out and counted.
 
     Args:
       measured: the set.
@@ -33,6 +34,7 @@ class SetReader:
 
     Raises:
       DataError: where it cannot be used.
+      UserError: where the lexicon has no words for one of the images.
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class SetReader:
         self.name, self._reader = measured.name, reader
         self._message = lambda text: message(f"{self.name}: {text}")
         self.source: Sources = open_sources(config, (measured.spec,), self._message)
+        if reader.lexicon is not None:
+            for index in range(len(self.source)):  # rather than after hours
+                reader.lexicon.root_of(self.source.name(index))
         height, width = reader.config.encoder.image_size
         self._passes = Passes(
             reader.step,
@@ -61,11 +66,21 @@ class SetReader:
         )
 
     def _columns(self, batch: Batch) -> dict[str, np.ndarray]:
-        return self._reader.columns([self.source.name(i) if i >= 0 else "" for i in batch["index"].tolist()])
+        return self._reader.columns([self.source.name(i) if i >= 0 else None for i in batch["index"].tolist()])
 
-    def read(self, done: set[int]) -> Iterator[list[Prediction]]:
-        """Read what is not ``done``, a batch at a time; images that cannot be used are named and read as ""."""
-        records = np.setdiff1d(np.arange(len(self.source)), np.fromiter(done, int, len(done)))
+    def digest(self) -> str:
+        """A checksum of the names and labels."""
+        digest = 0
+        for index in range(len(self.source)):
+            digest = zlib.crc32(f"{self.source.name(index)}\0{self.source.text(index)}\n".encode(), digest)
+        return f"crc32 {digest:08x}"
+
+    def read(self, done: np.ndarray) -> Iterator[list[Prediction]]:
+        """Read what is not ``done``, bool (images), a batch at a time.
+
+        Images that cannot be used are named, and read as "".
+        """
+        records = np.flatnonzero(~done)
         if not len(records):
             return
         invalid = InvalidImages(self.source, self._message)
@@ -114,5 +129,9 @@ def describe(reader: Reader) -> dict[str, Any]:
     if reading.beam > 1:
         described["length_normalisation"] = reading.length_normalisation
     if reader.lexicon is not None:
-        described |= {"lexicon": reading.lexicon, "words": len(reader.lexicon.words), "match_case": reading.match_case}
+        listed = (list(reader.lexicon.words), reader.lexicon.roots and dict(reader.lexicon.roots))
+        described |= {
+            "lexicon": f"{len(reader.lexicon.words):,} words, crc32 {zlib.crc32(repr(listed).encode()):08x}",
+            "match_case": reading.match_case,
+        }
     return described

@@ -13,7 +13,7 @@ from data_pipelines.buckets import Buckets, Shape, image_sizes
 from data_pipelines.combining import Subset
 from data_pipelines.pipeline import evaluation_batches
 from data_pipelines.records import Batch, Source
-from maerec_jax.training.sharding import batch_part, fetch, put_batch, replicated, row_shards
+from maerec_jax.training.sharding import batch_ladder, batch_part, fetch, put_batch, replicated, row_shards
 
 Outputs = dict[str, np.ndarray]
 """What a step has made of a batch; arrays with a row for each image, and others."""
@@ -57,8 +57,8 @@ class Passes:
         columns: Callable[[Batch], Outputs] | None = None,
     ) -> None:
         self.source, self.decoder, self.mesh = source, decoder, mesh
-        parts = row_shards(mesh)
-        self.batch_size = -(-min(batch_size, len(source)) // parts) * parts
+        sizes = batch_ladder(batch_size, row_shards(mesh))
+        self.batch_size = next((size for size in sizes if size >= len(source)), sizes[-1])
         self.workers, self.shapes = workers, shapes
         self._sizes_N2 = image_sizes(source) if shapes else None
         self._confidence, self._columns = confidence, columns

@@ -1,13 +1,13 @@
 """Readings of labelled words: a line of JSON each, which tables, reports and comparisons are made from."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.records import OUTCOMES
@@ -111,7 +111,7 @@ class PredictionsFile:
     def _found(self) -> dict[str, Any]:
         try:
             found = json.loads(self._beside.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.path} is there already, and {self._beside.name} does not say what made it: give another file, "
                 "or --overwrite"
@@ -133,11 +133,22 @@ class PredictionsFile:
                 end = start
             file.truncate(end)
 
-    def done(self) -> dict[str, set[int]]:
-        """Places of the images that have been read, by set. Raises ``UserError`` as ``read_predictions`` does."""
-        found: dict[str, set[int]] = defaultdict(set)
-        for prediction in self.read():
-            found[prediction.set].add(prediction.index)
+    def done(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Which images have been read, bool (size) for each set.
+
+        Args:
+          sizes: numbers of images of the sets.
+
+        Raises:
+          UserError: where the file holds something else, or an image twice.
+        """
+        found = {name: np.zeros(size, bool) for name, size in sizes.items()}
+        for number, prediction in enumerate(self.read(), 1):
+            name, index = prediction.set, prediction.index
+            if not 0 <= index < sizes.get(name, 0) or found[name][index]:
+                problem = "stands there twice" if name in sizes and 0 <= index < sizes[name] else "is not measured"
+                raise UserError(f"{self.path}:{number}: image {index} of {name} {problem}: --overwrite begins again")
+            found[name][index] = True
         return found
 
     def read(self) -> Iterator[Prediction]:

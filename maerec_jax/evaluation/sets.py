@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from data_pipelines.catalogue import BENCHMARK, COMMON, Place, locate
+from data_pipelines.catalogue import BENCHMARK, CATALOGUE, COMMON, Place, locate
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import Records
 from data_pipelines.prepared.layout import MANIFEST
@@ -15,8 +16,17 @@ from maerec_jax.config import SourceConfig, UserError
 GROUPS = {"benchmark": BENCHMARK, "common": COMMON}
 """Names for all sets of a collection together."""
 
+_NAMES = {word_set.name.lower() for collection in CATALOGUE for word_set in collection.sets} | GROUPS.keys()
+
 # A set that is there in several forms is read from its original files.
 _FORMS = ("annotations", "lmdb", "records")
+
+
+class Fields(NamedTuple):
+    """Fields of JSON records that name the image and hold the label; the usual ones where they are ""."""
+
+    image: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,9 @@ class MeasuredSet:
     """Where it is."""
 
 
-def find_sets(root: Path, names: Sequence[str], message: Callable[[str], None]) -> list[MeasuredSet]:
+def find_sets(
+    root: Path, names: Sequence[str], message: Callable[[str], None], fields: Fields | None = None
+) -> list[MeasuredSet]:
     """Find sets to measure.
 
     Args:
@@ -38,6 +50,7 @@ def find_sets(root: Path, names: Sequence[str], message: Callable[[str], None]) 
         ``common`` for all of a collection, or paths: of an annotation file, an LMDB, a prepared set, or a folder that
         holds such. Without any, all of Union14M-Benchmark and of the common benchmarks that are there.
       message: is told what was decided.
+      fields: of the records in annotation files that are named by their paths.
 
     Raises:
       UserError: where there are none, or one of the names is not found.
@@ -52,25 +65,24 @@ def find_sets(root: Path, names: Sequence[str], message: Callable[[str], None]) 
                 "name annotation files, LMDBs or folders with --sets"
             )
         return list(_sets(root, places, message))
-    known: list[Place] = []
-    if any(not (root / name).exists() for name in names):
-        known = locate(root)[0]
+    known = locate(root)[0] if any(name.lower() in _NAMES for name in names) else []
     found: list[MeasuredSet] = []
     for name in names:
-        places = [p for p in known if name.lower() == p.word_set.name.lower() or GROUPS.get(name) is p.collection]
-        found += _sets(root, places, message) if places else _at_path(root, name, message)
+        wanted = name.lower()
+        places = [p for p in known if wanted == p.word_set.name.lower() or GROUPS.get(wanted) is p.collection]
+        found += _sets(root, places, message) if places else _at_path(root, name, fields or Fields(), message)
     twice = {found_set.name for found_set in found if sum(other.name == found_set.name for other in found) > 1}
     if twice:
         raise UserError(f"named twice: {', '.join(sorted(twice))}")
     return found
 
 
-def _at_path(root: Path, name: str, message: Callable[[str], None]) -> list[MeasuredSet]:
+def _at_path(root: Path, name: str, fields: Fields, message: Callable[[str], None]) -> list[MeasuredSet]:
     """The set at a path, or those in a folder."""
     path = root / name
     title = name.rstrip("/")
     if path.is_file():
-        return [MeasuredSet(title, Annotations(path=name))]
+        return [MeasuredSet(title, Annotations(path=name, image_field=fields.image, text_field=fields.text))]
     if not path.is_dir():
         groups = ", ".join(GROUPS)
         raise UserError(f"{name} is no set that was found in {root}, nor a path in it; {groups} name whole collections")

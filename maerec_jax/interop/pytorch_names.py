@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -133,12 +132,11 @@ def _rules(cfg: MAEConfig | MAERecConfig) -> list[Rule]:
 
 def _shapes(cfg: MAEConfig | MAERecConfig) -> dict:
     """The parameter tree of a model, as shapes."""
-    image, key = jnp.zeros((1, *cfg.encoder.image_size, 3)), jax.random.key(0)
+    image, key = jax.ShapeDtypeStruct((1, *cfg.encoder.image_size, 3), jnp.float32), jax.random.key(0)
     if isinstance(cfg, MAEConfig):
-        init = partial(MaskedAutoencoder(cfg).init, key, image, jnp.zeros((1, cfg.encoder.n_patches)))
-    else:
-        init = partial(MAERec(cfg).init, key, image, jnp.zeros((1, 1), int))
-    return jax.eval_shape(init)["params"]
+        noise = jax.ShapeDtypeStruct((1, cfg.encoder.n_patches), jnp.float32)
+        return jax.eval_shape(MaskedAutoencoder(cfg).init, key, image, noise)["params"]
+    return jax.eval_shape(MAERec(cfg).init, key, image, jax.ShapeDtypeStruct((1, 1), jnp.int32))["params"]
 
 
 POSITION_BUFFER = "decoder.position_enc.position_table"

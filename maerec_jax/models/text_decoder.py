@@ -11,6 +11,7 @@ from jax.nn.initializers import normal, variance_scaling
 from maerec_jax.models.attention import attend, attention_weights
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.position import sincos_interleaved
+from maerec_jax.models.vit import check_positive
 
 Array = jax.Array
 MAX_POSITIONS = 200
@@ -38,6 +39,7 @@ class TextDecoderConfig:
     """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
 
     def __post_init__(self) -> None:
+        check_positive(self, "dim", "layers", "heads", "inner_dim")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
         if self.dim % 2 or not 0 <= self.dropout < 1:

@@ -1,5 +1,6 @@
 """The image encoder: a plain Vision Transformer over the patches of a word image (arXiv 2307.08723, section 5)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,14 @@ from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise ``ValueError`` for a field of a config, a number or several, that is not above 0 and finite."""
+    for name in names:
+        value = getattr(config, name)
+        if not all(0 < number < math.inf for number in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{name} must be above 0, but is {value}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class ViTConfig:
     """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
 
     def __post_init__(self) -> None:
+        check_positive(self, "dim", "depth", "heads", "mlp_ratio", "image_size", "patch_size", "pixel_std")
         if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.dim % self.heads:

@@ -123,6 +123,11 @@ def as_first(value: int) -> int:
     return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def array_of_first(values: np.ndarray) -> np.ndarray:
+    """An array of the first process, in all; the others give one of the same shape and dtype."""
+    return values if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(values))
+
+
 def agree(values: Mapping[str, object]) -> None:
     """See to it that all processes have the same values, by their names.
 
@@ -191,7 +196,7 @@ def run_together(cluster: Cluster, run: Callable[[], int]) -> int:
         if _is_of_others(error):
             print(
                 f"error: {_place()}another process has died or cannot be reached any more, so this one ends; the same "
-                "commands go on from the last checkpoint",
+                "commands go on from what is saved",
                 file=sys.stderr,
             )
         status = 1

@@ -93,6 +93,22 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def batch_ladder(batch_size: int, parts: int) -> tuple[int, ...]:
+    """Batch sizes to choose from for any number of images: the largest, a fourth of it, a sixteenth ..., and 1.
+
+    At most three quarters of a batch are filled up, and few programs are compiled.
+
+    Args:
+      batch_size: the largest.
+      parts: all are multiples of this number.
+    """
+    sizes = {-(-batch_size // parts) * parts}
+    while batch_size > 1:
+        batch_size = -(-batch_size // 4)
+        sizes.add(-(-batch_size // parts) * parts)
+    return tuple(sorted(sizes))
+
+
 def _spec(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     """The mesh axis of each dimension of a parameter, or of something derived from it and named like it."""
     if not shape:

@@ -1,10 +1,12 @@
 """Buckets: which records share batches, that each comes once, and that workers and processes change nothing."""
 
+import io
 import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.buckets import (
@@ -17,6 +19,7 @@ from data_pipelines.buckets import (
     turned_sizes,
 )
 from data_pipelines.combining import Sources, Subset
+from data_pipelines.decoding import decode_image, image_size
 from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.records import DataError, MissingError, Record
 from data_pipelines.rendering import RenderedWords
@@ -202,3 +205,12 @@ def test_shapes_that_a_model_cannot_take_are_refused():
         check_shapes(WORD_SHAPES, (16, 16))
     with pytest.raises(ValueError, match="same aspect ratio"):
         check_shapes(((32, 64), (16, 32)), (4, 4))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sizes_are_those_after_the_turn_that_exif_asks_for(orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 10)).save(buffer, "JPEG", exif=exif)
+    assert image_size(buffer.getvalue()) == decode_image(buffer.getvalue()).shape[:2]

@@ -116,15 +116,20 @@ def test_eight_devices_read_the_same_as_one(measured, trained, real_data, tmp_pa
 
 
 def test_two_processes_read_the_same_as_one(measured, trained, real_data, tmp_path):
+    """Only the first looks after the predictions: the second does not even have their folder."""
     where = ("--checkpoint", trained, "--data", real_data, "--sets", "multi_words", "multi_oriented")
-    where += ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2")
-    out = ("--predictions", tmp_path / "p.jsonl", "--batch-size", "32")
-    both = [start(*where, *out, "--process-id", i) for i in range(2)]
-    (printed, _), (silent, _) = map(finish, both)
+    where += ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2", "--batch-size", "32")
+    one = {place: p for place, p in by_image(measured / "a.jsonl").items() if place[0].startswith("multi")}
+    begun = [p.to_line() + "\n" for p in one.values()][:30]
+    file = tmp_path / "p.jsonl"
+    finish(start(*where[:7], *BATCH, "--predictions", file))  # for what stands beside it
+    file.write_text("".join(begun))
+    both = [start(*where, "--process-id", 0, "--predictions", file), start(*where, "--process-id", 1)]
+    (printed, told), (silent, _) = map(finish, both)
     assert "multi_words" in printed
     assert "multi_words" not in silent
-    one = {place: p for place, p in by_image(measured / "a.jsonl").items() if place[0].startswith("multi")}
-    assert_same(by_image(tmp_path / "p.jsonl"), one)
+    assert "going on after 30 words" in told
+    assert_same(by_image(file), one)
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(trained, real_data, tmp_path, capsys):
@@ -151,8 +156,46 @@ def test_a_killed_evaluation_goes_on_where_it_was(trained, real_data, tmp_path, 
 
     told = refused(run_evaluate(*where, "--predictions", file, "--beam", "2"), capsys)
     assert "p.jsonl holds predictions that were made otherwise (beam" in told
+    file.write_bytes(written.splitlines(keepends=True)[0] * 2)
+    told = refused(run_evaluate(*where, "--predictions", file), capsys)
+    assert "p.jsonl:2: image 0 of general stands there twice" in told
     with pytest.raises(SystemExit):
         run_evaluate("--checkpoint", trained, "--sets", "general")
+
+
+def test_an_evaluation_of_other_labels_does_not_go_on(trained, real_data, tmp_path, capsys):
+    image = next((real_data / "Union14M-L" / "Union14M-Benchmarks" / "curve" / "imgs").iterdir())
+    (tmp_path / "a.jpg").write_bytes(image.read_bytes())
+    where = ("--checkpoint", trained, "--data", tmp_path, "--sets", "labels.jsonl", "--json", tmp_path / "t.json")
+    for text in ("one", "two"):
+        (tmp_path / "labels.jsonl").write_text(json.dumps({"filename": "a.jpg", "text": text}) + "\n")
+        status = run_evaluate(*where)
+    assert "were made otherwise (sets differ)" in refused(status, capsys)
+    (tmp_path / "words.txt").write_text("one\n")
+    assert run_evaluate(*where, "--overwrite", "--lexicon", tmp_path / "words.txt") == 0
+    (tmp_path / "words.txt").write_text("two\n")
+    told = refused(run_evaluate(*where, "--lexicon", tmp_path / "words.txt"), capsys)
+    assert "were made otherwise (lexicon differ)" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--csv", "OUT"), "OUT is a folder"),
+        (("--report", "OUT/a.txt/b.html"), "b.html: cannot be written"),
+        (("--json", "gs://bucket/a.json"), "is written to disks only"),
+        (("--csv", "OUT/a", "--report", "OUT/b/../a"), "two outputs have the same name"),
+        (("--beam", "0"), "beam must be at least 1"),
+        (("--length-normalisation", "-1"), "length_normalisation must not be negative"),
+        (("--checkpoint", "OUT/none"), "no such checkpoint"),
+        (("--checkpoint", "OUT/none.safetensors"), "no such file"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_read(flags, told, trained, real_data, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("")
+    where = ("--checkpoint", trained, "--data", real_data, "--sets", "curve")
+    line = refused(run_evaluate(*where, *(flag.replace("OUT", str(tmp_path)) for flag in flags)), capsys)
+    assert told.replace("OUT", str(tmp_path)) in line
 
 
 def test_a_beam_and_a_lexicon_are_settings_of_all(trained, real_data, tmp_path, capsys):
