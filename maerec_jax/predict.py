@@ -35,6 +35,8 @@ class PredictArguments:
     checkpoint: str = ""
     """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
     that come with the package."""
+    adapters: str = ""
+    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values."""
     visualise: str = ""
@@ -70,7 +72,9 @@ def predict(arguments: PredictArguments) -> int:
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     keep_compiled_programs()
-    recognizer = Recognizer.load(arguments.checkpoint, arguments.reading, arguments.batch_size)
+    recognizer = Recognizer.load(
+        arguments.checkpoint, arguments.reading, arguments.batch_size, adapters=arguments.adapters
+    )
     sources = [_open(name) for name in arguments.images]
     total = sum(len(source) for _, source in sources)
     show = _Output(arguments.format)

@@ -160,6 +160,9 @@ def _shapes(cfg: MAEConfig | MAERecConfig) -> dict:
     return jax.eval_shape(init)["params"]
 
 
+FROZEN_BY_LORA = "backbone.vit."
+"""How the keys of weights begin that are not trained beside adapters, and those of the adapters' second copies."""
+
 POSITION_BUFFER = "decoder.position_enc.position_table"
 """A constant that the reference keeps in a recogniser's state dict."""
 
@@ -211,14 +214,17 @@ def _key_of(path: str, rule: Rule) -> str | None:
     return key.replace(r"\.", ".")
 
 
-def state_dict_from_params(params: dict, cfg: MAEConfig | MAERecConfig) -> dict[str, Tensor]:
-    """Turn a parameter tree into a reference state dict, its constant buffer included.
+def state_dict_from_params(params: Mapping, cfg: MAEConfig | MAERecConfig, aliases: bool = True) -> dict[str, Tensor]:
+    """Turn a parameter tree, or a part of one, into a reference state dict, its constant buffer included.
+
+    ``aliases`` says whether tensors that the reference writes under two keys are written twice.
 
     Raises:
       ValueError: naming the parameters that the table does not know.
     """
-    rules = _rules(cfg)
-    state, left_over = {}, []
+    rules = [rule for rule in _rules(cfg) if aliases or not rule.alias]
+    state: dict[str, Tensor] = {}
+    left_over = []
     for path, value in flatten_dict(params, sep="/").items():
         found = [(key, rule) for rule in rules if (key := _key_of(path, rule)) is not None]
         state |= {key: np.ascontiguousarray(rule.to_torch(np.asarray(value))) for key, rule in found}

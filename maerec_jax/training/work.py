@@ -15,8 +15,9 @@ attention. Attention is counted in full where a causal mask hides half of it, si
 places that attends to m others of width w instead: 2 n d (2 d + 2 r d) + 2 m w 2 d for its kernels, 4 n m d for its
 attention; mixing f features for it costs 2 f m w.
 
-Adapters of rank r (LoRA) on queries and values take 8 n d r a block. Beside them the encoder is not trained: its kernels
-have no gradients, and nothing is passed back from what goes into the adapters, values and queries of the first block.
+Adapters of rank r (LoRA) on queries and values take 8 n d r a block. Beside them the encoder is not trained: kernels
+have no gradients there, keys of the first block neither, and nothing is passed back to what that block's adapters and
+kernels for queries, keys and values are applied to.
 """
 
 from dataclasses import dataclass
