@@ -181,7 +181,7 @@ def _constants(cfg: MAERecConfig) -> dict[str, np.ndarray]:
     vectors = {
         "patch_size": [ph, pw], "patch_height": [ph], "patch_row": [3 * pw], "patch_values": [encoder.patch_values],
         "heads": [decoder.heads], "head": [decoder.dim // decoder.heads], "places": [decoder.max_length],
-        "same": [0], "rest": [-1], "zero": [0], "one": [1], "last_axis": [1],
+        "same": [0], "rest": [-1], "zero": [0], "one": [1],
     }  # fmt: skip
     return {name: np.array(value, np.int64) for name, value in vectors.items()} | {
         "pixel_mean": np.array(encoder.pixel_mean, np.float32),
@@ -203,6 +203,7 @@ def _positions(params: Any, cfg: MAERecConfig, shapes: Sequence[tuple[int, int]]
     return {
         "tables": np.concatenate(tables, axis=1),
         "sizes": np.array(shapes, np.int64),
+        "last_axis": np.array([1], np.int64),
         "counts": np.array(counts, np.int64),
         "firsts": np.cumsum([0, *counts[:-1]]),
     }
