@@ -81,9 +81,8 @@ def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tup
       UserError: where the file cannot be read or holds no adapters, or the encoder is another.
     """
     config, step, tensors, about = read_weights(Path(path))
-    assert isinstance(config.model, MAERecConfig)
-    if BASE not in about:
-        raise UserError(f"{path} holds a whole recogniser, no adapters: give it as the checkpoint")
+    if not isinstance(about.get(BASE), dict) or not isinstance(config.model, MAERecConfig):
+        raise UserError(f"{path} holds a whole model, no adapters: give it as the checkpoint")
     found, wanted = encoder_checksum(base[1]), about[BASE].get("encoder")
     if found != wanted:
         name = f' of "{about[BASE]["name"]}"' if about[BASE].get("name") else ""

@@ -10,7 +10,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from maerec_jax.config import TrainConfig, UserError
-from maerec_jax.models.maerec import MAERecConfig
 
 ENDING = ".safetensors"
 
@@ -36,7 +35,7 @@ def write_weights(
     """
     path = Path(path)
     if path.suffix != ENDING:
-        raise UserError(f"{path}: the name of an exported recogniser ends in {ENDING}")
+        raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
     run = _ADAPTER.dump_python(config, mode="json")
     about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +48,7 @@ def write_weights(
 
 
 def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], dict[str, Any]]:
-    """Read what ``write_weights`` wrote of a recogniser: its run, the step, the tensors, and what else was described.
+    """Read what ``write_weights`` wrote: the run, its step, the tensors, and what else was said of them.
 
     Raises:
       UserError: for anything else.
@@ -74,6 +73,4 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         raise UserError(f"{path}: not of this version: {place}: {first['msg']}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: its metadata cannot be understood: {error}") from error
-    if not isinstance(config.model, MAERecConfig):
-        raise UserError(f"{path} holds a masked autoencoder, which cannot read")
     return config, step, tensors, about

@@ -10,6 +10,7 @@ from etils import epath
 from maerec_jax.adapters import BASE, attach_adapters
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
+from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint import load_params
 from maerec_jax.weight_files import ENDING, read_weights, write_weights
@@ -25,7 +26,7 @@ def load_recognizer(
         ``checkpoints/<step>``, or a file that ``save_recognizer`` wrote. By default the weights that come with the
         package.
       adapters: a file that ``maerec_jax.adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
-        which may be a pre-training run, too, and the adapters are merged into that.
+        which may be a masked autoencoder, too, and the adapters are merged into that.
 
     Returns:
       The config of the run, of which an exported file holds no more than reading needs; the parameters as NumPy
@@ -35,12 +36,7 @@ def load_recognizer(
       UserError: where there are none, they are not a recogniser's, or the adapters belong to another encoder.
     """
     path = _shipped() if path is None or not os.fspath(path) else path
-    if os.fspath(path).endswith(ENDING):
-        config, params, step = _read_file(Path(path))
-    elif Path(path).is_file():
-        raise UserError(f"{path}: give the workdir of a run, one of its checkpoints, or a file ending in {ENDING}")
-    else:
-        config, params, step = load_params(path)
+    config, params, step = load_weights(path)
     if adapters:
         return attach_adapters((config, params, step), adapters)
     if not isinstance(config.model, MAERecConfig):
@@ -48,16 +44,32 @@ def load_recognizer(
     return config, params, step
 
 
+def load_weights(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
+    """``load_recognizer`` for a model of any kind, from a workdir, a checkpoint, or a file of ``save_weights``."""
+    if os.fspath(path).endswith(ENDING):
+        return _read_file(Path(path))
+    if Path(path).is_file():
+        raise UserError(f"{path}: give the workdir of a run, one of its checkpoints, or a file ending in {ENDING}")
+    return load_params(path)
+
+
 def save_recognizer(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
-    """Write a recogniser to one file, ending in ``.safetensors``.
+    """Write a recogniser to one file, as ``save_weights`` does."""
+    assert isinstance(config.model, MAERecConfig)
+    save_weights(path, config, params, step)
+
+
+def save_weights(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
+    """Write a recogniser or a masked autoencoder to one file, ending in ``.safetensors``.
 
     Its tensors have the names and shapes of the reference's PyTorch state dicts. The metadata says, as JSON, what else
-    reading needs: sizes, characters, pixel scale, and how images are prepared.
+    is needed: sizes, characters, pixel scale, and how images are prepared.
 
     Raises:
-      UserError: for another ending, or where the file cannot be written.
+      UserError: for another ending, where the reference has no such model, or the file cannot be written.
     """
-    assert isinstance(config.model, MAERecConfig)
+    if not isinstance(config.model, MAEConfig | MAERecConfig):
+        raise UserError(f"{path}: a model of the kind {config.model.kind} cannot be exported: the reference has none")
     write_weights(path, config, step, state_dict_from_params(params, config.model))
 
 
@@ -65,7 +77,8 @@ def _read_file(path: Path) -> tuple[TrainConfig, Any, int]:
     config, step, tensors, about = read_weights(path)
     if BASE in about:
         raise UserError(f"{path} holds adapters: give it as such (--adapters), and the checkpoint that they belong to")
-    assert isinstance(config.model, MAERecConfig)
+    if not isinstance(config.model, MAEConfig | MAERecConfig):
+        raise UserError(f"{path}: a model of the kind {config.model.kind} is in no such file")
     try:
         return config, params_from_state_dict(tensors, config.model), step
     except ValueError as error:
