@@ -36,6 +36,8 @@ class EvaluateArguments:
     checkpoint: str = ""
     """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
     that come with the package, if any do."""
+    adapters: str = ""
+    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     data: str = ""
     """Data root. Without it, the validation data of the run are measured where they were in training."""
     sets: tuple[str, ...] = ()
@@ -116,7 +118,7 @@ def _measure(arguments: EvaluateArguments) -> int:
         keep_freed_memory()
     first = jax.process_index() == 0
     message: Callable[[str], None] = _print_to_stderr if first else _ignore
-    config, params, step = load_recognizer(arguments.checkpoint)
+    config, params, step = load_recognizer(arguments.checkpoint, arguments.adapters)
     config, measured = _choose(config, arguments, message)
     reader = Reader(config, params, arguments.reading, make_mesh(), tell=message)
     sets = [SetReader(s, config, reader, arguments.batch_size, arguments.workers, message) for s in measured]

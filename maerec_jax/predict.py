@@ -36,6 +36,8 @@ class PredictArguments:
     checkpoint: str = ""
     """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
     that come with the package, if any do."""
+    adapters: str = ""
+    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values."""
     visualise: str = ""
@@ -79,7 +81,9 @@ def predict(arguments: PredictArguments) -> int:
     if len(missing) == len(arguments.images):
         raise UserError(f"no such image or folder: {', '.join(missing)}")
     sources = [open_images(name) for name in arguments.images if name not in missing]
-    recognizer = Recognizer.load(arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell)
+    recognizer = Recognizer.load(
+        arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
+    )
     for name in missing:
         _tell(f"not read: no such image or folder: {printable(name)}")
     for _, source in sources:

@@ -17,6 +17,7 @@ from maerec_jax.lexicon import Lexicon
 from maerec_jax.models.attention_maps import attention_maps
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.int8 import quantize
+from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import normalize
 from maerec_jax.training.sharding import put_whole, replicated
@@ -126,7 +127,7 @@ class Reader:
 
     Args:
       config: the run that it comes from.
-      params: its parameters, NumPy arrays.
+      params: its parameters, NumPy arrays. Adapters are merged into the weights beside them.
       reading: how to read.
       mesh: the devices; all hold all parameters, and divide the rows of a batch.
       words: the only words that may be read, instead of those of a file; or those of each image by its name.
@@ -146,7 +147,8 @@ class Reader:
         tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
         assert isinstance(config.model, MAERecConfig)
-        self.config, self.data, self.reading, self.mesh = config.model, config.data, reading, mesh
+        self.config, params = merge_lora(config.model, params)
+        self.data, self.reading, self.mesh = config.data, reading, mesh
         self.turn = config.data.turn_vertical if reading.turn is None else reading.turn
         self.shapes: tuple[Shape, ...] = config.data.buckets or (self.config.encoder.image_size,)
         self.lexicon: Lexicon | None = None

@@ -15,6 +15,7 @@ from etils import epath
 from data_pipelines.buckets import Shape, nearest_shape
 from data_pipelines.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.resizing import resize_image, turn_image
+from maerec_jax.adapters import save_adapters
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.reading import Reader, ReadingConfig, Word
 from maerec_jax.training.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
@@ -82,19 +83,31 @@ class Recognizer:
         batch_size: int = 32,
         words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
         tell: Callable[[str], Any] = warnings.warn,
+        adapters: str | Path | None = None,
     ) -> "Recognizer":
         """Load weights: a fine-tuning workdir (its best checkpoint by validation, else its latest), one of its
         checkpoints, or an exported ``.safetensors`` file; by default those that come with the package.
 
+        With a file of ``adapters`` (``save_adapters``) the weights are those that these were trained beside, also those
+        of a pre-training workdir.
+
         Raises:
-          UserError: where there are none, they are not a recogniser's, or the lexicon cannot be used.
+          UserError: where there are none, they are not a recogniser's, the adapters belong to other weights, or the
+            lexicon cannot be used.
         """
-        config, params, step = load_recognizer(path)
+        config, params, step = load_recognizer(path, adapters)
         return cls(config, params, reading, batch_size, words, step, tell)
 
     def save(self, path: str | Path) -> None:
         """Write the weights, and what else reading needs, to one ``.safetensors`` file that ``load`` takes."""
         save_recognizer(path, self._run, self._params, self.step)
+
+    def save_adapters(self, path: str | Path) -> None:
+        """Write adapters and text decoder of a LoRA fine-tuning to a ``.safetensors`` file, less than half as large.
+
+        ``load`` takes it beside the weights that the run started from.
+        """
+        save_adapters(path, self._run, self._params, self.step)
 
     @property
     def reader(self) -> Reader:

@@ -150,7 +150,7 @@ class TorchContender:
         begin = time.perf_counter()
         with torch.inference_mode():
             self._decoder.lengths_B = torch.as_tensor(lengths_B, device=self._place)
-            image = self._twin.normalize(self._image, self._config.encoder).to(self._model.backbone.cls_token.dtype)
+            image = self._twin.normalize(self._image, self._config.encoder).to(self._decoder.classifier.weight.dtype)
             tokens_BT = self._model.read(image).tokens_BT if self._way == "torch" else self._decode_again(image)
             tokens_BT = tokens_BT.cpu()
         return time.perf_counter() - begin, tokens_BT.numpy()

@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from maerec_jax.models.vit import ViTConfig
 
 MAX_POSITIONS = 200
+KeysValues = tuple[Tensor, Tensor]
 
 
 def normalize(image_BHWC: Tensor, config: "ViTConfig") -> Tensor:
     """uint8 pixels (B, H, W, 3) to the float32 pixels (B, 3, H, W) that the encoder expects."""
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=image_BHWC.device)
-        for values in (config.pixel_mean, config.pixel_std)
-    )
+    mean, std = (image_BHWC.new_tensor(x, dtype=torch.float32) for x in (config.pixel_mean, config.pixel_std))
     return ((image_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
 
 
@@ -41,13 +39,30 @@ def patchify(image_BCHW: Tensor, patch_size: tuple[int, int]) -> Tensor:
     return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // ph) * (w // pw), ph * pw * c)
 
 
+class AdaptedQkv(nn.Module):
+    """Queries, keys and values, of which the first and the last have adapters (LoRA): W x + b + B A x."""
+
+    def __init__(self, dim: int, rank: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.linear_a_q, self.linear_a_v = (nn.Linear(dim, rank, bias=False) for _ in "qv")
+        self.linear_b_q, self.linear_b_v = (nn.Linear(rank, dim, bias=False) for _ in "qv")
+        for linear_b in (self.linear_b_q, self.linear_b_v):
+            nn.init.zeros_(linear_b.weight)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, 3 D)."""
+        q, v = self.linear_b_q(self.linear_a_q(x_BND)), self.linear_b_v(self.linear_a_v(x_BND))
+        return self.qkv(x_BND) + torch.cat([q, torch.zeros_like(q), v], dim=-1)
+
+
 class Attention(nn.Module):
     """Self-attention of the image models: queries, keys and values from one linear map."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, lora_rank: int = 0) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = AdaptedQkv(dim, lora_rank) if lora_rank else nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BND: Tensor) -> Tensor:
@@ -74,10 +89,10 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: int, lora_rank: int = 0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, 1e-6)
-        self.attn = Attention(dim, heads)
+        self.attn = Attention(dim, heads, lora_rank)
         self.norm2 = nn.LayerNorm(dim, 1e-6)
         self.mlp = Mlp(dim, dim * mlp_ratio)
 
@@ -108,7 +123,8 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.n_patches, config.dim))
         self.patch_embed = PatchEmbedding(config.dim, config.patch_size)
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        sizes = (config.dim, config.heads, config.mlp_ratio, config.lora_rank)
+        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, 1e-6)
 
     def patches(self, image_BCHW: Tensor) -> Tensor:
@@ -139,6 +155,23 @@ class Encoder(VisionTransformer):
         return self.encode(self.patches(image_BCHW))
 
 
+class AdaptedEncoder(nn.Module):
+    """An encoder that is not trained beside adapters that are. These have second names, in a list of each kind."""
+
+    def __init__(self, config: "ViTConfig") -> None:
+        super().__init__()
+        self.vit = Encoder(config)
+        for name, parameter in self.vit.named_parameters():
+            parameter.requires_grad_("linear_" in name)
+        for kind, part in (("query", "a"), ("query", "b"), ("value", "a"), ("value", "b")):
+            own = [self.vit.get_submodule(f"blocks.{i}.attn.qkv.linear_{part}_{kind[0]}") for i in range(config.depth)]
+            self.add_module(f"{kind}_{part.upper()}s", nn.ModuleList(own))
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Normalised pixels to (B, 1 + N, D)."""
+        return self.vit(image_BCHW)
+
+
 class MaskedAutoencoder(VisionTransformer):
     """The masked autoencoder of pre-training; its position tables are constants."""
 
@@ -147,20 +180,12 @@ class MaskedAutoencoder(VisionTransformer):
         self.mae_config = config
         width, encoder = config.decoder_dim, config.encoder
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + encoder.n_patches, width))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + encoder.n_patches, width), requires_grad=False)
         self.decoder_embed = nn.Linear(encoder.dim, width)
         self.decoder_blocks = nn.ModuleList(Block(width, config.decoder_heads, 4) for _ in range(config.decoder_depth))
         self.decoder_norm = nn.LayerNorm(width, 1e-6)
         self.decoder_pred = nn.Linear(width, encoder.patch_values)
         self.pos_embed.requires_grad_(False)
-        self.decoder_pos_embed.requires_grad_(False)
-
-    def target(self, patch_BNP: Tensor) -> Tensor:
-        """What the decoder should predict."""
-        if not self.mae_config.norm_pix:
-            return patch_BNP
-        variance, mean = torch.var_mean(patch_BNP, dim=-1, keepdim=True, correction=1)
-        return (patch_BNP - mean) * torch.rsqrt(variance + 1e-6)
 
     def forward(self, image_BCHW: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mask normalised pixels by noise, one value a patch, and reconstruct them.
@@ -181,7 +206,11 @@ class MaskedAutoencoder(VisionTransformer):
         for block in self.decoder_blocks:
             x = block(x)
         pred_BNP = self.decoder_pred(self.decoder_norm(x)[:, 1:]).float()
-        error_BN = (pred_BNP - self.target(patch_BNP)).square().mean(dim=-1)
+        target_BNP = patch_BNP
+        if self.mae_config.norm_pix:
+            variance, mean = torch.var_mean(patch_BNP, dim=-1, keepdim=True, correction=1)
+            target_BNP = (patch_BNP - mean) * torch.rsqrt(variance + 1e-6)
+        error_BN = (pred_BNP - target_BNP).square().mean(dim=-1)
         return (error_BN * mask_BN).sum() / mask_BN.sum(), pred_BNP, mask_BN
 
 
@@ -199,7 +228,7 @@ class TextAttention(nn.Module):
     def _split(self, x_BND: Tensor) -> Tensor:
         return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def keys_values(self, x_BKD: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x_BKD: Tensor) -> KeysValues:
         """Keys and values of (B, K, D), each (B, heads, K, head dim)."""
         return self._split(self.linear_k(x_BKD)), self._split(self.linear_v(x_BKD))
 
@@ -207,8 +236,7 @@ class TextAttention(nn.Module):
         """Attend from (B, Q, D); ``mask`` is bool, broadcastable to (B, heads, Q, K), false where nothing is read."""
         dropout = self.dropout if self.training else 0.0
         h = F.scaled_dot_product_attention(self._split(self.linear_q(x_BQD)), keys, values, mask, dropout)
-        h = self.fc(h.transpose(1, 2).flatten(2))
-        return F.dropout(h, self.dropout, self.training)
+        return F.dropout(self.fc(h.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
 class TextMlp(nn.Module):
@@ -235,15 +263,13 @@ class TextLayer(nn.Module):
         self.enc_attn = TextAttention(config, memory_dim)
         self.mlp = TextMlp(config)
 
-    def forward(
-        self, x_BTD: Tensor, self_mask: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, mask: Tensor, memory: KeysValues, memory_mask: Tensor | None = None) -> Tensor:
         """All places at once."""
         h = self.norm1(x_BTD)
-        x_BTD = x_BTD + self.self_attn(h, *self.self_attn.keys_values(h), self_mask)
+        x_BTD = x_BTD + self.self_attn(h, *self.self_attn.keys_values(h), mask)
         return self.rest(x_BTD, memory, memory_mask)
 
-    def rest(self, x_BTD: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None = None) -> Tensor:
+    def rest(self, x_BTD: Tensor, memory: KeysValues, memory_mask: Tensor | None = None) -> Tensor:
         """What comes after self-attention."""
         x_BTD = x_BTD + self.enc_attn(self.norm2(x_BTD), *memory, memory_mask)
         return x_BTD + self.mlp(self.norm3(x_BTD))
@@ -281,7 +307,7 @@ class TextDecoder(nn.Module):
         positions = self.position_enc.position_table[:, first : first + tokens_BT.shape[1]]
         return F.dropout(self.trg_word_emb(tokens_BT) + positions, self.config.dropout, self.training)
 
-    def keys_values(self, memory_BND: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def keys_values(self, memory_BND: Tensor) -> list[KeysValues]:
         """Cross-attention keys and values of each layer for an encoded image: computed once an image."""
         return [layer.enc_attn.keys_values(memory_BND) for layer in self.layers]
 
@@ -297,12 +323,7 @@ class TextDecoder(nn.Module):
         return self.classifier(self.layer_norm(x))
 
     def step(
-        self,
-        token_B: Tensor,
-        position: int,
-        attended_BT: Tensor,
-        past: list[tuple[Tensor, Tensor]],
-        memory: list[tuple[Tensor, Tensor]],
+        self, token_B: Tensor, position: int, attended_BT: Tensor, past: list[KeysValues], memory: list[KeysValues]
     ) -> Tensor:
         """One place: the token at ``position`` to the logits of the next, (B, classes).
 
@@ -340,7 +361,7 @@ class MAERec(nn.Module):
     def __init__(self, config: "MAERecConfig") -> None:
         super().__init__()
         self.config = config
-        self.backbone = Encoder(config.encoder)
+        self.backbone = AdaptedEncoder(config.encoder) if config.encoder.lora_rank else Encoder(config.encoder)
         charset = config.charset
         self.decoder = TextDecoder(config.decoder, config.encoder.dim, charset.n_classes, charset.padding)
 

@@ -12,6 +12,7 @@ from jax.nn.initializers import normal
 
 from maerec_jax.models.attention import attend
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
+from maerec_jax.models.lora import LowRank
 from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
@@ -51,6 +52,9 @@ class ViTConfig:
     """Recompute each block in the backward pass: less memory, about a third more work."""
     remat_keeps: Keeps = "nothing"
     """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
+    lora_rank: int = 0
+    """Rank of adapters on the queries and values of each block (LoRA), for fine-tuning: they and the text decoder are
+    trained, all other weights of the encoder stay as they are. 0 for none, and everything is trained."""
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "depth", "heads", "mlp_ratio", "image_size", "patch_size", "pixel_std")
@@ -58,6 +62,8 @@ class ViTConfig:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+        if not 0 <= self.lora_rank <= self.dim:
+            raise ValueError(f"lora_rank {self.lora_rank} must be at least 0 and at most dim {self.dim}")
         sincos_2d(self.grid, self.dim, self.position_table)  # raises ValueError where there is no such table
 
     @classmethod
@@ -123,13 +129,19 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: int
     dtype: Any
+    lora_rank: int = 0
 
     @nn.compact
     def __call__(self, x_BND: Array) -> Array:
         """(B, N, D) to (B, N, D)."""
         h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x_BND)
-        qkv = Dense((3, self.heads, self.dim // self.heads), dtype=self.dtype, name="qkv")(h)
-        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        heads = (self.heads, self.dim // self.heads)
+        qkv = Dense((3, *heads), dtype=self.dtype, name="qkv")(h)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.lora_rank:
+            q = q + LowRank(heads, self.lora_rank, self.dtype, name="lora_query")(h)
+            v = v + LowRank(heads, self.lora_rank, self.dtype, name="lora_value")(h)
+        h = attend(q, k, v)
         x_BND = x_BND + Dense(self.dim, contracted=2, dtype=self.dtype, name="proj")(h)
         return add_mlp(x_BND, self.mlp_ratio, self.dtype)
 
@@ -147,7 +159,7 @@ def apply_blocks(
 ) -> list[Array]:
     """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module.
 
-    ``encoder`` says what is recomputed in the backward pass.
+    ``encoder`` says what is recomputed in the backward pass, and whether blocks have adapters.
 
     Returns:
       What goes into each block, and last what comes out of the norm.
@@ -156,7 +168,7 @@ def apply_blocks(
     features = []
     for i in range(depth):
         features.append(x_BND)
-        x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, name=f"{prefix}_{i}")(x_BND)
+        x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, encoder.lora_rank, name=f"{prefix}_{i}")(x_BND)
     return [*features, nn.LayerNorm(1e-6, dtype=dtype, name=f"{prefix}_norm")(x_BND)]
 
 
@@ -200,6 +212,6 @@ class ViTEncoder(nn.Module):
         embed = Dense(cfg.dim, dtype=self.dtype, name="patch_embed")
         # The residual stream stays in float32 whatever the dtype of the layers that read it and add to it.
         x = embed(patch_BNP) + patch_pos
-        cls = jnp.broadcast_to(cls + pos[:, :1], (len(x), 1, cfg.dim))
+        cls = jnp.broadcast_to(cls + pos[:, :1], (x.shape[0], 1, cfg.dim))
         x = jnp.concatenate([cls, x], axis=1)
         return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg, self.dtype)

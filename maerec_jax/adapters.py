@@ -1,0 +1,99 @@
+"""What a fine-tuning with LoRA has learnt in a file of its own: for those who have the encoder that it started from.
+
+The file holds the adapters and the text decoder, which is trained in full and which the adapters are worth nothing
+without. It takes 57 MB where MAERec-S takes 143, and 228 MB where MAERec-B takes 568; adapters alone are 0.3 and 0.6.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict
+
+from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.interop.pytorch_names import (
+    FROZEN_BY_LORA,
+    POSITION_BUFFER,
+    params_from_state_dict,
+    state_dict_from_params,
+)
+from maerec_jax.models.lora import encoder_without_adapters, merge_lora
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.weight_files import read_weights, write_weights
+
+BASE = "base"
+"""The key of the metadata that tells which encoder adapters belong to; files of whole recognisers have none."""
+
+
+def encoder_checksum(params: Mapping[str, Any]) -> str:
+    """What tells an encoder from all others: the CRC-32 of its weights, without those of adapters, as 8 hex digits.
+
+    Args:
+      params: parameters of any of the models.
+    """
+    crc = 0
+    for path, value in sorted(flatten_dict(encoder_without_adapters(params["encoder"]), sep="/").items()):
+        array = np.ascontiguousarray(value, np.dtype("<f4"))
+        crc = zlib.crc32(array.data, zlib.crc32(f"{path} {array.shape}".encode(), crc))
+    return f"{crc:08x}"
+
+
+def save_adapters(path: str | Path, config: TrainConfig, params: Mapping[str, Any], step: int) -> None:
+    """Write adapters and text decoder to one file, ending in ``.safetensors``.
+
+    Its tensors have the names and shapes of the reference's PyTorch state dicts, those of adapters once. The metadata
+    tells the encoder that they belong to.
+
+    Args:
+      path: the file.
+      config: the run.
+      params: its parameters, as it was trained: with adapters.
+      step: its step.
+
+    Raises:
+      UserError: for a recogniser that has no adapters, for another ending, or where the file cannot be written.
+    """
+    model = config.model
+    if not isinstance(model, MAERecConfig) or not model.encoder.lora_rank:
+        raise UserError(f"{path}: there are no adapters to be written: the run has model.encoder.lora_rank 0")
+    tensors = state_dict_from_params(params, model, aliases=False)
+    tensors = {key: x for key, x in tensors.items() if not key.startswith(FROZEN_BY_LORA) and key != POSITION_BUFFER}
+    base = {"encoder": encoder_checksum(params), "name": epath.Path(config.init_from).name}
+    write_weights(path, config, step, tensors, **{BASE: base})
+
+
+def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tuple[TrainConfig, Any, int]:
+    """Put what ``save_adapters`` wrote beside the encoder that it belongs to, and merge it into that.
+
+    Args:
+      base: a run with that encoder, of any kind: its config, parameters and step.
+      path: the file.
+
+    Returns:
+      The config of the file's run, of which there is no more than reading needs and ``lora_rank`` is 0; its parameters;
+      and its step.
+
+    Raises:
+      UserError: where the file cannot be read or holds no adapters, or the encoder is another.
+    """
+    config, step, tensors, about = read_weights(Path(path))
+    if not isinstance(about.get(BASE), dict) or not isinstance(config.model, MAERecConfig):
+        raise UserError(f"{path} holds a whole model, no adapters: give it as the checkpoint")
+    found, wanted = encoder_checksum(base[1]), about[BASE].get("encoder")
+    if found != wanted:
+        name = f' of "{about[BASE]["name"]}"' if about[BASE].get("name") else ""
+        raise UserError(
+            f"{path}: its adapters belong to the encoder{name} with checksum {wanted}, and that of the checkpoint has "
+            f"{found}: give the run, and the very step, that they were trained from"
+        )
+    try:
+        encoder = {"encoder": encoder_without_adapters(base[1]["encoder"])}
+        params = params_from_state_dict(state_dict_from_params(encoder, config.model) | tensors, config.model)
+    except ValueError as error:
+        raise UserError(f"{path}: its metadata and tensors do not fit: {error}") from error
+    model, params = merge_lora(config.model, params)
+    return replace(config, model=model), params, step

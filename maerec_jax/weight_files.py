@@ -1,0 +1,111 @@
+"""Files of weights: safetensors whose metadata say, as JSON, what reading needs beside the tensors."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from maerec_jax.config import TrainConfig, UserError
+
+ENDING = ".safetensors"
+
+_ABOUT = "maerec_jax"  # the key of our entry in the metadata of a file
+_PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
+_FLOATS = {"F16", "F32", "F64"}
+_ADAPTER = TypeAdapter(TrainConfig)
+
+
+def write_weights(
+    path: str | Path, config: TrainConfig, step: int, tensors: dict[str, np.ndarray], **more: Any
+) -> None:
+    """Write tensors to a file, and what reading needs of the run that they come from.
+
+    Args:
+      path: the file, ending in ``.safetensors``.
+      config: the run.
+      step: its step.
+      tensors: by name.
+      more: more for the metadata, as it can be written in JSON.
+
+    Raises:
+      UserError: for another ending, or where the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ENDING:
+        raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
+    run = _ADAPTER.dump_python(config, mode="json")
+    about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside it and renamed: no half of a file takes its place.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
+            fresh = Path(scratch) / path.name
+            save_file(tensors, fresh, {_ABOUT: json.dumps(about | {"step": step} | more)})
+            fresh.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
+
+
+def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], dict[str, Any]]:
+    """Read what ``write_weights`` wrote: the run, its step, the tensors as float32, and what else was said of them.
+
+    Anybody may have made the file: no model is made that is larger than its tensors.
+
+    Raises:
+      UserError: for anything else.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            written = (file.metadata() or {}).get(_ABOUT)
+            kinds = {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+            if strange := kinds - _FLOATS:
+                raise UserError(f"{path}: holds tensors of {', '.join(sorted(strange))}, expected {sorted(_FLOATS)}")
+            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read, is it cut or of another format? ({error})") from error
+    if written is None:
+        raise UserError(f"{path}: its metadata does not say what model it holds: give a file that maerec_jax exported")
+    try:
+        about = json.loads(written)
+        step = int(about.pop("step"))
+        data, model = about.pop("data"), about.pop("model")
+        _compare_sizes(model, tensors)
+        data = {name: data[name] for name in _PREPARATION if name in data}
+        config = _ADAPTER.validate_python({"model": model, "data": data, "dtype": about.pop("dtype")})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: not of this version: {place}: {first['msg']}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        raise UserError(f"{path}: its metadata and tensors do not fit: {reason}") from error
+    return config, step, tensors, about
+
+
+def _compare_sizes(model: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Compare what makes a model large with the tensors, before one is made. Raises ``ValueError``."""
+    encoder = model["encoder"]
+    decoder = model.get("decoder") or {"dim": model["decoder_dim"], "layers": model["decoder_depth"], "inner_dim": 1}
+    (height, width), (rows, columns) = encoder["image_size"], encoder["patch_size"]
+    longest = max(max(tensor.shape, default=1) for tensor in tensors.values())
+    largest = max(tensor.size for tensor in tensors.values())
+    most = {
+        "encoder.dim": (encoder["dim"], longest),
+        "encoder.mlp_ratio": (encoder["dim"] * encoder["mlp_ratio"], largest),
+        "encoder.depth": (encoder["depth"], len(tensors)),
+        "encoder.patch_size": (rows * columns, largest),
+        "encoder.image_size": (height // rows * (width // columns), largest),
+        "decoder.dim": (decoder["dim"], longest),
+        "decoder.layers": (decoder["layers"], len(tensors)),
+        "decoder.inner_dim": (decoder["inner_dim"], longest),
+    }
+    for name, (said, limit) in most.items():
+        if said > limit:
+            raise ValueError(f"its {name} is larger than any of the tensors can be of")
