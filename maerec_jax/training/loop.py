@@ -197,9 +197,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 unused = f"; --init-from {config.init_from} is not used" if config.init_from else ""
                 log.message(f"resumed {workdir} at step {start}{unused}")
             else:
-                loaded = (
-                    None if loaded_run is None else partial(loaded_params, config, loaded_run, message=log.message)
-                )
+                loaded = None if loaded_run is None else partial(loaded_params, config, loaded_run, message=log.message)
                 state = fresh_state(config, task, optimizer, shardings, loaded)
                 del loaded
             del loaded_run
