@@ -1,7 +1,7 @@
 """Whether the tensors of a state dict are those of a model; whatever is not is told by name."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,11 @@ def compare_copies(state: dict[str, np.ndarray], wanted: Wanted, notes: list[str
 
 
 def note_dropped(notes: list[str], names: Iterable[str]) -> None:
-    """Tell what an encoder does without."""
-    if text := grouped(names):
-        notes.append(f"not needed for an encoder, and dropped: {text}")
+    """Tell what an encoder does without: parts of a model, and how many tensors each has."""
+    parts = Counter(name.split(".")[0] for name in names)
+    if parts:
+        told = ", ".join(part if count == 1 else f"{part} ({count} tensors)" for part, count in parts.items())
+        notes.append(f"not needed for an encoder, and dropped: {told}")
 
 
 def grouped(names: Iterable[str]) -> str:
