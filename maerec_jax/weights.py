@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
+from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint import load_params
 
@@ -40,29 +41,41 @@ def load_recognizer(path: epath.PathLike | None = None) -> tuple[TrainConfig, An
       UserError: where there are none, or they are not a recogniser's.
     """
     path = _shipped() if path is None or not os.fspath(path) else path
-    if os.fspath(path).endswith(ENDING):
-        return _read_file(Path(path))
-    if Path(path).is_file():
-        raise UserError(f"{path}: give the workdir of a run, one of its checkpoints, or a file ending in {ENDING}")
-    config, params, step = load_params(path)
+    config, params, step = load_weights(path)
     if not isinstance(config.model, MAERecConfig):
         raise UserError(f"{path} holds a masked autoencoder, which cannot read: fine-tune it first (--init-from)")
     return config, params, step
 
 
+def load_weights(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
+    """``load_recognizer`` for a model of any kind, from a workdir, a checkpoint, or a file of ``save_weights``."""
+    if os.fspath(path).endswith(ENDING):
+        return _read_file(Path(path))
+    if Path(path).is_file():
+        raise UserError(f"{path}: give the workdir of a run, one of its checkpoints, or a file ending in {ENDING}")
+    return load_params(path)
+
+
 def save_recognizer(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
-    """Write a recogniser to one file, ending in ``.safetensors``.
+    """Write a recogniser to one file, as ``save_weights`` does."""
+    assert isinstance(config.model, MAERecConfig)
+    save_weights(path, config, params, step)
+
+
+def save_weights(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
+    """Write a recogniser or a masked autoencoder to one file, ending in ``.safetensors``.
 
     Its tensors have the names and shapes of the reference's PyTorch state dicts. The metadata says, as JSON, what else
-    reading needs: sizes, characters, pixel scale, and how images are prepared.
+    is needed: sizes, characters, pixel scale, and how images are prepared.
 
     Raises:
-      UserError: for another ending, or where the file cannot be written.
+      UserError: for another ending, where the reference has no such model, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ENDING:
-        raise UserError(f"{path}: the name of an exported recogniser ends in {ENDING}")
-    assert isinstance(config.model, MAERecConfig)
+        raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
+    if not isinstance(config.model, MAEConfig | MAERecConfig):
+        raise UserError(f"{path}: a model of the kind {config.model.kind} cannot be exported: the reference has none")
     run = _ADAPTER.dump_python(config, mode="json")
     about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
     tensors = state_dict_from_params(params, config.model)
@@ -90,8 +103,8 @@ def _read_file(path: Path) -> tuple[TrainConfig, Any, int]:
         described = json.loads(about)
         step = int(described.pop("step"))
         config = _ADAPTER.validate_python(described)
-        if not isinstance(config.model, MAERecConfig):
-            raise UserError(f"{path} holds a masked autoencoder, which cannot read")
+        if not isinstance(config.model, MAEConfig | MAERecConfig):
+            raise UserError(f"{path}: a model of the kind {config.model.kind} is in no such file")
         return config, params_from_state_dict(tensors, config.model), step
     except ValidationError as error:
         first = error.errors()[0]

@@ -73,7 +73,7 @@ class MAERec(nn.Module):
 
     def start(self, image_BHWC: Array, hypotheses: int = 1) -> tuple[tuple[KeysValues, ...], DecodingState]:
         """Encode normalised pixels: what ``step`` needs of the image, and the state before the first step."""
-        return self.decoder.keys_values(self.encoder(image_BHWC)), self.decoder.start(len(image_BHWC), hypotheses)
+        return self.decoder.keys_values(self.encoder(image_BHWC)), self.decoder.start(image_BHWC.shape[0], hypotheses)
 
     def step(
         self, token_B: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
@@ -111,7 +111,7 @@ def greedy_read(model: MAERec, params: Any, image_BHWC: Array) -> Reading:
       Tokens and probabilities, each (B, max_length).
     """
     charset, length = model.config.charset, model.config.decoder.max_length
-    batch = len(image_BHWC)
+    batch = image_BHWC.shape[0]  # no int where a program is exported for batches of any size
     memory, state = model.apply({"params": params}, image_BHWC, method="start")
     reading = Reading(jnp.full((batch, length), charset.padding, jnp.int32), jnp.zeros((batch, length), jnp.float32))
     token_B = jnp.full(batch, charset.start_end, jnp.int32)

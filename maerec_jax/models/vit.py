@@ -202,6 +202,6 @@ class ViTEncoder(nn.Module):
         embed = Dense(cfg.dim, dtype=self.dtype, name="patch_embed")
         # The residual stream stays in float32 whatever the dtype of the layers that read it and add to it.
         x = embed(patch_BNP) + patch_pos
-        cls = jnp.broadcast_to(cls + pos[:, :1], (len(x), 1, cfg.dim))
+        cls = jnp.broadcast_to(cls + pos[:, :1], (x.shape[0], 1, cfg.dim))
         x = jnp.concatenate([cls, x], axis=1)
         return apply_blocks(x, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg, self.dtype)

@@ -1,0 +1,157 @@
+"""Write weights for other programs: ``python -m maerec_jax.export --checkpoint DIR --format onnx --output FILE``."""
+
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from maerec_jax.command import run_command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from maerec_jax.config import TrainConfig
+
+Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
+
+ENDINGS: dict[Format, tuple[str, ...]] = {
+    "pytorch": (".pth", ".pt"),
+    "safetensors": (".safetensors",),
+    "onnx": (".onnx",),
+    "stablehlo": (".stablehlo",),
+}
+"""What the names of files end in."""
+
+_NEEDED: dict[Format, tuple[str, ...]] = {"pytorch": ("torch",), "onnx": ("torch", "onnx", "onnxscript")}
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write the weights of a run to one file that other programs take.
+
+    pytorch: a state dict with the reference's keys and shapes, of a masked autoencoder or a recogniser; for the
+    reference's code with --released, and else for maerec_jax/interop/pytorch_twin.py.
+
+    safetensors: the same tensors, and what else reading needs: --checkpoint of all commands takes it.
+
+    onnx: a whole reader, from uint8 images to character ids and probabilities; scripts/read_onnx.py reads with it.
+
+    stablehlo: the same for JAX on CPU, GPU and TPU, without this package; scripts/read_stablehlo.py reads with it.
+
+    docs/interop.md says more.
+    """
+
+    checkpoint: str
+    """Workdir of a run (its best checkpoint is taken), one of its checkpoints, or an exported .safetensors file."""
+    format: Format
+    """What to write."""
+    output: str
+    """The file: it ends in .pth or .pt, .safetensors, .onnx, or .stablehlo."""
+    int8: bool = False
+    """onnx, stablehlo: weights of 8 bits. A quarter of the size; docs/interop.md tells what it costs."""
+    released: bool = False
+    """pytorch: write what the reference's code takes unchanged: a recogniser whose patch embedding takes BGR pixels and
+    the constants of the released recognisers, or an autoencoder as the "model" of a dict."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """stablehlo: dtype of the computation; bfloat16 is faster on GPUs and TPUs."""
+
+    def __post_init__(self) -> None:
+        endings = ENDINGS[self.format]
+        if not self.output.endswith(endings):
+            raise ValueError(f"the output of the format {self.format} ends in {' or '.join(endings)}: {self.output}")
+        for name, formats in (("int8", ("onnx", "stablehlo")), ("released", ("pytorch",))):
+            if getattr(self, name) and self.format not in formats:
+                raise ValueError(f"--{name} is for the format {' or '.join(formats)}, not for {self.format}")
+        if self.dtype != "float32" and self.format != "stablehlo":
+            raise ValueError(f"--dtype is for the format stablehlo, not for {self.format}")
+
+
+def export(arguments: ExportArguments) -> int:
+    """Load, write, and say what was written; returns 0."""
+    from rich.console import Console
+
+    from maerec_jax.config import UserError
+    from maerec_jax.models.maerec import MAERecConfig
+    from maerec_jax.weights import load_weights
+
+    _see_that_there_is(arguments.format)
+    console, output = Console(stderr=True), Path(arguments.output)
+    with console.status("loading the checkpoint"):
+        config, params, step = load_weights(arguments.checkpoint)
+    if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, MAERecConfig):
+        raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
+    with console.status(f"writing {output}"):
+        try:
+            _write(arguments, config, params, step, console)
+        except ValueError as error:
+            raise UserError(f"{arguments.checkpoint}: {error}") from error
+    print(f"{output}: {_described(arguments, config)}, step {step:,}, {output.stat().st_size / 1e6:,.1f} MB")
+    return 0
+
+
+def _see_that_there_is(form: Format) -> None:
+    """Raise ``UserError`` where a format needs what is not installed."""
+    from maerec_jax.config import UserError
+
+    missing = [name for name in _NEEDED.get(form, ()) if find_spec(name) is None]
+    if missing:
+        extra = "torch" if form == "pytorch" else form
+        raise UserError(
+            f"the format {form} needs {' and '.join(missing)}: pip install 'maerec-jax[{extra}]' (docs/interop.md: the "
+            "CPU build of PyTorch will do)"
+        )
+
+
+def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step: int, console: "Console") -> None:
+    output = Path(arguments.output)
+    if arguments.format == "pytorch":
+        from maerec_jax.interop.pytorch_file import write_pytorch
+
+        write_pytorch(output, config, params, arguments.released)
+    elif arguments.format == "safetensors":
+        from maerec_jax.weights import save_weights
+
+        save_weights(output, config, params, step)
+    elif arguments.format == "onnx":
+        from maerec_jax.interop.onnx_file import write_onnx
+
+        write_onnx(output, config, params, step, arguments.int8)
+    else:
+        from maerec_jax.interop.stablehlo_file import write_stablehlo
+
+        def tell(line: str) -> None:
+            console.print(line, markup=False, highlight=False)
+
+        write_stablehlo(output, config, params, step, arguments.int8, arguments.dtype, tell)
+
+
+def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
+    """A few words on what was written."""
+    from maerec_jax.models.maerec import MAERecConfig
+
+    model, encoder = config.model, config.model.encoder
+    kind = "recogniser" if isinstance(model, MAERecConfig) else "masked autoencoder"
+    found = [f"{kind}, encoder {encoder.dim} wide with {encoder.depth} blocks"]
+    if isinstance(model, MAERecConfig):
+        found.append(f"{len(model.charset.characters)} characters")
+    if arguments.format in ("pytorch", "safetensors"):
+        if arguments.released and isinstance(model, MAERecConfig):
+            found.append("for BGR pixels with the released constants")
+        else:
+            found.append(f"for RGB pixels, mean {_numbers(encoder.pixel_mean)}, std {_numbers(encoder.pixel_std)}")
+        if config.data.buckets and arguments.format == "pytorch":
+            found.append(
+                f"for images of {encoder.image_size[0]} x {encoder.image_size[1]} only: PyTorch has no buckets"
+            )
+    else:
+        found.append("int8 weights" if arguments.int8 else "float32 weights")
+    return ", ".join(found)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(ExportArguments, export, "python -m maerec_jax.export"))

@@ -1,0 +1,44 @@
+"""What a program that reads with an exported model needs to know beside it, as JSON can hold it."""
+
+from typing import Any
+
+from maerec_jax.charset import UNKNOWN_TEXT
+from maerec_jax.config import TrainConfig
+from maerec_jax.models.maerec import MAERecConfig
+
+Shape = tuple[int, int]
+
+
+def shapes_of(config: TrainConfig) -> tuple[Shape, ...]:
+    """Heights and widths of the images that a model reads."""
+    return config.data.buckets or (config.model.encoder.image_size,)
+
+
+def reading_facts(config: TrainConfig, step: int, weights: str) -> dict[str, Any]:
+    """Characters, special classes, and how images are prepared.
+
+    Args:
+      config: the run of a recogniser.
+      step: of its training.
+      weights: how the weights are held, "float32" or "int8".
+    """
+    model = config.model
+    assert isinstance(model, MAERecConfig)
+    charset, encoder = model.charset, model.encoder
+    return {
+        "characters": charset.characters,
+        "start_end": charset.start_end,
+        "padding": charset.padding,
+        "unknown": charset.unknown,
+        "unknown_text": UNKNOWN_TEXT,
+        "max_length": model.decoder.max_length,
+        "channels": "RGB",
+        "image_sizes": [list(shape) for shape in shapes_of(config)],
+        "interpolation": config.data.interpolation,
+        "turn_vertical": config.data.turn_vertical,
+        # These two are for information: the exported models take pixels from 0 to 255.
+        "pixel_mean": list(encoder.pixel_mean),
+        "pixel_std": list(encoder.pixel_std),
+        "weights": weights,
+        "step": step,
+    }

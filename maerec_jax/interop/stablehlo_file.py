@@ -1,0 +1,89 @@
+"""A recogniser as StableHLO programs with their weights in one file, to be read with by JAX alone.
+
+The file is a zip archive. ``about.json`` holds ``reading_facts``; ``programs/32x128`` the program for images of that
+height and width (there are several for a model with buckets), as ``jax.export`` writes it; and ``weights.npz`` the
+weights, which are a program's first argument: a dict of arrays. They are no constants of the program, so that it is
+compiled as fast as any, and that several programs share them. ``scripts/read_stablehlo.py`` shows how it is read with.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from maerec_jax.config import TrainConfig
+from maerec_jax.interop.reading_facts import reading_facts, shapes_of
+from maerec_jax.models.int8 import quantize
+from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.vit import normalize
+
+Array = jax.Array
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What the programs are lowered for."""
+
+
+def write_stablehlo(
+    path: Path,
+    config: TrainConfig,
+    params: Any,
+    step: int,
+    int8: bool = False,
+    dtype: str = "float32",
+    tell: Callable[[str], Any] = lambda _: None,
+) -> None:
+    """Write a recogniser.
+
+    A program takes the weights and images, uint8 RGB (B, H, W, 3) for any B from 1 on, and gives ``tokens`` int32 and
+    ``probabilities`` float32, each (B, max_length), as in ``models.maerec.Reading``.
+
+    Args:
+      path: the file.
+      config: the run that the weights come from.
+      params: its parameters.
+      step: of the training.
+      int8: hold the weights in 8 bits (``models.int8``).
+      dtype: of the computation.
+      tell: is called with a line for each program.
+    """
+    assert isinstance(config.model, MAERecConfig)
+    weights = flatten_dict(jax.device_get(quantize(params)) if int8 else params, sep="/")
+    shapes = shapes_of(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")  # beside it and renamed: no half of a file is left behind
+    with zipfile.ZipFile(fresh, "w") as archive:
+        facts = reading_facts(config, step, "int8" if int8 else "float32") | {"platforms": PLATFORMS, "dtype": dtype}
+        archive.writestr("about.json", json.dumps(facts, indent=2))
+        for height, width in shapes:
+            program = reading_program(config.model, weights, (height, width), dtype)
+            archive.writestr(f"programs/{height}x{width}", bytes(program.serialize()))
+            tell(f"program for images of {height} x {width} pixels")
+        packed = io.BytesIO()
+        np.savez(packed, allow_pickle=False, **{name: np.asarray(value) for name, value in weights.items()})
+        archive.writestr("weights.npz", packed.getbuffer())
+    fresh.replace(path)
+
+
+def reading_program(
+    model: MAERecConfig, weights: dict[str, Array], shape: tuple[int, int], dtype: str = "float32"
+) -> jax.export.Exported:
+    """Greedy reading of images of a shape, lowered for ``PLATFORMS``; see ``write_stablehlo``."""
+    recogniser = MAERec(model, jnp.dtype(dtype))
+
+    def read(weights: dict[str, Array], image: Array) -> dict[str, Array]:
+        pixels = normalize(image, model.encoder)
+        reading = greedy_read(recogniser, unflatten_dict(weights, sep="/"), pixels)
+        return {"tokens": reading.tokens_BT, "probabilities": reading.probability_BT}
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    kinds = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in weights.items()}
+    image = jax.ShapeDtypeStruct((batch, *shape, 3), jnp.uint8)
+    return jax.export.export(jax.jit(read), platforms=PLATFORMS)(kinds, image)
