@@ -81,8 +81,9 @@ def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
     names = {"mae": "masked autoencoder", "maerec": "recogniser", "encoder": "image encoder"}
     published = {"mae": f"MAE-{size}", "maerec": f"MAERec-{size}", "encoder": f"ViT-{size}"}
     heads = f"{encoder.heads} heads"
-    if not options.encoder_heads and not heads_are_known(encoder):
+    if not (found.says_sizes or options.encoder_heads or heads_are_known(encoder)):
         heads += " (assumed: else --encoder-heads)"
+    decoder_known = found.says_sizes or options.decoder_heads
     rows = [
         ("model", f"{published[found.kind]}, {names[found.kind]}" if size else names[found.kind]),
         ("encoder", f"{encoder.dim} wide, {encoder.depth} blocks, {heads}"),
@@ -91,12 +92,12 @@ def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
         rows.append(("LoRA", f"rank {encoder.lora_rank} on queries and values"))
     if isinstance(model, MAERecConfig):
         decoder = model.decoder
-        heads = f"{decoder.heads} heads{'' if options.decoder_heads or size else ' (assumed: else --decoder-heads)'}"
+        heads = f"{decoder.heads} heads{'' if decoder_known or size else ' (assumed: else --decoder-heads)'}"
         rows.append(("decoder", f"{decoder.dim} wide, {decoder.layers} layers, {heads}"))
         rows.append(("characters", f"{len(model.charset.characters)}: {model.charset.characters!r}"))
     elif found.kind == "mae":
         heads = f"{model.decoder_heads} heads"
-        if not options.decoder_heads and model.decoder_dim != 512:
+        if not decoder_known and model.decoder_dim != 512:
             heads += " (assumed: else --decoder-heads)"
         rows.append(("decoder", f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {heads}"))
     rows += [

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from data_pipelines.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig, UserError
 from maerec_jax.interop.encoder_weights import (
     fit_encoder,
@@ -60,6 +61,8 @@ class Imported:
     """Entries of the file that were left where they are."""
     notes: list[str] = field(default_factory=list)
     """What was changed, dropped or assumed."""
+    says_sizes: bool = False
+    """Whether the file says itself how many attention heads there are."""
 
 
 def import_weights(path: Path, options: ImportOptions, progress: Progress = lambda *_: None) -> Imported:
@@ -86,11 +89,14 @@ def import_weights(path: Path, options: ImportOptions, progress: Progress = lamb
             read += more
             progress(read, total)
 
-        if weights.about:
-            return _our_own(weights, options, count)
-        if kind == "encoder":
-            return _encoder(weights, options, count)
-        return _model(weights, kind, options, count)
+        try:
+            if weights.about:
+                return _our_own(weights, options, count)
+            if kind == "encoder":
+                return _encoder(weights, options, count)
+            return _model(weights, kind, options, count)
+        except ValueError as error:  # of sizes that no model can have
+            raise UserError(f"{path}: {error}") from error
 
 
 def _model(weights: WeightFile, kind: Kind, options: ImportOptions, count: Callable[[int], None]) -> Imported:
@@ -108,19 +114,26 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions, count: Calla
     params: dict[str, Any] = params_from_state_dict(state, model)
     layout = position_layout(params["encoder"]["pos_embed"], model.encoder)
     model = replace(model, encoder=replace(model.encoder, position_table=layout, pixel_mean=mean, pixel_std=std))
+    interpolation: Interpolation = "bicubic" if kind == "mae" else "bilinear"
+    run = TrainConfig(model=model, data=DataConfig(interpolation=interpolation))
+    return _finished(weights, options, run, params, color)
+
+
+def _finished(
+    weights: WeightFile, options: ImportOptions, run: TrainConfig, params: dict[str, Any], color: str
+) -> Imported:
+    """A model whose tensors are in their places: channels, adapters, and what of it is wanted."""
+    model, notes = run.model, weights.notes
     if color == "bgr":
         params = flip_channels(params, model.encoder)
-    if isinstance(model, MAERecConfig) and model.encoder.lora_rank and (options.merge_lora or options.encoder_only):
+    if model.encoder.lora_rank and (options.merge_lora or options.encoder_only):
         notes.append(f"LoRA: adapters of rank {model.encoder.lora_rank} are merged into the encoder's weights")
         model, params = merge_lora(model, params)
     if options.encoder_only:
         note_dropped(notes, (name for name in weights.shapes if "decoder" in name or name == "mask_token"))
         return _encoder_alone(weights, options, params["encoder"], model.encoder, color)
-    if isinstance(model, MAEConfig):
-        run = TrainConfig(model=model, data=DataConfig(interpolation="bicubic"))
-    else:
-        run = TrainConfig(model=model, data=DataConfig(interpolation="bilinear"))
-    return Imported(run, params, kind, color, weights.others, notes)
+    kind: Kind = "mae" if isinstance(model, MAEConfig) else "maerec"
+    return Imported(replace(run, model=model), params, kind, color, weights.others, notes, bool(weights.about))
 
 
 def _our_own(weights: WeightFile, options: ImportOptions, count: Callable[[int], None]) -> Imported:
@@ -141,14 +154,7 @@ def _our_own(weights: WeightFile, options: ImportOptions, count: Callable[[int],
     drop_table(path, state, model, weights.notes)
     params = params_from_state_dict(state, model)
     weights.notes.append("sizes, characters and pixel scale are those that the file names itself")
-    if color == "bgr":
-        params = flip_channels(params, model.encoder)
-    if options.encoder_only:
-        note_dropped(weights.notes, (name for name in weights.shapes if "decoder" in name or name == "mask_token"))
-        return _encoder_alone(weights, options, params["encoder"], model.encoder, color)
-    return Imported(
-        run, params, "mae" if isinstance(model, MAEConfig) else "maerec", color, weights.others, weights.notes
-    )
+    return _finished(weights, options, run, params, color)
 
 
 def _encoder(weights: WeightFile, options: ImportOptions, count: Callable[[int], None]) -> Imported:

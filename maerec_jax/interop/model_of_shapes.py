@@ -121,14 +121,14 @@ def encoder_of(path: Path, shapes: Shapes, options: ImportOptions) -> ViTConfig:
     One that fits the images that it is imported for is taken to be made for these; others to be made for square ones.
     """
     *_, height, width = _shape(path, shapes, "patch_embed.proj.weight", 4)
-    patches = _shape(path, shapes, "pos_embed", 3)[1] - 1
+    patches = max(0, _shape(path, shapes, "pos_embed", 3)[1] - 1)
     wanted, patch_size = options.image_size or WORD, options.patch_size or (4, 4)
     grid = options.source_grid
     if grid is None and (height, width) == patch_size and patches * height * width == wanted[0] * wanted[1]:
         grid = (wanted[0] // height, wanted[1] // width)
     if grid is None:
         grid = (math.isqrt(patches), math.isqrt(patches))
-    if grid[0] * grid[1] != patches:
+    if grid[0] * grid[1] != patches or not patches:
         raise UserError(
             f"{path}: pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give their --source-grid"
         )

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from maerec_jax.config import UserError
-from maerec_jax.interop.torch_files import StandIn, StoredTensor, TorchFile, UnreadableError
+from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
+from maerec_jax.interop.torch_files import TorchFile, UnreadableError
 
 SAFETENSORS = ".safetensors"
 ABOUT = "maerec_jax"

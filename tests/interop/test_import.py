@@ -1,69 +1,31 @@
 """Imported weights are the file's, bit for bit, read the same texts, and whatever does not fit is told by name."""
 
-import json
-from dataclasses import replace
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from maerec_jax import import_pytorch, train
+from maerec_jax import train
 from maerec_jax.charset import MAEREC_CHARACTERS
-from maerec_jax.command import run_command
 from maerec_jax.config import TrainConfig, UserError, to_json
-from maerec_jax.interop.encoder_weights import rescale_pixels, resize_projection
 from maerec_jax.interop.importing import import_weights
 from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.interop.pytorch_names import (
     POSITION_BUFFER,
     params_from_state_dict,
     state_dict_from_params,
-    state_dict_shapes,
 )
 from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.models.position import sincos_2d, sincos_interleaved
-from maerec_jax.models.vit import ViTConfig, ViTEncoder, normalize
 from maerec_jax.recognizer import Recognizer
 from maerec_jax.training.checkpoint import load_params, merge_params, misfits, write_run
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.weights import save_recognizer
+from maerec_jax.weights import save_recognizer, save_weights
+from tests.interop.imports import FIXTURES, PATCHES, SIZES, TINY, assert_same, imported, run, state_of
 from tests.interop.pth_files import save_pth
 from tests.training.conftest import recogniser_config
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-FULL_SIZE = Path(__file__).parents[3] / "shared" / "fixtures" / "state_dicts.json"
-PATCHES = "patch_embed.proj.weight"
-SIZES = {"encoder_heads": 2, "decoder_heads": 4, "max_length": 12}
-TINY = [f"--{name.replace('_', '-')}={value}" for name, value in SIZES.items()]
-
-
-def state_of(name):
-    with np.load(FIXTURES / name / "weights.npz") as npz:
-        return {key.removeprefix("sd/"): np.ascontiguousarray(value) for key, value in npz.items()}
-
-
-def run(*arguments):
-    return run_command(
-        import_pytorch.ImportArguments, import_pytorch.import_pytorch, "import", list(map(str, arguments))
-    )
-
-
-def imported(state, tmp_path, **options):
-    save_file(state, tmp_path / "file.safetensors")
-    return import_weights(tmp_path / "file.safetensors", ImportOptions(**options))
-
-
-def assert_same(found, expected):
-    found, expected = flatten_dict(found, sep="/"), flatten_dict(expected, sep="/")
-    assert found.keys() == expected.keys()
-    for path, value in expected.items():
-        np.testing.assert_array_equal(found[path], value, path)
 
 
 @pytest.mark.parametrize("name", ["maerec_tiny", "maerec_lora_tiny"])
@@ -157,6 +119,28 @@ def test_our_own_files_say_what_they_hold(tmp_path):
     found = import_weights(tmp_path / "own.safetensors", ImportOptions())
     assert found.config.model == config.model
     assert_same(found.params, params)
+
+
+@pytest.mark.parametrize("name", ["mae_tiny", "maerec_tiny", "maerec_lora_tiny"])
+@pytest.mark.parametrize("form", ["safetensors", "pytorch", "released"])
+def test_what_is_exported_comes_back(name, form, tmp_path):
+    """Parameter by parameter, bit by bit. Only a plain state dict does not say what its pixels are."""
+    pixels = {"pixel_mean": (1.0, 2.0, 3.0), "pixel_std": (4.0, 5.0, 6.0), "color": "rgb"} if form != "released" else {}
+    sizes = {**SIZES, "decoder_heads": 2 if name == "mae_tiny" else 4}
+    first = imported(state_of(name), tmp_path, merge_lora=False, **pixels, **sizes)
+    output = tmp_path / ("out.safetensors" if form == "safetensors" else "out.pth")
+    if form == "safetensors":
+        save_weights(output, first.config, first.params, 0)
+        options = ImportOptions(merge_lora=False)
+    else:
+        pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
+        from maerec_jax.interop.pytorch_file import write_pytorch
+
+        write_pytorch(output, first.config, first.params, form == "released")
+        options = ImportOptions(merge_lora=False, **pixels, **sizes)
+    again = import_weights(output, options)
+    assert again.config.model == first.config.model
+    assert_same(again.params, first.params)
 
 
 def test_all_that_does_not_fit_is_named(tmp_path):
@@ -278,175 +262,7 @@ def test_autoencoders_cannot_read(workdir):
         Recognizer.load(workdir)
 
 
-# Encoders from elsewhere.
-
-
-def foreign_state(rng, dim=64, patch=8, grid=(6, 6), depth=2, extra=1):
-    """A small Vision Transformer as timm names its tensors."""
-    encoder = ViTConfig(
-        dim=dim, depth=depth, heads=2, image_size=(grid[0] * patch, grid[1] * patch), patch_size=(patch, patch),
-        position_table="grid",
-    )  # fmt: skip
-    decoder = {"decoder_dim": 4, "decoder_depth": 0, "decoder_heads": 1}
-    named = state_dict_shapes(MAEConfig(encoder=encoder, **decoder)).items()
-    shapes = {name: shape for name, (path, shape) in named if path.startswith("encoder/")}
-    state = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-    state["pos_embed"] = rng.normal(0, 0.1, (1, extra + grid[0] * grid[1], dim)).astype(np.float32)
-    state |= {"head.weight": np.zeros((10, dim), np.float32), "head.bias": np.zeros(10, np.float32)}
-    return state, encoder
-
-
-def test_encoders_from_elsewhere(tmp_path):
-    """All of it is taken by a recogniser with the usual images and pixels."""
-    state, _ = foreign_state(np.random.default_rng(0))
-    found = imported(state, tmp_path, encoder_heads=2)
-    assert found.kind == "encoder"
-    write_run(replace(found.config, workdir=str(tmp_path / "run")), found.params)
-    config, params, _ = load_params(tmp_path / "run")
-    recogniser = MAERecConfig.tiny()
-    fresh = Recognition(recogniser, np.float32).init(jax.random.key(0))
-    merged, missing, unused = merge_params(fresh, params, misfits(config.model, recogniser))
-    assert {path.split("/")[0] for path in missing} == {"decoder"}
-    assert not unused
-    assert_same(merged["encoder"], found.params["encoder"])
-    np.testing.assert_array_equal(params["encoder"]["blocks_1"]["fc1"]["kernel"], state["blocks.1.mlp.fc1.weight"].T)
-    told = " ".join(found.notes)
-    for part in ("head (2 tensors)", "from 8 x 8 to 4 x 4 pixels", "from 6 x 6 to 8 x 32 patches", "mean 127.5"):
-        assert part in told
-
-
-def test_an_encoder_of_our_own_stays_as_it_is(tmp_path):
-    """Also when the rest of its model is in the file."""
-    state = state_of("mae_tiny")
-    alone = {name: value for name, value in state.items() if "decoder" not in name and name != "mask_token"}
-    expected = params_from_state_dict(state, MAEConfig.tiny())["encoder"]
-    for given, options in ((alone, {}), (state, {"encoder_only": True, "decoder_heads": 2})):
-        found = imported(given, tmp_path, encoder_heads=2, **options)
-        assert_same(found.params, {"encoder": expected})
-        assert found.config.model.encoder == ViTConfig.tiny()
-
-
-def test_the_encoder_of_a_recogniser_computes_the_same_from_our_pixels(tmp_path):
-    """Though its pixel scale is another: it is in the projection then."""
-    state = state_of("maerec_tiny")
-    whole = imported(state, tmp_path, **SIZES)
-    alone = imported(state, tmp_path, encoder_only=True, **SIZES)
-    image = np.random.default_rng(0).integers(0, 256, (2, 32, 128, 3), np.uint8)
-    features = [
-        ViTEncoder(found.config.model.encoder).apply(
-            {"params": found.params["encoder"]}, normalize(image, found.config.model.encoder)
-        )
-        for found in (whole, alone)
-    ]
-    assert alone.config.model.encoder.pixel_mean == ViTConfig().pixel_mean != whole.config.model.encoder.pixel_mean
-    np.testing.assert_allclose(features[0], features[1], rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("form", ["distilled", "no class row", "rectangle"])
-def test_position_tables_from_elsewhere(form, tmp_path):
-    """The class token keeps its row; a table that tells rows and columns tells them after it was interpolated."""
-    grid, extra = {"distilled": ((6, 6), 2), "no class row": ((6, 6), 0), "rectangle": ((4, 9), 1)}[form]
-    state, _ = foreign_state(np.random.default_rng(0), grid=grid, extra=extra)
-    rows, columns = np.meshgrid(*((np.arange(n) + 0.5) / n for n in grid), indexing="ij")
-    state["pos_embed"][0, extra:, 0], state["pos_embed"][0, extra:, 1] = rows.ravel(), columns.ravel()
-    if form == "distilled":
-        state |= {"dist_token": np.zeros((1, 1, 64), np.float32), "head_dist.bias": np.zeros(10, np.float32)}
-    options = {"source_grid": grid} if form == "rectangle" else {}
-    found = imported(state, tmp_path, encoder_heads=2, **options)
-    table = found.params["encoder"]["pos_embed"]
-    assert table.shape == (1, 257, 64)
-    np.testing.assert_array_equal(table[0, 0], state["pos_embed"][0, 0] if extra else np.zeros(64))
-    rows, columns = np.meshgrid((np.arange(8) + 0.5) / 8, (np.arange(32) + 0.5) / 32, indexing="ij")
-    middle = (slice(2, 6), slice(8, 24))  # at the borders there is nothing to interpolate between
-    made = table[0, 1:, :2].reshape(8, 32, 2)
-    np.testing.assert_allclose(made[middle][..., 0], rows[middle], atol=0.03)
-    np.testing.assert_allclose(made[middle][..., 1], columns[middle], atol=0.03)
-
-
-def test_a_grid_that_is_no_square_has_to_be_named(tmp_path):
-    state, _ = foreign_state(np.random.default_rng(0), grid=(4, 8))
-    with pytest.raises(UserError, match=r"pos_embed is for 32 patches.*give their --source-grid"):
-        imported(state, tmp_path, encoder_heads=2)
-
-
-@pytest.mark.parametrize("new", [(4, 4), (2, 8), (8, 8), (12, 10)])
-def test_patches_of_other_sizes(new):
-    """Projecting a patch is projecting it at the old size; a plain patch gives what it gave."""
-    rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(8 * 8 * 3, 5)).astype(np.float32)
-    made = resize_projection(kernel, (8, 8), new)
-    patch = rng.normal(size=(*new, 3)).astype(np.float32)
-    old = np.asarray(jax.image.resize(patch, (8, 8, 3), "linear"))
-    np.testing.assert_allclose(patch.ravel() @ made, old.ravel() @ kernel, rtol=1e-4, atol=1e-4)
-    plain = np.tile(np.array([1.0, 2.0, 3.0], np.float32), (new[0] * new[1],))
-    np.testing.assert_allclose(plain @ made, np.tile([1.0, 2.0, 3.0], 64) @ kernel, rtol=1e-4, atol=1e-4)
-    if new == (8, 8):
-        np.testing.assert_array_equal(made, kernel)
-
-
-def test_pixel_scales():
-    rng = np.random.default_rng(0)
-    kernel, bias = rng.normal(size=(48, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
-    source = ViTConfig.tiny(pixel_mean=(120.0, 110.0, 100.0), pixel_std=(60.0, 50.0, 40.0))
-    pixels = rng.integers(0, 256, (16, 3)).astype(np.float32)
-    made, moved = rescale_pixels(kernel, bias, source, ViTConfig.tiny())
-    old = ((pixels - source.pixel_mean) / source.pixel_std).ravel() @ kernel + bias
-    np.testing.assert_allclose(((pixels - 127.5) / 127.5).ravel() @ made + moved, old, rtol=1e-4, atol=1e-4)
-
-
 def test_names_in_a_line():
     names = [f"blocks.{i}.norm1.bias" for i in (0, 1, 2, 5)] + ["norm.bias", "blocks.7.norm2.bias"]
     assert grouped(names) == "blocks.{0-2,5}.norm1.bias, norm.bias, blocks.7.norm2.bias"
     assert grouped([]) == ""
-
-
-# Full size.
-
-MODELS = {
-    "mae_vit_small_patch4": MAEConfig.small(),
-    "mae_vit_base_patch4": MAEConfig.base(),
-    "maerec_s_union14m": MAERecConfig.small(),
-    "maerec_b_union14m": MAERecConfig.base(),
-    "maerec_s_lora_union14m": MAERecConfig.small(encoder=ViTConfig.small(lora_rank=4)),
-    "maerec_b_lora_union14m": MAERecConfig.base(encoder=ViTConfig.base(lora_rank=4)),
-}
-
-
-def full_size_state(name, config):
-    """Random numbers in the shapes of a published model, its constants where they belong."""
-    shapes = json.loads(FULL_SIZE.read_text())[name]["keys"]
-    rng = np.random.default_rng(0)
-    state = {key: rng.standard_normal(shape, np.float32) for key, shape in shapes.items()}
-    for key in (key for key in shapes if key.endswith("pos_embed") and "decoder" not in key):
-        state[key] = sincos_2d((8, 32), config.encoder.dim, "square")
-    if isinstance(config, MAERecConfig):
-        state[POSITION_BUFFER] = sincos_interleaved(200, config.decoder.dim)[None]
-    for kind in ("query", "value"):  # every adapter is there twice
-        for i in range(config.encoder.depth if config.encoder.lora_rank else 0):
-            for part in "AB":
-                inside = f"backbone.vit.blocks.{i}.attn.qkv.linear_{part.lower()}_{kind[0]}.weight"
-                state[inside] = state[f"backbone.{kind}_{part}s.{i}.weight"]
-    return state
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_published_models_at_full_size(name, tmp_path):
-    """Recognised from their tensors alone, written, loaded, and named back: the file again, bit by bit."""
-    if not FULL_SIZE.is_file():
-        pytest.skip(f"shapes of the published models are not at ../shared/fixtures: {FULL_SIZE}")
-    config = MODELS[name]
-    state = full_size_state(name, config)
-    save_file(state, tmp_path / "file.safetensors")
-    found = import_weights(tmp_path / "file.safetensors", ImportOptions(merge_lora=False))
-    (tmp_path / "file.safetensors").unlink()
-    released = isinstance(config, MAERecConfig)
-    pixels = {"pixel_mean": (103.53, 116.28, 123.675), "pixel_std": (57.375, 57.12, 58.395)} if released else {}
-    assert found.config.model == replace(config, encoder=replace(config.encoder, **pixels))
-    write_run(replace(found.config, workdir=str(tmp_path / "run")), found.params)
-    del found
-    loaded, params, _ = load_params(tmp_path / "run")
-    back = state_dict_from_params(params, loaded.model)
-    assert back.keys() == state.keys()
-    for key, value in state.items():
-        flipped = value[:, ::-1] if released and key.endswith(PATCHES) else value
-        np.testing.assert_array_equal(back[key], flipped, key)
