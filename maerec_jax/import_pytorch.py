@@ -26,9 +26,9 @@ class ImportArguments:
     Transformer (timm, DeiT) to start training from. What it is and how large is found out from its tensors.
     """
 
-    file: Annotated[str, tyro.conf.Positional]
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """The file."""
-    out: Annotated[str, tyro.conf.Positional]
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The workdir to be made: a folder that is not there yet, or empty."""
     options: Annotated[ImportOptions, tyro.conf.arg(name="")] = field(default_factory=ImportOptions)
 
