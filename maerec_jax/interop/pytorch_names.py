@@ -233,3 +233,19 @@ def state_dict_from_params(params: Mapping, cfg: MAEConfig | MAERecConfig, alias
     if isinstance(cfg, MAERecConfig):
         state[POSITION_BUFFER] = sincos_interleaved(MAX_POSITIONS, cfg.decoder.dim)[None]
     return state
+
+
+def state_dict_shapes(cfg: MAEConfig | MAERecConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The keys of a model's reference state dict, its constant buffer left out.
+
+    Returns:
+      For each key the path of our parameter, which the keys of one tensor share, and the shape there. Of several keys
+      the one that counts comes first.
+    """
+    rules = sorted(_rules(cfg), key=lambda rule: rule.alias)
+    return {
+        key: (path, jax.eval_shape(rule.to_torch, value).shape)
+        for path, value in flatten_dict(_shapes(cfg), sep="/").items()
+        for rule in rules
+        if (key := _key_of(path, rule)) is not None
+    }
