@@ -23,9 +23,9 @@ LABELS_OF_LENGTH = {
     1: 138, 2: 330, 3: 1218, 4: 1534, 5: 1092, 6: 938, 7: 755, 8: 462, 9: 283, 10: 175, 11: 86, 12: 47, 13: 20, 14: 11,
     15: 2, 16: 7, 18: 1, 19: 1, 20: 2, 21: 1, 24: 1,
 }  # fmt: skip
+_FIRST = -1  # the turn that comes before those that count
 # Words that may be read otherwise, where two classes are as good as equally likely and rounding decides.
 ALLOWED = {"float32": 0.01, "bfloat16": 0.2}
-_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ class DecodeArguments:
     int8: bool = False
     """Hold the weights as 8-bit integers; leaves out PyTorch."""
     seconds: float = 10.0
-    """How long each contender runs at each batch size, compiling and its first run not counted; at least 3 runs."""
+    """How long each contender runs at each batch size, compiling and its first run not counted."""
+    fewest: int = 3
+    """The fewest runs of each, however long they take. With 0 of both the first run is all."""
     seed: int = 0
     """For lengths, images and weights."""
     json: str = ""
@@ -79,8 +81,8 @@ class DecodeArguments:
             raise ValueError(f"batch_sizes must be 1 or more, not {self.batch_sizes}")
         if not self.contenders or len(set(self.contenders)) < len(self.contenders):
             raise ValueError(f"name each contender once, not {self.contenders}")
-        if self.seconds < 0:
-            raise ValueError(f"seconds must not be negative, but is {self.seconds}")
+        if self.seconds < 0 or self.fewest < 0:
+            raise ValueError(f"seconds and fewest must not be negative, but are {self.seconds} and {self.fewest}")
 
 
 def load(arguments: DecodeArguments) -> tuple[Any, Any]:
@@ -129,12 +131,13 @@ class Running(ContenderProcess):
         self.name, self.compiling = name, self.ask("compiling")
         self.seconds: dict[int, float] = {}
         """What each turn took."""
-        self._budget = arguments.seconds
+        self._budget, self._fewest = arguments.seconds, arguments.fewest
 
     @property
     def unfinished(self) -> bool:
         """Whether it has to run again."""
-        return len(self.seconds) < _FEWEST or sum(self.seconds.values()) < self._budget
+        counted = [seconds for turn, seconds in self.seconds.items() if turn != _FIRST]
+        return len(counted) < self._fewest or sum(counted) < self._budget
 
 
 def check(found: dict[str, np.ndarray], dtype: str) -> None:
@@ -156,7 +159,7 @@ def start(
     for name in arguments.contenders:
         try:
             one = Running(name, arguments, config, params, image)
-            _, out = one.ask("run", lengths)
+            one.seconds[_FIRST], out = one.ask("run", lengths)
         except DroppedOutError as error:
             CONSOLE.print(f"{name}: left out: {error}", highlight=False, markup=False)
             continue
@@ -185,6 +188,8 @@ def take_turns(arguments: DecodeArguments, config: Any, params: Any, size: int) 
         number += 1
     for one in running:
         one.stop()
+        if len(one.seconds) > 1:
+            del one.seconds[_FIRST]
     return running
 
 

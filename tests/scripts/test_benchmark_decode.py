@@ -132,7 +132,7 @@ def test_command(tmp_path):
     [
         (("--batch-sizes", "0"), "batch_sizes must be 1 or more"),
         (("--contenders", "cached", "cached"), "name each contender once"),
-        (("--seconds", "-1"), "seconds must not be negative"),
+        (("--seconds", "-1"), "seconds and fewest must not be negative"),
         (("--checkpoint", "no/such/run"), "no such checkpoint: no/such/run"),
         (("--labels", "none.txt"), "none.txt"),
     ],
