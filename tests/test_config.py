@@ -38,6 +38,23 @@ def test_full_size_recipes_are_the_published_ones():
     assert base.model == MAERecConfig.base()
 
 
+def test_recipes_with_adapters_are_the_published_ones():
+    """That of MAERec-B is its recipe without; that of MAERec-S has an optimizer and a length of its own."""
+    small, base, lora_s, lora_b = (
+        config_from_flags(str(REPOSITORY / f"configs/{n}.py"), [])
+        for n in ("maerec_s", "maerec_b", "maerec_s_lora", "maerec_b_lora")
+    )
+    for plain, lora in ((small, lora_s), (base, lora_b)):
+        assert lora.model.encoder.lora_rank == 4
+        assert replace(lora.model, encoder=replace(lora.model.encoder, lora_rank=0)) == plain.model
+        assert (lora.data, lora.batch_size) == (plain.data, plain.batch_size)
+    assert replace(lora_b, model=base.model, workdir=base.workdir) == base
+    optimizer = replace(lora_s.optimizer, learning_rate=1e-4, final_learning_rate=1e-8, weight_decay=0.01)
+    assert optimizer == small.optimizer
+    found = (lora_s.optimizer.learning_rate, lora_s.optimizer.final_learning_rate, lora_s.optimizer.weight_decay)
+    assert (*found, lora_s.epochs) == (4e-4, 4e-6, 0.05, 6)
+
+
 def test_cross_attending_recipes_differ_in_the_model_only():
     for name, model in (("vit_s", CrossMAEConfig.small()), ("vit_b", CrossMAEConfig.base())):
         mae, cross = (

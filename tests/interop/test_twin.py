@@ -1,5 +1,6 @@
 """The PyTorch twin takes the reference's weights as they are and computes what our models compute from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,11 +15,16 @@ from maerec_jax.interop import pytorch_twin as twin  # noqa: E402
 from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params  # noqa: E402
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder  # noqa: E402
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read  # noqa: E402
-from maerec_jax.models.vit import normalize  # noqa: E402
+from maerec_jax.models.vit import ViTConfig, normalize  # noqa: E402
+from maerec_jax.training.optimizer import map_by_path  # noqa: E402
 from maerec_jax.training.pretraining import Pretraining  # noqa: E402
 from maerec_jax.training.recognition import Recognition  # noqa: E402
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
+RECOGNISERS = {
+    "maerec_tiny": MAERecConfig.tiny(),
+    "maerec_lora_tiny": MAERecConfig.tiny(encoder=ViTConfig.tiny(lora_rank=4)),
+}
 
 
 def load(name):
@@ -62,9 +68,10 @@ def test_masked_autoencoder(norm_pix):
     assert_close(pred.detach(), expected["pred"], "pred of the reference")
 
 
-def test_recogniser():
-    state, expected = load("maerec_tiny")
-    model = with_weights(twin.MAERec(MAERecConfig.tiny()), state)
+@pytest.mark.parametrize("name", RECOGNISERS)
+def test_recogniser(name):
+    state, expected = load(name)
+    model = with_weights(twin.MAERec(RECOGNISERS[name]), state)
     images, tokens = (torch.from_numpy(expected[key]) for key in ("images_normalised", "padded_indexes"))
     with torch.no_grad():
         assert_close(model.backbone(images), expected["feat"], "encoder")
@@ -74,10 +81,11 @@ def test_recogniser():
         assert_close(model.loss(images, tokens), expected["loss_ce"], "loss")
 
 
-def test_reading_equals_ours():
+@pytest.mark.parametrize("name", RECOGNISERS)
+def test_reading_equals_ours(name):
     """Padding in the middle, unknown characters and missing ends included."""
-    state, expected = load("maerec_tiny")
-    config = MAERecConfig.tiny()
+    state, expected = load(name)
+    config = RECOGNISERS[name]
     images = expected["images_normalised"]
     reading = with_weights(twin.MAERec(config), state).read(torch.from_numpy(images))
     params = params_from_state_dict(state, config)
@@ -86,22 +94,25 @@ def test_reading_equals_ours():
     assert_close(reading.probability_BT, ours.probability_BT)
 
 
-@pytest.mark.parametrize("stage", ["mae", "maerec"])
+@pytest.mark.parametrize("stage", ["mae", "maerec", "lora"])
 def test_a_training_step_has_our_loss_and_gradients(stage, images):
     """From uint8 pixels to the gradient of every parameter, without dropout, which draws other numbers there."""
     if stage == "mae":
         config = MAEConfig.tiny()
         task, model = Pretraining(config, np.float32), twin.MaskedAutoencoder(config)
     else:
-        config = MAERecConfig.tiny()
-        decoder = type(config.decoder).tiny(dropout=0.0)
-        config = MAERecConfig.tiny(decoder=decoder)
+        config = RECOGNISERS["maerec_lora_tiny" if stage == "lora" else "maerec_tiny"]
+        config = replace(config, decoder=replace(config.decoder, dropout=0.0))
         task, model = Recognition(config, np.float32), twin.MAERec(config)
     rng = np.random.default_rng(1)
     params = task.init(jax.random.key(0))
+    if stage == "lora":  # at first they are 0, and so are half of the gradients
+        for block in ("blocks_0", "blocks_1"):
+            for name in ("lora_query", "lora_value"):
+                params["encoder"][block][name]["b"]["kernel"] = rng.normal(0, 0.1, (4, 2, 32)).astype(np.float32)
     noise = rng.random((len(images), 256), np.float32)
     batch = {"image": images, "valid": np.ones(len(images), bool), "noise": noise}
-    if stage == "maerec":
+    if stage != "mae":
         batch["tokens"] = np.stack([config.charset.encode(text, 12) for text in ("word", "A", "to", "read5")])
 
     def mean_loss(params):
@@ -119,7 +130,11 @@ def test_a_training_step_has_our_loss_and_gradients(stage, images):
     assert_close(found.detach(), loss, "loss")
     found.backward()
     expected = state_dict_from_params(gradients, config)
+    constant = map_by_path(task.frozen, params)
+    flags = jax.tree.map(lambda x, flag: np.full(x.shape, flag), params, constant)
+    frozen = {name for name, x in state_dict_from_params(flags, config).items() if x.any()}
     for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (name not in frozen), name
         if parameter.requires_grad:
             assert_close(parameter.grad, expected[name], name)
 
@@ -143,6 +158,7 @@ def test_names_and_shapes_at_full_size():
     for task, build in (
         (Pretraining(MAEConfig.small(), np.float32), twin.MaskedAutoencoder),
         (Recognition(MAERecConfig.small(), np.float32), twin.MAERec),
+        (Recognition(MAERecConfig.small(encoder=ViTConfig.small(lora_rank=4)), np.float32), twin.MAERec),
     ):
         shapes = jax.eval_shape(task.init, jax.random.key(0))
         zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)

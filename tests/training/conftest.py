@@ -1,6 +1,7 @@
 """Runs small enough to be repeated: a recogniser and an autoencoder of a few thousand parameters on rendered words."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def recogniser_config(workdir, **changes):
     data = DataConfig(train=(words(160),), validation=(words(20, "validation"),))
     defaults = {"batch_size": 16, "steps": 12, "log_every": 1, "validate_every": 6, "checkpoint_every": 4}
     return TrainConfig(**{"model": model, "data": data, **defaults, "workdir": str(workdir), **changes})
+
+
+def adapted_config(workdir, **changes):
+    """A recogniser with adapters, which has to start from another run."""
+    model = recogniser_config("").model
+    return recogniser_config(workdir, **{"model": replace(model, encoder=replace(ENCODER, lora_rank=3)), **changes})
 
 
 def autoencoder_config(workdir, **changes):

@@ -27,7 +27,12 @@ from maerec_jax.training.sharding import (  # noqa: E402
     state_shardings,
 )
 from maerec_jax.training.step import jit_train_step, state_shapes  # noqa: E402
-from tests.training.conftest import autoencoder_config, cross_autoencoder_config, recogniser_config  # noqa: E402
+from tests.training.conftest import (  # noqa: E402
+    adapted_config,
+    autoencoder_config,
+    cross_autoencoder_config,
+    recogniser_config,
+)
 
 ROWS, STEPS = 16, 3
 MESHES = {
@@ -110,14 +115,14 @@ def resumed(many: Run, once: Run) -> list[list[float]]:
 
 def main(kind: str, out: str) -> None:
     """Write what was found to a JSON file."""
-    configs = {"mae": autoencoder_config, "cross_mae": cross_autoencoder_config, "maerec": recogniser_config}
-    config = configs[kind]("")
+    configs = {"mae": autoencoder_config, "cross_mae": cross_autoencoder_config}
+    config = (configs | {"maerec": recogniser_config, "lora": adapted_config})[kind]("")
+    new_model_only = kind in ("cross_mae", "lora")
     # A block and a head for each device along "tensor" are enough; every block is compiled anew.
     config = replace(config, model=replace(config.model, encoder=replace(config.model.encoder, depth=1)))
     config = replace(config, ema_decay=0.9, batch_size=ROWS, optimizer=OptimizerConfig(clip_norm=1.0))
     found: dict = {"losses": {}, "parts": {}, "bytes": {}}
-    # Of the second kind of autoencoder only the model is new.
-    for mesh in ("one", "all") if kind == "cross_mae" else ("one", "data", "fsdp", "fsdp and tensor", "all"):
+    for mesh in ("one", "all") if new_model_only else ("one", "data", "fsdp", "fsdp and tensor", "all"):
         run = Run(config, mesh)
         state = run.start()
         found["parts"][mesh] = shapes_on_devices(state)
@@ -128,7 +133,7 @@ def main(kind: str, out: str) -> None:
         found.setdefault("donated", {})[mesh] = all(x.is_deleted() for x in before)
         if mesh == "one":
             once, found["unbroken"] = run, run.go(run.start(), range(2 * STEPS))[1]
-    if kind != "cross_mae":
+    if not new_model_only:
         found["resumed"] = resumed(run, once)
     for mesh in ("one", "all"):
         run = Run(config, mesh, parts=2)

@@ -17,6 +17,7 @@ from maerec_jax.config import MeshConfig, UserError, differences, to_json
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training import loop
 from maerec_jax.training.loop import make_task, train
 from maerec_jax.training.optimizer import make_optimizer
@@ -28,7 +29,12 @@ from tests.training.conftest import autoencoder_config, logged, recogniser_confi
 # Compiling is nearly all that these programs do.
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 STAGES = ("mae", "maerec")
-FULL = {"mae": MAEConfig.base(), "cross_mae": CrossMAEConfig.base(), "maerec": MAERecConfig.base()}
+FULL = {
+    "mae": MAEConfig.base(),
+    "cross_mae": CrossMAEConfig.base(),
+    "maerec": MAERecConfig.base(),
+    "lora": MAERecConfig.base(encoder=ViTConfig.base(lora_rank=4)),
+}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
@@ -14,10 +15,11 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.training.loop import make_task
 from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
-from maerec_jax.training.step import TrainState, make_train_step
+from maerec_jax.training.step import TrainState, loss_gradients, make_train_step
 
 RECOGNISER = MAERecConfig.tiny(decoder=TextDecoderConfig.tiny(dropout=0.0))
-MODELS = {"mae": MAEConfig.tiny(), "cross_mae": CrossMAEConfig.tiny(), "maerec": RECOGNISER}
+ADAPTED = replace(RECOGNISER, encoder=replace(RECOGNISER.encoder, lora_rank=4))
+MODELS = {"mae": MAEConfig.tiny(), "cross_mae": CrossMAEConfig.tiny(), "maerec": RECOGNISER, "lora": ADAPTED}
 
 
 def setup(config):
@@ -97,6 +99,34 @@ def test_moving_average():
     decay = 0.1  # (1 + step) / (10 + step) at first
     expected = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema, expected)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_beside_adapters_the_encoder_stays_as_it_is(parts):
+    """To the last bit, its moving average too, whatever the weight decay; and has no moments and no gradients."""
+    optimizer = OptimizerConfig(weight_decay=10.0, decay_vectors=True)
+    config = TrainConfig(model=ADAPTED, batch_size=8, ema_decay=0.5, optimizer=optimizer, accumulation=parts)
+    task, batch = make_task(config), make_batch(config)
+    state, step = setup(config)
+    before = flatten_dict(state.params, sep="/")
+    frozen = {path for path in before if task.frozen(path)}
+    assert frozen == {path for path in before if path.startswith("encoder/") and "lora_" not in path}
+    for number in range(2):  # in the first step nothing comes through adapters that are 0
+        state, metrics = step(state, batch, number)
+        assert metrics["good"]
+    for tree in (state.params, state.ema):
+        for path, value in flatten_dict(tree, sep="/").items():
+            assert (value == before[path]).all() == (path in frozen), path
+    trained = [before[path] for path in before if path not in frozen]
+    moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
+    assert sorted(x.shape for x in moments) == sorted(2 * [x.shape for x in trained])
+    assert sum(x.nbytes for x in moments) == 2 * sum(x.nbytes for x in trained)
+    gradients, weight, _ = loss_gradients(task, state.params, batch, jax.random.key(0))
+    assert len(jax.tree.leaves(gradients)) == len(trained)
+    if parts == 1:
+        _, metrics = step(state, batch, 2)
+        norm = np.sqrt(sum(float(np.square(g / weight).sum()) for g in jax.tree.leaves(gradients)))
+        assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-4)
 
 
 def test_label_smoothing_is_that_of_the_field():
