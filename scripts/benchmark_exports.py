@@ -61,10 +61,10 @@ def model_of(arguments: BenchmarkArguments) -> tuple[Any, Any]:
         config, params, _ = load_recognizer(arguments.checkpoint)
     else:
         kinds = {"tiny": MAERecConfig.tiny, "s": MAERecConfig.small, "b": MAERecConfig.base}
-        model = kinds[arguments.size]()
-        config = TrainConfig(model=model)
-        image = jnp.zeros((1, *model.encoder.image_size, 3))
-        init = jax.jit(MAERec(model).init)
+        random = kinds[arguments.size]()
+        config = TrainConfig(model=random)
+        image = jnp.zeros((1, *random.encoder.image_size, 3))
+        init = jax.jit(MAERec(random).init)
         params = jax.device_get(init(jax.random.key(0), image, jnp.zeros((1, 1), int))["params"])
     model = config.model
     assert isinstance(model, MAERecConfig)
