@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -28,6 +28,8 @@ class Rule:
     path: str
     to_flax: Convert
     to_torch: Convert
+    alias: bool = False
+    """Whether the tensor stands under a second key, too, which is the one that counts where they differ."""
 
 
 def _same(pattern: str, path: str) -> Rule:
@@ -53,14 +55,14 @@ def _norm(key: str, path: str) -> list[Rule]:
     return [_same(rf"{key}\.weight", f"{path}/scale"), _same(rf"{key}\.bias", f"{path}/bias")]
 
 
-def _blocks(key: str, path: str, dim: int, heads: int) -> list[Rule]:
+def _blocks(key: str, path: str, dim: int, heads: int, qkv: str = "qkv") -> list[Rule]:
     torch, ours, head = rf"{key}\.(\d+)", rf"{path}_\1", dim // heads
     bias_shape = (3, heads, head)
     return [
         *_norm(rf"{torch}\.norm1", f"{ours}/norm1"),
-        _linear(rf"{torch}\.attn\.qkv\.weight", f"{ours}/qkv/kernel", (dim, *bias_shape)),
+        _linear(rf"{torch}\.attn\.{qkv}\.weight", f"{ours}/qkv/kernel", (dim, *bias_shape)),
         Rule(
-            rf"{torch}\.attn\.qkv\.bias",
+            rf"{torch}\.attn\.{qkv}\.bias",
             f"{ours}/qkv/bias",
             lambda b: b.reshape(bias_shape),
             lambda b: b.reshape(-1),
@@ -73,8 +75,21 @@ def _blocks(key: str, path: str, dim: int, heads: int) -> list[Rule]:
     ]
 
 
+def _adapters(cfg: ViTConfig) -> list[Rule]:
+    """LoRA: each matrix stands in a list of its kind, which counts, and once more in its block."""
+    rules, b_shape = [], (cfg.lora_rank, cfg.heads, cfg.dim // cfg.heads)
+    for name in ("query", "value"):
+        for part, shape in (("a", None), ("b", b_shape)):
+            path = rf"encoder/blocks_\1/lora_{name}/{part}/kernel"
+            alias = rf"backbone\.vit\.blocks\.(\d+)\.attn\.qkv\.linear_{part}_{name[0]}\.weight"
+            rules.append(_linear(rf"backbone\.{name}_{part.upper()}s\.(\d+)\.weight", path, shape))
+            rules.append(replace(_linear(alias, path, shape), alias=True))
+    return rules
+
+
 def _encoder(prefix: str, cfg: ViTConfig) -> list[Rule]:
     ph, pw = cfg.patch_size
+    qkv = r"qkv\.qkv" if cfg.lora_rank else "qkv"
     return [
         _same(rf"{prefix}cls_token", "encoder/cls_token"),
         _same(rf"{prefix}pos_embed", "encoder/pos_embed"),
@@ -85,7 +100,7 @@ def _encoder(prefix: str, cfg: ViTConfig) -> list[Rule]:
             lambda k: k.reshape(ph, pw, 3, -1).transpose(3, 2, 0, 1),
         ),
         _same(rf"{prefix}patch_embed\.proj\.bias", "encoder/patch_embed/bias"),
-        *_blocks(rf"{prefix}blocks", "encoder/blocks", cfg.dim, cfg.heads),
+        *_blocks(rf"{prefix}blocks", "encoder/blocks", cfg.dim, cfg.heads, qkv),
         *_norm(rf"{prefix}norm", "encoder/blocks_norm"),
     ]
 
@@ -108,7 +123,11 @@ def maerec_rules(cfg: MAERecConfig) -> list[Rule]:
     dec = cfg.decoder
     torch, ours = r"decoder\.layer_stack\.(\d+)", r"decoder/layers_\1"
     head = (dec.heads, dec.dim // dec.heads)
-    rules = [*_encoder(r"backbone\.", cfg.encoder), _same(r"decoder\.trg_word_emb\.weight", "decoder/embedding")]
+    if cfg.encoder.lora_rank:
+        rules = [*_encoder(r"backbone\.vit\.", cfg.encoder), *_adapters(cfg.encoder)]
+    else:
+        rules = _encoder(r"backbone\.", cfg.encoder)
+    rules.append(_same(r"decoder\.trg_word_emb\.weight", "decoder/embedding"))
     for i in (1, 2, 3):
         rules += _norm(rf"{torch}\.norm{i}", f"{ours}/norm{i}")
     for key, path in (("self_attn", "self_attention"), ("enc_attn", "cross_attention")):
@@ -148,18 +167,24 @@ POSITION_BUFFER = "decoder.position_enc.position_table"
 def params_from_state_dict(state: Mapping[str, Tensor], cfg: MAEConfig | MAERecConfig) -> dict:
     """Turn a reference state dict (arrays by key) into a parameter tree.
 
+    Of a tensor that the reference writes under two keys one is enough; where there are both, the one counts that counts
+    there.
+
     Raises:
       ValueError: naming the keys that have no place in the tree, are missing, or have another shape.
     """
     rules = _rules(cfg)
-    flat, left_over = {}, []
+    flat: dict[str, Tensor] = {}
+    aliases: dict[str, Tensor] = {}
+    left_over = []
     for key, value in state.items():
         if key == POSITION_BUFFER:
             continue
         for rule in rules:
             if match := re.fullmatch(rule.pattern, key):
                 try:
-                    flat[match.expand(rule.path)] = np.ascontiguousarray(rule.to_flax(np.asarray(value)))
+                    tensor = np.ascontiguousarray(rule.to_flax(np.asarray(value)))
+                    (aliases if rule.alias else flat)[match.expand(rule.path)] = tensor
                 except ValueError as error:
                     name, shape = type(cfg).__name__, np.shape(value)
                     raise ValueError(f"{name} has no place for {key} of shape {shape}") from error
@@ -169,7 +194,9 @@ def params_from_state_dict(state: Mapping[str, Tensor], cfg: MAEConfig | MAERecC
     if left_over:
         raise ValueError(f"keys that {type(cfg).__name__} has no place for: {', '.join(sorted(left_over))}")
     expected = {path: value.shape for path, value in flatten_dict(_shapes(cfg), sep="/").items()}
+    flat = aliases | flat
     wrong = [path for path, shape in expected.items() if path not in flat or flat[path].shape != shape]
+    wrong += [f"{path} (its second copy)" for path, value in aliases.items() if value.shape != flat[path].shape]
     if wrong:
         raise ValueError(f"{type(cfg).__name__} misses, or finds in another shape: {', '.join(sorted(wrong))}")
     return unflatten_dict(flat, sep="/")
@@ -193,14 +220,28 @@ def state_dict_from_params(params: dict, cfg: MAEConfig | MAERecConfig) -> dict[
     rules = _rules(cfg)
     state, left_over = {}, []
     for path, value in flatten_dict(params, sep="/").items():
-        for rule in rules:
-            if (key := _key_of(path, rule)) is not None:
-                state[key] = np.ascontiguousarray(rule.to_torch(np.asarray(value)))
-                break
-        else:
+        found = [(key, rule) for rule in rules if (key := _key_of(path, rule)) is not None]
+        state |= {key: np.ascontiguousarray(rule.to_torch(np.asarray(value))) for key, rule in found}
+        if not found:
             left_over.append(path)
     if left_over:
         raise ValueError(f"parameters without a PyTorch name: {', '.join(sorted(left_over))}")
     if isinstance(cfg, MAERecConfig):
         state[POSITION_BUFFER] = sincos_interleaved(MAX_POSITIONS, cfg.decoder.dim)[None]
     return state
+
+
+def state_dict_shapes(cfg: MAEConfig | MAERecConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The keys of a model's reference state dict, its constant buffer left out.
+
+    Returns:
+      For each key the path of our parameter, which the keys of one tensor share, and the shape there. Of several keys
+      the one that counts comes first.
+    """
+    rules = sorted(_rules(cfg), key=lambda rule: rule.alias)
+    return {
+        key: (path, jax.eval_shape(rule.to_torch, value).shape)
+        for path, value in flatten_dict(_shapes(cfg), sep="/").items()
+        for rule in rules
+        if (key := _key_of(path, rule)) is not None
+    }

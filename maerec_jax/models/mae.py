@@ -38,6 +38,8 @@ class AutoencoderConfig:
             raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.n_keep(total)} of {total} patches")
         if self.decoder_dim % self.decoder_heads:
             raise ValueError(f"decoder_dim {self.decoder_dim} is no multiple of decoder_heads {self.decoder_heads}")
+        if self.encoder.lora_rank:
+            raise ValueError("encoder.lora_rank is for fine-tuning: pre-training trains all of the encoder")
         sincos_2d(self.encoder.grid, self.decoder_dim, self.encoder.position_table)  # raises ValueError
 
     @classmethod

@@ -11,6 +11,7 @@ from jax.nn.initializers import normal
 
 from maerec_jax.models.attention import attend
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
+from maerec_jax.models.lora import LowRank
 from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
@@ -42,12 +43,17 @@ class ViTConfig:
     """Recompute each block in the backward pass: less memory, about a third more work."""
     remat_keeps: Keeps = "nothing"
     """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
+    lora_rank: int = 0
+    """Rank of adapters on the queries and values of each block (LoRA), for fine-tuning: they and the text decoder are
+    trained, all other weights of the encoder stay as they are. 0 for none, and everything is trained."""
 
     def __post_init__(self) -> None:
         if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+        if not 0 <= self.lora_rank <= self.dim:
+            raise ValueError(f"lora_rank {self.lora_rank} must be at least 0 and at most dim {self.dim}")
         sincos_2d(self.grid, self.dim, self.position_table)  # raises ValueError where there is no such table
 
     @classmethod
@@ -113,13 +119,19 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: int
     dtype: Any
+    lora_rank: int = 0
 
     @nn.compact
     def __call__(self, x_BND: Array) -> Array:
         """(B, N, D) to (B, N, D)."""
         h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x_BND)
-        qkv = Dense((3, self.heads, self.dim // self.heads), dtype=self.dtype, name="qkv")(h)
-        h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        heads = (self.heads, self.dim // self.heads)
+        qkv = Dense((3, *heads), dtype=self.dtype, name="qkv")(h)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.lora_rank:
+            q = q + LowRank(heads, self.lora_rank, self.dtype, name="lora_query")(h)
+            v = v + LowRank(heads, self.lora_rank, self.dtype, name="lora_value")(h)
+        h = attend(q, k, v)
         x_BND = x_BND + Dense(self.dim, contracted=2, dtype=self.dtype, name="proj")(h)
         return add_mlp(x_BND, self.mlp_ratio, self.dtype)
 
@@ -137,7 +149,7 @@ def apply_blocks(
 ) -> list[Array]:
     """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module.
 
-    ``encoder`` says what is recomputed in the backward pass.
+    ``encoder`` says what is recomputed in the backward pass, and whether blocks have adapters.
 
     Returns:
       What goes into each block, and last what comes out of the norm.
@@ -146,7 +158,7 @@ def apply_blocks(
     features = []
     for i in range(depth):
         features.append(x_BND)
-        x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, name=f"{prefix}_{i}")(x_BND)
+        x_BND = block(x_BND.shape[-1], heads, mlp_ratio, dtype, encoder.lora_rank, name=f"{prefix}_{i}")(x_BND)
     return [*features, nn.LayerNorm(1e-6, dtype=dtype, name=f"{prefix}_norm")(x_BND)]
 
 

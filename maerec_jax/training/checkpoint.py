@@ -38,7 +38,13 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
     workdir = epath.Path(config.workdir)
     file = workdir / CONFIG_FILE
     if saved_steps(workdir):
-        changed = differences(read_json(file), config)
+        saved = read_json(file)
+        if not saved.data.train:
+            raise UserError(
+                f"{workdir} holds imported weights, not a run to go on with: choose another --workdir, and start from "
+                f"them with --init-from {workdir}"
+            )
+        changed = differences(saved, config)
         if changed:
             raise UserError(
                 f"{workdir} holds a checkpoint of another config ({'; '.join(changed[:6])}"
@@ -177,6 +183,32 @@ class Checkpoints:
     def _finish(self) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def check_free(workdir: epath.PathLike) -> None:
+    """Raises ``UserError`` where a workdir is no place for a new run: a file, or a folder with something in it."""
+    path = epath.Path(workdir)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there and not an empty folder: choose another, or remove it")
+
+
+def write_run(config: TrainConfig, params: Any) -> None:
+    """Make a workdir that holds parameters and their config, as if a run had been saved before its first step.
+
+    ``load_params`` reads it; training cannot go on in it, since its config names no data.
+
+    Args:
+      config: with the workdir, and without training data.
+      params: float32 arrays.
+
+    Raises:
+      UserError: where the workdir is not free.
+    """
+    assert not config.data.train
+    check_free(config.workdir)
+    claim_workdir(config, write=True)
+    with Checkpoints(config.workdir, keep_last=1, keep_best=0) as checkpoints:
+        checkpoints.save(0, {"params": params})
 
 
 def _read_score(checkpoint: epath.Path) -> float | None:

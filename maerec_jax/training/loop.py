@@ -17,7 +17,7 @@ from etils import epath
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError, compute_dtype, to_json
 from maerec_jax.models.mae import AutoencoderConfig
-from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, merge_params, misfits, saved_steps
+from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, saved_steps
 from maerec_jax.training.cluster import agree, as_first, meet
 from maerec_jax.training.data import (
     InvalidImages,
@@ -29,7 +29,7 @@ from maerec_jax.training.data import (
 )
 from maerec_jax.training.evaluation import Evaluator
 from maerec_jax.training.host_memory import keep_freed_memory
-from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer, map_by_path
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.run_log import RunLog
@@ -45,6 +45,7 @@ from maerec_jax.training.sharding import (
     state_bytes,
     state_shardings,
 )
+from maerec_jax.training.starting import check_start, loaded_params
 from maerec_jax.training.step import TrainState, initial_state, jit_train_step, state_shapes
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
 from maerec_jax.training.task import Task, Validation
@@ -52,10 +53,6 @@ from maerec_jax.training.utilisation import Rates, peak
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2
-
-
-LoadedRun = tuple[TrainConfig, Any, int]
-"""What ``load_params`` returns: a run's config, its parameters and their step."""
 
 
 class NotFiniteError(UserError):
@@ -68,27 +65,6 @@ def make_task(config: TrainConfig) -> Task:
     if isinstance(config.model, AutoencoderConfig):
         return Pretraining(config.model, dtype)
     return Recognition(config.model, dtype, config.label_smoothing)
-
-
-def _loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
-    """The parameters of ``init_from`` as far as they fit, in the place of fresh ones."""
-    source, loaded, step = loaded_run
-    params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
-    total = len(jax.tree.leaves(params))
-    if len(missing) == total:
-        raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
-    message(
-        f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters, "
-        f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
-    )
-    # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
-    absent = {path.split("/")[0] for path in missing} - set(loaded)
-    for part in sorted(absent):
-        message(f"  fresh: {part} ({sum(path.split('/')[0] == part for path in missing)} parameters: not there)")
-    for path, reason in missing.items():
-        if path.split("/")[0] not in absent:
-            message(f"  fresh: {path} ({reason})")
-    return params
 
 
 def fresh_state(
@@ -158,6 +134,8 @@ def train(config: TrainConfig) -> dict[str, float]:
     )
     # Read before the workdir is made, so that a mistyped name leaves none behind.
     resumes = bool(as_first(bool(saved_steps(workdir))))
+    if not resumes:
+        check_start(config)
     loaded_run = load_params(config.init_from) if config.init_from and not resumes else None
     claim_workdir(config, write=first)
 
@@ -206,9 +184,12 @@ def train(config: TrainConfig) -> dict[str, float]:
         ):
             for note in notes:
                 log.message(note)
+            sizes = jax.tree.map(lambda x: x.size, shapes.params)
+            trained = jax.tree.map(lambda size, f: 0 if f else size, sizes, map_by_path(task.frozen, sizes))
             log.message(
                 f"{len(sources):,} training images, {steps_per_epoch:,.1f} steps an epoch, {total_steps:,} steps; "
-                f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,} parameters in {task.dtype} "
+                f"{sum(jax.tree.leaves(sizes)):,} parameters, {sum(jax.tree.leaves(trained)):,} of them trained, "
+                f"in {task.dtype} "
                 f"on {describe(mesh)}: {state_bytes(shapes, shardings) / 2**20:,.1f} MiB of state a device"
             )
             if start:
@@ -216,9 +197,7 @@ def train(config: TrainConfig) -> dict[str, float]:
                 unused = f"; --init-from {config.init_from} is not used" if config.init_from else ""
                 log.message(f"resumed {workdir} at step {start}{unused}")
             else:
-                loaded = (
-                    None if loaded_run is None else partial(_loaded_params, config, loaded_run, message=log.message)
-                )
+                loaded = None if loaded_run is None else partial(loaded_params, config, loaded_run, message=log.message)
                 state = fresh_state(config, task, optimizer, shardings, loaded)
                 del loaded
             del loaded_run

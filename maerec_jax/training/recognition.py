@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines.decoding import DecodeError, pixels_of
 from data_pipelines.records import Batch, DataError, Source
 from data_pipelines.resizing import resize_image, turn_image
+from maerec_jax.models.lora import is_adapter
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import normalize
 from maerec_jax.pictures import readings_sheet
@@ -51,9 +52,8 @@ class Recognition:
         return self.model.init(key, image, jnp.zeros((1, self.config.decoder.max_length), jnp.int32))["params"]
 
     def frozen(self, path: str) -> bool:
-        """Everything is trained."""
-        del path
-        return False
+        """Everything is trained; beside adapters the encoder is a constant."""
+        return self.encoder.lora_rank > 0 and path.startswith("encoder/") and not is_adapter(path)
 
     def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         """Nothing is drawn for the whole batch."""

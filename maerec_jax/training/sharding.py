@@ -30,6 +30,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"blocks_\d+/q?kv/bias", (None, "tensor", None)),
     (r"(blocks_\d+/q|attention/(query|key|value))/kernel", ("fsdp", "tensor", None)),
     (r"blocks_\d+/q/bias", ("tensor", None)),
+    (r"lora_(query|value)/a/kernel", ()),  # width, rank: too small to be divided
+    (r"lora_(query|value)/b/kernel", (None, "tensor", None)),  # rank, heads, head width
     (r"(blocks_\d+/proj|attention/out)/kernel", ("tensor", None, "fsdp")),
     (r"(blocks|layers)_\d+/fc1/kernel", ("fsdp", "tensor")),
     (r"(blocks|layers)_\d+/fc1/bias", ("tensor",)),

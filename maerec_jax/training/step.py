@@ -61,6 +61,30 @@ def jit_train_step(
     )
 
 
+def loss_gradients(
+    task: Task,
+    params: Any,
+    batch: dict[str, Array],
+    key: Array,
+    gather: Callable[[Any], Any] = lambda params: params,
+) -> tuple[Any, Array, dict[str, Array]]:
+    """The gradient of the summed loss of a batch, or of a part of one.
+
+    Returns:
+      The gradients, with None in the place of those of frozen parameters, which are not computed; the weight to divide
+      by; and the sums of what is logged.
+    """
+    frozen = map_by_path(task.frozen, params)
+
+    def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
+        params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, gather(params), frozen)
+        loss = task.loss(params, batch, key)
+        return loss.total, (loss.weight, {"loss": loss.total, **loss.metrics})
+
+    grads, (weight, sums) = jax.grad(total, has_aux=True)(params)
+    return jax.tree.map(lambda g, f: None if f else g, grads, frozen), weight, sums
+
+
 def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformation,
@@ -81,23 +105,15 @@ def make_train_step(
         # Every part takes rows from all over the batch, so that each device has its share of every part.
         return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def gradients(params: Any, batch: dict[str, Array], key: Array) -> tuple[Any, Any, Any]:
-        def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
-            loss = task.loss(gather(params), batch, key)
-            return loss.total, (loss.weight, {"loss": loss.total, **loss.metrics})
-
-        grads, (weight, sums) = jax.grad(total, has_aux=True)(params)
-        return grads, weight, sums
-
     def train_step(state: TrainState, batch: dict[str, Array], step: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), step)
         augment_key, batch_key, loss_key = jax.random.split(key, 3)
         batch = task.prepare(augment(batch, augment_key, config.data.augmentation), batch_key)
         if parts == 1:
-            grads, weight, sums = gradients(state.params, batch, loss_key)
+            grads, weight, sums = loss_gradients(task, state.params, batch, loss_key, gather)
         else:
             keys = jax.random.split(loss_key, parts)
-            run = partial(gradients, state.params)
+            run = partial(loss_gradients, task, state.params, gather=gather)
             zeros = jax.tree.map(
                 lambda x: jnp.zeros(x.shape, x.dtype),
                 jax.eval_shape(run, {name: x[: len(x) // parts] for name, x in batch.items()}, keys[0]),
@@ -109,15 +125,19 @@ def make_train_step(
             )
         weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
-        frozen = map_by_path(task.frozen, grads)
-        norm = optax.tree.norm(jax.tree.map(lambda g, f: jnp.zeros(()) if f else g, grads, frozen))
+        norm = optax.tree.norm(grads)
         metrics = {name: total / weight for name, total in sums.items()} | {"gradient_norm": norm}
+        frozen = map_by_path(task.frozen, state.params)
+        grads = jax.tree.map(lambda p, f, g: jnp.zeros_like(p) if f else g, state.params, frozen, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         moved = optax.tree.norm(updates)
+        # What is frozen is passed on and not added to: to the last bit it is what others know by its checksum.
+        params = jax.tree.map(lambda p, f, u: p if f else p + u, state.params, frozen, updates)
         # The average follows quickly at first: what it starts from has no meaning.
         decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
-        ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params) if state.ema else {}
+        ema = {}
+        if state.ema:
+            ema = jax.tree.map(lambda e, p, f: p if f else e * decay + p * (1 - decay), state.ema, params, frozen)
         good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved) & (state.step == step)
         new = TrainState(state.step + 1, params, opt_state, ema)
         state = jax.tree.map(partial(jnp.where, good), new, state)

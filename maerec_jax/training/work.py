@@ -14,6 +14,9 @@ A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r 
 attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full. A block of n
 places that attends to m others of width w instead: 2 n d (2 d + 2 r d) + 2 m w 2 d for its kernels, 4 n m d for its
 attention; mixing f features for it costs 2 f m w.
+
+Adapters of rank r (LoRA) on queries and values take 8 n d r a block. Beside them the encoder is not trained: its kernels
+have no gradients, and nothing is passed back from what goes into the adapters, values and queries of the first block.
 """
 
 from dataclasses import dataclass
@@ -75,7 +78,7 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
     else:
         assert isinstance(model, MAERecConfig)
         embedded = patches
-        blocks = [_Blocks(1 + patches, encoder.dim, encoder.depth, encoder.mlp_ratio)]
+        blocks = [_Blocks(1 + patches, encoder.dim, encoder.depth, encoder.mlp_ratio, encoder.lora_rank)]
         rest = _text_decoder(model.decoder, 1 + patches, encoder, model.charset.n_classes)
         if model.decoder.remat:
             again = _text_layer(model.decoder, 1 + patches) - _last_kernel(model.decoder)
@@ -86,8 +89,11 @@ def step_work(model: ModelConfig, image_size: tuple[int, int]) -> Work:
     forward = embedding + sum(block.forward for block in blocks) + rest
     if encoder.remat:
         kept = encoder.remat_keeps == "products"
-        recomputed += sum(block.attention if kept else block.forward - block.last_kernel for block in blocks)
-    return Work(forward, 2 * forward - embedding, recomputed)
+        recomputed += sum(block.between_products if kept else block.forward - block.last_kernel for block in blocks)
+    backward = 2 * forward - embedding
+    if encoder.lora_rank:
+        backward -= embedding + sum(block.frozen for block in blocks)
+    return Work(forward, backward, recomputed)
 
 
 class _Blocks(NamedTuple):
@@ -97,14 +103,30 @@ class _Blocks(NamedTuple):
     width: int
     depth: int
     mlp_ratio: int
+    lora_rank: int = 0
 
     @property
     def forward(self) -> int:
-        return self.depth * 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width + self.attention
+        return self.kernels + self.attention + self.depth * 8 * self.places * self.width * self.lora_rank
+
+    @property
+    def kernels(self) -> int:
+        return self.depth * 2 * self.places * self.width * (4 + 2 * self.mlp_ratio) * self.width
 
     @property
     def attention(self) -> int:
         return self.depth * 4 * self.places**2 * self.width
+
+    @property
+    def between_products(self) -> int:
+        """What attention computes again where products are kept: its result only for a kernel that is trained."""
+        return self.attention // 2 if self.lora_rank else self.attention
+
+    @property
+    def frozen(self) -> int:
+        """What the backward pass of blocks with adapters has less than that of others."""
+        first = 2 * self.places * self.width * (3 * self.width + self.places + 2 * self.lora_rank)
+        return self.kernels + first if self.lora_rank else 0
 
     @property
     def last_kernel(self) -> int:
@@ -130,6 +152,14 @@ class _CrossBlocks(NamedTuple):
     @property
     def attention(self) -> int:
         return self.depth * 4 * self.places * self.memory_places * self.width
+
+    @property
+    def between_products(self) -> int:
+        return self.attention
+
+    @property
+    def frozen(self) -> int:
+        return 0
 
     @property
     def last_kernel(self) -> int:

@@ -13,19 +13,22 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.loop import make_task
+from maerec_jax.training.step import loss_gradients
 from maerec_jax.training.work import step_work
 
 # Wide enough that matrix multiplications are nearly all there is, and with sizes that differ from each other.
 ENCODER = ViTConfig(dim=256, depth=2, heads=4, position_table="grid")
+RECOGNISER = MAERecConfig(
+    encoder=ENCODER, decoder=TextDecoderConfig(dim=320, layers=2, inner_dim=512, dropout=0.0, max_length=24)
+)
 MODELS = {
     "mae": MAEConfig(encoder=ENCODER, decoder_dim=192, decoder_depth=3, decoder_heads=4),
     "cross_mae": CrossMAEConfig(encoder=ENCODER, decoder_dim=192, decoder_depth=3, decoder_heads=4),
     "cross_mae of the encoded image": CrossMAEConfig(
         encoder=ENCODER, decoder_dim=192, decoder_depth=2, decoder_heads=4, weighted_features=False
     ),
-    "maerec": MAERecConfig(
-        encoder=ENCODER, decoder=TextDecoderConfig(dim=320, layers=2, inner_dim=512, dropout=0.0, max_length=24)
-    ),
+    "maerec": RECOGNISER,
+    "maerec with adapters": replace(RECOGNISER, encoder=replace(ENCODER, lora_rank=16)),
 }
 
 
@@ -47,8 +50,10 @@ def counted(model, image_size, gradient):
     def loss(params, batch):
         return task.loss(params, batch, jax.random.key(0)).total
 
-    function = jax.grad(loss) if gradient else loss
-    return jax.jit(function).lower(params, batch).cost_analysis()["flops"] / images
+    def gradients(params, batch):
+        return loss_gradients(task, params, batch, jax.random.key(0))[0]
+
+    return jax.jit(gradients if gradient else loss).lower(params, batch).cost_analysis()["flops"] / images
 
 
 @pytest.mark.parametrize("image_size", [(32, 128), (16, 256)], ids=str)

@@ -1,0 +1,259 @@
+"""What model a state dict is of: its kind and sizes, from the names and shapes of its tensors."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from maerec_jax.charset import MAEREC_CHARACTERS, Charset
+from maerec_jax.config import UserError
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+Kind = Literal["mae", "maerec", "encoder"]
+Numbers = tuple[float, float, float]
+
+IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Mean and standard deviation of pixels with which the released recognisers and DeiT were trained."""
+HALF: tuple[Numbers, Numbers] = ((127.5,) * 3, (127.5,) * 3)
+"""Those of pre-training."""
+
+# The matrices that map to the few values of an adapter, by both names that each has.
+_ADAPTER = r"backbone\.(query_As\.\d+|vit\.blocks\.\d+\.attn\.qkv\.linear_a_q)\.weight"
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published Vision Transformers, by their width
+WORD = (32, 128)
+"""Height and width of a word in pixels."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a file of weights does not say."""
+
+    characters: Annotated[str, tyro.conf.arg(metavar="FILE_OR_STRING")] = ""
+    """The characters that a recogniser reads, in the order of their classes: a file with one a line (or all in one
+    line), or the characters themselves. By default, for 94 classes, the 91 of the published recognisers."""
+    encoder_only: bool = False
+    """Take the image encoder only, to start training from it."""
+    encoder_heads: int = 0
+    """Attention heads of the encoder; by default those of the published models of its width, else one for each 64."""
+    decoder_heads: int = 0
+    """Attention heads of the decoder; by default 8 of a text decoder, 16 of an autoencoder's."""
+    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
+    """Height and width of the images in pixels; by default four times as wide as high, as the number of patches is
+    then, and 32 128 for an encoder from elsewhere."""
+    patch_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
+    """Height and width of the patches that an encoder is to have; by default 4 4 for one from elsewhere."""
+    source_grid: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROWS COLUMNS")] = None
+    """Rows and columns of patches that the position table of an encoder was made for; by default it is a square."""
+    max_length: int = 48
+    """The longest text that is read, the start counted."""
+    color: Literal["auto", "rgb", "bgr"] = "auto"
+    """Order of the channels that the weights expect. "auto": bgr for recognisers, as released, rgb for all others."""
+    pixel_mean: Annotated[Numbers | None, tyro.conf.arg(metavar="MEAN MEAN MEAN")] = None
+    """What was subtracted from the pixels (0 to 255), channels in the order of --color. By default 123.675 116.28
+    103.53 for recognisers and encoders from elsewhere, 127.5 for what was pre-trained here."""
+    pixel_std: Annotated[Numbers | None, tyro.conf.arg(metavar="STD STD STD")] = None
+    """What they were divided by after that; by default 58.395 57.12 57.375, or 127.5."""
+    merge_lora: bool = True
+    """Add low-rank adapters (LoRA) to the weights that they adapt."""
+    entry: str = ""
+    """The entry of a checkpoint that holds the weights, such as ema_state_dict; by default state_dict or model."""
+    ignore_code: bool = False
+    """Also read files whose pickle names unknown functions or classes; they are not run in any case."""
+
+
+def kind_of(path: Path, shapes: Shapes) -> Kind:
+    """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
+
+    Raises ``UserError`` for anything else.
+    """
+    if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
+        return "maerec"
+    if "decoder_embed.weight" in shapes or "decoder_pred.weight" in shapes:
+        return "mae"
+    if any(name.endswith("patch_embed.proj.weight") for name in shapes):
+        return "encoder"
+    shown = ", ".join(sorted(shapes)[:5])
+    raise UserError(
+        f"{path}: neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer: "
+        f"it has {len(shapes):,} tensors such as {shown or 'none'}"
+    )
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """How many numbers a pattern finds where a name has one: those of blocks, from 0."""
+    found = {int(match[1]) for name in shapes if (match := re.match(pattern, name))}
+    return max(found) + 1 if found else 0
+
+
+def _shape(path: Path, shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in shapes:
+        raise UserError(f"{path}: {name} is missing, without which the sizes of the model are not known")
+    if len(shapes[name]) != dimensions:
+        raise UserError(f"{path}: {name} has shape {shapes[name]} instead of {dimensions} dimensions")
+    return shapes[name]
+
+
+def _heads(path: Path, width: int, wanted: int, usual: int, name: str) -> int:
+    """The number of heads, which no shape tells."""
+    heads = wanted or usual
+    if heads < 1 or width % heads:
+        raise UserError(f"{path}: {heads} attention heads do not divide a width of {width}: give --{name}")
+    return heads
+
+
+def heads_are_known(encoder: ViTConfig) -> bool:
+    """Whether the published models of this width have as many heads."""
+    return _HEADS.get(encoder.dim) == encoder.heads
+
+
+def encoder_of(path: Path, shapes: Shapes, options: ImportOptions) -> ViTConfig:
+    """The sizes of a Vision Transformer alone, as it is in the file; its position table has a row for the class token.
+
+    One that fits the images that it is imported for is taken to be made for these; others to be made for square ones.
+    """
+    *_, height, width = _shape(path, shapes, "patch_embed.proj.weight", 4)
+    patches = max(0, _shape(path, shapes, "pos_embed", 3)[1] - 1)
+    wanted, patch_size = options.image_size or WORD, options.patch_size or (4, 4)
+    grid = options.source_grid
+    if grid is None and (height, width) == patch_size and patches * height * width == wanted[0] * wanted[1]:
+        grid = (wanted[0] // height, wanted[1] // width)
+    if grid is None:
+        grid = (math.isqrt(patches), math.isqrt(patches))
+    if grid[0] * grid[1] != patches or not patches:
+        raise UserError(
+            f"{path}: pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give their --source-grid"
+        )
+    return _vit(path, shapes, "", options, (grid[0] * height, grid[1] * width))
+
+
+def _vit(
+    path: Path,
+    shapes: Shapes,
+    prefix: str,
+    options: ImportOptions,
+    image_size: tuple[int, int] | None,
+) -> ViTConfig:
+    dim, channels, *patch = _shape(path, shapes, f"{prefix}patch_embed.proj.weight", 4)
+    if channels != 3:
+        raise UserError(f"{path}: {prefix}patch_embed.proj.weight is for images of {channels} channels, not 3")
+    hidden = _shape(path, shapes, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
+    if hidden % dim:
+        raise UserError(f"{path}: the hidden width {hidden} of {prefix}blocks.0.mlp is no multiple of {dim}")
+    patch_size = (patch[0], patch[1])
+    if image_size is None:
+        tokens = _shape(path, shapes, f"{prefix}pos_embed", 3)[1] - 1
+        rows = math.isqrt(max(tokens, 0) // 4)
+        if 4 * rows * rows != tokens or not rows:
+            raise UserError(f"{path}: {prefix}pos_embed is for {tokens} patches: give the --image-size")
+        image_size = (rows * patch_size[0], 4 * rows * patch_size[1])
+    usual = _HEADS.get(dim, max(1, dim // 64))
+    try:
+        return ViTConfig(
+            dim=dim,
+            depth=_count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
+            heads=_heads(path, dim, options.encoder_heads, usual, "encoder-heads"),
+            mlp_ratio=hidden // dim,
+            image_size=image_size,
+            patch_size=patch_size,
+            position_table="grid",
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def mae_of(path: Path, shapes: Shapes, options: ImportOptions) -> MAEConfig:
+    """The config of a masked autoencoder."""
+    dim = _shape(path, shapes, "decoder_embed.weight", 2)[0]
+    try:
+        return MAEConfig(
+            encoder=_vit(path, shapes, "", options, options.image_size),
+            decoder_dim=dim,
+            decoder_depth=_count(shapes, r"decoder_blocks\.(\d+)\."),
+            decoder_heads=_heads(path, dim, options.decoder_heads, 16, "decoder-heads"),
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def maerec_of(path: Path, shapes: Shapes, options: ImportOptions) -> MAERecConfig:
+    """The config of a recogniser; of one whose decoder is not wanted, any characters do."""
+    dim = _shape(path, shapes, "decoder.classifier.weight", 2)[1]
+    try:
+        decoder = TextDecoderConfig(
+            dim=dim,
+            layers=_count(shapes, r"decoder\.layer_stack\.(\d+)\."),
+            heads=_heads(path, dim, options.decoder_heads, 8, "decoder-heads"),
+            inner_dim=_shape(path, shapes, "decoder.layer_stack.0.mlp.w_1.weight", 2)[0],
+            max_length=options.max_length,
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    classes = shapes["decoder.classifier.weight"][0]
+    if options.encoder_only:
+        charset = Charset("".join(chr(0x4E00 + i) for i in range(max(classes - 3, 1))))
+    else:
+        charset = _charset(path, classes, options.characters)
+    adapters = [name for name in shapes if re.fullmatch(_ADAPTER, name)]
+    encoder = _vit(path, shapes, "backbone.vit." if adapters else "backbone.", options, options.image_size)
+    if adapters:
+        encoder = replace(encoder, lora_rank=_shape(path, shapes, adapters[0], 2)[0])
+    return MAERecConfig(encoder=encoder, decoder=decoder, charset=charset)
+
+
+def _charset(path: Path, classes: int, given: str) -> Charset:
+    characters, source = (
+        (read_characters(given), "--characters") if given else (MAEREC_CHARACTERS, "the published charset")
+    )
+    if classes != len(characters) + 3:
+        raise UserError(
+            f"{path}: decoder.classifier has {classes} classes, which are {classes - 3} characters with start/end, "
+            f"padding and unknown, but {source} has {len(characters)}: give {'others' if given else 'its --characters'}"
+        )
+    try:
+        return Charset(characters)
+    except ValueError as error:
+        raise UserError(f"{given}: {error}") from error
+
+
+def read_characters(given: str) -> str:
+    """The characters in a file, one a line or all in one line, or those given.
+
+    Raises ``UserError`` naming the line of the file that holds several, where others hold one.
+    """
+    try:
+        file = Path(given)
+        if not file.is_file():
+            return given
+    except (OSError, ValueError):  # too long, or no path at all
+        return given
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{given}: not UTF-8 ({error.reason})") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) == 1:
+        return lines[0]
+    for number, line in enumerate(lines, 1):
+        if len(line) != 1:
+            raise UserError(f"{given}:{number}: {line!r} is not one character")
+    return "".join(lines)
+
+
+def position_layout(table: np.ndarray, encoder: ViTConfig) -> Literal["square", "grid"]:
+    """The layout of ``models.position.sincos_2d`` that a position table (1, 1 + N, dim) is nearer to."""
+    from maerec_jax.models.position import sincos_2d
+
+    if math.isqrt(encoder.n_patches) ** 2 != encoder.n_patches or encoder.dim % 4:
+        return "grid"
+    square, grid = (np.square(table - sincos_2d(encoder.grid, encoder.dim, name)).sum() for name in ("square", "grid"))
+    return "square" if square <= grid else "grid"

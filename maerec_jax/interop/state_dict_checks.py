@@ -1,0 +1,92 @@
+"""Whether the tensors of a state dict are those of a model; whatever is not is told by name."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maerec_jax.config import UserError
+from maerec_jax.interop.pytorch_names import POSITION_BUFFER
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.position import sincos_interleaved
+from maerec_jax.models.text_decoder import MAX_POSITIONS
+
+Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
+"""For each key the path of our parameter, which copies share, and the shape (``pytorch_names.state_dict_shapes``)."""
+
+
+def drop_table(path: Path, state: dict[str, np.ndarray], model: Any, notes: list[str]) -> None:
+    """Take out the decoder's position table, which is computed. Raises ``UserError`` where it is another."""
+    table = state.pop(POSITION_BUFFER, None)
+    if table is None or not isinstance(model, MAERecConfig):
+        return
+    ours = sincos_interleaved(MAX_POSITIONS, model.decoder.dim)[None]
+    if table.shape != ours.shape or not np.allclose(table, ours, atol=1e-4):
+        raise UserError(f"{path}: {POSITION_BUFFER} is not the table of {MAX_POSITIONS} places that MAERec has")
+    notes.append(f"{POSITION_BUFFER} is computed, not stored (largest difference {np.abs(table - ours).max():.1g})")
+
+
+def compare(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted, aside: set[str]) -> None:
+    """Raises ``UserError`` naming all tensors that are missing, left over but for those aside, or of another shape."""
+    there = {path for name, (path, _) in wanted.items() if name in shapes}
+    missing = [name for name, (path, _) in wanted.items() if path not in there]
+    left_over = [name for name in shapes if name not in wanted and name not in aside]
+    other = [
+        f"{name} {shapes[name]} instead of {shape}"
+        for name, (_, shape) in wanted.items()
+        if name in shapes and tuple(shapes[name]) != shape
+    ]
+    found = [("missing", grouped(missing)), ("left over", grouped(left_over)), ("of another shape", ", ".join(other))]
+    told = [f"{what}: {names}" for what, names in found if names]
+    if told:
+        raise UserError(f"{path}: its tensors are not those of the model that they look like; {'; '.join(told)}")
+
+
+def compare_copies(state: dict[str, np.ndarray], wanted: Wanted, notes: list[str]) -> None:
+    """Tell where the copies of a tensor differ, or one is not there."""
+    copies = defaultdict(list)
+    for name, (path, _) in wanted.items():
+        copies[path].append(name)
+    several = [names for names in copies.values() if len(names) > 1]
+    alone = [names for names in several if not all(name in state for name in names)]
+    unlike = [n for n in several if n not in alone and any(not np.array_equal(state[n[0]], state[m]) for m in n[1:])]
+    if alone:
+        notes.append(
+            f"one of two copies is not there: {grouped(n for names in alone for n in names if n not in state)}"
+        )
+    if unlike:
+        notes.append(f"copies differ, and the first counts: {', '.join(grouped(names) for names in unlike)}")
+
+
+def note_dropped(notes: list[str], names: Iterable[str]) -> None:
+    """Tell what an encoder does without: parts of a model, and how many tensors each has."""
+    parts = Counter(name.split(".")[0] for name in names)
+    if parts:
+        told = ", ".join(part if count == 1 else f"{part} ({count} tensors)" for part, count in parts.items())
+        notes.append(f"not needed for an encoder, and dropped: {told}")
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Names in a line; those that differ in one number only become one: ``blocks.{0-11}.norm1.bias``."""
+    numbers = defaultdict(list)
+    for name in names:
+        found = re.search(r"\.(\d+)\.", name)
+        key = (name, "") if found is None else (name[: found.start(1)], name[found.end(1) :])
+        numbers[key].append(int(found[1]) if found else -1)
+    return ", ".join(start + _ranges(sorted(found)) + end for (start, end), found in numbers.items())
+
+
+def _ranges(numbers: list[int]) -> str:
+    if numbers == [-1] * len(numbers):
+        return ""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return text if len(numbers) == 1 else f"{{{text}}}"

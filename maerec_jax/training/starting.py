@@ -1,0 +1,72 @@
+"""Starting a run from the parameters of another: which are taken, and what is said of the others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
+
+from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.models.lora import is_adapter, merge_lora
+from maerec_jax.training.checkpoint import merge_params, misfits
+
+LoadedRun = tuple[TrainConfig, Any, int]
+"""What ``load_params`` returns: a run's config, its parameters and their step."""
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raise ``UserError`` where a new run would keep an encoder of random numbers as it is."""
+    if config.model.encoder.lora_rank and not config.init_from:
+        raise UserError(
+            "model.encoder.lora_rank trains adapters and keeps the encoder as it is: name the run that the encoder "
+            "comes from with --init-from"
+        )
+
+
+def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
+    """The parameters of ``init_from`` as far as they fit, in the place of fresh ones.
+
+    Adapters are taken where the new run has such, too, and merged into the weights beside them otherwise.
+
+    Args:
+      config: the new run.
+      loaded_run: the one that it starts from.
+      params: fresh parameters.
+      message: prints a line.
+
+    Raises:
+      UserError: where nothing fits, or not all of an encoder that is not trained.
+    """
+    source, loaded, step = loaded_run
+    rank, of_source = config.model.encoder.lora_rank, source.model.encoder.lora_rank
+    if of_source not in (0, rank):
+        loaded = merge_lora(source.model, loaded)[1]
+    params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
+    total = len(jax.tree.leaves(params))
+    if len(missing) == total:
+        raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
+    if rank:
+        for path, reason in missing.items():
+            if _part(path) == "encoder":
+                raise UserError(
+                    f"model.encoder.lora_rank keeps the encoder as it is, but that of {config.init_from} does not fit: "
+                    f"{path} ({reason})"
+                )
+    message(
+        f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters, "
+        f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
+        f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
+    )
+    # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
+    absent = {_part(path) for path in missing} - {_part(path) for path in flatten_dict(loaded, sep="/")}
+    for part in sorted(absent):
+        message(f"  fresh: {part} ({sum(_part(path) == part for path in missing)} parameters: not there)")
+    for path, reason in missing.items():
+        if _part(path) not in absent:
+            message(f"  fresh: {path} ({reason})")
+    return params
+
+
+def _part(path: str) -> str:
+    """The part of a model that a parameter belongs to."""
+    return "adapters" if is_adapter(path) else path.split("/")[0]
