@@ -18,6 +18,7 @@ from rich.table import Table
 from maerec_jax.command import run_command
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
+_FEWEST = 3
 Contender = Literal["jax", "onnx", "onnx-int8", "stablehlo"]
 
 
@@ -43,7 +44,7 @@ class BenchmarkArguments:
     batch_sizes: tuple[int, ...] = (1, 32)
     """Images at a time."""
     seconds: float = 10.0
-    """How long each contender runs at each batch size."""
+    """How long each contender runs at each batch size; at least 3 runs."""
     folder: str = ""
     """Where the exported files are kept; taken from there where they are there already. By default nowhere."""
 
@@ -128,7 +129,9 @@ def take_turns(arguments: BenchmarkArguments, files: dict[str, Path], batch: int
             CONSOLE.print(f"{name}: left out: {error}", highlight=False, markup=False)
     seconds: dict[str, list[float]] = {name: [] for name in running}
     begin = time.perf_counter()
-    while running and time.perf_counter() - begin < arguments.seconds * len(running):
+    while running and (
+        len(next(iter(seconds.values()))) < _FEWEST or time.perf_counter() - begin < arguments.seconds * len(running)
+    ):
         image = rng.integers(0, 256, shape, np.uint8)
         for name, one in running.items():
             seconds[name].append(one.ask("run", image)[0])

@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from maerec_jax.command import run_command
+from maerec_jax.scoring import HEADLINE, Scores
 
 if TYPE_CHECKING:
     from maerec_jax.charset import Charset
@@ -90,8 +91,6 @@ class Tally:
     """Accuracies of each reader over the words of a set, and where texts are not those of the checkpoint."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        from maerec_jax.scoring import Scores
-
         self.scores = {name: Scores() for name in names}
         self.other_texts = dict.fromkeys(names[1:], 0)
         self.largest = dict.fromkeys(names[1:], 0.0)
@@ -109,11 +108,15 @@ class Tally:
             elif word is not ours:
                 self.largest[name] = max(self.largest[name], abs(word.confidence - ours.confidence))
 
-    def row(self) -> list[str]:
-        """Cells of a table: words, accuracies in percent, numbers of other texts."""
-        found = [one.summary() for one in self.scores.values()]
-        cells = [f"{100 * s['word_accuracy']:.2f} / {100 * s['word_accuracy_ignore_case_symbols']:.2f}" for s in found]
-        return [f"{int(found[0]['words']):,}", *cells, *(f"{count:,}" for count in self.other_texts.values())]
+    def add_rows(self, table: Table, title: str) -> None:
+        """A row for each reader: words, accuracies in percent, the number of other texts."""
+        for name, scores in self.scores.items():
+            found = scores.summary()
+            accuracies = [f"{100 * found[metric]:.2f}" for metric in ("word_accuracy", HEADLINE)]
+            others = f"{self.other_texts[name]:,}" if name in self.other_texts else ""
+            table.add_row(title, f"{scores.words:,}", name, *accuracies, others)
+            title = ""
+        table.add_section()
 
 
 def _told(word: "Word") -> str:
@@ -138,13 +141,14 @@ def compare(arguments: CompareArguments) -> int:
     charset = recognizer.reader.config.charset
     readers = {Path(file).name: open_reader(file) for file in arguments.files}
     names = ["checkpoint", *readers]
-    table = Table("set", "words", *(f"{name}\nWA / WAICS" for name in names), *(f"{n}\nother texts" for n in readers))
-    total = Tally(names)
+    table = Table("set", "words", "read with", "WA", "WAICS", "other texts")
+    total, progress = Tally(names), Console(stderr=True)
     for measured in find_sets(Path(arguments.data), arguments.sets, message):
         source = open_sources(config, (measured.spec,), message)
         tally = Tally(names)
         stream, size = images_of(recognizer, source), 8 * arguments.batch_size
-        for _ in track(range(-(-len(source) // size)), measured.name, console=Console(stderr=True), transient=True):
+        parts = range(-(-len(source) // size))
+        for _ in track(parts, measured.name, console=progress, transient=True, disable=not progress.is_terminal):
             chunk = list(islice(stream, size))
             images = [image for image, _, _ in chunk]
             words = {"checkpoint": list(recognizer.read_prepared(images))}
@@ -152,9 +156,8 @@ def compare(arguments: CompareArguments) -> int:
             for i, (_, truth, image) in enumerate(chunk):
                 for each in (tally, total):
                     each.add({name: words[name][i] for name in names}, truth, image)
-        table.add_row(measured.name, *tally.row())
-    table.add_section()
-    table.add_row("all", *total.row())
+        tally.add_rows(table, measured.name)
+    total.add_rows(table, "all")
     CONSOLE.print(table)
     for name, value in total.largest.items():
         message(f"{name}: where the text is the same, confidences differ by {value:.1e} at most")

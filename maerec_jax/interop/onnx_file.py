@@ -14,14 +14,13 @@ import numpy as np
 import onnx
 import onnx.checker
 import onnx.parser
-import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.interop import pytorch_twin as twin
 from maerec_jax.interop.onnx_int8 import quantize_graph
 from maerec_jax.interop.onnx_parts import OPSET, export_encoding, export_step
-from maerec_jax.interop.pytorch_names import state_dict_from_params
+from maerec_jax.interop.pytorch_file import tensors_of
 from maerec_jax.interop.reading_facts import reading_facts, shapes_of
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERecConfig
@@ -128,8 +127,7 @@ def recognition_graph(config: TrainConfig, params: Any) -> GraphProto:
     assert isinstance(config.model, MAERecConfig)
     cfg, params = merge_lora(config.model, params)
     model = twin.MAERec(cfg)
-    state = state_dict_from_params(params, cfg)
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=True)
+    model.load_state_dict(tensors_of(params, cfg), strict=True)
     model.eval().requires_grad_(False)
     shapes = shapes_of(config)
 

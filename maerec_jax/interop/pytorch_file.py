@@ -35,8 +35,7 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, released: bool =
         raise UserError(f"a model of the kind {model.kind} cannot be exported: the reference has none")
     if released and isinstance(model, MAERecConfig):
         params = for_released_pixels(params, model.encoder)
-    arrays = state_dict_from_params(params, model)
-    state: dict[str, Any] = {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+    state: dict[str, Any] = tensors_of(params, model)
     if released and isinstance(model, MAEConfig):
         half = (127.5,) * 3
         if (model.encoder.pixel_mean, model.encoder.pixel_std) != (half, half):
@@ -46,6 +45,11 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, released: bool =
     fresh = path.with_name(path.name + ".new")  # beside it and renamed: no half of a file is left behind
     torch.save(state, fresh)
     fresh.replace(path)
+
+
+def tensors_of(params: Any, config: MAEConfig | MAERecConfig) -> dict[str, torch.Tensor]:
+    """``state_dict_from_params`` as tensors, each with its own memory."""
+    return {key: torch.from_numpy(np.array(value)) for key, value in state_dict_from_params(params, config).items()}
 
 
 def for_released_pixels(params: Any, encoder: ViTConfig) -> Any:

@@ -1,0 +1,165 @@
+"""ONNX files read what the models read, whatever the batch, and stop when every text has ended."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import pytest
+
+for module in ("torch", "onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(module, reason=f"{module} is not installed: pip install -e '.[onnx]'")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+
+from maerec_jax import Recognizer  # noqa: E402
+from maerec_jax.interop.onnx_file import write_onnx  # noqa: E402
+from tests.conftest import FIXTURES, REPOSITORY  # noqa: E402
+from tests.interop.test_export import (  # noqa: E402, F401
+    IMAGES,
+    assert_same_reading,
+    buckets,
+    checkpoint,
+    command,
+    read_ours,
+    recogniser,
+    reference_pixels,
+)
+
+
+def session_of(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def file(checkpoint, tmp_path_factory):  # noqa: F811
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    assert command(checkpoint, "onnx", path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(file):
+    return session_of(file)
+
+
+def read(session, image_BHWC):
+    return session.run(None, {"image": image_BHWC})
+
+
+@pytest.mark.parametrize("size", [1, 3, 17])
+def test_batches_of_any_size_read_as_ours(session, recogniser, size):  # noqa: F811
+    assert_same_reading(read(session, IMAGES[:size]), read_ours(recogniser, IMAGES[:size]))
+
+
+def test_padding_unknown_characters_and_missing_ends_read_as_ours(session, recogniser):  # noqa: F811
+    images = reference_pixels()
+    tokens, probabilities = read_ours(recogniser, images)
+    charset = recogniser[0].model.charset
+    before_end = np.cumsum(tokens == charset.start_end, axis=1) == 0
+    assert (tokens[before_end] == charset.padding).any()
+    assert (tokens == charset.unknown).any()
+    assert before_end.all(axis=1).any()
+    with np.load(FIXTURES / "maerec_tiny" / "outputs.npz") as npz:
+        assert [charset.decode(row)[0] for row in tokens] == npz["pred_texts"].tolist()
+    assert_same_reading(read(session, images), (tokens, probabilities))
+    for row in range(len(images)):
+        one = read(session, images[row : row + 1])
+        assert_same_reading(one, (tokens[row : row + 1], probabilities[row : row + 1]))
+
+
+def test_no_more_places_are_computed_than_the_longest_text_has(session, recogniser):  # noqa: F811
+    charset, length = recogniser[0].model.charset, recogniser[0].model.decoder.max_length
+    images = np.concatenate([reference_pixels(), IMAGES])
+    counts = set()
+    for image in images:
+        tokens, _, steps = read(session, image[None])
+        ends = np.flatnonzero(tokens[0] == charset.start_end)
+        assert steps == (ends[0] + 1 if len(ends) else length)
+        counts.add(int(steps))
+    assert min(counts) < max(counts) == length
+    assert read(session, images)[2] == max(counts)
+
+
+def test_the_file_is_checked_and_describes_itself(file, recogniser):  # noqa: F811
+    model = onnx.load(file)
+    onnx.checker.check_model(model, full_check=True)
+    assert {imported.domain for imported in model.opset_import} == {""}
+    about = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    charset = recogniser[0].model.charset
+    assert about["characters"] == charset.characters
+    classes = about["start_end"], about["padding"], about["unknown"]
+    assert classes == (charset.start_end, charset.padding, charset.unknown)
+    assert (about["image_sizes"], about["interpolation"], about["channels"]) == ([[32, 128]], "bilinear", "RGB")
+    assert (about["step"], about["weights"]) == (7, "float32")
+    # Nothing of the machine that wrote it, such as the places of source files.
+    assert str(REPOSITORY).encode() not in file.read_bytes()
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+
+
+def test_int8_reaches_every_matrix_and_reads_nearly_the_same(file, recogniser, tmp_path):  # noqa: F811
+    config, params = recogniser
+    rounded = write_onnx(tmp_path / "int8.onnx", config, params, 0, int8=True)
+
+    def products(graph, kinds):
+        for node in graph.node:
+            weights = {tensor.name for tensor in graph.initializer}
+            if node.op_type in kinds and (node.op_type == "MatMulInteger" or node.input[1] in weights):
+                yield node.name
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    yield from products(attribute.g, kinds)
+
+    before, after = list(products(onnx.load(file).graph, ("MatMul", "Gemm"))), rounded.graph
+    layers, blocks = config.model.decoder.layers, config.model.encoder.depth
+    assert len(before) == 1 + 4 * blocks + 2 * layers + 6 * layers + 1
+    assert not list(products(after, ("MatMul", "Gemm")))
+    assert len(list(products(after, ("MatMulInteger",)))) == len(before)
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * file.stat().st_size
+    session = session_of(tmp_path / "int8.onnx")
+    tokens, probabilities, _ = read(session, IMAGES)
+    expected = read_ours(recogniser, IMAGES)
+    same = tokens[:, 0] == expected[0][:, 0]
+    assert same.mean() > 0.7
+    assert np.abs(probabilities - expected[1])[same, 0].mean() < 0.1
+
+
+def test_a_file_for_buckets_reads_images_of_each_size_and_of_no_other(buckets, tmp_path):  # noqa: F811
+    write_onnx(tmp_path / "two.onnx", *buckets, step=0)
+    session = session_of(tmp_path / "two.onnx")
+    for shape in ((32, 128), (64, 64)):
+        images = IMAGES[:3].reshape(3, *shape, 3)
+        assert_same_reading(read(session, images), read_ours(buckets, images))
+    for shape in ((128, 32), (16, 256)):  # of as many patches
+        with pytest.raises(Exception, match="Add"):
+            read(session, IMAGES[:3].reshape(3, *shape, 3))
+
+
+def test_an_image_of_another_size_is_refused(session):
+    with pytest.raises(Exception, match="invalid dimensions for input: image"):
+        read(session, np.zeros((1, 32, 64, 3), np.uint8))
+
+
+def test_the_example_reads_as_the_recognizer(file, checkpoint, recogniser, tmp_path):  # noqa: F811
+    names = []
+    for number, image in enumerate(reference_pixels()):
+        names.append(str(tmp_path / f"{number}.png"))
+        PIL.Image.fromarray(image).resize((90, 40) if number % 2 else (40, 90)).save(names[-1])
+    turning = replace(recogniser[0], data=replace(recogniser[0].data, turn_vertical=True))
+    write_onnx(tmp_path / "turning.onnx", turning, recogniser[1], 0)
+    for path, config in ((file, recogniser[0]), (tmp_path / "turning.onnx", turning)):
+        example = [sys.executable, str(REPOSITORY / "scripts" / "read_onnx.py"), str(path), *names]
+        done = subprocess.run(example, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        words = Recognizer(config, recogniser[1]).read(names)
+        expected = [f"{word.confidence:6.1%}  {word.text:<24}  {name}" for word, name in zip(words, names, strict=True)]
+        assert done.stdout.splitlines() == expected
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    done = subprocess.run([*example, str(tmp_path / "broken.png")], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "not read" in done.stderr
