@@ -40,6 +40,7 @@ class Encoding(nn.Module):
         self.blocks = cast("list[Block]", list(self.backbone.blocks))
         for i, block in enumerate(self.blocks):
             qkv = block.attn.qkv
+            assert isinstance(qkv, nn.Linear)  # no adapters, see above
             self.register_buffer(f"weight_{i}", qkv.weight.detach() * scale_E[:, None])
             self.register_buffer(f"bias_{i}", qkv.bias.detach() * scale_E)
 

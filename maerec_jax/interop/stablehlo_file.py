@@ -69,7 +69,8 @@ def write_stablehlo(
             archive.writestr(f"programs/{height}x{width}", bytes(program.serialize()))
             tell(f"program for images of {height} x {width} pixels")
         packed = io.BytesIO()
-        np.savez(packed, allow_pickle=False, **{name: np.asarray(value) for name, value in weights.items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
+        np.savez(packed, **arrays)
         archive.writestr("weights.npz", packed.getbuffer())
     fresh.replace(path)
 
