@@ -75,7 +75,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         height, width = size or (image.height, image.width)
         try:
             lies = image.getexif().get(ExifTags.Base.Orientation) in _LYING
-        except Exception:  # damaged EXIF data turn nothing
+        except Exception:  # as in _turned
             lies = False
     return (width, height) if lies else (height, width)
 
@@ -127,7 +127,7 @@ def _turned(image: Image.Image) -> Image.Image:
     """The image as its EXIF orientation says; as it is, where the EXIF data are damaged."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:
+    except Exception:  # Pillow raises whatever it meets in them
         return image
 
 

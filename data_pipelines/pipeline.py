@@ -216,7 +216,7 @@ class _Reader:
             # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
             try:
                 pickle.loads(pickle.dumps(error))
-            except Exception:
+            except Exception:  # whatever the error's own class raises
                 raise RuntimeError(f"{type(error).__name__}: {error}") from None
             raise
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -82,12 +81,13 @@ def check_outputs(*paths: str) -> None:
     Raises:
       UserError: for a path that cannot be written, and for two that are the same.
     """
+    from data_pipelines.prepared.storage import is_bucket
     from maerec_jax.config import UserError
 
-    wanted = [Path(path) for path in paths if path]
+    for name in filter(is_bucket, paths):
+        raise UserError(f"{name}: is written to disks only: give a path on one, and copy it")
+    wanted = [Path(name) for name in paths if name]
     for path in wanted:
-        if "://" in str(path) or re.match(r"\w+:/", str(path)):
-            raise UserError(f"{path}: is written to disks only: give a path on one, and copy it")
         if path.is_dir():
             raise UserError(f"{path} is a folder: give the name of a file")
         try:

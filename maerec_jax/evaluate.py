@@ -81,8 +81,6 @@ class EvaluateArguments:
 
 def evaluate(arguments: EvaluateArguments) -> int:
     """Evaluate or compare, print the table, and return 0."""
-    predictions = _predictions_path(arguments)
-    check_outputs(arguments.json, arguments.csv, arguments.report, str(predictions or ""))
     if arguments.compare:
         return _compare(arguments)
     run_steps_in_this_thread()
@@ -94,6 +92,7 @@ def _compare(arguments: EvaluateArguments) -> int:
 
     from maerec_jax.evaluation.compare import compare
 
+    check_outputs(arguments.json)
     first, second = map(Path, arguments.compare)
     found = compare(first, second)
     Console().print(found.to_rich())
@@ -116,7 +115,9 @@ def _measure(arguments: EvaluateArguments) -> int:
     keep_compiled_programs()
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    first = jax.process_index() == 0
+    first, place = jax.process_index() == 0, _predictions_path(arguments)
+    if first:
+        check_outputs(arguments.json, arguments.csv, arguments.report, str(place or ""))
     message: Callable[[str], None] = _print_to_stderr if first else _ignore
     config, params, step = load_recognizer(arguments.checkpoint, arguments.adapters)
     config, measured = _choose(config, arguments, message)
@@ -125,8 +126,7 @@ def _measure(arguments: EvaluateArguments) -> int:
     made_with = _made_with(reader, params, step, sets)
     agree({"the recogniser or the sets": made_with})
     with tempfile.TemporaryDirectory() as scratch:
-        place = _predictions_path(arguments) or Path(scratch) / "predictions.jsonl"
-        predictions = PredictionsFile(place, made_with)
+        predictions = PredictionsFile(place or Path(scratch) / "predictions.jsonl", made_with)
         if first:
             predictions.prepare(arguments.overwrite)
         _read(sets, predictions, first, message)

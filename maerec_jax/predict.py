@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,7 @@ def predict(arguments: PredictArguments) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from data_pipelines.records import DataError
     from maerec_jax.config import UserError
     from maerec_jax.pictures import readings_sheet, save_picture
     from maerec_jax.recognizer import Recognizer
@@ -77,19 +79,23 @@ def predict(arguments: PredictArguments) -> int:
         keep_freed_memory()
     keep_compiled_programs()
     check_outputs(arguments.sheet)
-    missing = [name for name in arguments.images if not Path(name).exists()]
-    if len(missing) == len(arguments.images):
-        raise UserError(f"no such image or folder: {', '.join(missing)}")
-    sources = [open_images(name) for name in arguments.images if name not in missing]
+    sources, refused = [], []
+    for name in arguments.images:
+        try:
+            sources.append(open_images(name))
+        except (UserError, DataError) as error:
+            refused.append(str(error))
+    if not sources:
+        raise UserError("; ".join(refused))
     recognizer = Recognizer.load(
         arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
     )
-    for name in missing:
-        _tell(f"not read: no such image or folder: {printable(name)}")
+    for reason in refused:
+        _tell(f"not read: {printable(reason)}")
     for _, source in sources:
         for note in getattr(source, "notes", ()):
             _tell(note)
-    failed, done = len(missing) + sum(getattr(source, "left_out", 0) for _, source in sources), 0
+    failed, done = len(refused) + sum(getattr(source, "left_out", 0) for _, source in sources), 0
     total = failed + sum(len(source) for _, source in sources)
     show = _Output(arguments.format)
     pictures: list[np.ndarray] = []
@@ -151,6 +157,10 @@ def open_images(name: str) -> tuple[str, "Source"]:
         return name.rstrip("/") + "/", Folder(path=".").open(path)
     if not path.exists():
         raise UserError(f"no such image or folder: {name}")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{os.fsencode(name)!r}: its name is not UTF-8: rename it") from error
     return "", ImageFolder(Path(), PackedStrings.pack([name]))
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,16 @@ Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 __all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word"]
 
 
+@dataclass(frozen=True)
 class Prepared:
-    """An image in a size of the model's; where portrait images are turned, such an image in three ways.
+    """An image in a size of the model's; where portrait images are turned, such an image in three ways."""
 
-    Args:
-      ways: uint8 RGB, for each way.
-      turns: by how many times 90 degrees against the clock the image was turned for each.
-      name: the path that it came from, if any.
-    """
-
-    def __init__(self, ways: list[np.ndarray], turns: tuple[int, ...], name: str = "") -> None:
-        self.ways, self.turns, self.name = ways, turns, name
+    ways: list[np.ndarray]
+    """uint8 RGB, for each way."""
+    turns: tuple[int, ...]
+    """By how many times 90 degrees against the clock the image was turned for each."""
+    name: str = ""
+    """The path that it came from, if any."""
 
 
 class Recognizer:

@@ -207,6 +207,8 @@ def test_predict_reads_what_it_can(unbroken, tmp_path, capsys):  # noqa: F811
     assert "2 of 3 images could not be read" in told.err
     (picture,) = (tmp_path / "drawn").iterdir()
     assert cv2.imread(str(picture)) is not None
+    nameless = os.fsdecode(os.fsencode(folder) + b"/\xff.png")
+    assert "its name is not UTF-8" in refused(run_predict(nameless, "--checkpoint", str(unbroken)), capsys)
     lists.write_text('{"file": "other.png", "words": ["a"]}\n')
     assert run_predict(str(folder), "--checkpoint", str(unbroken), "--lexicon", str(lists)) == 1
     assert "lists.jsonl has no words for" in capsys.readouterr().err

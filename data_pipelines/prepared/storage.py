@@ -16,9 +16,9 @@ from data_pipelines.records import DataError
 _WRITING = "writing-"  # folders of files that are being written
 
 
-def is_bucket(folder: epath.Path) -> bool:
+def is_bucket(place: epath.PathLike) -> bool:
     """Whether files get there by copying only."""
-    return "://" in os.fspath(folder)
+    return "://" in os.fspath(place)
 
 
 @contextmanager

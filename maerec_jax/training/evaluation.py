@@ -22,12 +22,8 @@ class Evaluator:
 
     Args:
       task: what is evaluated.
-      source: the data.
-      decoder: makes batches of it.
-      batch_size: images a step, over all devices.
-      workers: worker processes that read.
+      source, decoder, batch_size, workers, shapes: those of ``Passes``.
       mesh: devices; parameters lie on them in any way, or are NumPy arrays that every process has.
-      shapes: image sizes to choose from for each image (see ``data_pipelines.buckets``), instead of the decoder's one.
       turn: read images that are higher than wide also turned to the left and to the right, and take the reading that
         the recogniser is surest of.
     """

@@ -1,11 +1,8 @@
-"""Preparing: the same shards from any number of workers and after any death, and every record accounted for."""
+"""Preparing: the same shards from any number of workers, and every record accounted for."""
 
-import hashlib
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import fsspec
@@ -14,35 +11,15 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines.decoding import decode_image
-from data_pipelines.prepare import LEFT_OUT, PrepareArguments, find_tasks, prepare
+from data_pipelines.prepare import LEFT_OUT, find_tasks
 from data_pipelines.prepared import Records, shards
 from data_pipelines.prepared.encoding import Cost, store
 from data_pipelines.records import DataError
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.resizing import resize_image
 from data_pipelines.sources import Annotations, LmdbWords
-from maerec_jax.command import run_command
 from tests.data_pipelines.planting import write_lmdb
-
-LINES = "set/train_annos/mmocr1.0/train.jsonl"
-SET = "set_train_annos_mmocr1_0_train"
-
-
-def run(root, *arguments):
-    flags = ["--out", root / "out", "--workers", 0, *arguments]
-    return run_command(PrepareArguments, prepare, "prepare", [str(root), *map(str, flags)])
-
-
-def tree(folder):
-    """Checksums of all files in a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def told(capsys):
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    return error
+from tests.data_pipelines.preparing import LINES, SET, run, told, tree
 
 
 def test_the_command_prepares_what_the_catalogue_finds(tmp_path, training, jpeg, capsys):
@@ -75,128 +52,6 @@ def test_shards_do_not_depend_on_the_workers(dataset):
     assert trees[0] == trees[1]
     assert len(trees[0]) == (4 + 5 + 4) + (4 + 3 + 4)
     assert not list(dataset.glob("out*/*/.unfinished"))
-
-
-def test_wherever_it_stops_it_goes_on_from_there(dataset, monkeypatch):
-    """An end before or after any file appears, then the same command: nothing else comes out, nothing is done twice."""
-    flags = ("--sources", LINES, "--shard-records", 5)
-    assert run(dataset, *flags, "--out", dataset / "whole") == 0
-    whole, publish, write = tree(dataset / "whole"), shards.publish, shards.write_shard
-
-    class Killed(BaseException):
-        pass
-
-    from data_pipelines.prepared import conversion
-
-    files = 1 + 3 * 3 + 5 + 2
-    for stop in range(2 * files):
-        out, calls, written = dataset / f"out{stop}", [], []
-
-        def interrupted(file, place, calls=calls, stop=stop):
-            calls.append(place)
-            if 2 * (len(calls) - 1) == stop:
-                raise Killed
-            publish(file, place)
-            if 2 * (len(calls) - 1) + 1 == stop:
-                raise Killed
-
-        def counted(job, written=written):
-            written.append(job.number)
-            return write(job)
-
-        monkeypatch.setattr(shards, "publish", interrupted)
-        monkeypatch.setattr(conversion, "publish", interrupted)
-        with pytest.raises(Killed):
-            run(dataset, *flags, "--out", out)
-        reported = (
-            len(list((out / SET / ".unfinished").glob("*.json"))) - (out / SET / ".unfinished/plan.json").exists()
-        )
-        (out / SET / ".unfinished/writing-left").mkdir()
-        (out / SET / ".unfinished/writing-left/00001.shard").write_text("half")
-        monkeypatch.setattr(shards, "publish", publish)
-        monkeypatch.setattr(conversion, "publish", publish)
-        monkeypatch.setattr(conversion, "write_shard", counted)
-        finished = (out / SET / "records.json").exists()
-        assert run(dataset, *flags, "--out", out) == 0
-        monkeypatch.setattr(conversion, "write_shard", write)
-        assert written == ([] if finished else list(range(reported, 3)))
-        assert tree(out) == whole
-    assert finished
-
-
-def test_kill_9_costs_no_finished_shard(dataset):
-    """The processes are killed while they write; the same command then leaves alone what was finished."""
-    lines = (dataset / LINES).read_text()
-    (dataset / LINES).write_text(lines * 100)
-    command = [
-        sys.executable,
-        "-m",
-        "data_pipelines.prepare",
-        str(dataset),
-        "--sources",
-        LINES,
-        "--shard-records",
-        "20",
-    ]
-
-    process = subprocess.Popen([*command, "--workers", "2", "--out", str(dataset / "out")])
-    folder = dataset / "out" / SET
-    reports = folder / ".unfinished"
-    deadline = time.monotonic() + 60
-    while len(list(reports.glob("0*.json"))) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = {}
-    while finished != (finished := _stats(folder)):  # the workers follow
-        time.sleep(0.5)
-    numbers = {path.stem for path in reports.glob("0*.json")}
-    assert 3 <= len(numbers) < 60
-    assert not (folder / "records.json").exists()
-    with pytest.raises(DataError, match="is not finished; run the command"):
-        Records(f"out/{SET}").open(dataset)
-    assert run(dataset, "--sources", LINES, "--shard-records", 20) == 0
-    after = _stats(folder)
-    kept = [name for name in after if name.split("-")[-3:][0] in numbers]
-    assert len(kept) == len(numbers)
-    assert all(after[name] == finished[name] for name in kept)
-    assert not reports.exists()
-    assert run(dataset, "--sources", LINES, "--shard-records", 20, "--out", dataset / "whole") == 0
-    assert tree(dataset / "out") == tree(dataset / "whole")
-
-
-def _stats(folder):
-    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_size) for p in folder.glob("*array_record*")}
-
-
-def test_other_options_or_another_source_are_refused(dataset, capsys):
-    flags = ("--sources", LINES, "--shard-records", 5)
-    broken = dataset / "set/full_images/made/03.jpg"
-    sound = broken.read_bytes()
-    broken.write_bytes(b"")
-    assert run(dataset, *flags, "--max-invalid", 0) == 1
-    error = told(capsys)
-    assert "1 of 12 records cannot be used, and --max-invalid is 0" in error
-    assert "made/03.jpg: the file is empty" in error
-    for _ in range(2):  # while it is unfinished, and when it is finished
-        assert run(dataset, *flags, "--max-height", 30) == 1
-        assert "was begun otherwise (max_height: 0, now 30)" in told(capsys)
-        assert run(dataset, "--sources", LINES, "--shard-records", 4) == 1
-        assert "(shard_records: 5, now 4)" in told(capsys)
-        lines = (dataset / LINES).read_text()
-        (dataset / LINES).write_text(lines.replace("Green", "Grean"))
-        assert run(dataset, *flags) == 1
-        assert "(the source has changed): give another --out, or delete this folder" in told(capsys)
-        (dataset / LINES).write_text(lines + lines.splitlines()[0])
-        assert run(dataset, *flags) == 1
-        assert "(source_records: 12, now 13)" in told(capsys)
-        (dataset / LINES).write_text(lines)
-        assert run(dataset, *flags) == LEFT_OUT
-    broken.write_bytes(sound)
-    assert run(dataset, *flags) == 1
-    assert "the source has changed" in told(capsys)
 
 
 def test_records_that_cannot_be_used_are_left_out_and_named(dataset, make_lmdb, capsys):
@@ -362,31 +217,6 @@ def test_names_and_mistakes(dataset, training, capsys, monkeypatch):
     assert "holds other files, mine.txt for one; give another --out" in told(capsys)
     assert run(dataset / "none") == 1
     assert "none: does not exist; give the data root" in told(capsys)
-
-
-def test_a_full_disk_is_one_line(dataset):
-    script = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000));"
-        "from data_pipelines.prepare import *; from maerec_jax.command import run_command;"
-        "sys.exit(run_command(PrepareArguments, prepare, 'prepare', sys.argv[1:]))"
-    )
-    flags = [str(dataset), "--out", str(dataset / "out"), "--sources", LINES, "--workers", "0"]
-    done = subprocess.run([sys.executable, "-c", script, *flags], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "cannot be written" in done.stderr or "too large" in done.stderr
-
-
-def test_two_at_once_do_not_mix(dataset):
-    import fcntl
-
-    folder = dataset / f"out/{SET}/.unfinished"
-    folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert run(dataset, "--sources", LINES) == 1
-    assert run(dataset, "--sources", LINES) == 0
 
 
 def test_the_command_explains_itself():
