@@ -6,6 +6,14 @@ import cv2
 import numpy as np
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Red, blue, yellow and brown are common on streets, purple is not. Only their directions from grey count.
+_HUES = np.array(
+    [
+        *([[1, 0.1, 0.1]] * 4 + [[1, 0.5, 0.1]] * 4 + [[1, 0.85, 0.1]] * 4 + [[0.1, 0.3, 1]] * 4),
+        *([[0.1, 0.6, 1]] * 2 + [[0.2, 1, 0.3]] * 2 + [[0.1, 0.9, 0.7], [0.6, 0.1, 0.9], [1, 0.2, 0.6]]),
+    ],
+    np.float32,
+)
 
 
 @lru_cache(maxsize=1)
@@ -29,30 +37,31 @@ def luma(colour: np.ndarray) -> float:
 
 def _colour(target: float, saturation: float, rng: np.random.Generator) -> np.ndarray:
     """A random RGB colour, float32 ``(3,)``, of brightness ``target`` as far as its saturation allows."""
-    hue = rng.random(3, dtype=np.float32)
+    hue = _HUES[int(rng.random() * len(_HUES))] + 0.25 * rng.random(3, dtype=np.float32)
     hue -= hue @ _LUMA  # a direction that leaves the brightness alone
     hue /= max(float(np.abs(hue).max()), 1e-3)
     return np.clip(target + 255 * saturation * hue, 0, 255).astype(np.float32)
 
 
 def draw_colours(difficulty: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A (text, background) pair of RGB colours, float32 ``(3,)``, whose brightness differs by 50 or more of 255.
+    """A (text, background) pair of RGB colours, float32 ``(3,)``, whose brightness differs by 90 or more of 255.
 
-    Difficulty 0 gives dark text on a light ground; above, either may be the lighter one, coloured and close.
+    Difficulty 0 gives dark text on a light ground; above, either may be the lighter one, coloured and close. These are
+    the colours of the things themselves: what light and camera make of them is done by ``damage.expose``.
     """
-    gap = 255 - (255 - 50) * difficulty * rng.random() ** 0.75
-    gap = min(gap, 235.0)
-    low = (255 - gap) * rng.random() if rng.random() < difficulty else 10 * rng.random()
+    gap = min(255 - (255 - 90) * min(1.0, 1.3 * difficulty) * rng.random(), 235.0)
+    low = (255 - gap) * rng.random() ** 1.5 if rng.random() < difficulty else 10 * rng.random()
     high = min(low + gap * (1 + 0.3 * rng.random()), 255)
     # Most surfaces are greyish under some tinted light; signs have strong colours, and seldom both of theirs.
-    tint = difficulty * 0.2 * rng.random(2)
-    strong = rng.random(2) < np.array([0.2, 0.3])
-    amounts = np.where(strong, difficulty * (0.25 + 0.6 * rng.random(2)), tint)
+    tint = difficulty * 0.15 * rng.random(2)
+    strong = rng.random(2) < np.array([0.35, 0.25])
+    amounts = np.where(strong, min(1.0, 1.3 * difficulty) * (0.2 + 0.6 * rng.random(2)), tint)
     dark, light = _colour(low, amounts[0], rng), _colour(high, amounts[1], rng)
     # Clipping to 0..255 moves the brightness of strong colours: repair what became too close.
-    if luma(light) - luma(dark) < min(gap, 50):
+    if luma(light) - luma(dark) < min(gap, 90):
         dark, light = np.full(3, low, np.float32), np.full(3, high, np.float32)
-    return (light, dark) if rng.random() < 0.5 * difficulty else (dark, light)
+    # On streets a little more than half of all words are lighter than what is behind them.
+    return (light, dark) if rng.random() < min(0.55, 1.1 * difficulty) else (dark, light)
 
 
 def paint_background(
@@ -61,9 +70,9 @@ def paint_background(
     """A background, float32 RGB ``(height, width, 3)``, around ``colour`` with variations well below ``contrast``."""
     ground = np.empty((height, width, 3), np.float32)
     ground[:] = colour
-    if rng.random() > 0.6 * difficulty:
+    if rng.random() > 0.7 * difficulty:
         return ground
-    strength = difficulty * min(0.4 * contrast, 45.0) * (0.2 + 0.8 * rng.random())
+    strength = difficulty * min(0.45 * contrast, 60.0) * (0.2 + 0.8 * rng.random())
     kind = rng.random()
     if kind < 0.35:  # a gradient
         corners = strength * rng.uniform(-1, 1, (2, 2, 1)).astype(np.float32)

@@ -23,15 +23,22 @@ def _motion_kernel(length: int, direction: int) -> np.ndarray:
 
 
 def expose(picture: np.ndarray, difficulty: float, rng: np.random.Generator) -> np.ndarray:
-    """Change light and contrast of a float32 picture ``(h, w, 3)`` in place, and add noise. Returns it as uint8."""
+    """Change light, its colour and the contrast of a float32 picture ``(h, w, 3)`` in place, and add noise.
+
+    Returns it as uint8.
+    """
     height, width = picture.shape[:2]
     if rng.random() < 0.35 * difficulty:  # shade at one side; never more light, which would wash letters out
         corners = (1 - 0.5 * difficulty * rng.random((2, 2))).astype(np.float32)
         picture *= cv2.resize(corners, (width, height))[:, :, None]
-    if rng.random() < 0.6 * difficulty:
-        gain = 1 - 0.4 * difficulty * rng.random()
-        picture *= np.float32(gain)
-        picture += np.float32(255 * (1 - gain) * rng.random() + 8 * difficulty * rng.uniform(-1, 1))
+    if rng.random() < min(0.85, 1.5 * difficulty):  # dusk, haze and glass, and light that is not white
+        strength = min(1.0, 1.3 * difficulty)
+        gain = 1.15 - 0.8 * strength * rng.random() ** 1.3
+        haze = 0.55 * strength * rng.random() ** 2
+        warm, green = 0.12 * strength * rng.standard_normal(), 0.05 * strength * rng.standard_normal()
+        light = gain * np.array([1 + warm, 1 + green, 1 - warm])
+        picture *= (light * (1 - haze)).astype(np.float32)
+        picture += (light * (255 * haze * rng.random())).astype(np.float32)
     if rng.random() < 0.5 * difficulty:
         amount = np.float32(difficulty * 16 * rng.random() ** 2)
         noise = cut_noise(height, width, rng)
@@ -42,8 +49,8 @@ def expose(picture: np.ndarray, difficulty: float, rng: np.random.Generator) -> 
 
 def blur(picture: np.ndarray, letter_height: float, difficulty: float, rng: np.random.Generator) -> np.ndarray:
     """Defocus, motion, or too few pixels, in proportion to ``letter_height`` so that the text stays readable."""
-    if rng.random() > 0.75 * difficulty:
-        return picture
+    if rng.random() > min(0.85, 1.2 * difficulty):
+        return _sharpened(picture, difficulty * rng.random()) if rng.random() < 0.25 * difficulty else picture
     kind = rng.random()
     if kind < 0.4:
         sigma = difficulty * 0.1 * letter_height * rng.random()
@@ -53,12 +60,19 @@ def blur(picture: np.ndarray, letter_height: float, difficulty: float, rng: np.r
         return cv2.filter2D(picture, -1, _motion_kernel(length, int(rng.integers(16)))) if length > 1 else picture
     height, width = picture.shape[:2]
     # Letters keep at least 8 pixels.
-    factor = max(1 - 0.8 * difficulty * rng.random(), min(1.0, 8 / letter_height))
+    factor = max(1 - 0.9 * difficulty * rng.random(), min(1.0, 8 / letter_height))
     small = cv2.resize(
         picture, (max(2, round(width * factor)), max(2, round(height * factor))), interpolation=cv2.INTER_AREA
     )
     up = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
+    if rng.random() < 0.4 * difficulty:  # Cameras and scanners sharpen what they have, which leaves bright rims.
+        small = _sharpened(small, difficulty * (0.5 + rng.random()))
     return cv2.resize(small, (width, height), interpolation=up)
+
+
+def _sharpened(picture: np.ndarray, amount: float) -> np.ndarray:
+    """A picture plus ``amount`` times what a slight blur takes from it."""
+    return cv2.addWeighted(picture, 1 + amount, cv2.GaussianBlur(picture, (0, 0), 1.0), -amount, 0)
 
 
 def keep_visible(picture: np.ndarray) -> np.ndarray:

@@ -65,13 +65,19 @@ class Face:
         alike = []
         for letter in _CASE_PAIRS:
             masks = [_bitmap(self._font, form)[0] for form in (letter, letter.upper())]
-            if all(mask.size for mask in masks):
+            if all(mask.size and mask.min() < mask.max() for mask in masks):  # A box has no shape to compare.
                 # Blurred, so that a stroke counts as the same where it lies near, in thin and fat fonts alike.
                 same_box = (cv2.resize(mask, (24, 24), interpolation=cv2.INTER_AREA) for mask in masks)
                 small, capital = (cv2.GaussianBlur(mask, (0, 0), 2).ravel() for mask in same_box)
                 alike.append(np.corrcoef(small, capital)[0, 1])
         # Small-capital fonts come to 0.9, fonts with two cases to 0.6 at most.
         return bool(alike) and float(np.mean(alike)) > 0.75
+
+
+def open_face(path: Path) -> Face:
+    """The face in a font file, under the names that it gives itself. Raises ``OSError`` or ``ValueError`` if broken."""
+    family, style = _open(path, 16).getname()
+    return Face(path, family or path.stem, style or "")
 
 
 def _open(path: Path, size: int) -> ImageFont.FreeTypeFont:
@@ -89,7 +95,7 @@ def _bitmap(font: ImageFont.FreeTypeFont, character: str) -> tuple[np.ndarray, t
     return np.array(core, dtype=np.uint8).reshape(height, width), (int(offset[0]), int(offset[1]))
 
 
-@lru_cache(maxsize=1 << 15)  # about 50 MB when full
+@lru_cache(maxsize=1 << 17)  # about 200 MB when full, with hundreds of fonts
 def _glyph(face: Face, character: str) -> Glyph:
     mask, (left, top) = _bitmap(face._font, character)
     if character == " ":
@@ -180,8 +186,7 @@ def find_fonts(folder: Path | None) -> Fonts:
     for path in paths:
         try:
             digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-            family, style = _open(path, 16).getname()
-            face = Face(path, family or path.stem, style or "")
+            face = open_face(path)
             if digest not in found and (face.can_draw("AEHNORST") or face.can_draw("0123456789")):
                 found[digest] = face
         except (OSError, ValueError):

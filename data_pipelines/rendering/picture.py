@@ -6,14 +6,14 @@ import numpy as np
 from data_pipelines.rendering.colours import cut_noise, draw_colours, luma, paint_background
 from data_pipelines.rendering.damage import blur, compress, expose, keep_visible
 from data_pipelines.rendering.fonts import CAPITAL_HEIGHT, Face, Fonts
-from data_pipelines.rendering.layout import PAD, Line, bend, draw_line, thicken
+from data_pipelines.rendering.layout import Line, bend, draw_line, thicken
 
-_MIN_HEIGHT, _MAX_HEIGHT = 20, 64
+_MIN_HEIGHT, _MAX_HEIGHT = 14, 64
 _MAX_WIDTH = 320  # Wider crops get lower, as the pipeline shrinks every crop to 128 columns.
 
 
 def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw ``text`` as a scene-text crop, uint8 RGB ``(height, width, 3)``, about 20 to 64 pixels high.
+    """Draw ``text`` as a scene-text crop, uint8 RGB ``(height, width, 3)``, about 14 to 64 pixels high.
 
     Every strength and probability grows with ``difficulty`` (0 to 1).
     """
@@ -22,10 +22,10 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     fill = line.mask
     box_area = (line.box[2] - line.box[0]) * (line.box[3] - line.box[1])
     thin = fill.sum(dtype=np.int64) < 0.12 * 255 * box_area  # Hairline fonts vanish in small pictures.
-    if thin or rng.random() < 0.12 * difficulty:
+    if thin or rng.random() < 0.3 * difficulty:
         fill = thicken(fill, 1)
     outline = None
-    if rng.random() < 0.12 * difficulty:
+    if rng.random() < 0.18 * difficulty:
         outline = thicken(fill, 1 + 3 * rng.random())
     matrix, (width, height) = _view(line, crop, difficulty, rng)
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
@@ -51,11 +51,11 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
         )
     if rng.random() < 0.08 * difficulty:
         wobble = difficulty * CAPITAL_HEIGHT * 0.08 * rng.random()
-    loose = 0.25 if rng.random() < 0.25 * difficulty else 0.1
-    margins = CAPITAL_HEIGHT * (0.03 + loose * rng.random(4)) * [1, 1.5, 1, 1.5]
-    if difficulty > 0 and rng.random() < 0.15 * difficulty:
-        margins -= CAPITAL_HEIGHT * 0.1 * rng.random(4)  # Careless boxes cut the letters' edges, never a letter.
-    if rng.random() >= 0.2 * difficulty:
+    loose = 0.3 if rng.random() < 0.25 * difficulty else 0.1
+    margins = CAPITAL_HEIGHT * (0.03 + loose * rng.random(4)) * [1, 1.3, 1, 1.3]
+    if difficulty > 0 and rng.random() < 0.35 * difficulty:
+        margins -= CAPITAL_HEIGHT * 0.12 * rng.random(4)  # Careless boxes cut the letters' edges, never a letter.
+    if rng.random() >= 0.35 * difficulty:
         line = draw_line(text, face, spacing, wobble, rng)
         if len(text) > 2 and rng.random() < 0.15 * difficulty:
             line = bend(line, difficulty * rng.uniform(0.3, 1.6) * (1 if rng.random() < 0.65 else -1))
@@ -63,30 +63,42 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
     # Neighbours: the text's own letters in another order, so that the font surely has them; the crop cuts them off.
     other = "".join(text[i] for i in rng.permutation(len(text)) if text[i] != " ")
     side = rng.random()
-    if side < 0.6:
+    if side < 0.4:
         before, after = (
-            (f"{other} ", "") if side < 0.2 else ("", f" {other}") if side < 0.5 else (f"{other} ", f" {other}")
+            (f"{other} ", "") if side < 0.15 else ("", f" {other}") if side < 0.35 else (f"{other} ", f" {other}")
         )
         line = draw_line(text, face, spacing, 0.0, rng, before, after)
         gap = face.glyph(" ").advance + spacing
         margins[[0, 2]] = np.maximum(gap, 0.1) + CAPITAL_HEIGHT * rng.uniform(-0.2, 0.25, 2)
         return line, margins
-    line, second = draw_line(text, face, spacing, 0.0, rng), draw_line(other, face, spacing, 0.0, rng)
-    return _stacked(line, second, above=side < 0.8, gap=int(CAPITAL_HEIGHT * rng.uniform(0.18, 0.45))), margins + 4
+    line = draw_line(text, face, spacing, 0.0, rng)
+    second = draw_line((other * 3)[: int(rng.integers(len(other), 3 * len(other) + 1))], face, spacing, 0.0, rng)
+    for above in ((True,), (False,), (True, False))[int(3 * (side - 0.4) / 0.6)]:
+        line = _stacked(line, second, above, int(CAPITAL_HEIGHT * rng.uniform(0.12, 0.45)), rng)
+    # The box of the letters is known to be theirs alone: above and below it, the crop shows some of the neighbours.
+    return line, margins + CAPITAL_HEIGHT * np.array([0, 0.35, 0, 0.35]) * rng.random(4)
 
 
-def _stacked(line: Line, second: Line, above: bool, gap: int) -> Line:
-    """``line`` with ``second`` above or below it, ``gap`` pixels away."""
-    ink = second.mask[PAD : second.box[3], PAD : second.box[2]]
-    height, width = line.mask.shape
-    room = ink.shape[0] + gap
-    mask = np.zeros((height + room, max(width, ink.shape[1] + 2 * PAD)), np.uint8)
-    shift = room if above else 0
-    mask[shift : shift + height, :width] = line.mask
-    y = PAD if above else line.box[3] + gap
-    area = mask[y : y + ink.shape[0], PAD : PAD + ink.shape[1]]
-    np.maximum(area, ink, out=area)
+def _stacked(line: Line, second: Line, above: bool, gap: int, rng: np.random.Generator) -> Line:
+    """``line`` with ``second`` above or below it, ``gap`` pixels away, in another size and somewhere to the side."""
+    ink = second.mask[second.box[1] : second.box[3], second.box[0] : second.box[2]]
+    if rng.random() < 0.5:
+        size = rng.uniform(0.5, 1.4)
+        ink = cv2.resize(
+            ink, (max(1, int(ink.shape[1] * size)), max(1, int(ink.shape[0] * size))), interpolation=cv2.INTER_AREA
+        )
     x0, y0, x1, y1 = line.box
+    height, width = line.mask.shape
+    room = max(0, ink.shape[0] + gap - (y0 if above else height - y1))
+    mask = np.zeros((height + room, width), np.uint8)
+    shift = room if above else 0
+    mask[shift : shift + height] = line.mask
+    y = y0 + shift - gap - ink.shape[0] if above else y1 + gap
+    # It starts left of the text or right of where that starts, and never reaches beyond the mask.
+    offset = int(rng.uniform(-0.3, 0.6) * (x1 - x0))
+    cut = ink[:, max(0, -offset) : max(0, -offset) + width - max(0, offset)]
+    area = mask[y : y + ink.shape[0], max(0, offset) : max(0, offset) + cut.shape[1]]
+    np.maximum(area, cut, out=area)
     return Line(mask, (x0, y0 + shift, x1, y1 + shift))
 
 
@@ -138,7 +150,7 @@ def _paint(alpha: np.ndarray, scale: float, difficulty: float, rng: np.random.Ge
     picture = paint_background(height, width, paper, contrast, difficulty, rng)
     letters = alpha if alpha.ndim == 2 else alpha[:, :, 0]
     widest = alpha if alpha.ndim == 2 else alpha[:, :, 1]
-    if rng.random() < 0.15 * difficulty:  # a shadow, or the side of a solid letter
+    if rng.random() < 0.2 * difficulty:  # a shadow, or the side of a solid letter
         shift = 1 + 3 * scale * rng.random(2)
         move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
         shadow = cv2.warpAffine(widest, move, (width, height))
@@ -156,6 +168,10 @@ def _paint(alpha: np.ndarray, scale: float, difficulty: float, rng: np.random.Ge
         worn = cut_noise(max(2, height // 8), max(2, width // 8), rng)[:, :, :1]
         texture = cv2.resize(np.ascontiguousarray(worn), (width, height))[:, :, None]
         picture += (ink + min(25.0, 0.2 * contrast) * difficulty * texture - picture) * letters[:, :, None]
+    elif rng.random() < 0.1 * difficulty:  # metal, or light from above
+        other = np.clip(ink + rng.choice([-1, 1]) * min(90.0, 0.5 * contrast) * rng.random(), 0, 255)
+        down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+        picture += (ink + (other - ink).astype(np.float32) * down - picture) * letters[:, :, None]
     else:
         _blend(picture, ink, letters)
     return picture

@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.records import DataError, Record
 from data_pipelines.rendering.fonts import find_fonts
 from data_pipelines.rendering.picture import render
-from data_pipelines.rendering.texts import Split, texts
+from data_pipelines.rendering.texts import Split, Texts, texts
 
 # Every symbol of a keyboard but ^ { | }, which the 91-class models do not read.
 _CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
@@ -40,10 +40,12 @@ class RenderedWords:
     difficulty: float = 1.0
     """From 0, dark print on light paper, to 1, the full range of photographs."""
     fonts: str = ""
-    """A folder with more .ttf and .otf fonts, searched with its subfolders."""
+    """A folder with more .ttf and .otf fonts, searched with its subfolders (``scripts/get_fonts.sh`` fills one)."""
+    words: str = ""
+    """A text file with a word a line, the most frequent first, instead of dictionaries (``scripts/get_words.py``)."""
 
     def open(self, root: Path = Path()) -> "RenderedSource":
-        """The source of these words. ``root`` is where a relative ``fonts`` folder starts.
+        """The source of these words. ``root`` is where relative ``fonts`` and ``words`` start.
 
         Raises:
             DataError: a value is out of range, no text is possible, or there are no fonts.
@@ -53,7 +55,10 @@ class RenderedWords:
                 f"rendered words: size {self.size} must be positive, seed {self.seed} not negative, and difficulty "
                 f"{self.difficulty} from 0 to 1"
             )
-        source = RenderedSource(self, (root / Path(self.fonts).expanduser()).absolute() if self.fonts else None)
+        fonts, words = (
+            (root / Path(place).expanduser()).absolute() if place else None for place in (self.fonts, self.words)
+        )
+        source = RenderedSource(self, fonts, words)
         source.check()
         return source
 
@@ -62,11 +67,12 @@ class RenderedWords:
 class RenderedSource:
     """Record ``i`` depends on the spec, the fonts and ``i`` alone, in whatever process and order it is drawn.
 
-    Pickles as its two fields; every process loads words and fonts when it first needs them.
+    Pickles as its fields; every process loads words and fonts when it first needs them.
     """
 
     spec: RenderedWords
     font_folder: Path | None
+    word_file: Path | None = None
 
     @property
     def characters(self) -> str:
@@ -75,9 +81,8 @@ class RenderedSource:
 
     def check(self) -> None:
         """Load words and fonts, so that a mistake in the spec shows before training starts."""
-        spec = self.spec
-        texts(spec.characters, spec.min_length, spec.max_length, spec.split)
-        find_fonts(self.font_folder).check(spec.characters)
+        self._texts()
+        find_fonts(self.font_folder).check(self.spec.characters)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -93,8 +98,11 @@ class RenderedSource:
 
     def text(self, index: int) -> str:
         """The label of record ``index`` without drawing it."""
+        return self._texts().draw(self._rng(index, 0))
+
+    def _texts(self) -> Texts:
         spec = self.spec
-        return texts(spec.characters, spec.min_length, spec.max_length, spec.split).draw(self._rng(index, 0))
+        return texts(spec.characters, spec.min_length, spec.max_length, spec.split, self.word_file)
 
     def name(self, index: int) -> str:
         """For example ``rendered/train/seed 0/123``."""

@@ -7,6 +7,7 @@ import string
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -21,7 +22,8 @@ VALIDATION_SHARE = 1 / 20
 """The share of all texts that only the validation split may show."""
 
 _TIER_SHARES = (0.22, 0.45, 0.26, 0.07)
-_CASES: tuple[tuple[Callable[[str], str], float], ...] = ((str.lower, 0.39), (str.capitalize, 0.25), (str.upper, 0.36))
+# As in the labels of some 7,000 words of street scenes.
+_CASES: tuple[tuple[Callable[[str], str], float], ...] = ((str.lower, 0.19), (str.capitalize, 0.28), (str.upper, 0.53))
 _ALPHABET = string.ascii_lowercase
 _TRIES = 400
 _ONSETS = (*listed("b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kn l m n p ph pl pr qu r s sc sh"), "", "")
@@ -57,10 +59,10 @@ def _digits(rng: np.random.Generator, low: int, high: int) -> str:
 class _Words:
     """Draws dictionary words of ``low`` to ``high`` letters, in the cases that ``allowed`` can spell."""
 
-    def __init__(self, allowed: frozenset[str], low: int, high: int) -> None:
+    def __init__(self, allowed: frozenset[str], low: int, high: int, tiers: Sequence[Sequence[str]]) -> None:
         self._choices: list[tuple[Sequence[str], Callable[[str], str]]] = []
         shares = []
-        for tier, tier_share in zip(word_tiers(), _TIER_SHARES, strict=True):
+        for tier, tier_share in zip(tiers, _TIER_SHARES, strict=True):
             sized = [word for word in tier if low <= len(word) <= high]
             for change_case, case_share in _CASES:
                 # An alphabet with all letters allows all words; one list then serves all cases.
@@ -86,11 +88,13 @@ class _Words:
 class Texts:
     """Draws labels of ``min_length`` to ``max_length`` characters, all from ``characters``, of one split.
 
+    Its words come from the file ``words``, or from dictionaries where it is None.
+
     Raises:
         DataError: no such text exists.
     """
 
-    def __init__(self, characters: str, min_length: int, max_length: int, split: Split) -> None:
+    def __init__(self, characters: str, min_length: int, max_length: int, split: Split, words: Path | None) -> None:
         self._allowed = frozenset(characters)
         self._min, self._max, self._split = min_length, max_length, split
         # Sorted, so that the order in which a user lists the characters changes nothing. A space only joins two words.
@@ -106,8 +110,8 @@ class Texts:
         self._letters = [c for c in drawable if c.isalpha()] or drawable
         self._capitals = [c for c in drawable if c.isupper()] or self._letters
         self._numerals = [c for c in drawable if c.isdecimal()] or drawable
-        self._whole_words = _Words(self._allowed, min_length, max_length)
-        self._parts = _Words(self._allowed, 1, max(1, max_length - 1))
+        self._whole_words = _Words(self._allowed, min_length, max_length, word_tiers(words))
+        self._parts = _Words(self._allowed, 1, max(1, max_length - 1), word_tiers(words))
         self._fallback = self._some_texts()
         if not self._fallback:
             raise DataError(
@@ -144,18 +148,19 @@ class Texts:
         kinds: list[Callable[[np.random.Generator], str]] = []
         shares: list[float] = []
         for kind, share in (
-            (self._word, 0.56),
-            (self._punctuated, 0.07),
-            (self._two_words, 0.03),
-            (self._pseudo_word, 0.09),
-            (self._number, 0.07),
+            (self._word, 0.6),
+            (self._punctuated, 0.075),
+            (self._several_words, 0.03),
+            (self._pseudo_word, 0.06),
+            (self._brand, 0.02),
+            (self._number, 0.065),
             (self._price, 0.02),
             (self._date, 0.015),
             (self._time, 0.015),
-            (self._quantity, 0.02),
-            (self._code, 0.04),
+            (self._quantity, 0.015),
+            (self._code, 0.035),
             (self._address, 0.02),
-            (self._random_string, 0.05),
+            (self._random_string, 0.03),
         ):
             texts = [text for text in (kind(rng) for _ in range(_TRIES)) if self._fits(text)]
             if len(texts) > 0.08 * _TRIES and any(in_split(text, self._split) for text in texts):
@@ -188,8 +193,20 @@ class Texts:
             return f"{pick(rng, self._capitals)}&{pick(rng, self._capitals)}"
         return form.format(word) if form != "{}'s" or not word.isupper() else f"{word}'S"
 
-    def _two_words(self, rng: np.random.Generator) -> str:
-        return f"{self._part(rng)} {self._number(rng) if rng.random() < 0.15 else self._part(rng)}"
+    def _several_words(self, rng: np.random.Generator) -> str:
+        text = f"{self._part(rng)} {self._number(rng) if rng.random() < 0.15 else self._part(rng)}"
+        return f"{text} {self._part(rng)}" if rng.random() < 0.3 else text
+
+    def _brand(self, rng: np.random.Generator) -> str:
+        """Names that mix cases: ``FairPrice``, ``McCarthy``, ``prettyFIT``, ``dENiZEN``."""
+        u, part = rng.random(), self._part(rng)
+        if u < 0.5:
+            return part.capitalize() + self._part(rng).capitalize()
+        if u < 0.7:
+            return pick(rng, ("Mc", "Mac", "De", "i", "e", "O'")) + part.capitalize()
+        if u < 0.85:
+            return part.lower() + self._part(rng).upper()
+        return "".join(c.upper() if rng.random() < 0.5 else c.lower() for c in part)
 
     def _pseudo_word(self, rng: np.random.Generator) -> str:
         """Syllables that mean nothing, or a word with one wrong letter: a reader must not trust its dictionary."""
@@ -291,6 +308,6 @@ class Texts:
 
 
 @lru_cache(maxsize=8)
-def texts(characters: str, min_length: int, max_length: int, split: Split) -> Texts:
+def texts(characters: str, min_length: int, max_length: int, split: Split, words: Path | None = None) -> Texts:
     """``Texts``, made once a process for each choice."""
-    return Texts(characters, min_length, max_length, split)
+    return Texts(characters, min_length, max_length, split, words)

@@ -15,6 +15,7 @@ import pytest
 from data_pipelines.records import DataError, Source
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.rendering.fonts import Face, find_fonts
+from data_pipelines.rendering.lexicon import word_tiers
 from data_pipelines.rendering.texts import in_split
 
 SPEC = RenderedWords(size=5000)
@@ -140,7 +141,7 @@ def test_every_picture_shows_its_text(difficulty):
         heights.append(image.shape[0])
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int)
         assert gray.max() - gray.min() > 25, (i, source.text(i))
-    assert min(heights) >= 20
+    assert min(heights) >= 14
     assert max(heights) <= 64
 
 
@@ -231,6 +232,35 @@ def test_a_folder_without_fonts_is_an_error(tmp_path):
         RenderedWords(fonts="faces").open(tmp_path)
     with pytest.raises(DataError, match="nowhere"):
         RenderedWords(fonts="nowhere").open(tmp_path)
+
+
+def test_words_come_from_a_file_in_place_of_dictionaries(tmp_path):
+    names = [a + b for a in ("ka", "ke", "ki", "ko", "ku") for b in ("bra", "dra", "fra", "gra", "kra", "tra")]
+    (tmp_path / "words.txt").write_text("\n".join([*names, "", names[0], "Don't"]))
+    source = replace(SPEC, words="words.txt").open(tmp_path)
+    shown = " ".join(source.text(i) for i in range(3000)).lower()
+    assert sum(name in shown for name in names) > 25
+    assert "don't" in shown
+    assert "encyclop" not in shown
+    assert pickle.loads(pickle.dumps(source)) == source
+
+
+def test_everyday_words_stand_at_the_beginning_of_a_list(tmp_path):
+    words = [f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcd"]
+    (tmp_path / "words.txt").write_text("\n".join(words))
+    signs, everyday, known, obscure = word_tiers(tmp_path / "words.txt")
+    assert (*everyday, *known, *obscure) == tuple(words)
+    assert signs == word_tiers()[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot read"), (b"\xff\xfe", "cannot read"), (b"a\n\nb", "2 words are too few")]
+)
+def test_a_list_of_words_that_cannot_be_used_is_an_error(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "words.txt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"words\.txt: .*{message}"):
+        replace(SPEC, words="words.txt").open(tmp_path)
 
 
 @pytest.mark.parametrize(
