@@ -1,0 +1,156 @@
+"""Choose fonts for rendered words: python scripts/choose_fonts.py fonts/all fonts/chosen
+
+Large font collections hold symbols under the names of letters, alphabets of other scripts, and letters that nobody
+could read. A font is kept if its letters and digits look like those of most fonts: each is brought to one size and
+blurred, and the most similar of all letters' averages has to be its own. Plain print comes to 0.9 and more, scripts and
+display fonts to 0.4 to 0.8, symbols to 0. Of the fonts that are kept, copies are written to one folder, which
+``RenderedWords(fonts=...)`` reads, and a list of them with their figures.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import string
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_pipelines.rendering.fonts import Face, open_face
+
+LETTERS = string.ascii_uppercase + string.digits + string.ascii_lowercase
+CAPITALS = 36  # the first of LETTERS, which every font must have
+SIDE = 24
+SERIF_PER_SANS = 0.6  # Print has more families with serifs than without, and streets the other way round.
+# Letters that many fonts draw alike; the cases of a letter count as alike, too.
+ALIKE = ("0o", "1li")
+# Known scripts, which are as far from print as some illegible fonts are.
+SCRIPTS = ("Kaushan Script", "Dancing Script", "Pacifico", "Lobster", "Lobster Two", "Leckerli One", "Miama", "Tusj")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A font, and what its letters look like: float32 (letters, pixels); rows of letters that it lacks are zero."""
+
+    face: Face
+    shapes_LP: np.ndarray
+
+
+def find_candidates(folder: Path) -> list[Candidate]:
+    """Fonts under ``folder`` with all capitals and digits, without those that look exactly like one before."""
+    found: dict[str, Candidate] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".ttf", ".otf")):
+        try:
+            face = open_face(path)
+            usable = face.can_draw(LETTERS[:CAPITALS])
+        except (OSError, ValueError):
+            continue
+        if usable:
+            shapes_LP = np.stack([letter_shape(face, letter) for letter in LETTERS])
+            digest = hashlib.blake2b((shapes_LP * 64).astype(np.int8).tobytes()).hexdigest()
+            found.setdefault(digest, Candidate(face, shapes_LP))
+    return list(found.values())
+
+
+def letter_shape(face: Face, letter: str) -> np.ndarray:
+    """A letter as a vector of mean 0 and length 1, float32; zeros where the font does not have it."""
+    if not face.can_draw(letter):
+        return np.zeros(SIDE * SIDE, np.float32)
+    mask = face.glyph(letter).mask.astype(np.float32)
+    shape = cv2.GaussianBlur(cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_AREA), (0, 0), 1.5).ravel()
+    shape -= shape.mean()
+    return shape / max(float(np.linalg.norm(shape)), 1e-6)
+
+
+def legibility(shapes_FLP: np.ndarray) -> np.ndarray:
+    """The share of letters of each font, float (fonts,), that look most like the same letter in most fonts."""
+    has_FL = np.abs(shapes_FLP).max(axis=2) > 0
+    names = LETTERS.lower()
+    same = np.array([[a == b or any({a, b} <= set(group) for group in ALIKE) for b in names] for a in names])
+    typical = np.ones(len(shapes_FLP), bool)
+    share = np.zeros(len(shapes_FLP))
+    for _ in range(4):  # The average gets sharper as odd fonts leave it.
+        average_LP = shapes_FLP[typical].sum(axis=0)
+        average_LP /= np.maximum(np.linalg.norm(average_LP, axis=1, keepdims=True), 1e-6)
+        nearest_FL = np.stack([(shapes_LP @ average_LP.T).argmax(axis=1) for shapes_LP in shapes_FLP])
+        right_FL = same[np.arange(len(LETTERS)), nearest_FL] & has_FL
+        share = right_FL.sum(axis=1) / np.maximum(has_FL.sum(axis=1), 1)
+        typical = (share > 0.6) & has_FL.all(axis=1)
+        if not typical.any():
+            raise SystemExit("error: no font here looks like another, so there is nothing to measure by")
+    return share
+
+
+def is_sans(face: Face) -> bool:
+    """Whether a capital I is a plain upright bar."""
+    ink = face.glyph("I").mask > 96
+    rows, columns = ink.nonzero()
+    return len(rows) > 0 and bool(ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean() > 0.8)
+
+
+def choose(candidates: list[Candidate], share_F: np.ndarray, least: float, odd: float, styles: int) -> list[int]:
+    """Indices of the fonts to keep: of all families without serifs, and of as many others as streets show beside them.
+
+    Args:
+        candidates: all fonts.
+        share_F: their legibility.
+        least: lowest legibility of a font, but for known scripts.
+        odd: the share of families whose legibility is below 0.75; of these the most legible are taken.
+        styles: fonts of a family at most, evenly spread over its styles.
+    """
+    families: dict[str, list[int]] = defaultdict(list)
+    for i, candidate in enumerate(candidates):
+        if share_F[i] >= least or candidate.face.family in SCRIPTS:
+            families[candidate.face.family].append(i)
+    plain = {name for name in families if share_F[families[name]].max() >= 0.75 or name in SCRIPTS}
+    sans = sorted(name for name in plain if any(is_sans(candidates[i].face) for i in families[name]))
+    serif = sorted(plain - set(sans) - set(SCRIPTS))
+    chosen = sans + evenly(serif, round(SERIF_PER_SANS * len(sans))) + sorted(plain & set(SCRIPTS))
+    others = sorted(set(families) - plain, key=lambda name: -share_F[families[name]].max())
+    chosen += others[: round(len(chosen) * odd / (1 - odd))]
+    kept = []
+    for name in chosen:
+        kept += evenly(sorted(families[name], key=lambda i: candidates[i].face.style), styles)
+    return kept
+
+
+def evenly(items: list, count: int) -> list:
+    """``count`` of ``items`` at even distances, or all of them."""
+    return [items[round(at)] for at in np.linspace(0, len(items) - 1, min(count, len(items)))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with fonts, searched with its subfolders")
+    parser.add_argument("out", type=Path, help="new folder for copies of the chosen ones")
+    parser.add_argument("--least", type=float, default=0.42, help="lowest legibility, 0 to 1 (default: %(default)s)")
+    parser.add_argument("--odd", type=float, default=0.2, help="share of odd families (default: %(default)s)")
+    parser.add_argument("--styles", type=int, default=4, help="styles of a family at most (default: %(default)s)")
+    options = parser.parse_args()
+    if options.out.exists():
+        raise SystemExit(f"error: {options.out} exists; remove it, or name another folder")
+    if not 0 <= options.odd < 1 or options.styles < 1:
+        raise SystemExit("error: --odd must be from 0 to below 1, and --styles at least 1")
+    candidates = find_candidates(options.folder)
+    if not candidates:
+        raise SystemExit(f"error: {options.folder}: no font here has all capitals and digits")
+    share_F = legibility(np.stack([candidate.shapes_LP for candidate in candidates]))
+    kept = choose(candidates, share_F, options.least, options.odd, options.styles)
+    options.out.mkdir(parents=True)
+    rows = []
+    for i in kept:
+        face = candidates[i].face
+        digest = hashlib.blake2b(face.path.read_bytes(), digest_size=4).hexdigest()
+        name = f"{face.path.stem}-{digest}{face.path.suffix.lower()}"
+        shutil.copyfile(face.path, options.out / name)
+        rows.append({"file": name, "family": face.family, "style": face.style, "legibility": round(share_F[i], 3)})
+    (options.out / "fonts.json").write_text(json.dumps(rows, indent=1) + "\n")
+    families = len({row["family"] for row in rows})
+    print(f"{len(candidates)} different fonts; kept {len(rows)} of {families} families in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
