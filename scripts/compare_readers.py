@@ -1,0 +1,215 @@
+"""Compare our recogniser with PP-OCR's: python scripts/compare_readers.py --data ROOT --sets benchmark words.jsonl"""
+
+import json
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from maerec_jax.command import check_outputs, run_command
+from maerec_jax.scoring import METRICS, Scores
+
+CONSOLE = Console(width=None if sys.stdout.isatty() else 140)
+Read = Callable[[np.ndarray], str]
+"""One image, uint8 RGB (height, width, 3), to its text."""
+VERTICAL = 1.5  # PP-OCR turns crops that are at least this much higher than wide by a quarter, against the clock.
+
+
+@dataclass(frozen=True)
+class ReaderArguments:
+    """Read sets of labelled words with our recogniser and with the PP-OCR recogniser in the wheel of rapidocr
+    (pip install rapidocr onnxruntime), and print accuracies by set, length and case, and the time for a word.
+
+    Both read one word at a time on one core, from the decoded image on; times are the processor's. PP-OCR's recogniser
+    gets what its pipeline gives it: BGR pixels, portrait crops turned. Texts of both are brought to Unicode's normal
+    form NFKC first, as PP-OCR writes some punctuation in full width. Every word counts for both; an image that cannot
+    be decoded is wrong.
+    """
+
+    data: str
+    """Data root."""
+    checkpoint: str = ""
+    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
+    that come with the package."""
+    sets: tuple[str, ...] = ()
+    """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
+    readers: tuple[str, ...] = ("ours", "rapidocr")
+    """Which to run."""
+    beam: int = 1
+    """Hypotheses that ours keeps; 1 for greedy reading."""
+    json: str = ""
+    """Also write all figures to this JSON file."""
+    misread: str = ""
+    """Also write every word that not all have read to this .jsonl file."""
+    core: int = 0
+    """The core that all run on; -1 for any."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.readers) - OPENERS.keys()
+        if unknown or not self.readers:
+            raise ValueError(f"--readers are some of {', '.join(OPENERS)}, not {', '.join(sorted(unknown)) or 'none'}")
+
+
+def open_ours(arguments: ReaderArguments) -> Read:
+    """Our recogniser."""
+    from maerec_jax.recognizer import ReadingConfig, Recognizer
+
+    recognizer = Recognizer.load(arguments.checkpoint or None, ReadingConfig(beam=arguments.beam), batch_size=1)
+    return lambda pixels: recognizer.read([pixels])[0].text
+
+
+def open_rapidocr(arguments: ReaderArguments) -> Read:
+    """The recogniser in the wheel of rapidocr, without its detector and its classifier of orientation."""
+    from maerec_jax.config import UserError
+
+    del arguments
+    try:
+        from rapidocr import RapidOCR
+    except ImportError:
+        raise UserError("rapidocr is not installed: pip install rapidocr onnxruntime, or --readers ours") from None
+    one_thread = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
+    engine = RapidOCR(params={"Global.log_level": "error", "Global.text_score": 0.0} | one_thread)
+
+    def read(pixels: np.ndarray) -> str:
+        if pixels.shape[0] >= VERTICAL * pixels.shape[1]:
+            pixels = np.rot90(pixels)
+        found: Any = engine(np.ascontiguousarray(pixels[:, :, ::-1]), use_det=False, use_cls=False, use_rec=True)
+        return "".join(found.txts or ())
+
+    return read
+
+
+OPENERS: dict[str, Callable[[ReaderArguments], Read]] = {"ours": open_ours, "rapidocr": open_rapidocr}
+
+
+KINDS: tuple[str, ...] = ("1-3 long", "4-6 long", "7-10 long", "11 and longer", "UPPER", "Title", "lower", "miXed")
+KINDS += ("no letters", "several words", "with punctuation")
+
+
+def kinds_of(truth: str) -> Iterator[str]:
+    """Those of ``KINDS`` that a word belongs to: by its length, and by what it is made of."""
+    n = len(truth)
+    yield KINDS[0] if n <= 3 else KINDS[1] if n <= 6 else KINDS[2] if n <= 10 else KINDS[3]
+    letters = [c for c in truth if c.isalpha()]
+    if not letters:
+        yield "no letters"
+    elif all(c.isupper() for c in letters):
+        yield "UPPER"
+    elif all(c.islower() for c in letters):
+        yield "lower"
+    else:
+        yield "Title" if letters[0].isupper() and all(c.islower() for c in letters[1:]) else "miXed"
+    if any(c.isspace() for c in truth):
+        yield "several words"
+    if any(not c.isalnum() and not c.isspace() for c in truth):
+        yield "with punctuation"
+
+
+def normal(text: str | None) -> str | None:
+    """A text in which full-width punctuation is plain."""
+    return None if text is None else unicodedata.normalize("NFKC", text)
+
+
+@dataclass
+class Tally:
+    """What one reader has read."""
+
+    sets: dict[str, Scores] = field(default_factory=dict)
+    kinds: dict[str, Scores] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    """Of processor time, for each word that could be decoded."""
+
+    def add(self, measured: str, reading: str | None, truth: str) -> None:
+        """Count a word of a set."""
+        for name in (measured, "all"):
+            self.sets.setdefault(name, Scores()).add(reading, truth)
+        for kind in kinds_of(truth):
+            self.kinds.setdefault(kind, Scores()).add(reading, truth)
+
+    def summary(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+        groups = {"sets": self.sets, "kinds": self.kinds}
+        told: dict[str, Any] = {k: {n: s.summary() for n, s in sorted(group.items())} for k, group in groups.items()}
+        return told | {"milliseconds_a_word": round(1000 * median(self.seconds), 3) if self.seconds else None}
+
+
+def compare(arguments: ReaderArguments) -> int:
+    """Read, print the tables; returns 0."""
+    check_outputs(arguments.json, arguments.misread)
+    if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {arguments.core})  # before any library makes threads
+    from data_pipelines.decoding import DecodeError, pixels_of
+    from data_pipelines.records import RecordError
+    from maerec_jax.evaluation.sets import find_sets
+
+    def message(text: str) -> None:
+        CONSOLE.print(text, markup=False, highlight=False)
+
+    root = Path(arguments.data)
+    measured_sets = find_sets(root, arguments.sets, message)
+    readers = {name: OPENERS[name](arguments) for name in arguments.readers}
+    tallies = {name: Tally() for name in readers}
+    misread = []
+    for read in readers.values():
+        read(np.full((32, 100, 3), 127, np.uint8))  # compiles, and fills caches
+    for measured in measured_sets:
+        source = measured.spec.open(root)
+        for index in range(len(source)):
+            truth = normal(source.text(index)) or ""
+            try:
+                pixels = pixels_of(source[index])
+            except (DecodeError, RecordError) as error:
+                message(f"{source.name(index)}: {error}")
+                pixels = None
+            found: dict[str, str | None] = {}
+            for name, read in readers.items():
+                start = time.process_time()
+                found[name] = None if pixels is None else normal(read(pixels))
+                if pixels is not None:
+                    tallies[name].seconds.append(time.process_time() - start)
+                tallies[name].add(measured.name, found[name], truth)
+            if any(text != truth for text in found.values()):
+                misread.append({"set": measured.name, "image": source.name(index), "text": truth, **found})
+    show(tallies)
+    if arguments.json:
+        about = {"checkpoint": arguments.checkpoint, "beam": arguments.beam}
+        told = about | {name: tally.summary() for name, tally in tallies.items()}
+        Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
+    if arguments.misread:
+        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in misread]
+        Path(arguments.misread).write_text("".join(lines), encoding="utf-8")
+    return 0
+
+
+def show(tallies: dict[str, Tally]) -> None:
+    """Print accuracies in percent by set, then by kind, and times."""
+    metrics = [name for name in METRICS if name != "edit_similarity"]
+    first = next(iter(tallies))
+    measured = sorted(tallies[first].sets, key=lambda name: name == "all")  # as they came, and all of them last
+    kinds = [kind for kind in KINDS if kind in tallies[first].kinds]
+    for title, names in (("sets", measured), ("kinds", kinds)):
+        table = Table(title[:-1], "words", "read by", *(METRICS[name] for name in metrics))
+        for name in names:
+            for reader, tally in tallies.items():
+                scores: Scores = getattr(tally, title)[name]
+                found = scores.summary()
+                cells = [name, f"{scores.words:,}"] if reader == first else ["", ""]
+                table.add_row(*cells, reader, *(f"{100 * found[metric]:.1f}" for metric in metrics))
+            table.add_section()
+        CONSOLE.print(table)
+    for name, tally in tallies.items():
+        if tally.seconds:
+            CONSOLE.print(f"{name}: {1000 * median(tally.seconds):.1f} ms of one core for a word (median)")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(ReaderArguments, compare, "python scripts/compare_readers.py"))

@@ -1,0 +1,99 @@
+"""scripts/compare_readers.py: what it counts, and that both readers read real files."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines.rendering import RenderedWords
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "scripts" / "compare_readers.py"
+
+
+@pytest.fixture(scope="module")
+def compare_readers():
+    """The script as a module."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    import compare_readers
+
+    yield compare_readers
+    sys.path.remove(str(SCRIPT.parent))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root with a set of four plainly printed words, one of which is no image."""
+    folder = tmp_path_factory.mktemp("root")
+    source = RenderedWords(difficulty=0.0, min_length=4, max_length=6, size=4).open()
+    lines = []
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), source[i].image[:, :, ::-1])
+        lines.append(json.dumps({"filename": f"{i}.png", "text": source.text(i)}))
+    (folder / "3.png").write_bytes(b"no image")
+    (folder / "words.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("SALE", ["4-6 long", "UPPER"]),
+        ("Don't", ["4-6 long", "Title", "with punctuation"]),
+        ("no", ["1-3 long", "lower"]),
+        ("iPhones", ["7-10 long", "miXed"]),
+        ("2,500", ["4-6 long", "no letters", "with punctuation"]),
+        ("FISH and chips", ["11 and longer", "miXed", "several words"]),
+    ],
+)
+def test_a_word_belongs_to_a_length_and_a_case(compare_readers, text, kinds):
+    assert list(compare_readers.kinds_of(text)) == kinds
+    assert set(kinds) <= set(compare_readers.KINDS)
+
+
+def test_full_width_punctuation_is_plain(compare_readers):
+    assert compare_readers.normal("\uff08OPEN\uff1a7\uff09") == "(OPEN:7)"
+    assert compare_readers.normal(None) is None
+
+
+def test_every_word_counts_once_in_its_set_and_in_all(compare_readers):
+    tally = compare_readers.Tally()
+    for measured, reading, truth in (("a", "SALE", "SALE"), ("a", "sale", "SALE"), ("b", None, "7")):
+        tally.add(measured, reading, truth)
+    told = tally.summary()
+    assert [told["sets"][name]["words"] for name in ("a", "all", "b")] == [2, 3, 1]
+    assert told["sets"]["a"]["word_accuracy"] == 0.5
+    assert told["sets"]["a"]["word_accuracy_ignore_case"] == 1
+    assert told["sets"]["all"]["word_accuracy"] == pytest.approx(1 / 3)
+    assert told["kinds"]["UPPER"]["words"] == 2
+    assert told["milliseconds_a_word"] is None
+
+
+def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(root, tmp_path):
+    pytest.importorskip("rapidocr", reason="rapidocr is not installed")
+    command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "rapidocr"]
+    command += ["--json", tmp_path / "told.json", "--misread", tmp_path / "misread.jsonl"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "words.jsonl" in made.stdout
+    told = json.loads((tmp_path / "told.json").read_text())["rapidocr"]
+    assert told["sets"]["words.jsonl"]["words"] == 4
+    assert 0.5 <= told["sets"]["words.jsonl"]["word_accuracy_36_characters"] <= 0.75
+    assert told["milliseconds_a_word"] > 0
+    assert any(json.loads(line)["rapidocr"] is None for line in (tmp_path / "misread.jsonl").read_text().splitlines())
+
+
+def test_a_portrait_crop_is_turned_for_pp_ocr(compare_readers, root):
+    pytest.importorskip("rapidocr", reason="rapidocr is not installed")
+    read = compare_readers.open_rapidocr(compare_readers.ReaderArguments(data=str(root)))
+    pixels = np.asarray(RenderedWords(difficulty=0.0, min_length=5, max_length=6).open()[1].image)
+    assert read(pixels) == read(np.rot90(pixels, -1))
+
+
+def test_an_unknown_reader_is_an_error(root):
+    command = [sys.executable, SCRIPT, "--data", root, "--readers", "tesseract"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 2
+    assert "ours, rapidocr" in made.stdout + made.stderr
