@@ -62,6 +62,27 @@ def draw_line(
     return Line(mask, (left - x0 + PAD, top - y0 + PAD, right - x0 + PAD, bottom - y0 + PAD))
 
 
+def draw_column(text: str, face: Face, gap: float) -> Line:
+    """Draw ``text``, without its spaces, from top to bottom: upright letters, ``gap`` pixels apart."""
+    masks = [mask for mask in (_ink(face.glyph(character).mask) for character in text) if mask.size]
+    gaps = max(1, round(gap))
+    width = max(mask.shape[1] for mask in masks)
+    height = sum(mask.shape[0] for mask in masks) + gaps * (len(masks) - 1)
+    column = np.zeros((height + 2 * PAD, width + 2 * PAD), np.uint8)
+    y = PAD
+    for mask in masks:
+        x = PAD + (width - mask.shape[1]) // 2
+        column[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+        y += mask.shape[0] + gaps
+    return Line(column, (PAD, PAD, PAD + width, PAD + height))
+
+
+def _ink(mask: np.ndarray) -> np.ndarray:
+    """A mask without empty rows and columns around it."""
+    x, y, width, height = cv2.boundingRect(mask) if mask.size else (0, 0, 0, 0)
+    return mask[y : y + height, x : x + width]
+
+
 def bend(line: Line, angle: float) -> Line:
     """Lay a line along an arc of ``angle`` radians: arched for a positive angle, sagging for a negative one."""
     x0, y0, x1, y1 = line.box

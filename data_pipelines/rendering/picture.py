@@ -6,7 +6,7 @@ import numpy as np
 from data_pipelines.rendering.colours import cut_noise, draw_colours, luma, paint_background
 from data_pipelines.rendering.damage import blur, compress, expose, keep_visible
 from data_pipelines.rendering.fonts import CAPITAL_HEIGHT, Face, Fonts
-from data_pipelines.rendering.layout import Line, bend, draw_line, thicken
+from data_pipelines.rendering.layout import Line, bend, draw_column, draw_line, thicken
 
 _MIN_HEIGHT, _MAX_HEIGHT = 14, 64
 _MAX_WIDTH = 320  # Wider crops get lower, as the pipeline shrinks every crop to 128 columns.
@@ -39,6 +39,8 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     alpha = warped.astype(np.float32) * np.float32(1 / 255)
     picture = _paint(alpha, scale, difficulty, rng)
     picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
+    if len(text) > 1 and picture.shape[0] < picture.shape[1] and rng.random() < 0.02 * difficulty:
+        picture = np.ascontiguousarray(np.rot90(picture, -1))  # as on banners: to be turned against the clock
     return compress(keep_visible(picture), difficulty, rng)
 
 
@@ -55,6 +57,8 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
     margins = CAPITAL_HEIGHT * (0.03 + loose * rng.random(4)) * [1, 1.3, 1, 1.3]
     if difficulty > 0 and rng.random() < 0.35 * difficulty:
         margins -= CAPITAL_HEIGHT * 0.12 * rng.random(4)  # Careless boxes cut the letters' edges, never a letter.
+    if 1 < len(text) < 12 and rng.random() < 0.01 * difficulty:
+        return draw_column(text, face, CAPITAL_HEIGHT * rng.uniform(0.1, 0.5)), margins
     if rng.random() >= 0.35 * difficulty:
         line = draw_line(text, face, spacing, wobble, rng)
         if len(text) > 2 and rng.random() < 0.15 * difficulty:
@@ -130,9 +134,10 @@ def _view(
     seen = seen[:2] / seen[2]
     left, top = seen.min(axis=1) - margins[:2] * [stretch, 1]
     right, bottom = seen.max(axis=1) + margins[2:] * [stretch, 1]
-    aspect = max((right - left) / (bottom - top), 0.3)
+    aspect = (right - left) / (bottom - top)
     height = _MIN_HEIGHT * (_MAX_HEIGHT / _MIN_HEIGHT) ** (rng.random() if difficulty > 0 else 0.5)
-    height = round(max(_MIN_HEIGHT, min(height, _MAX_WIDTH / aspect)))
+    # Of columns of letters and narrow letters the width counts, of all others the height.
+    height = round(max(_MIN_HEIGHT, min(height / min(1.0, 3 * aspect), _MAX_WIDTH / max(aspect, 1.0))))
     scale = height / (bottom - top)
     width = min(max(round(scale * (right - left)), 8), 1280)
     placed = np.array([[scale, 0, -scale * left], [0, scale, -scale * top], [0, 0, 1]])

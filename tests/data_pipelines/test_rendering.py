@@ -14,8 +14,11 @@ import pytest
 
 from data_pipelines.records import DataError, Source
 from data_pipelines.rendering import RenderedWords
+from data_pipelines.rendering.colours import draw_colours, luma
 from data_pipelines.rendering.fonts import Face, find_fonts
+from data_pipelines.rendering.layout import draw_column, draw_line
 from data_pipelines.rendering.lexicon import word_tiers
+from data_pipelines.rendering.picture import _stacked
 from data_pipelines.rendering.texts import in_split
 
 SPEC = RenderedWords(size=5000)
@@ -138,11 +141,64 @@ def test_every_picture_shows_its_text(difficulty):
         image = source[i].image
         assert image.dtype == np.uint8
         assert image.shape[2] == 3
-        heights.append(image.shape[0])
+        heights.append(min(image.shape[:2]))
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int)
         assert gray.max() - gray.min() > 25, (i, source.text(i))
-    assert min(heights) >= 14
+    assert min(heights) >= 8
     assert max(heights) <= 64
+
+
+def test_cases_are_those_of_streets():
+    letters = [[c for c in SPEC.open().text(i) if c.isalpha()] for i in range(4000)]
+    share = {
+        "upper": np.mean([bool(word) and all(c.isupper() for c in word) for word in letters]),
+        "title": np.mean([len(word) > 1 and "".join(word).istitle() for word in letters]),
+        "lower": np.mean([bool(word) and all(c.islower() for c in word) for word in letters]),
+    }
+    assert 0.4 < share["upper"] < 0.6
+    assert 0.5 * share["upper"] > share["title"] - 0.05 > share["lower"] - 0.1 > 0
+
+
+def test_colours_of_things_are_far_apart_and_often_light_on_dark():
+    rng = np.random.default_rng(0)
+    pairs = np.array([[luma(colour) for colour in draw_colours(0.8, rng)] for _ in range(1000)])
+    assert np.abs(pairs[:, 0] - pairs[:, 1]).min() > 85
+    assert 0.45 < np.mean(pairs[:, 0] > pairs[:, 1]) < 0.65
+    easy = np.array([[luma(colour) for colour in draw_colours(0.0, rng)] for _ in range(100)])
+    assert (easy[:, 0] < easy[:, 1]).all()
+
+
+def test_neighbouring_lines_leave_the_text_alone():
+    rng = np.random.default_rng(0)
+    face = Face(roboto(), "Roboto", "Regular")
+    line, second = (draw_line(text, face, 0.0, 0.0, rng) for text in ("Hotel", "LONG STREET"))
+    x0, y0, x1, y1 = line.box
+    for number in range(40):
+        above = number % 2 == 0
+        both = _stacked(line, second, above, 5, rng)
+        left, top, right, bottom = both.box
+        assert (both.mask[top:bottom, left:right] == line.mask[y0:y1, x0:x1]).all()
+        beside = both.mask[:top] if above else both.mask[bottom:]
+        assert beside.any(), "some of the neighbour is there"
+        assert not (both.mask[top - 4 : top] if above else both.mask[bottom : bottom + 4]).any()
+
+
+def test_columns_hold_whole_letters_one_below_another():
+    face = Face(roboto(), "Roboto", "Regular")
+    column = draw_column("A BC", face, 6.0)
+    x0, y0, x1, y1 = column.box
+    ink = column.mask[y0:y1, x0:x1].any(axis=1)
+    assert np.count_nonzero(np.diff(ink.astype(int)) == -1) == 2, "two gaps between three letters"
+    total = sum(int(face.glyph(letter).mask.sum(dtype=np.int64)) for letter in "ABC")
+    assert int(column.mask.sum(dtype=np.int64)) == total
+
+
+def test_some_crops_are_portrait_and_only_with_difficulty():
+    source = RenderedWords(min_length=6, max_length=9, difficulty=1.0).open()
+    shapes = np.array([source[i].image.shape[:2] for i in range(400)])
+    assert 0 < np.mean(shapes[:, 0] > 1.5 * shapes[:, 1]) < 0.1
+    easy = RenderedWords(min_length=6, max_length=9, difficulty=0.0).open()
+    assert all(easy[i].image.shape[0] < easy[i].image.shape[1] for i in range(100))
 
 
 def test_without_difficulty_print_is_dark_on_flat_light_paper():

@@ -1,0 +1,50 @@
+"""MAERec-Tiny: goes on where configs/two_cores_maerec.py ends, with far more varied words and 94 characters.
+
+Half of all images are real, however few they are; the others are rendered with hundreds of fonts.
+Data: Union14M-L under data.root (any sample of it), and fonts and words beside it:
+  bash scripts/get_fonts.sh ROOT/fonts --large
+  python scripts/get_words.py ROOT/words.txt
+Run: python -m maerec_jax.train --config configs/tiny.py --data.root ROOT --init-from runs/two_cores_maerec
+"""
+
+import string
+
+from data_pipelines.augmentation import Augmentation
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.sources import Annotations
+from maerec_jax.charset import Charset
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    characters = string.digits + string.ascii_letters + string.punctuation + " "
+    annotations = "Union14M-L/train_annos/mmocr-0.x"
+    levels = ("easy", "medium", "hard", "normal", "challenging")
+    rendered = RenderedWords(
+        weight=0.5, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
+    )
+    return TrainConfig(
+        model=MAERecConfig(
+            encoder=ViTConfig(dim=128, depth=6, heads=4, patch_size=(32, 8), position_table="grid"),
+            decoder=TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=26),
+            charset=Charset(characters),
+        ),
+        data=DataConfig(
+            root="data",
+            train=(*(Annotations(f"{annotations}/train_{level}.jsonl") for level in levels), rendered),
+            validation=(Annotations(f"{annotations}/val_annos.jsonl"),),
+            augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
+            turn_vertical=True,
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.05, clip_norm=1.0),
+        batch_size=128,
+        steps=5000,
+        validate_every=500,
+        checkpoint_every=100,
+        ema_decay=0.999,
+    )
