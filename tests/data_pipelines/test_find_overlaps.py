@@ -75,7 +75,7 @@ def split_real(root):
 
 
 def split_rendered():
-    source = RenderedWords(size=2 * POOL, difficulty=1.0, min_length=3).open()
+    source = RenderedWords(size=2 * POOL, difficulty=0.7, min_length=3).open()  # about as hard as photographs
     return Subset(source, np.arange(PLANTED)), Subset(source, np.arange(PLANTED, PLANTED + POOL))
 
 
