@@ -36,9 +36,10 @@ done
 mkdir -p "$folder/packages" "$folder/all"
 cd "$folder"
 here=$PWD
+offered=$(apt-cache pkgnames | sort)
 known=()
 for name in "${names[@]}"; do
-  if apt-cache show "$name" >/dev/null 2>&1; then known+=("$name"); else echo "this release has no $name: left out"; fi
+  if grep -qx "$name" <<<"$offered"; then known+=("$name"); else echo "this release has no $name: left out"; fi
 done
 if [ ${#known[@]} = 0 ]; then
   echo "error: no package is known: run apt-get update first" >&2

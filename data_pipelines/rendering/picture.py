@@ -113,19 +113,21 @@ def _view(
     x0, y0, x1, y1 = line.box
     # Dashes and dots keep some air, or a hyphen would fill the crop like a wall; so do narrow letters.
     box_width, box_height = max(x1 - x0, 0.3 * CAPITAL_HEIGHT), max(y1 - y0, 0.65 * CAPITAL_HEIGHT)
-    stretch, shear, angle, tilt_x, tilt_y = 1.0, 0.0, 0.0, 0.0, 0.0
+    stretch, shear, slope, angle, tilt_x, tilt_y = 1.0, 0.0, 0.0, 0.0, 0.0, 0.0
     if rng.random() < 0.75 * difficulty:  # Lettering on signs is narrower than that of books.
         stretch = float(np.exp(difficulty * (0.22 * rng.standard_normal() - 0.17)))
     if rng.random() < 0.3 * difficulty:
         shear = difficulty * 0.35 * rng.uniform(-1, 1)
-    if rng.random() < 0.6 * difficulty:
-        angle = difficulty * (0.07 * rng.standard_normal() if rng.random() < 0.85 else rng.uniform(-0.5, 0.5))
+    if rng.random() < 0.7 * difficulty:  # Crops of slanting words are upright boxes, with much beside the word.
+        angle = difficulty * (0.07 * rng.standard_normal() if rng.random() < 0.6 else rng.uniform(-0.55, 0.55))
+    if rng.random() < 0.3 * difficulty:  # A sign seen from the side: its lines rise or fall, its letters stand upright.
+        slope = difficulty * rng.uniform(-0.5, 0.5)
     if rng.random() < 0.4 * difficulty:
         tilt_x = difficulty * 0.5 * rng.uniform(-1, 1) / max(box_width, 2 * box_height)
         tilt_y = difficulty * 0.3 * rng.uniform(-1, 1) / box_height
     cos, sin = np.cos(angle), np.sin(angle)
     centre = np.array([[1, 0, -(x0 + x1) / 2], [0, 1, -(y0 + y1) / 2], [0, 0, 1]])
-    slanted = np.array([[stretch, shear, 0], [0, 1, 0], [0, 0, 1]])
+    slanted = np.array([[stretch, shear, 0], [slope, 1, 0], [0, 0, 1]])
     turned = np.array([[cos, -sin, 0], [sin, cos, 0], [tilt_x, tilt_y, 1]])
     matrix = turned @ slanted @ centre
     half_width, half_height = box_width / 2, box_height / 2

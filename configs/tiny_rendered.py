@@ -1,0 +1,47 @@
+"""MAERec-Tiny on rendered words alone, from fresh weights: what is read without any photograph.
+
+Data: fonts and words under data.root:
+  bash scripts/get_fonts.sh ROOT/fonts --large
+  python scripts/get_words.py ROOT/words.txt
+Run: python -m maerec_jax.train --config configs/tiny_rendered.py --data.root ROOT
+"""
+
+import string
+from dataclasses import replace
+
+from data_pipelines.augmentation import Augmentation
+from data_pipelines.rendering import RenderedWords
+from maerec_jax.charset import Charset
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    characters = string.digits + string.ascii_letters + string.punctuation + " "
+    rendered = RenderedWords(
+        characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
+    )
+    return TrainConfig(
+        model=MAERecConfig(
+            encoder=ViTConfig(dim=128, depth=6, heads=4, patch_size=(32, 8), position_table="grid"),
+            decoder=TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=26),
+            charset=Charset(characters),
+        ),
+        data=DataConfig(
+            root="data",
+            train=(rendered,),
+            validation=(replace(rendered, size=512, split="validation"),),
+            augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
+            turn_vertical=True,
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=500, weight_decay=0.05, clip_norm=1.0),
+        batch_size=128,
+        steps=20000,
+        validate_every=1000,
+        checkpoint_every=250,
+        ema_decay=0.999,
+    )
