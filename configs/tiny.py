@@ -1,6 +1,7 @@
 """MAERec-Tiny: goes on where configs/two_cores_maerec.py ends, with far more varied words and 94 characters.
 
-Half of all images are real, however few they are; the others are rendered with hundreds of fonts.
+A quarter of all images are real; the others are rendered with hundreds of fonts. With a few thousand real words more
+would teach the model these words, not reading.
 Data: Union14M-L under data.root (any sample of it), and fonts and words beside it:
   bash scripts/get_fonts.sh ROOT/fonts --large
   python scripts/get_words.py ROOT/words.txt
@@ -26,7 +27,7 @@ def get_config() -> TrainConfig:
     annotations = "Union14M-L/train_annos/mmocr-0.x"
     levels = ("easy", "medium", "hard", "normal", "challenging")
     rendered = RenderedWords(
-        weight=0.5, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
+        weight=0.75, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
     )
     return TrainConfig(
         model=MAERecConfig(

@@ -107,7 +107,7 @@ def _glyph(face: Face, character: str) -> Glyph:
 def _has(face: Face, character: str) -> bool:
     if character.islower() and face._one_case:
         return False
-    mask = _bitmap(face._font, character)[0]
+    mask = _glyph(face, character).mask  # which is kept: whoever asks is about to draw it
     # A font may map a character to nothing at all, and a broken one to something as large as a poster.
     usable = mask.size > 0 and mask.max() > 64 and max(mask.shape) < 6 * CAPITAL_HEIGHT
     return bool(usable) and mask.tobytes() != face._missing
