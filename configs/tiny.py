@@ -44,7 +44,7 @@ def get_config() -> TrainConfig:
         ),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.05, clip_norm=1.0),
         batch_size=128,
-        steps=5000,
+        steps=8000,
         validate_every=500,
         checkpoint_every=100,
         ema_decay=0.999,

@@ -39,8 +39,8 @@ def expose(picture: np.ndarray, difficulty: float, rng: np.random.Generator) -> 
         light = gain * np.array([1 + warm, 1 + green, 1 - warm])
         picture *= (light * (1 - haze)).astype(np.float32)
         picture += (light * (255 * haze * rng.random())).astype(np.float32)
-    if rng.random() < 0.5 * difficulty:
-        amount = np.float32(difficulty * 16 * rng.random() ** 2)
+    if rng.random() < 0.65 * difficulty:
+        amount = np.float32(difficulty * 22 * rng.random() ** 2)
         noise = cut_noise(height, width, rng)
         picture += amount * (noise if rng.random() < 0.5 else noise[:, :, :1])
     np.clip(picture, 0, 255, out=picture)

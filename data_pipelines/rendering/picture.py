@@ -28,6 +28,7 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     if rng.random() < 0.18 * difficulty:
         outline = thicken(fill, 1 + 3 * rng.random())
     matrix, (width, height) = _view(line, crop, difficulty, rng)
+    beside = _beside_board(line, matrix, (width, height), rng) if rng.random() < 0.3 * difficulty else None
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     masks = fill if outline is None else cv2.merge([fill, outline])
     if scale < 0.6:  # Halve first: the warp looks at four pixels only.
@@ -37,7 +38,7 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
         matrix = matrix @ np.diag([fill.shape[1] / masks.shape[1], fill.shape[0] / masks.shape[0], 1.0])
     warped = cv2.warpPerspective(masks, matrix, (width, height), flags=cv2.INTER_LINEAR)
     alpha = warped.astype(np.float32) * np.float32(1 / 255)
-    picture = _paint(alpha, scale, difficulty, rng)
+    picture = _paint(alpha, beside, scale, difficulty, rng)
     picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
     if len(text) > 1 and picture.shape[0] < picture.shape[1] and rng.random() < 0.02 * difficulty:
         picture = np.ascontiguousarray(np.rot90(picture, -1))  # as on banners: to be turned against the clock
@@ -146,8 +147,27 @@ def _view(
     return placed @ matrix, (width, height)
 
 
-def _paint(alpha: np.ndarray, scale: float, difficulty: float, rng: np.random.Generator) -> np.ndarray:
+def _beside_board(line: Line, matrix: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """What a crop of (width, height) shows beside the board that carries the text: float32 ``(h, w)``, 1 there.
+
+    The board's edges run along the text, so that a crop of a slanting word has corners of something else.
+    """
+    x0, y0, x1, y1 = line.box
+    left, top, right, bottom = CAPITAL_HEIGHT * (0.08 + 0.7 * rng.random(4))
+    xs, ys = [x0 - left, x1 + right, x1 + right, x0 - left], [y0 - top, y0 - top, y1 + bottom, y1 + bottom]
+    seen = matrix @ np.array([xs, ys, [1, 1, 1, 1]])
+    beside = np.full((size[1], size[0]), 255, np.uint8)
+    corners = np.round(16 * seen[:2] / seen[2]).T.astype(np.int32)
+    cv2.fillConvexPoly(beside, corners, 0, cv2.LINE_AA, shift=4)  # in sixteenths of a pixel
+    return beside.astype(np.float32) * np.float32(1 / 255)
+
+
+def _paint(
+    alpha: np.ndarray, beside: np.ndarray | None, scale: float, difficulty: float, rng: np.random.Generator
+) -> np.ndarray:
     """Colour a mask, float32 in 0..1: the letters ``(h, w)``, or letters and outline ``(h, w, 2)``.
+
+    Where ``beside`` ``(h, w)`` is 1 the ground is another one.
 
     Returns float32 RGB ``(h, w, 3)``.
     """
@@ -155,6 +175,9 @@ def _paint(alpha: np.ndarray, scale: float, difficulty: float, rng: np.random.Ge
     height, width = alpha.shape[:2]
     contrast = abs(luma(ink) - luma(paper))
     picture = paint_background(height, width, paper, contrast, difficulty, rng)
+    if beside is not None:
+        other = draw_colours(difficulty, rng)[int(2 * rng.random())]
+        picture += (paint_background(height, width, other, contrast, difficulty, rng) - picture) * beside[:, :, None]
     letters = alpha if alpha.ndim == 2 else alpha[:, :, 0]
     widest = alpha if alpha.ndim == 2 else alpha[:, :, 1]
     if rng.random() < 0.2 * difficulty:  # a shadow, or the side of a solid letter

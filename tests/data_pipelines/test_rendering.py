@@ -18,7 +18,7 @@ from data_pipelines.rendering.colours import draw_colours, luma
 from data_pipelines.rendering.fonts import Face, find_fonts
 from data_pipelines.rendering.layout import draw_column, draw_line
 from data_pipelines.rendering.lexicon import word_tiers
-from data_pipelines.rendering.picture import _stacked
+from data_pipelines.rendering.picture import _beside_board, _stacked
 from data_pipelines.rendering.texts import in_split
 
 SPEC = RenderedWords(size=5000)
@@ -181,6 +181,18 @@ def test_neighbouring_lines_leave_the_text_alone():
         beside = both.mask[:top] if above else both.mask[bottom:]
         assert beside.any(), "some of the neighbour is there"
         assert not (both.mask[top - 4 : top] if above else both.mask[bottom : bottom + 4]).any()
+
+
+def test_a_board_carries_all_of_its_text():
+    rng = np.random.default_rng(0)
+    line = draw_line("Hotel", Face(roboto(), "Roboto", "Regular"), 0.0, 0.0, rng)
+    cos, sin = np.cos(0.3), np.sin(0.3)
+    matrix = np.array([[cos, -sin, 30], [sin, cos, 5], [0, 0, 1]])
+    for _ in range(20):
+        beside = _beside_board(line, matrix, (200, 120), rng)
+        letters = cv2.warpPerspective(line.mask, matrix, (200, 120))
+        assert beside[letters > 128].max() == 0
+        assert 0.1 < beside.mean() < 0.9
 
 
 def test_columns_hold_whole_letters_one_below_another():
