@@ -30,7 +30,7 @@ SHAPES = ((64, 32), (32, 64), (16, 64))
 def words(tmp_path_factory):
     """A data root with 96 rendered words in files, every fourth of them turned to the right."""
     root = tmp_path_factory.mktemp("words")
-    source = RenderedWords(size=96, characters=CHARACTERS, min_length=2, max_length=6, difficulty=0.2).open(root)
+    source = RenderedWords(size=96, characters=CHARACTERS, min_length=3, max_length=6, difficulty=0.2).open(root)
     (root / "imgs").mkdir()
     records = []
     for index in range(96):
