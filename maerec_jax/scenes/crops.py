@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.resizing import turn_image
-from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides
+from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, within_reach
 
 Crops = Literal["box", "rectified"]
 """How words are cut out: "box" by the smallest upright rectangle around the polygon, as the words of Union14M are, or
@@ -31,13 +31,7 @@ def crop(image_HWC: np.ndarray, polygon_N2: np.ndarray, how: Crops = "box") -> n
       uint8 RGB (height, width, 3), at least one pixel whatever the polygon is.
     """
     height, width = image_HWC.shape[:2]
-    polygon = np.asarray(polygon_N2, np.float64).reshape(-1, 2)
-    # Numbers that are none, or beyond all measure, would spoil what is calculated from them.
-    polygon = np.clip(
-        np.nan_to_num(polygon, posinf=np.inf, neginf=-np.inf), -max(height, width), 2 * max(height, width)
-    )
-    if not len(polygon):
-        polygon = np.zeros((1, 2))
+    polygon = within_reach(polygon_N2, height, width)
     if how == "rectified":
         rectified = _rectified(image_HWC, polygon)
         if rectified is not None:

@@ -11,6 +11,17 @@ STEEP = float(np.cos(np.deg2rad(75)))
 _AROUND, _ALONG, _SIDE = 128, 24, 64
 
 
+def within_reach(polygon_N2: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A polygon in whose corners are no numbers that would spoil what is calculated from them.
+
+    Returns:
+      float32 (N, 2), at least one corner, none of which is further from the picture than its longer side.
+    """
+    polygon = np.asarray(polygon_N2, np.float32).reshape(-1, 2)
+    polygon = polygon if len(polygon) else np.zeros((1, 2), np.float32)
+    return np.clip(np.nan_to_num(polygon), -max(height, width), 2 * max(height, width))
+
+
 def level_corners(corners_42: np.ndarray) -> np.ndarray:
     """The corners of a convex quadrilateral in the order upper left, upper right, lower right, lower left of its text.
 
@@ -40,8 +51,9 @@ def level_corners(corners_42: np.ndarray) -> np.ndarray:
 def long_sides(polygon_N2: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """The two long sides of a polygon around a line of text, which may be bent.
 
-    The ends of the text are where the outline has to be cut so that the halves are as near to each other as can be,
-    point by point; half of the text's height is left out on either side of such a cut.
+    A band of height h and length l has the area h l and the perimeter 2 (h + l), bent or not, so its height is known.
+    The middles of its ends are where the outline has to be cut so that, with h / 2 left out on either side of the
+    cuts, the two long sides are everywhere as far from each other as the band is high, straight across it.
 
     Args:
       polygon_N2: (x, y) of the corners, in order.
@@ -52,29 +64,59 @@ def long_sides(polygon_N2: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
       1.5 times as long as high.
     """
     outline = _evenly(np.concatenate([polygon_N2, polygon_N2[:1]]).astype(np.float64), _AROUND + 1)[:-1]
-    if cv2.contourArea(outline.astype(np.float32), oriented=True) < 0:
+    area = cv2.contourArea(outline.astype(np.float32), oriented=True)
+    if area < 0:
         outline = outline[::-1]
-    starts, lengths = np.meshgrid(np.arange(_AROUND), np.arange(_AROUND // 4, _AROUND // 2 + 1), indexing="ij")
-    part = (np.arange(_ALONG) + 0.5) / _ALONG
-    ahead = np.rint(starts[..., None] + lengths[..., None] * part).astype(int)
-    back = np.rint(starts[..., None] - (_AROUND - lengths[..., None]) * part).astype(int)
-    gaps = np.linalg.norm(outline[ahead % _AROUND] - outline[back % _AROUND], axis=-1)
-    start, place = np.unravel_index(np.argmin((gaps**2).mean(axis=-1)), starts.shape)
-    length = int(lengths[start, place])
-    height = float(np.median(gaps[start, place]))
     around = float(np.linalg.norm(np.roll(outline, -1, axis=0) - outline, axis=1).sum())
-    if not height or around / 2 - height < _LONG * height:
+    height = (around - np.sqrt(max(0.0, around**2 - 16 * abs(area)))) / 4
+    if not around or around / 2 - height < _LONG * height:
         return None
-    forth = outline[np.arange(start, start + length + 1) % _AROUND]
-    rest = outline[np.arange(start + length, start + _AROUND + 1) % _AROUND][::-1]
-    upper, lower = _evenly(forth, _SIDE, height / 2), _evenly(rest, _SIDE, height / 2)
-    upper, lower = _reaching(upper, lower, forth[0])
-    upper, lower = _reaching(upper[::-1], lower[::-1], forth[-1])
+    left_out = height / 2 / around * _AROUND
+    starts, lengths = np.arange(0, _AROUND, 2.0), np.arange(_AROUND / 4, _AROUND / 2 + 1, 2)
+    for finer in (np.arange(-2, 2.5, 0.5), np.arange(-0.5, 0.6, 0.125)):
+        start, length = _best_cut(outline, starts, lengths, left_out, height)
+        starts, lengths = start + finer, length + finer
+    start, length = _best_cut(outline, starts, lengths, left_out, height)
+    upper, lower = _sides(outline, np.array(start), np.array(length), left_out, _SIDE)
+    upper, lower = _reaching(upper, lower, _at(outline, np.array(start)))
+    upper, lower = _reaching(upper[::-1], lower[::-1], _at(outline, np.array(start + length)))
     upper, lower = _evenly(upper[::-1], _SIDE), _evenly(lower[::-1], _SIDE)
     run = (upper + lower)[-1] - (upper + lower)[0]
     backwards = run[1] < 0 if abs(run[0]) < STEEP * np.hypot(*run) else run[0] < 0
     # Clockwise, what goes to the right is the upper side, and what goes down is the right one.
     return (lower[::-1], upper[::-1]) if backwards else (upper, lower)
+
+
+def _best_cut(
+    outline_M2: np.ndarray, starts: np.ndarray, lengths: np.ndarray, left_out: float, height: float
+) -> tuple[float, float]:
+    """Where the outline has to be cut first, and how much further on again, in its points."""
+    start, length = np.meshgrid(starts, lengths, indexing="ij")
+    upper, lower = _sides(outline_M2, start, length, left_out, _ALONG)
+    across = ((upper - lower)[..., 1:, :] + (upper - lower)[..., :-1, :]) / 2
+    along = np.diff(upper + lower, axis=-2)
+    along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-9)
+    off = (np.linalg.norm(across, axis=-1) - height) ** 2 + (across * along).sum(axis=-1) ** 2
+    off = off.mean(axis=-1)
+    place = np.unravel_index(np.argmin(off), off.shape)
+    return float(start[place]), float(length[place])
+
+
+def _sides(
+    outline_M2: np.ndarray, start: np.ndarray, length: np.ndarray, left_out: float, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (..., number, 2) of the outline from one cut to the other, and of the rest of it, backwards."""
+    part = np.linspace(0, 1, number)
+    forth = start[..., None] + left_out + np.maximum(length[..., None] - 2 * left_out, 0) * part
+    back = start[..., None] - left_out - np.maximum(len(outline_M2) - length[..., None] - 2 * left_out, 0) * part
+    return _at(outline_M2, forth), _at(outline_M2, back)
+
+
+def _at(outline_M2: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Points of a closed outline, also between those that it is given by."""
+    before = np.floor(place).astype(int)
+    share = (place - before)[..., None]
+    return outline_M2[before % len(outline_M2)] * (1 - share) + outline_M2[(before + 1) % len(outline_M2)] * share
 
 
 def _reaching(upper_K2: np.ndarray, lower_K2: np.ndarray, tip_2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,9 +128,8 @@ def _reaching(upper_K2: np.ndarray, lower_K2: np.ndarray, tip_2: np.ndarray) -> 
     return first, second
 
 
-def _evenly(line_N2: np.ndarray, number: int, leave_out: float = 0) -> np.ndarray:
-    """Points that are evenly spaced along a line, but for some length at both ends, at most nearly half."""
+def _evenly(line_N2: np.ndarray, number: int) -> np.ndarray:
+    """Points that are evenly spaced along a line."""
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line_N2, axis=0), axis=1))])
-    leave_out = min(leave_out, 0.45 * along[-1])
-    places = np.linspace(leave_out, along[-1] - leave_out, number)
+    places = np.linspace(0, along[-1], number)
     return np.stack([np.interp(places, along, line_N2[:, axis]) for axis in (0, 1)], axis=1)
