@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -161,8 +160,8 @@ class Batcher:
     def _best(self, key: Key, waiting: int) -> int:
         """How many of the images that wait to read at once."""
 
-        def speed(size: int) -> float:
-            return min(waiting, self._most(key, size)) / self._seconds[key[0], size]
+        def speed(size: int) -> tuple[float, int]:
+            return min(waiting, self._most(key, size)) / self._seconds[key[0], size], size
 
         return min(waiting, self._most(key, max(self._recognizer.batch_sizes, key=speed)))
 
@@ -181,7 +180,3 @@ class Batcher:
         self._metrics.batches.observe(len(batch))
         for item, word in zip(batch, words, strict=True):
             item.future.set_result(word)
-
-
-Read = Callable[[Prepared], "Future[Word]"]
-"""``Batcher.submit``, for those who only read."""
