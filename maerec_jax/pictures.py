@@ -148,7 +148,7 @@ def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _colour(confidence: float) -> tuple[int, int, int]:
+def confidence_colour(confidence: float) -> tuple[int, int, int]:
     """Dark enough for white paper at all confidences, and told apart by those who cannot tell red from green."""
     red, green, blue, _ = colormaps["plasma"](0.6 * (1 - confidence), bytes=True)
     return int(red), int(green), int(blue)
@@ -166,7 +166,7 @@ def _draw_character(draw: ImageDraw.ImageDraw, middle: float, y: int, character:
 def _reading(characters: list[str], confidence: float, confidences: Sequence[float]) -> Image.Image:
     """The characters, their confidences below, and at the end that of the word; in lines where they are many."""
     large, small = ImageFont.load_default(30), ImageFont.load_default(11)
-    cells = [(c, f"{p:.0%}", _colour(p)) for c, p in zip(characters, confidences, strict=True)]
+    cells = [(c, f"{p:.0%}", confidence_colour(p)) for c, p in zip(characters, confidences, strict=True)]
     widths = [max(large.getlength(c), small.getlength(p)) + 6 for c, p, _ in cells]
     whole = f"{confidence:.1%}" if cells else "(nothing)"
     places, x, line, right = [], 0.0, 0, 0.0
@@ -199,7 +199,7 @@ def _panels(
     draw = ImageDraw.Draw(part)
     for i, (character, confidence, map_RC) in enumerate(zip(characters, confidences, attention_TRC, strict=True)):
         x, y = i % columns * cell_w, i // columns * cell_h
-        _draw_character(draw, x + beside / 2, y, character, 24, _colour(confidence))
+        _draw_character(draw, x + beside / 2, y, character, 24, confidence_colour(confidence))
         draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", ImageFont.load_default(10), anchor="ma")
         smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(shown.size, Image.Resampling.BICUBIC)
         heat = np.clip(np.asarray(smooth), 0, None)

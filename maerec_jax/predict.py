@@ -220,26 +220,12 @@ class _Output:
 
     def __call__(self, name: str, word: Word) -> None:
         if self._form == "jsonl":
-            print(json.dumps({"file": name, **_described(word)}, ensure_ascii=False))
+            print(json.dumps({"file": name, **word.described()}, ensure_ascii=False))
         elif self._form == "csv":
             self._csv.writerow([name, word.text, f"{word.confidence:.6f}"])
         else:
             others = "".join(f"  | {other.text}" for other in word.alternatives)
             print(f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{others}")
-
-
-def _described(word: Word) -> dict[str, Any]:
-    """A word as JSON can hold it."""
-    found: dict[str, Any] = {
-        "text": word.text,
-        "confidence": word.confidence,
-        "character_confidences": word.character_confidences,
-    }
-    if word.turns:
-        found["turns"] = word.turns
-    if word.alternatives:
-        found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in word.alternatives]
-    return found
 
 
 def _visualise(arguments: PredictArguments, recognizer: "Recognizer", name: str, image: _Loaded, word: Word) -> None:

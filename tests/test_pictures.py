@@ -5,7 +5,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from maerec_jax.charset import MAEREC_CHARACTERS, UNKNOWN_TEXT
-from maerec_jax.pictures import _characters, _colour, _draw_character, annotated_picture, readings_sheet, save_picture
+from maerec_jax.pictures import (
+    _characters,
+    _draw_character,
+    annotated_picture,
+    confidence_colour,
+    readings_sheet,
+    save_picture,
+)
 
 BLACK = np.zeros((32, 128, 3), np.uint8)
 
@@ -46,7 +53,7 @@ def test_colours_tell_the_confidence_of_each_character():
 def test_unsure_characters_can_still_be_read():
     """A contrast of at least 3 with white paper (WCAG 2.1, large text)."""
     for confidence in np.linspace(0, 1, 11):
-        share = np.array(_colour(confidence)) / 255
+        share = np.array(confidence_colour(confidence)) / 255
         linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
         assert 1.05 / (linear @ (0.2126, 0.7152, 0.0722) + 0.05) >= 3
 
