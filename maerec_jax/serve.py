@@ -9,6 +9,8 @@ import tyro
 
 from maerec_jax.command import keep_compiled_programs, run_command
 from maerec_jax.reading import ReadingConfig
+from maerec_jax.scenes.crops import Crops
+from maerec_jax.scenes.detection import DetectionConfig
 from maerec_jax.serving.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -38,6 +40,13 @@ class ServeArguments:
     """Milliseconds that an image waits for others to share its batch."""
     decode_threads: int = 2
     """Threads that decode images."""
+    detect: bool = False
+    """Also find the words of whole pictures: POST /scenes."""
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    crops: Crops = "box"
+    """How words are cut out of pictures."""
+    detect_threads: int = 1
+    """In how many pictures words are looked for at the same time."""
     access_log: bool = False
     """Log every request to stderr."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
@@ -68,7 +77,14 @@ def serve(arguments: ServeArguments) -> int:
         arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
     )
     service = Service(recognizer, arguments.limits, arguments.batch_delay_ms / 1000, arguments.decode_threads)
-    serve_forever(service, arguments.host, arguments.port, arguments.access_log)
+    scenes = None
+    if arguments.detect:
+        from maerec_jax.scenes.detection import load_detector
+        from maerec_jax.serving.scenes import Scenes
+
+        detector = load_detector(config=arguments.detection)
+        scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
+    serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)
     return 0
 
 

@@ -51,14 +51,7 @@ class ImageReading(_Answer):
     @classmethod
     def of(cls, file: str, word: Word) -> "ImageReading":
         """What a word becomes."""
-        return cls(
-            file=file,
-            text=word.text,
-            confidence=word.confidence,
-            character_confidences=list(word.character_confidences),
-            turns=word.turns,
-            alternatives=[Alternative(text=other.text, confidence=other.confidence) for other in word.alternatives],
-        )
+        return cls.model_validate({"file": file, **word.described()})
 
 
 class Readings(_Answer):
@@ -66,6 +59,47 @@ class Readings(_Answer):
 
     results: list[ImageReading]
     """One for each image."""
+
+
+class SceneWordReading(_Answer):
+    """A word of a picture."""
+
+    polygon: list[tuple[float, float]] = Field(examples=[[(10.0, 4.5), (92.0, 6.0), (91.5, 31.0), (9.5, 29.5)]])
+    """Its corners (x, y) in pixels of the picture, turned as its EXIF data say."""
+    detection_confidence: float = Field(examples=[0.87])
+    """How sure the detector is that this is a word, 0 to 1."""
+    text: str = Field(examples=["HOTEL"])
+    """As of a word image."""
+    confidence: float = Field(examples=[0.93])
+    """As of a word image."""
+    character_confidences: list[float] = Field(examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
+    """As of a word image."""
+    turns: int = Field(default=0, examples=[0])
+    """As of a word image."""
+    alternatives: list[Alternative] = []
+    """As of a word image."""
+
+
+class SceneReading(_Answer):
+    """The words of a picture, or why there are none."""
+
+    file: str = Field(examples=["street.jpg"])
+    """The name of the file as it was sent; empty for a body that is an image."""
+    width: int | None = Field(default=None, examples=[1280])
+    """Width of the picture in pixels, turned as its EXIF data say; null where it was not read."""
+    height: int | None = Field(default=None, examples=[960])
+    """Its height."""
+    words: list[SceneWordReading] = []
+    """Its words in reading order."""
+    error: Failure | None = None
+    """Why the picture was not read; null where it was."""
+
+
+class SceneReadings(_Answer):
+    """The pictures of a request, in the order in which they were sent."""
+
+    results: list[SceneReading]
+    """One for each picture."""
 
 
 class Problem(_Answer):

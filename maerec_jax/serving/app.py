@@ -2,18 +2,21 @@
 
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from maerec_jax.serving.answers import Problem, Readings, State, status_of
+from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State, status_of
 from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.limits import HungUpError, Places, RefusedError
 from maerec_jax.serving.metrics import Measured
 from maerec_jax.serving.service import Service
+
+if TYPE_CHECKING:
+    from maerec_jax.serving.scenes import Scenes
 
 _HUNG_UP = 499  # the status that proxies log where the client did not wait; nobody receives it
 _JSON = "application/json"
@@ -29,8 +32,8 @@ _REFUSALS = {
 }
 
 
-def make_app(service: Service) -> FastAPI:
-    """The application around a service, which somebody else starts and closes."""
+def make_app(service: Service, scenes: "Scenes | None" = None) -> FastAPI:
+    """The application around a service, which somebody else starts and closes; with ``scenes`` it takes pictures."""
     limits = service.limits
     app = FastAPI(
         title="maerec_jax",
@@ -66,6 +69,9 @@ def make_app(service: Service) -> FastAPI:
         """
         return await _answer(service, request, service.images, service.words)
 
+    if scenes is not None:
+        _add_scenes(app, service, scenes)
+
     @app.get("/health", tags=["state"], summary="Whether the process works", responses={503: {"model": State}})
     async def health(response: Response) -> State:
         """For liveness: 503 if the service has to be started again."""
@@ -87,6 +93,20 @@ def make_app(service: Service) -> FastAPI:
     return app
 
 
+def _add_scenes(app: FastAPI, service: Service, reader: "Scenes") -> None:
+    @app.post(
+        "/scenes",
+        tags=["reading"],
+        summary="Find and read the words of whole pictures",
+        response_model=SceneReadings,
+        responses={422: {"model": SceneReadings, "description": "None of the pictures can be used."}, **_refusals()},
+        openapi_extra={"requestBody": _request_body("images")},
+    )
+    async def scenes(request: Request) -> Response:
+        """Send pictures as for `/words`. A picture without any words has an empty list of them, and no error."""
+        return await _answer(service, request, reader.places, reader.scenes)
+
+
 PATHS = ("/words", "/scenes", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
 """Those that metrics name."""
 
@@ -97,7 +117,8 @@ async def _answer(
     """The response to a request that sends images."""
     headers = dict(request.headers)
     with service.buffer.hold() as held:
-        body = Body(request.receive, headers, service.limits, held)
+        most = min(service.limits.max_images, places.number)
+        body = Body(request.receive, headers, service.limits, most, held)
         try:
             readings = await service.answer(request, body, places, read)
         except HungUpError:

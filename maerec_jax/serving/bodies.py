@@ -30,11 +30,12 @@ class Body:
       receive: of ASGI.
       headers: of the request, their names in lower case.
       limits: what is taken.
+      most: the most images.
       held: is told of every byte.
     """
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], limits: Limits, held: Held) -> None:
-        self._receive, self._headers, self._limits, self._held = receive, headers, limits, held
+    def __init__(self, receive: Receive, headers: Mapping[str, str], limits: Limits, most: int, held: Held) -> None:
+        self._receive, self._headers, self._limits, self._most, self._held = receive, headers, limits, most, held
         self.ended = False
         """Whether it has come in completely."""
 
@@ -74,7 +75,7 @@ class Body:
         if not boundary:
             raise RefusedError(400, "malformed", "the Content-Type has no boundary: let your HTTP library set it")
         try:
-            form = _Form(boundary, self._limits.max_images)
+            form = _Form(boundary, self._most)
             async for chunk in self._chunks():
                 form.write(chunk)
         except FormParserError as error:
@@ -102,9 +103,8 @@ class Body:
             yield chunk
 
     def _too_large(self) -> RefusedError:
-        return RefusedError(
-            413, "body_too_large", f"a request may have {self._limits.max_body_mb:g} MB, this one has more"
-        )
+        most = f"{self._limits.max_body_mb:g} MB"
+        return RefusedError(413, "body_too_large", f"a request may have {most}, this one has more")
 
     async def throw_away(self) -> None:
         """Take the rest, up to a limit of size and time: a client that still sends would not hear the response."""

@@ -24,6 +24,8 @@ class Limits:
     """Seconds that a request may take, its upload included: then 408 while it is sent, 504 while it is read."""
     queue: int = 512
     """Images that are decoded, waiting and read at the same time; requests that would make more get 503."""
+    scenes: int = 16
+    """Pictures in which words are looked for at the same time; requests that would make more get 503."""
     buffer_mb: float = 256.0
     """What all requests together may hold of their bodies, in megabytes; requests that need more get 503."""
     connections: int = 512

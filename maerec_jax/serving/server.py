@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from maerec_jax.config import UserError
 from maerec_jax.serving.app import make_app
 from maerec_jax.serving.service import Service
+
+if TYPE_CHECKING:
+    from maerec_jax.serving.scenes import Scenes
 
 _HEAD_SECONDS = 20.0  # in which the head of a request has to come in
 _GRACE = 5.0  # seconds that an accepted request may take beyond its time
@@ -62,17 +65,18 @@ class Server(uvicorn.Server):
 
     Args:
       service: what it serves.
+      scenes: what reads whole pictures, if anything.
       access_log: whether each request is logged.
     """
 
-    def __init__(self, service: Service, access_log: bool = False) -> None:
+    def __init__(self, service: Service, scenes: "Scenes | None" = None, access_log: bool = False) -> None:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.CRITICAL)
         # Whatever a client sends that is no HTTP is told on this level.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         limits = service.limits
         super().__init__(
             uvicorn.Config(
-                make_app(service),
+                make_app(service, scenes),
                 http=_Connection,
                 ws="none",
                 lifespan="off",
@@ -156,10 +160,10 @@ def address_of(address: Any) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve_forever(service: Service, host: str, port: int, access_log: bool) -> None:
+def serve_forever(service: Service, scenes: "Scenes | None", host: str, port: int, access_log: bool) -> None:
     """Serve until a signal; says on stderr where it listens, and on stdout when it is ready."""
     listener = listen(host, port, service.limits.connections)
     print(f"listening on {address_of(listener.getsockname())}, compiling", file=sys.stderr, flush=True)
     if access_log:
         logging.basicConfig(format="%(message)s")
-    asyncio.run(Server(service, access_log).run_until_stopped(listener))
+    asyncio.run(Server(service, scenes, access_log).run_until_stopped(listener))

@@ -58,6 +58,7 @@ class Service:
         full = RefusedError(503, "buffer_full", "too much is uploaded at the same time: try again later", busy=True)
         self.buffer = Places(int(self.limits.buffer_mb * MEGABYTE), full)
         self._pool = ThreadPoolExecutor(decode_threads, "decoding")
+        self._closing: list[Callable[[], None]] = [self._pool.shutdown]
         self._stopping = False
         self.metrics.accepted.set_function(lambda: self.images.taken)
         self.metrics.ready.set_function(lambda: self.state == "ready")
@@ -73,8 +74,13 @@ class Service:
     def close(self) -> None:
         """Read what was accepted, and end the threads."""
         self._stopping = True
-        self._pool.shutdown()
+        for close in self._closing:
+            close()
         self.batcher.close()
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Let something be called when the service is closed, before it reads what is left."""
+        self._closing.append(close)
 
     @property
     def state(self) -> ServiceState:

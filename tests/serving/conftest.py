@@ -10,16 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx"):
-    pytest.importorskip(package)
-
-import httpx
-
 from data_pipelines.decoding import pixels_of
 from maerec_jax import ReadingConfig, Recognizer
-from maerec_jax.serving.app import make_app
-from maerec_jax.serving.server import Server, listen
-from maerec_jax.serving.service import Service
 from maerec_jax.training.recognition import Recognition
 from tests.training.conftest import recogniser_config, words
 
@@ -32,7 +24,7 @@ def png(pixels):
 
 def random_recognizer(reading=None, batch_size=16, **changes):
     config = recogniser_config("", **changes)
-    params = jax.device_get(Recognition(config.model, np.float32).init(jax.random.key(5)))
+    params = jax.device_get(jax.jit(Recognition(config.model, np.float32).init)(jax.random.key(5)))
     # The bias that a fresh decoder has is stronger than what it sees: louder, its texts differ by the image.
     params = jax.tree.map(lambda leaf: 3 * leaf if leaf.ndim > 1 else leaf, params)
     return Recognizer(config, params, reading, batch_size)
@@ -50,7 +42,7 @@ def beamed():
 
 @pytest.fixture(scope="session")
 def files():
-    """The bytes of images whose readings all differ."""
+    """The bytes of images."""
     source = words(24).open(None)
     return [png(pixels_of(source[i])) for i in range(24)]
 
@@ -92,6 +84,11 @@ def gated(recognizer):
 @asynccontextmanager
 async def client_of(recognizer, limits=None, **settings):
     """A client of a service that is ready, and the service."""
+    import httpx
+
+    from maerec_jax.serving.app import make_app
+    from maerec_jax.serving.service import Service
+
     service = Service(recognizer, limits, **settings)
     service.start()
     try:
@@ -117,6 +114,9 @@ def form(*images):
 @contextmanager
 def served(recognizer, limits=None):
     """A server on the loopback interface that is ready: its address, itself, and its service."""
+    from maerec_jax.serving.server import Server, listen
+    from maerec_jax.serving.service import Service
+
     service = Service(recognizer, limits)
     server, listener = Server(service), listen("127.0.0.1", 0, 64)
     address = listener.getsockname()

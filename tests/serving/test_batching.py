@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+pytest.importorskip("prometheus_client", reason="it is not installed: pip install -e '.[serve]'")
+
 from maerec_jax.reading import Word
 from maerec_jax.recognizer import Prepared
 from maerec_jax.serving.batching import Batcher

@@ -1,4 +1,4 @@
-"""POST /words: what Recognizer reads, in order, whoever else asks; limits; what happens to damaged images and faults."""
+"""POST /words: what Recognizer reads, in order, whoever else asks; limits; damaged images; faults."""
 
 import asyncio
 import io
@@ -9,13 +9,18 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from maerec_jax import Recognizer
-from maerec_jax.config import UserError
-from maerec_jax.serving.app import make_app
-from maerec_jax.serving.limits import Limits
-from maerec_jax.serving.service import Service
-from tests.serving.conftest import client_of, form, httpx, png, random_recognizer, until
-from tests.training.conftest import recogniser_config
+for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx"):
+    pytest.importorskip(module, reason=f"{module} is not installed: pip install -e '.[serve]'")
+
+import httpx  # noqa: E402
+
+from maerec_jax import Recognizer  # noqa: E402
+from maerec_jax.config import UserError  # noqa: E402
+from maerec_jax.serving.app import make_app  # noqa: E402
+from maerec_jax.serving.limits import Limits  # noqa: E402
+from maerec_jax.serving.service import Service  # noqa: E402
+from tests.serving.conftest import client_of, form, png, random_recognizer, until  # noqa: E402
+from tests.training.conftest import recogniser_config  # noqa: E402
 
 
 def check(result, word):
