@@ -14,7 +14,7 @@ import pyclipper
 
 from maerec_jax.config import UserError
 from maerec_jax.scenes.detection import DetectionConfig, Region, reading_order
-from maerec_jax.scenes.polygons import clockwise_from_top_left
+from maerec_jax.scenes.polygons import level_corners
 
 _STRIDE = 32  # the deepest features of these networks have a 32nd of the size
 _FINE = 256  # Clipper calculates in whole numbers: so many of them to a pixel
@@ -133,7 +133,7 @@ def _regions(probability_HW: np.ndarray, config: DetectionConfig) -> Iterator[Re
         moved = unclip(outline + 0.5, config.unclip_ratio)  # contours go through the middles of pixels
         if moved is not None:
             if config.shape == "quadrilateral":
-                moved = clockwise_from_top_left(cv2.boxPoints(cv2.minAreaRect(moved)))
+                moved = level_corners(cv2.boxPoints(cv2.minAreaRect(moved)))
             yield Region(moved, confidence)
 
 

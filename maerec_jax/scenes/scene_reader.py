@@ -95,7 +95,12 @@ class SceneReader:
         return self.prepare_pixels(*load_image(image))
 
     def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> PreparedScene:
-        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon."""
+        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon.
+
+        Raises:
+          UserError: where the detector cannot take it, or the lexicon has no words for it.
+        """
+        self.recognizer.reader.columns([name])
         regions = tuple(self.detector.detect(pixels))
         crops = tuple(crop(pixels, region.polygon_N2, self.crops) for region in regions)
         prepared = tuple(self.recognizer.prepare_pixels(each, name) for each in crops)
