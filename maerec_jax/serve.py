@@ -57,6 +57,8 @@ class ServeArguments:
             raise ValueError(f"the port must be 0 to 65535, not {self.port}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
+            raise ValueError("crops and detection are about words that are found in pictures: give --detect, too")
 
 
 def serve(arguments: ServeArguments) -> int:
