@@ -148,9 +148,9 @@ async def load(arguments: LoadArguments, address: str, images: list[bytes], text
         except httpx.HTTPError as error:
             seen.failures[type(error).__name__] += 1
             return
-        seen.seconds.append(time.perf_counter() - start)
         seen.statuses[response.status_code] += 1
         if response.status_code == 200:
+            seen.seconds.append(time.perf_counter() - start)
             results = response.json()["results"]
             seen.differing += [(r["file"], r["text"]) for r in results] != [(f"{i}.jpg", texts[i]) for i in chosen]
 
@@ -207,7 +207,7 @@ def report(arguments: LoadArguments, found: dict[str, Any], plain_rate: float, p
     """Print what was found; returns the exit status."""
     seen: _Load = found["seen"]
     memory: dict[str, float] = found["memory"]
-    rate, page = len(seen.seconds) / found["seconds"], found["metrics"]
+    rate, page = seen.statuses.total() / found["seconds"], found["metrics"]
     read = value_of(page, 'maerec_images_total{outcome="read"}')
     image_rate, cpu = read / found["seconds"], found["cpu"] / max(1, read)
     batch = value_of(page, "maerec_batch_images_sum") / max(1, value_of(page, "maerec_batch_images_count"))
@@ -219,7 +219,7 @@ def report(arguments: LoadArguments, found: dict[str, Any], plain_rate: float, p
         "failed": f"{sum(seen.failures.values()) + sum(unexpected.values())} {dict(seen.failures) | unexpected}",
         "refused (503)": f"{seen.statuses[503]}",
         "answers with another text": f"{seen.differing}",
-        "latency p50, p95, p99": f"{p50:.0f}, {p95:.0f}, {p99:.0f} ms",
+        "latency of 200: p50, p95, p99": f"{p50:.0f}, {p95:.0f}, {p99:.0f} ms",
         "requests a second": f"{rate:.0f}",
         "images a second": f"{image_rate:.0f}",
         "Recognizer alone, full batches": f"{plain_rate:.0f} images a second ({image_rate / plain_rate:.0%} served)",

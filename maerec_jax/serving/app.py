@@ -5,12 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State, status_of
 from maerec_jax.serving.bodies import Body, Upload
+from maerec_jax.serving.description import POLICY, description_page
 from maerec_jax.serving.limits import HungUpError, Places, RefusedError
 from maerec_jax.serving.metrics import Measured
 from maerec_jax.serving.service import Service
@@ -26,10 +27,12 @@ _REFUSALS = {
     408: "The body did not come in within the time that a request has.",
     413: "The body is too large, or has too many images.",
     415: "The Content-Type is neither multipart/form-data nor image/*.",
-    500: "The service is at fault.",
+    500: "The service is at fault. Where it took the images, the body is that of 200, with their errors.",
     503: "The service is busy, starts or stops. Try again after the seconds of Retry-After.",
     504: "The images were not read within the time that a request has.",
 }
+
+_STATES: dict[int | str, dict[str, Any]] = {200: {"description": "Yes."}, 503: {"model": State, "description": "No."}}
 
 
 def make_app(service: Service, scenes: "Scenes | None" = None) -> FastAPI:
@@ -44,6 +47,8 @@ def make_app(service: Service, scenes: "Scenes | None" = None) -> FastAPI:
         ),
         version=_version(),
         license_info={"name": "MIT"},
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(Measured, metrics=service.metrics, paths=frozenset(PATHS))
     app.add_exception_handler(HTTPException, _of_http)
@@ -53,11 +58,16 @@ def make_app(service: Service, scenes: "Scenes | None" = None) -> FastAPI:
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(description_page(app.openapi()), headers={"Content-Security-Policy": POLICY})
+
     @app.post(
         "/words",
         tags=["reading"],
         summary="Read images that show a word each",
         response_model=Readings,
+        response_description="What was read.",
         responses={422: {"model": Readings, "description": "None of the images can be used."}, **_refusals()},
         openapi_extra={"requestBody": _request_body("images")},
     )
@@ -72,14 +82,14 @@ def make_app(service: Service, scenes: "Scenes | None" = None) -> FastAPI:
     if scenes is not None:
         _add_scenes(app, service, scenes)
 
-    @app.get("/health", tags=["state"], summary="Whether the process works", responses={503: {"model": State}})
+    @app.get("/health", tags=["state"], summary="Whether the process works", responses=_STATES)
     async def health(response: Response) -> State:
         """For liveness: 503 if the service has to be started again."""
         broken = service.state == "broken"
         response.status_code = 503 if broken else 200
         return State(state="broken" if broken else "alive")
 
-    @app.get("/ready", tags=["state"], summary="Whether images are read", responses={503: {"model": State}})
+    @app.get("/ready", tags=["state"], summary="Whether images are read", responses=_STATES)
     async def ready(response: Response) -> State:
         """For readiness: 503 while the service starts and stops."""
         response.status_code = 200 if service.state == "ready" else 503
@@ -99,6 +109,7 @@ def _add_scenes(app: FastAPI, service: Service, reader: "Scenes") -> None:
         tags=["reading"],
         summary="Find and read the words of whole pictures",
         response_model=SceneReadings,
+        response_description="What was found and read.",
         responses={422: {"model": SceneReadings, "description": "None of the pictures can be used."}, **_refusals()},
         openapi_extra={"requestBody": _request_body("images")},
     )

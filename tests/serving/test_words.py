@@ -3,6 +3,7 @@
 import asyncio
 import io
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -257,10 +258,15 @@ def test_the_description_fits_what_is_answered(recognizer, files):
         async with client_of(recognizer) as (client, _):
             described = (await client.get("/openapi.json")).json()
             answered = (await client.post("/words", files=form(files[0], b"text"))).json()
-            assert (await client.get("/docs")).status_code == 200
+            page = await client.get("/docs")
             assert (await client.get("/", follow_redirects=True)).status_code == 200
             assert (await client.get("/nothing")).json()["code"] == "not_found"
             assert (await client.get("/words")).status_code == 405
+        assert page.status_code == 200
+        assert not re.search(r"https?:|<script", page.text)  # it needs no other host
+        for name in described["components"]["schemas"]:
+            assert f"id='{name}'" in page.text
+        assert "action='words'" in page.text
         operation = described["paths"]["/words"]["post"]
         assert set(operation["requestBody"]["content"]) >= {"multipart/form-data", "image/png", "image/jpeg"}
         assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "500", "503", "504"}
