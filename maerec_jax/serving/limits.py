@@ -77,11 +77,11 @@ class Places:
 
     Args:
       number: how many there are.
-      refusal: is raised where they do not suffice.
+      code, reason: of the refusal (503) where they do not suffice.
     """
 
-    def __init__(self, number: int, refusal: RefusedError) -> None:
-        self.number, self.taken, self._refusal = number, 0, refusal
+    def __init__(self, number: int, code: str, reason: str) -> None:
+        self.number, self.taken, self._code, self._reason = number, 0, code, reason
 
     @property
     def full(self) -> bool:
@@ -91,7 +91,7 @@ class Places:
     def refuse_if_full(self) -> None:
         """Raises the refusal where no place is left."""
         if self.full:
-            raise self._refusal
+            raise self._refusal()
 
     @contextmanager
     def hold(self, number: int = 0) -> Iterator["Held"]:
@@ -105,8 +105,12 @@ class Places:
 
     def _take(self, number: int) -> None:
         if self.taken + number > self.number:
-            raise self._refusal
+            raise self._refusal()
         self.taken += number
+
+    def _refusal(self) -> RefusedError:
+        # A new one each time: an exception keeps the frames of every time that it was raised.
+        return RefusedError(503, self._code, self._reason, busy=True)
 
 
 class Held:

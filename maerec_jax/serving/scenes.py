@@ -14,7 +14,7 @@ from maerec_jax.scenes.detection import Detector, Region
 from maerec_jax.scenes.scene_reader import SceneWord
 from maerec_jax.serving.answers import SceneReading, SceneReadings, SceneWordReading
 from maerec_jax.serving.bodies import Upload
-from maerec_jax.serving.limits import Places, RefusedError
+from maerec_jax.serving.limits import Places
 from maerec_jax.serving.service import Service
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
@@ -44,8 +44,7 @@ class Scenes:
             raise UserError(f"detect_threads must be at least 1, not {threads}")
         self._service, self._detector, self._crops = service, detector, crops
         most = service.limits.scenes
-        full = RefusedError(503, "scenes_full", f"{most} pictures are accepted at a time: try again later", busy=True)
-        self.places = Places(most, full)
+        self.places = Places(most, "scenes_full", f"{most} pictures are accepted at a time: try again later")
         self._pool = ThreadPoolExecutor(threads, "detecting")
         service.on_close(self._pool.shutdown)
 

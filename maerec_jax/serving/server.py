@@ -1,6 +1,7 @@
 """uvicorn around the application: sockets, signals, and connections that send nothing."""
 
 import asyncio
+import ipaddress
 import logging
 import math
 import signal
@@ -164,6 +165,8 @@ def serve_forever(service: Service, scenes: "Scenes | None", host: str, port: in
     """Serve until a signal; says on stderr where it listens, and on stdout when it is ready."""
     listener = listen(host, port, service.limits.connections)
     print(f"listening on {address_of(listener.getsockname())}, compiling", file=sys.stderr, flush=True)
+    if not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        print("note: it has no passwords: whoever reaches this address may use it", file=sys.stderr, flush=True)
     if access_log:
         logging.basicConfig(format="%(message)s")
     asyncio.run(Server(service, scenes, access_log).run_until_stopped(listener))

@@ -53,10 +53,9 @@ class Service:
         self.metrics = Metrics(recognizer.batch_sizes)
         self.batcher = Batcher(recognizer, delay, self.metrics)
         queue = self.limits.queue
-        full = RefusedError(503, "queue_full", f"{queue} images are accepted at a time: try again later", busy=True)
-        self.images = Places(queue, full)
-        full = RefusedError(503, "buffer_full", "too much is uploaded at the same time: try again later", busy=True)
-        self.buffer = Places(int(self.limits.buffer_mb * MEGABYTE), full)
+        self.images = Places(queue, "queue_full", f"{queue} images are accepted at a time: try again later")
+        size = int(self.limits.buffer_mb * MEGABYTE)
+        self.buffer = Places(size, "buffer_full", "too much is uploaded at the same time: try again later")
         self._pool = ThreadPoolExecutor(decode_threads, "decoding")
         self._closing: list[Callable[[], None]] = [self._pool.shutdown]
         self._stopping = False

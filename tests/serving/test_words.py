@@ -1,6 +1,7 @@
 """POST /words: what Recognizer reads, in order, whoever else asks; limits; damaged images; faults."""
 
 import asyncio
+import gc
 import io
 import random
 import re
@@ -139,6 +140,30 @@ def test_a_full_queue_refuses_and_nothing_else_breaks(gated, files, expected):
             held = asyncio.create_task(client.post("/words", files=form(*files[:4])))
             await until(lambda: service.images.taken == 4)
             assert (await client.post("/words", files=form(*files[:3]))).status_code == 503
+            gated.gate.set()
+            assert (await held).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_what_was_refused_is_forgotten(gated, files):
+    """Nothing is kept of the requests that met a full queue, of which there may be millions."""
+
+    async def run():
+        async with client_of(gated, Limits(queue=1, max_images=1)) as (client, service):
+            gated.gate.clear()
+            held = asyncio.create_task(client.post("/words", files=form(files[0])))
+            await until(lambda: service.images.taken == 1)
+
+            async def objects_after(requests):
+                for _ in range(requests):
+                    assert (await client.post("/words", files=form(files[0]))).status_code == 503
+                    await asyncio.sleep(0)  # the loop forgets its timers, but for the last hundred
+                gc.collect()
+                return len(gc.get_objects())
+
+            before = await objects_after(150)
+            assert await objects_after(300) < before + 300
             gated.gate.set()
             assert (await held).status_code == 200
 
