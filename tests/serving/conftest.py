@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -81,6 +82,13 @@ def gated(recognizer):
     made.gate.set()
 
 
+def patient(limits):
+    """Limits with which no request runs out of time, however busy the machine is."""
+    from maerec_jax.serving.limits import Limits
+
+    return replace(limits or Limits(), timeout=1000)
+
+
 @asynccontextmanager
 async def client_of(recognizer, limits=None, **settings):
     """A client of a service that is ready, and the service."""
@@ -89,7 +97,7 @@ async def client_of(recognizer, limits=None, **settings):
     from maerec_jax.serving.app import make_app
     from maerec_jax.serving.service import Service
 
-    service = Service(recognizer, limits, **settings)
+    service = Service(recognizer, patient(limits), **settings)
     service.start()
     try:
         await asyncio.wrap_future(service.batcher.warm)
@@ -117,7 +125,7 @@ def served(recognizer, limits=None):
     from maerec_jax.serving.server import Server, listen
     from maerec_jax.serving.service import Service
 
-    service = Service(recognizer, limits)
+    service = Service(recognizer, patient(limits))
     server, listener = Server(service), listen("127.0.0.1", 0, 64)
     address = listener.getsockname()
     thread = threading.Thread(target=lambda: asyncio.run(server.run_until_stopped(listener)))

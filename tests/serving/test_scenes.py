@@ -16,7 +16,7 @@ from maerec_jax.serving.app import make_app  # noqa: E402
 from maerec_jax.serving.limits import Limits  # noqa: E402
 from maerec_jax.serving.scenes import Scenes  # noqa: E402
 from maerec_jax.serving.service import Service  # noqa: E402
-from tests.serving.conftest import form, png, until  # noqa: E402
+from tests.serving.conftest import form, patient, png, until  # noqa: E402
 
 
 class Tiles:
@@ -32,7 +32,7 @@ class Tiles:
 
 def run_with_scenes(recognizer, use, limits=None):
     async def run():
-        service = Service(recognizer, limits)
+        service = Service(recognizer, patient(limits))
         scenes = Scenes(service, Tiles())
         service.start()
         try:
