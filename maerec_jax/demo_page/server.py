@@ -112,7 +112,7 @@ def make_app(page: "gr.Blocks", limits: "Limits", address: Address) -> Any:
 
 
 def listen(address: Address) -> socket.socket:
-    """Take the port.
+    """Take the port, and let visitors knock.
 
     Raises:
       UserError: where it is taken, or there is no such address.
@@ -122,6 +122,7 @@ def listen(address: Address) -> socket.socket:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((address.host, address.port))
+        taken.listen(128)  # who comes before all is loaded waits
     except (OSError, OverflowError) as error:
         taken.close()
         reason = getattr(error, "strerror", None) or error

@@ -1,7 +1,12 @@
 """What happens on the page, without a browser: pictures and settings go in, HTML and JSON come out."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import tempfile
 from types import SimpleNamespace
 from urllib.parse import unquote
 
@@ -19,7 +24,7 @@ from maerec_jax.demo_page.server import Address, listen, own_folder
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading import Word
 from maerec_jax.scenes.detection import Region
-from tests.demo.conftest import WORDS, draw_word
+from tests.demo.conftest import WORDS, draw_word, unbroken  # noqa: F401
 
 page = pytest.importorskip("maerec_jax.demo_page.page", reason="needs gradio: pip install 'maerec-jax[demo]'")
 
@@ -185,10 +190,6 @@ def test_without_weights_it_is_told_how_to_get_some(monkeypatch, tmp_path):
 
 
 def test_the_folder_goes_away_whatever_happens(monkeypatch, tmp_path):
-    import os
-    import signal
-    import tempfile
-
     monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     handler = signal.getsignal(signal.SIGTERM)
@@ -209,12 +210,51 @@ def test_the_folder_goes_away_whatever_happens(monkeypatch, tmp_path):
 
 
 def test_a_port_that_is_taken_is_told():
-    with listen(Address(port=0)) as taken:
-        taken.listen()
-        with pytest.raises(UserError, match=r"--port \d+: cannot be listened at: Address already in use"):
-            listen(Address(port=taken.getsockname()[1]))
+    told = r"--port \d+: cannot be listened at: Address already in use"
+    with listen(Address(port=0)) as taken, pytest.raises(UserError, match=told):
+        listen(Address(port=taken.getsockname()[1]))
     with pytest.raises(UserError, match="cannot be listened at"):
         listen(Address(port=70_000))
+
+
+NAMING = """
+import asyncio, sys, tempfile
+from pathlib import Path
+from maerec_jax.demo_page.desk import Desk
+from maerec_jax.demo_page.page import build_page
+from maerec_jax.demo_page.server import Address, make_app
+from maerec_jax.demo_page.uploads import Limits
+from maerec_jax.weights import load_recognizer
+import gradio.processing_utils
+
+async def fetch(url, **options):
+    print("asked", url)
+    return str(folder / "a.png")
+
+folder = Path(sys.argv[2])
+gradio.processing_utils.async_ssrf_protected_download = fetch
+page = build_page(Desk(load_recognizer(sys.argv[1])), Limits(), folder)
+take = next(one for one in page.fns.values() if one.targets[0][1] == "take")
+named = {"path": "https://example.org/a.png", "meta": {"_type": "gradio.FileData"}}
+for _ in range(2):
+    try:
+        asyncio.run(page.preprocess_data(take, ["word", 1, "box", named], None))
+    except ValueError as error:
+        print("refused", error)
+    make_app(page, Limits(), Address())
+"""
+
+
+def test_the_server_asks_no_host_that_a_request_names(unbroken, tmp_path):  # noqa: F811
+    # In a process of its own: Gradio leaves event loops open.
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
+    command = [sys.executable, "-c", NAMING, str(unbroken), str(tmp_path)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # What Gradio does by itself, and then not any more.
+    assert run.stdout.splitlines() == [
+        "asked https://example.org/a.png",
+        "refused files are uploaded, never named",
+    ]
 
 
 def test_words_have_different_answers(desk, word_files):
