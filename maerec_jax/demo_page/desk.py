@@ -21,6 +21,7 @@ MOST_WORDS, MOST_LETTERS = 500, 20_000
 """Of a lexicon that a visitor types."""
 
 _KEPT = 3  # recognisers: one for each beam and lexicon, each with its own copy of the weights and compiled programs
+_LARGE = 300  # pixels of the shorter side, from which a picture is seldom the crop of a word
 _CROP = (640, 640)  # width and height up to which a word is kept to be looked at
 
 
@@ -129,7 +130,10 @@ class Desk:
             self._read_scene if settings.mode == "scene" else self._read_word
         )
         words, described = read_in(recognizer, pixels, settings)
-        return Found(name, settings.mode, height, width, words, {"file": name, **described}, tuple(notes))
+        told = tuple(notes)
+        if settings.mode == "word" and self.detector is not None and min(height, width) > _LARGE:
+            told += ("This was read as the picture of one word. If it shows more, choose “Whole scene”.",)
+        return Found(name, settings.mode, height, width, words, {"file": name, **described}, told)
 
     def attention(self, word: FoundWord) -> np.ndarray:
         """Where the model looked for each character, float32 (characters, rows, columns)."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.rendering import RenderedWords
-from data_pipelines.rendering.fonts import find_fonts
+from data_pipelines.rendering.fonts import Face, Fonts, find_fonts
 from data_pipelines.rendering.layout import Line, bend, draw_line
 from data_pipelines.rendering.picture import render
 
@@ -88,11 +88,17 @@ def draw_scene(characters: str) -> np.ndarray:
     for number, (word, middle, height, slant, arc, ink, board) in enumerate(_SIGNS):
         text = _writable(word, characters)
         if text is not None:
-            line = draw_line(text, fonts.draw(text, np.random.default_rng(number)), 2.0, 0.0, rng)
+            line = draw_line(text, _bold(fonts, text, number), 2.0, 0.0, rng)
             _put(scene, bend(line, arc) if arc else line, middle, height, slant, (ink, board))
     shade = np.linspace(1.04, 0.86, _HEIGHT, dtype=np.float32)[:, None, None]
     noise = 3 * rng.standard_normal((_HEIGHT, _WIDTH, 1), dtype=np.float32)
     return cv2.GaussianBlur(np.clip(scene * shade + noise, 0, 255).astype(np.uint8), (0, 0), 0.6)
+
+
+def _bold(fonts: Fonts, text: str, seed: int) -> Face:
+    """A font for signs: a bold one that can draw the text, if there is one."""
+    drawn = [fonts.draw(text, np.random.default_rng((seed, i))) for i in range(40)]
+    return next((face for face in drawn if "Bold" in face.style), drawn[0])
 
 
 def _wall(rng: np.random.Generator) -> np.ndarray:

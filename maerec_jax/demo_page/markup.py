@@ -13,15 +13,13 @@ from PIL import Image
 
 from maerec_jax.demo_page.desk import Found, FoundWord
 from maerec_jax.demo_page.examples import Example
+from maerec_jax.demo_page.style import ICON
 from maerec_jax.demo_page.uploads import Limits, fitted
 from maerec_jax.pictures import attention_picture, characters_of
 
 _PREVIEW = (1600, 1600)
 _PANEL = (240, 120)
-_ICON = (
-    '<svg class="glyph" viewBox="0 0 24 24" aria-hidden="true"><path d="M4 8V5a1 1 0 0 1 1-1h3M16 4h3a1 1 0 0 1 1 1v3'
-    'M20 16v3a1 1 0 0 1-1 1h-3M8 20H5a1 1 0 0 1-1-1v-3M8 9h8M12 9v7"/></svg>'
-)
+_ICON = f'<svg class="glyph" viewBox="0 0 24 24" aria-hidden="true">{ICON}</svg>'
 
 
 def image_url(pixels: np.ndarray | Image.Image, quality: int = 82) -> str:

@@ -84,7 +84,7 @@ def make_app(page: "gr.Blocks", limits: "Limits", address: Address) -> Any:
     import gradio as gr
     from fastapi import FastAPI
 
-    from maerec_jax.demo_page.style import CSS, theme
+    from maerec_jax.demo_page.style import CSS, HEAD, theme
 
     for block in page.blocks.values():
         # Gradio fetches files that a request names, from any host. The page sends none: it uploads, and says the path.
@@ -108,6 +108,7 @@ def make_app(page: "gr.Blocks", limits: "Limits", address: Address) -> Any:
         show_error=False,
         theme=theme(),
         css=CSS,
+        head=HEAD,
     )
 
 

@@ -1,11 +1,27 @@
 """How the page looks: fonts of the visitor's machine only, light and dark, from phones to desktops."""
 
 from typing import Any
+from urllib.parse import quote
 
 HEADER = """
 <header><h1>{title}</h1>
 <p>A MAERec recogniser in JAX reads the words in a picture, and shows how sure it is and where it looked.</p></header>
 """
+
+ICON = (
+    '<path d="M4 8V5a1 1 0 0 1 1-1h3M16 4h3a1 1 0 0 1 1 1v3M20 16v3a1 1 0 0 1-1 1h-3M8 20H5a1 1 0 0 1-1-1v-3M8 9h8M12 '
+    '9v7"/>'
+)
+"""A letter in a viewfinder, as paths of an SVG of 24 by 24."""
+
+HEAD = (
+    "<link rel='icon' href='data:image/svg+xml,"
+    + quote(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="#4f46e5" stroke-width="2" '
+        f'stroke-linecap="round" stroke-linejoin="round">{ICON}</svg>'
+    )
+    + "'>"
+)
 
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace"]
