@@ -5,6 +5,9 @@ apart. The connected parts of what is above a threshold are the words; their out
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,7 +17,7 @@ import pyclipper
 
 from maerec_jax.config import UserError
 from maerec_jax.scenes.detection import DetectionConfig, Region, reading_order
-from maerec_jax.scenes.polygons import clockwise_from_top_left
+from maerec_jax.scenes.polygons import level_corners
 
 _STRIDE = 32  # the deepest features of these networks have a 32nd of the size
 _FINE = 256  # Clipper calculates in whole numbers: so many of them to a pixel
@@ -34,6 +37,8 @@ class DBDetector:
 
     def __init__(self, path: str, config: DetectionConfig | None = None) -> None:
         self._path, self._config = path, config or DetectionConfig()
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file: name the ONNX file of a detector")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what is wrong is told by the exception
         try:
@@ -56,20 +61,21 @@ class DBDetector:
           UserError: where the network cannot take the picture, or what it gives are no probabilities.
         """
         height, width = image_HWC.shape[:2]
-        resized, scale_x, scale_y = self._resized(image_HWC)
+        resized, shown_h, shown_w = self._resized(image_HWC)
         probability_HW = self._probabilities(resized)
-        per_pixel = np.array(
-            [probability_HW.shape[1] / resized.shape[1] * scale_x, probability_HW.shape[0] / resized.shape[0] * scale_y]
-        )
+        # What is found at the edge of the padding is none of the picture.
+        shown_h *= probability_HW.shape[0] / resized.shape[0]
+        shown_w *= probability_HW.shape[1] / resized.shape[1]
+        probability_HW = probability_HW[: ceil(shown_h), : ceil(shown_w)]
+        scale = np.array([width / shown_w, height / shown_h])
         found = []
         for region in regions_of(probability_HW, self._config):
-            polygon_N2 = np.clip(region.polygon_N2 / per_pixel, 0, (width, height)).astype(np.float32)
-            if np.all(polygon_N2.max(axis=0) > polygon_N2.min(axis=0)):  # not in the padding
-                found.append(Region(polygon_N2, region.confidence))
+            polygon_N2 = np.clip(region.polygon_N2 * scale, 0, (width, height)).astype(np.float32)
+            found.append(replace(region, polygon_N2=polygon_N2))
         return reading_order(found)
 
     def _resized(self, image: np.ndarray) -> tuple[np.ndarray, float, float]:
-        """The picture in a size that the network takes, grey at its right and lower edge, and how much it grew."""
+        """The picture in a size that the network takes, padded with grey, and its height and width in that."""
         height, width = image.shape[:2]
         if self._fixed:
             scale = min(self._fixed[0] / height, self._fixed[1] / width)
@@ -82,7 +88,7 @@ class DBDetector:
         full_h, full_w = self._fixed or (-(-new_h // _STRIDE) * _STRIDE, -(-new_w // _STRIDE) * _STRIDE)
         padded = np.full((full_h, full_w, 3), 128, np.uint8)
         padded[:new_h, :new_w] = resized
-        return padded, new_w / width, new_h / height
+        return padded, new_h, new_w
 
     def _probabilities(self, image: np.ndarray) -> np.ndarray:
         config = self._config
@@ -133,7 +139,7 @@ def _regions(probability_HW: np.ndarray, config: DetectionConfig) -> Iterator[Re
         moved = unclip(outline + 0.5, config.unclip_ratio)  # contours go through the middles of pixels
         if moved is not None:
             if config.shape == "quadrilateral":
-                moved = clockwise_from_top_left(cv2.boxPoints(cv2.minAreaRect(moved)))
+                moved = level_corners(cv2.boxPoints(cv2.minAreaRect(moved)))
             yield Region(moved, confidence)
 
 

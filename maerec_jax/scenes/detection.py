@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -107,18 +108,20 @@ def load_detector(path: str = "", config: DetectionConfig | None = None) -> Dete
 def _packaged_detector() -> Path:
     """The detector in the wheel of rapidocr.
 
-    Only the file is taken: rapidocr itself would download it where it is missing, logs, and sorts the boxes without
-    their confidences. ``DBDetector`` finds the same words with it.
+    Only the file is taken. rapidocr itself logs, would download a file that is missing, and sorts boxes but not their
+    confidences (3.10); ``DBDetector`` finds the same words with it.
     """
-    spec = find_spec("rapidocr")
-    if spec is None or spec.origin is None:
-        raise UserError(f"finding words needs a detector: {_INSTALL}, or name an ONNX file (--detection.detector)")
-    folder = Path(spec.origin).parent / "models"
-    # Releases carry one detector each: PP-OCRv6_det_small.onnx, ch_PP-OCRv4_det_mobile.onnx ...
-    found = sorted(folder.glob("*_det_*.onnx"))
-    if not found:
-        raise UserError(f"rapidocr has no detector in {folder}: pip install --upgrade rapidocr, or name an ONNX file")
-    return found[-1]
+    try:
+        files = metadata.files("rapidocr") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    # A wheel has one: PP-OCRv6_det_small.onnx, ch_PP-OCRv4_det_infer.onnx before 3.9. What rapidocr downloads later
+    # is not among the files of the wheel.
+    found = [Path(str(file.locate())) for file in files if file.match("rapidocr/models/*_det_*.onnx")]
+    for path in found:
+        if path.is_file():
+            return path
+    raise UserError(f"finding words needs the detector of rapidocr: {_INSTALL}, or name an ONNX file of a detector")
 
 
 def reading_order(regions: Sequence[Region]) -> list[Region]:

@@ -1,7 +1,7 @@
 """Finding and reading the words of whole pictures: ``SceneReader(recognizer, load_detector()).read("street.jpg")``."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from maerec_jax.reading import Word
 from maerec_jax.recognizer import Image, Prepared, Recognizer, load_image
 from maerec_jax.scenes.crops import Crops, crop
 from maerec_jax.scenes.detection import Detector, Region
+from maerec_jax.scenes.polygons import within_reach
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,14 @@ class SceneReader:
         return self.prepare_pixels(*load_image(image))
 
     def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> PreparedScene:
-        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon."""
-        regions = tuple(self.detector.detect(pixels))
+        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon.
+
+        Raises:
+          UserError: where the detector cannot take it, or the lexicon has no words for it.
+        """
+        self.recognizer.reader.columns([name])
+        found = self.detector.detect(pixels)
+        regions = tuple(replace(each, polygon_N2=within_reach(each.polygon_N2, *pixels.shape[:2])) for each in found)
         crops = tuple(crop(pixels, region.polygon_N2, self.crops) for region in regions)
         prepared = tuple(self.recognizer.prepare_pixels(each, name) for each in crops)
         return PreparedScene(pixels, regions, crops, prepared)
