@@ -46,7 +46,7 @@ class Address:
 def own_folder() -> Iterator[Path]:
     """A temporary folder for everything that the server writes, gone at the end, also at SIGTERM.
 
-    Gradio reads the environment when it is imported: import it inside.
+    Gradio and onnxruntime read the environment when they are imported: import them inside.
     """
 
     def stop(number: int, frame: Any) -> None:
@@ -57,13 +57,14 @@ def own_folder() -> Iterator[Path]:
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",
-        "DISABLE_TELEMETRY": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # of onnxruntime, which keeps a name for this machine in the home folder, too
     }
-    old = {name: os.environ.get(name) for name in (*settings, "GRADIO_TEMP_DIR", "MPLCONFIGDIR")}
+    folders = ("GRADIO_TEMP_DIR", "MPLCONFIGDIR", "TMPDIR")
+    old = {name: os.environ.get(name) for name in (*settings, *folders)}
     old_default = tempfile.tempdir
     try:
         with tempfile.TemporaryDirectory(prefix="maerec_demo_", ignore_cleanup_errors=True) as folder:
-            os.environ |= settings | {"GRADIO_TEMP_DIR": folder, "MPLCONFIGDIR": folder}
+            os.environ |= settings | dict.fromkeys(folders, folder)
             tempfile.tempdir = folder  # of uploads while they arrive
             try:
                 yield Path(folder)

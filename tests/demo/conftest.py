@@ -1,5 +1,7 @@
 """A recogniser of a few thousand parameters, words to read, and a detector that knows where they are."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,11 @@ from data_pipelines.rendering.picture import render
 from maerec_jax.demo_page.desk import Desk
 from maerec_jax.scenes.detection import Region
 from maerec_jax.weights import load_recognizer
+from tests.conftest import REPOSITORY
 from tests.training.conftest import unbroken  # noqa: F401
+
+# Gradio writes there when it is imported; servers that tests start have folders of their own.
+os.environ.setdefault("GRADIO_TEMP_DIR", str(REPOSITORY / ".pytest_cache" / "gradio"))
 
 WORDS = ("mango", "river", "stone7", "pixel", "amber", "cloud9", "tiger", "lemon", "paper", "ninth")
 

@@ -34,7 +34,8 @@ RESULT = "#reading .headline, #reading .notice, #reading table"
 def served(workdir, folder, *flags):
     """The command on a free port, ended as a terminal or a service manager would; gives its process and address."""
     command = [sys.executable, "-m", "maerec_jax.demo", "--checkpoint", str(workdir), "--port", "0", *flags]
-    environment = os.environ | {"TMPDIR": str(folder), "HOME": str(folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"TMPDIR": str(folder), "HOME": str(folder / "home")}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
     (folder / "home").mkdir(exist_ok=True)
     with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -286,13 +287,16 @@ def test_the_server_opens_no_files_that_a_request_names(address, tmp_path):
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_behind(end, unbroken, browser, word_files, tmp_path):  # noqa: F811
-    with served(unbroken, tmp_path, "--no-scenes") as (process, address), browser.new_context() as context:
+    flags = [] if SCENES else ["--no-scenes"]
+    with served(unbroken, tmp_path, *flags) as (process, address), browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
         page.wait_for_selector("#picture .drop")
-        assert not page.locator("#mode").is_visible()
+        assert page.locator("#mode").is_visible() == SCENES
+        if SCENES:
+            page.click("#mode label:has-text('Whole scene')")
         upload(page, word_files["lemon"])
-        result(page, "lemon.png")
+        page.wait_for_selector("#picture .name:has-text('lemon.png')")
         assert [*tmp_path.glob("maerec_demo_*/**/lemon.png")]
         process.send_signal(end)  # while the page is open
         assert process.wait(60) == 0
