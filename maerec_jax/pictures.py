@@ -116,7 +116,7 @@ def annotated_picture(
     Raises:
       ValueError: where there are more or fewer confidences or maps than characters.
     """
-    characters = _characters(text, len(character_confidences))
+    characters = characters_of(text, len(character_confidences))
     if attention_TRC is not None and len(attention_TRC) != len(characters):
         raise ValueError(f"{len(attention_TRC)} attention maps for the {len(characters)} characters of {text!r}")
     parts = [_fitted(image, *_PICTURE), _reading(characters, confidence, character_confidences)]
@@ -131,7 +131,12 @@ def annotated_picture(
     return np.asarray(sheet)
 
 
-def _characters(text: str, number: int) -> list[str]:
+def attention_picture(image: np.ndarray, map_RC: np.ndarray, width: int, height: int) -> Image.Image:
+    """An image, uint8 RGB, in grey and as large as fits, with the attention map of one character in colours over it."""
+    return _heated(_grey(_fitted(image, width, height)), map_RC)
+
+
+def characters_of(text: str, number: int) -> list[str]:
     """The characters of a reading, of which there are ``number``; an unknown one is several letters of the text."""
     unknown, rest = divmod(len(text) - number, len(UNKNOWN_TEXT) - 1)
     if rest or not 0 <= unknown <= text.count(UNKNOWN_TEXT):
@@ -190,7 +195,7 @@ def _panels(
 ) -> Image.Image:
     """The image once for each character, with the map over it and the character to its left."""
     shown = _fitted(image, *_PANEL)
-    grey = np.asarray(shown.convert("L"), np.float32)[..., None]
+    grey = _grey(shown)
     beside = 30 if UNKNOWN_TEXT not in characters else 70
     cell_w, cell_h = beside + shown.width + _MARGIN, max(shown.height, 44) + _MARGIN
     columns = max(1, min(len(characters), (_PICTURE[0] + _MARGIN) // cell_w))
@@ -201,8 +206,18 @@ def _panels(
         x, y = i % columns * cell_w, i // columns * cell_h
         _draw_character(draw, x + beside / 2, y, character, 24, confidence_colour(confidence))
         draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", ImageFont.load_default(10), anchor="ma")
-        smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(shown.size, Image.Resampling.BICUBIC)
-        heat = np.clip(np.asarray(smooth), 0, None)
-        colours = _HEAT(heat / max(heat.max(), 1e-9))[..., :3] * 255
-        part.paste(Image.fromarray((0.45 * grey + 0.55 * colours).astype(np.uint8)), (x + beside, y))
+        part.paste(_heated(grey, map_RC), (x + beside, y))
     return part
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L"), np.float32)[..., None]
+
+
+def _heated(grey: np.ndarray, map_RC: np.ndarray) -> Image.Image:
+    """A map in colours over a grey image, float32 (height, width, 1)."""
+    size = (grey.shape[1], grey.shape[0])
+    smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(size, Image.Resampling.BICUBIC)
+    heat = np.clip(np.asarray(smooth), 0, None)
+    colours = _HEAT(heat / max(heat.max(), 1e-9))[..., :3] * 255
+    return Image.fromarray((0.45 * grey + 0.55 * colours).astype(np.uint8))

@@ -1,0 +1,163 @@
+"""Serving the page: on loopback by default, without any word to other hosts, and with nothing left behind."""
+
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maerec_jax.config import UserError
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from maerec_jax.demo_page.uploads import Limits
+
+# The page may only load what this server serves. Gradio's templates are compiled in the browser: 'unsafe-eval'.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the page is served."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at: by default this machine only. Others have no password to give: put a proxy before it."""
+    port: int = 7860
+    """Port to listen at; 0 for any free one."""
+    root_path: str = ""
+    """Path under which a proxy serves the page, such as /words."""
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A temporary folder for everything that the server writes, gone at the end, also at SIGTERM.
+
+    Gradio and onnxruntime read the environment when they are imported: import them inside.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    settings = {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # of onnxruntime, which keeps a name for this machine in the home folder, too
+    }
+    folders = ("GRADIO_TEMP_DIR", "MPLCONFIGDIR", "TMPDIR")
+    old = {name: os.environ.get(name) for name in (*settings, *folders)}
+    old_default = tempfile.tempdir
+    try:
+        with tempfile.TemporaryDirectory(prefix="maerec_demo_", ignore_cleanup_errors=True) as folder:
+            os.environ |= settings | dict.fromkeys(folders, folder)
+            tempfile.tempdir = folder  # of uploads while they arrive
+            try:
+                yield Path(folder)
+            finally:
+                tempfile.tempdir = old_default
+    finally:
+        for name, value in old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_app(page: "gr.Blocks", limits: "Limits", address: Address) -> Any:
+    """The ASGI application that serves the page."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from maerec_jax.demo_page.style import CSS, HEAD, theme
+
+    for block in page.blocks.values():
+        # Gradio fetches files that a request names, from any host. The page sends none: it uploads, and says the path.
+        setattr(block, "async_move_resource_to_block_cache", _refuse_file)  # noqa: B010
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Headers)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        server_name=address.host,
+        server_port=address.port,
+        root_path=address.root_path or None,
+        footer_links=[],
+        run_history=False,
+        max_file_size=limits.max_bytes,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        show_error=False,
+        theme=theme(),
+        css=CSS,
+        head=HEAD,
+    )
+
+
+def listen(address: Address) -> socket.socket:
+    """Take the port, and let visitors knock.
+
+    Raises:
+      UserError: where it is taken, or there is no such address.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((address.host, address.port))
+        taken.listen(128)  # who comes before all is loaded waits
+    except (OSError, OverflowError) as error:
+        taken.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--host {address.host} --port {address.port}: cannot be listened at: {reason}: give another"
+        ) from error
+    return taken
+
+
+def serve(app: Any, port: socket.socket) -> None:
+    """Serve until Ctrl-C, SIGTERM or SIGHUP."""
+    import uvicorn
+
+    # Pages hold a connection open as long as they are: the end does not wait for them.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    uvicorn.Server(config).run(sockets=[port])
+
+
+async def _refuse_file(*arguments: Any, **options: Any) -> None:
+    raise ValueError("files are uploaded, never named")
+
+
+class _Headers:
+    """Adds headers to all answers."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                added = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
