@@ -108,7 +108,7 @@ def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step:
     if arguments.format == "pytorch":
         from maerec_jax.interop.pytorch_file import write_pytorch
 
-        write_pytorch(output, config, params, arguments.released)
+        write_pytorch(output, config, params, step, arguments.released)
     elif arguments.format == "safetensors":
         from maerec_jax.weights import save_weights
 

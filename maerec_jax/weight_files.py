@@ -13,11 +13,19 @@ from safetensors.numpy import save_file
 from maerec_jax.config import TrainConfig, UserError
 
 ENDING = ".safetensors"
+ABOUT = "maerec_jax"
+"""The key of our entry in the metadata of a file."""
 
-_ABOUT = "maerec_jax"  # the key of our entry in the metadata of a file
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
 _FLOATS = {"F16", "F32", "F64"}
 _ADAPTER = TypeAdapter(TrainConfig)
+
+
+def about_weights(config: TrainConfig, step: int, **more: Any) -> str:
+    """What reading needs of the run that weights come from, and ``more``, as JSON."""
+    run = _ADAPTER.dump_python(config, mode="json")
+    about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
+    return json.dumps(about | {"step": step} | more)
 
 
 def write_weights(
@@ -38,14 +46,12 @@ def write_weights(
     path = Path(path)
     if path.suffix != ENDING:
         raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
-    run = _ADAPTER.dump_python(config, mode="json")
-    about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Beside it and renamed: no half of a file takes its place.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
             fresh = Path(scratch) / path.name
-            save_file(tensors, fresh, {_ABOUT: json.dumps(about | {"step": step} | more)})
+            save_file(tensors, fresh, {ABOUT: about_weights(config, step, **more)})
             fresh.replace(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be written ({error})") from error
@@ -63,7 +69,7 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         raise UserError(f"no such file: {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            written = (file.metadata() or {}).get(_ABOUT)
+            written = (file.metadata() or {}).get(ABOUT)
             kinds = {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
             if strange := kinds - _FLOATS:
                 raise UserError(f"{path}: holds tensors of {', '.join(sorted(strange))}, expected {sorted(_FLOATS)}")

@@ -20,6 +20,7 @@ from maerec_jax.interop.encoder_weights import (
     params_of_encoder,
     table_with_class_row,
 )
+from maerec_jax.interop.foreign_files import WeightFile, open_weights
 from maerec_jax.interop.model_of_shapes import (
     HALF,
     IMAGENET,
@@ -35,7 +36,6 @@ from maerec_jax.interop.model_of_shapes import (
 )
 from maerec_jax.interop.pytorch_names import POSITION_BUFFER, params_from_state_dict, state_dict_shapes
 from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_table, grouped, note_dropped
-from maerec_jax.interop.weight_files import WeightFile, open_weights
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig

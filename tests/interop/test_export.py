@@ -48,6 +48,13 @@ def autoencoder():
 
 
 @pytest.fixture(scope="module")
+def adapted():
+    """The run and the parameters of the reference's recogniser with adapters."""
+    config = MAERecConfig.tiny(encoder=ViTConfig.tiny(lora_rank=4))
+    return TrainConfig(model=config), params_from_state_dict(fixture_state("maerec_lora_tiny"), config)
+
+
+@pytest.fixture(scope="module")
 def checkpoint(recogniser, tmp_path_factory):
     """A file of the recogniser."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
@@ -139,6 +146,16 @@ def test_stablehlo_of_buckets_has_a_program_for_each_size(buckets, tmp_path):
             made = program.call(dict(weights), IMAGES[:3].reshape(3, 64, 64, 3))
     expected = read_ours(buckets, IMAGES[:3].reshape(3, 64, 64, 3))
     assert_same_reading((made["tokens"], made["probabilities"]), expected)
+
+
+def test_stablehlo_with_adapters_reads_as_ours(adapted, tmp_path):
+    write_stablehlo(tmp_path / "adapted.stablehlo", *adapted, step=0)
+    with zipfile.ZipFile(tmp_path / "adapted.stablehlo") as archive:
+        program = jax.export.deserialize(bytearray(archive.read("programs/32x128")))
+        with np.load(archive.open("weights.npz")) as weights:
+            assert not any("lora" in name for name in weights)  # they are merged
+            made = program.call(dict(weights), IMAGES)
+    assert_same_reading((made["tokens"], made["probabilities"]), read_ours(adapted, IMAGES))
 
 
 @pytest.mark.parametrize(

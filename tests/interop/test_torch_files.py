@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from maerec_jax.config import UserError
+from maerec_jax.interop.foreign_files import open_weights
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
-from maerec_jax.interop.weight_files import open_weights
 from tests.interop.pth_files import Raw, called, named, operations, save_pth, tensor
 
 NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -13,10 +13,7 @@ from safetensors import SafetensorError, safe_open
 from maerec_jax.config import UserError
 from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
-
-SAFETENSORS = ".safetensors"
-ABOUT = "maerec_jax"
-"""The key under which our own files say, as JSON, what model they hold."""
+from maerec_jax.weight_files import ABOUT, ENDING
 
 _ENTRIES = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "params")
 # What wrappers put before every name: DataParallel, torch.compile, Lightning and the like.
@@ -78,7 +75,7 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    if path.suffix == SAFETENSORS:
+    if path.suffix == ENDING:
         try:
             with safe_open(path, framework="numpy") as file:
                 shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
