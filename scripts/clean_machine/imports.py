@@ -1,8 +1,8 @@
 """Import every module of the installed packages: python imports.py CLONE [EXTRA], in the environment to be tried.
 
-Modules that [tool.maerec_jax.needs] of pyproject.toml lists under an extra may lack what that extra brings, elsewhere than
-in its own environment; all others have to import everywhere. And whatever any module imports, inside of functions, too,
-has to be named in pyproject.toml: what another package happens to bring today may be gone tomorrow.
+Modules that [tool.maerec_jax.needs] of pyproject.toml lists under an extra may lack what that extra brings, elsewhere
+than in its own environment; all others have to import everywhere. And whatever any module imports, inside of functions,
+too, has to be named in pyproject.toml: what another package happens to bring today may be gone tomorrow.
 """
 
 import ast
@@ -45,7 +45,9 @@ def normalised(name: str) -> str:
 
 def required(project: dict) -> set[str]:
     """Names of all that a project requires, with any extra."""
-    everything = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    everything = list(project["dependencies"])
+    for requirements in project["optional-dependencies"].values():
+        everything += requirements
     return {normalised(re.split(r"[\s\[<>=!~;@]", line, maxsplit=1)[0]) for line in everything}
 
 
@@ -71,8 +73,8 @@ def main(clone: str, extra: str = "") -> int:
                     excepted += 1
                 else:
                     problems.append(
-                        f"{name} cannot be imported without {error.name}: import it where it is used, require it, or list "
-                        "the module in [tool.maerec_jax.needs]"
+                        f"{name} cannot be imported without {error.name}: import it where it is used, require it, or "
+                        "list the module in [tool.maerec_jax.needs]"
                     )
             except Exception as error:
                 problems.append(f"{name} cannot be imported: {type(error).__name__}: {error}")
