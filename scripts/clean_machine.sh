@@ -6,17 +6,17 @@ usage() {
 bash scripts/clean_machine.sh [--all] [--with REQUIREMENT ...] [EXTRA ...]
 
 Tries the project as somebody gets it who has nothing of it: clones the committed HEAD, builds wheel and source
-distribution, and installs the wheel, first alone and then with each extra of pyproject.toml alone (or with those named),
-into fresh environments. In each it imports every module, and runs every command's --help and main path outside the
-source tree. Anything that is not packaged, not required or not runnable ends it with status 1.
+distribution, and installs the wheel into fresh environments, first alone and then with each extra of pyproject.toml
+alone (or with those named). In each it imports every module, and runs every command's --help and main path outside
+the source tree. Anything that is not packaged, not required or not runnable ends it with status 1.
 
-  --all                extras of several gigabytes (cuda, tpu, ahead) are installed, too; without, it is only seen that
-                       their versions can be resolved
+  --all                extras of several gigabytes (cuda, tpu, ahead) are installed, too; without, it is only seen
+                       that their versions can be resolved
   --with REQUIREMENT   of several versions that would do take this one, such as torch==2.13.0 (may be repeated)
   --keep               leave the temporary folder there
 
-PYTHON names the interpreter (python3). Builds that pip is told of with PIP_FIND_LINKS, such as a PyTorch without CUDA, are
-found here, too.
+PYTHON names the interpreter (python3). Builds that pip is told of with PIP_FIND_LINKS or in its configuration, such
+as a PyTorch without CUDA, are found here, too.
 TXT
 }
 started=$SECONDS
@@ -55,7 +55,9 @@ clean_up() {
   [ -n "$keep" ] || rm -rf "$work"
 }
 trap clean_up EXIT
-export UV_FIND_LINKS=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}} UV_NO_PROGRESS=1
+export UV_NO_PROGRESS=1
+links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$base" -m pip config get global.find-links 2>/dev/null || true)}}
+[ -z "$links" ] || export UV_FIND_LINKS=$links
 printf '%s\n' ${with[@]+"${with[@]}"} >"$work/constraints.txt"
 if command -v uv >/dev/null; then
   uv=uv
@@ -97,8 +99,8 @@ done
 mkdir "$work/tried"
 cd "$work/tried"
 unset PYTHONPATH PYTHONHOME
-smoke_environment=(JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR="$work/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
-  XDG_CACHE_HOME="$work/cache" PYTHONWARNINGS=default)
+smoke_environment=(JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR="$work/compiled" XDG_CACHE_HOME="$work/cache"
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2)
 
 install() { # install NAME REQUIREMENT ...: a fresh environment
   "$uv" venv --quiet --python "$base" "$work/$1"
@@ -127,10 +129,10 @@ for extra in "${extras[@]}"; do
   [ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " = *" $extra "* ]] || continue
   echo "== $extra"
   "$uv" pip compile --quiet --python "$base" --constraint "$work/constraints.txt" --output-file "$work/$extra.txt" - \
-    <<<"maerec-jax[$extra] @ file://$wheel" >/dev/null || fail "the versions that the extra $extra asks for exclude each other"
+    <<<"maerec-jax[$extra] @ file://$wheel" >/dev/null || fail "no versions satisfy the extra $extra"
   heavy=$(grep -oE '^(nvidia-|libtpu)' "$work/$extra.txt" | sort -u | tr '\n' ' ') || true
   if [ -n "$heavy" ] && [ -z "$all" ]; then
-    echo "  resolved to $(grep -c '==' "$work/$extra.txt") packages; not installed without --all, since among them are gigabytes: $heavy"
+    echo "  $(grep -c '==' "$work/$extra.txt") packages, not installed without --all: among them are gigabytes ($heavy)"
     continue
   fi
   install "$extra" "maerec-jax[$extra] @ file://$wheel"

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154  # variables of the script that sources it
 # Sourced by clean_machine.sh: for each extra NAME a function try_NAME with the main path of what it makes possible, and
-# try_plain with what works without any. They run in an empty folder, in the order of pyproject.toml; "try" runs a command,
-# $python is that of the environment that is tried, $clone the clone, which has the configs. runs/ and words/ are try_plain's.
+# try_plain with what works without any. They run in an empty folder, in the order of pyproject.toml. "try" runs a
+# command, $python is that of the environment that is tried, $clone the clone, which has the configs. runs/ and words/
+# are try_plain's.
 
 encoder=(--model.encoder.dim 32 --model.encoder.depth 1 --model.encoder.heads 2)
 decoder=(--model.decoder.dim 32 --model.decoder.layers 1 --model.decoder.heads 2 --model.decoder.inner-dim 64)
@@ -30,15 +31,16 @@ try_plain() {
   train_recogniser runs/maerec --init-from runs/mae
   try "$python" -m maerec_jax.evaluate --checkpoint runs/maerec --data words --json a.json --csv a.csv --report a.html
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
-  try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 --sheet read.png \
-    --visualise read --attention
+  try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
+    --sheet read.png --visualise read --attention
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format safetensors --output maerec.safetensors
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format stablehlo --output maerec.stablehlo
   try "$python" "$clone/scripts/read_stablehlo.py" maerec.stablehlo $benchmark/imgs/000000.png
   try "$python" -m maerec_jax.import_pytorch maerec.safetensors runs/imported
   try "$python" -c "
 from maerec_jax import Recognizer
-(before,), (after,) = (Recognizer.load(path).read(['$benchmark/imgs/000000.png']) for path in ('runs/maerec', 'runs/imported'))
+images = ['$benchmark/imgs/000000.png']
+(before,), (after,) = (Recognizer.load(path).read(images) for path in ('runs/maerec', 'runs/imported'))
 assert before.text == after.text, (before, after)"
 }
 
@@ -65,8 +67,9 @@ try_gcs() {
   serve "$program" -scheme http -host 127.0.0.1 -port "$port" -external-url "$address" -backend filesystem \
     -filesystem-root buckets
   answers "$address/storage/v1/b"
-  local smoke_environment=("${smoke_environment[@]}" STORAGE_EMULATOR_HOST="$address" TENSORSTORE_GCS_HTTP_URL="$address"
-    GOOGLE_AUTH_TOKEN_FOR_TESTING=none NO_GCE_CHECK=true GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false)
+  local smoke_environment=("${smoke_environment[@]}" STORAGE_EMULATOR_HOST="$address"
+    TENSORSTORE_GCS_HTTP_URL="$address" GOOGLE_AUTH_TOKEN_FOR_TESTING=none NO_GCE_CHECK=true
+    GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false)
   train_recogniser gs://bucket/runs/maerec
   try "$python" -m maerec_jax.predict words/Union14M-L/full_images/made --checkpoint gs://bucket/runs/maerec
   try "$python" -m data_pipelines.prepare words --out gs://bucket/prepared --sets train_easy
@@ -81,8 +84,7 @@ try_test() {
 
 try_torch() {
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format pytorch --output maerec.pth --released
-  try "$python" -m maerec_jax.import_pytorch maerec.pth runs/released --characters 0123456789abcdefghijklmnopqrstuvwxyz \
-    --max-length 10 --encoder-heads 2 --decoder-heads 2 --image-size 32 128
+  try "$python" -m maerec_jax.import_pytorch maerec.pth runs/released
 }
 
 try_onnx() {
@@ -96,6 +98,27 @@ try_ahead() {
     "${encoder[@]}" "${decoder[@]}" --batch-size 64 --cache "" --json ahead.json
 }
 
+try_detect() {
+  try "$python" -m maerec_jax.predict sheet.png --detect --checkpoint runs/maerec --format jsonl --visualise scenes
+}
+
+try_serve() {
+  local address
+  address=http://127.0.0.1:$(free_port)
+  serve "$python" -m maerec_jax.serve --checkpoint runs/maerec --port "${address##*:}"
+  answers "$address/ready"
+  try curl --silent --fail --form images=@words/Union14M-L/full_images/made/000000.png "$address/words"
+  stop_servers
+}
+
+try_demo() {
+  local address
+  address=http://127.0.0.1:$(free_port)
+  serve "$python" -m maerec_jax.demo --checkpoint runs/maerec --port "${address##*:}"
+  answers "$address/"
+  stop_servers
+}
+
 servers=()
 
 serve() { # serve COMMAND ...: in the background, until stop_servers
@@ -103,9 +126,9 @@ serve() { # serve COMMAND ...: in the background, until stop_servers
   servers+=($!)
 }
 
-answers() { # answers URL: waits until it does, a minute at most
+answers() { # answers URL: waits until it does, five minutes at most
   local waited
-  for waited in {1..120}; do
+  for waited in {1..600}; do
     if curl --silent --fail --output /dev/null "$1"; then
       printf '  %3d s  %s answers\n' $((waited / 2)) "$1"
       return
