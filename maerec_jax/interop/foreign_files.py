@@ -98,13 +98,14 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
                 "run. --ignore-code reads the tensors without it"
             )
         found = _state_dict(path, file.content, entry)
+        about = _about(file.content)
         tensors = {name: value for name, value in found.tensors.items() if isinstance(value, StoredTensor)}
         weights = WeightFile(
             path,
             {name: tensor.shape for name, tensor in tensors.items()},
             lambda name: file.read(tensors[name]),
-            _about(file.content),
-            found.others,
+            about,
+            tuple(name for name in found.others if not (about and name == "meta")),
             tuple(sorted(map(str, found.tensors.keys() - tensors.keys()))),
         )
         if found.entry:
