@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from maerec_jax.charset import MAEREC_CHARACTERS, Charset
+from maerec_jax.charset import MAEREC_CHARACTERS, Charset, characters_of_file
 from maerec_jax.config import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -236,17 +236,9 @@ def read_characters(given: str) -> str:
     except (OSError, ValueError):  # too long, or no path at all
         return given
     try:
-        lines = file.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{given}: not UTF-8 ({error.reason})") from error
-    while lines and not lines[-1]:
-        lines.pop()
-    if len(lines) == 1:
-        return lines[0]
-    for number, line in enumerate(lines, 1):
-        if len(line) != 1:
-            raise UserError(f"{given}:{number}: {line!r} is not one character")
-    return "".join(lines)
+        return characters_of_file(file)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def position_layout(table: np.ndarray, encoder: ViTConfig) -> Literal["square", "grid"]:
