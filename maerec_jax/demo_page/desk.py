@@ -81,6 +81,8 @@ class Found:
     width: int
     words: tuple[FoundWord, ...]
     """In reading order."""
+    settings: Settings
+    """What the visitor had chosen."""
     described: dict[str, Any]
     """The same for JSON, as ``predict --format jsonl`` prints it."""
     notes: tuple[str, ...] = field(default=())
@@ -133,7 +135,7 @@ class Desk:
         told = tuple(notes)
         if settings.mode == "word" and self.detector is not None and min(height, width) > _LARGE:
             told += ("This was read as the picture of one word. If it shows more, choose “Whole scene”.",)
-        return Found(name, settings.mode, height, width, words, {"file": name, **described}, told)
+        return Found(name, settings.mode, height, width, words, settings, {"file": name, **described}, told)
 
     def attention(self, word: FoundWord) -> np.ndarray:
         """Where the model looked for each character, float32 (characters, rows, columns)."""

@@ -58,9 +58,12 @@ class Handlers:
         shown = Picture(example.name, example=example)
         return example.mode, *self._show(shown, example.mode, beam, crops, lexicon)
 
-    def again(self, shown: Picture | None, mode: str, beam: Any, crops: str, lexicon: str) -> tuple[Any, ...]:
-        """A setting has changed."""
-        return (gr.skip(),) * 6 if shown is None else self._show(shown, mode, beam, crops, lexicon)
+    def again(
+        self, shown: Picture | None, found: Found | None, mode: str, beam: Any, crops: str, lexicon: str
+    ) -> tuple[Any, ...]:
+        """A setting may have changed."""
+        same = found is not None and found.settings == _settings(mode, beam, crops, lexicon)
+        return (gr.skip(),) * 6 if shown is None or same else self._show(shown, mode, beam, crops, lexicon)
 
     def choose(self, found: Found | None, event: gr.EventData) -> str:
         """A word was chosen: its detail."""
@@ -154,7 +157,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         gallery.choose(handlers.example, settings[1:], [mode, *outputs], **device, **hidden)
         changes: list[Callable[..., Any]] = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
         for changed in changes:
-            changed(handlers.again, [shown, *settings], outputs, trigger_mode="always_last", **device, **hidden)
+            changed(handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **device, **hidden)
         for part in (picture, results):
             choice = {**device, "show_progress_on": [detail], "show_progress": "minimal"}
             part.choose(handlers.choose, [found], [detail], trigger_mode="always_last", **choice, **hidden)

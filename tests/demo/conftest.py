@@ -1,6 +1,11 @@
 """A recogniser of a few thousand parameters, words to read, and a detector that knows where they are."""
 
 import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -46,3 +51,37 @@ def word_files(tmp_path_factory):
     for word in WORDS:
         Image.fromarray(draw_word(word)).save(folder / f"{word}.png")
     return {word: folder / f"{word}.png" for word in WORDS}
+
+
+@contextmanager
+def served(workdir, folder, *flags):
+    """The command on a free port, ended as a terminal or a service manager would; gives its process and address."""
+    command = [sys.executable, "-m", "maerec_jax.demo", "--checkpoint", str(workdir), "--port", "0", *flags]
+    environment = os.environ | {"TMPDIR": str(folder), "HOME": str(folder / "home")}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
+    (folder / "home").mkdir(exist_ok=True)
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            told = []
+            for line in process.stderr:
+                told.append(line)
+                if found := re.search(r"open (http://[^ ]+) ", line):
+                    break
+            else:
+                pytest.fail("the demo did not start: " + "".join(told))
+            yield process, found[1] + "/"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def address(unbroken, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("demo")
+    with served(unbroken, folder, "--max-megabytes", "9") as (_, url):
+        FOLDERS[url] = folder
+        yield url
+
+
+FOLDERS = {}
+"""Of each server, by its address."""

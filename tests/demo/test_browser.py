@@ -1,15 +1,8 @@
 """The demo as people use it: the command is started, and Chromium opens its page."""
 
 import json
-import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import pairwise
 from urllib.parse import unquote
@@ -17,8 +10,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY
-from tests.demo.conftest import draw_word, unbroken  # noqa: F401
+from tests.demo.conftest import draw_word, served, unbroken  # noqa: F401
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'maerec-jax[demo]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser's driver: pip install playwright")
@@ -28,40 +20,6 @@ if CHROMIUM is None:
 SCENES = all(find_spec(package) for package in ("rapidocr", "onnxruntime", "pyclipper"))
 PHONE = {"width": 360, "height": 740}
 RESULT = "#reading .headline, #reading .notice, #reading table"
-
-
-@contextmanager
-def served(workdir, folder, *flags):
-    """The command on a free port, ended as a terminal or a service manager would; gives its process and address."""
-    command = [sys.executable, "-m", "maerec_jax.demo", "--checkpoint", str(workdir), "--port", "0", *flags]
-    environment = os.environ | {"TMPDIR": str(folder), "HOME": str(folder / "home")}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
-    (folder / "home").mkdir(exist_ok=True)
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            told = []
-            for line in process.stderr:
-                told.append(line)
-                if found := re.search(r"open (http://[^ ]+) ", line):
-                    break
-            else:
-                pytest.fail("the demo did not start: " + "".join(told))
-            yield process, found[1] + "/"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def address(unbroken, tmp_path_factory):  # noqa: F811
-    folder = tmp_path_factory.mktemp("demo")
-    with served(unbroken, folder, "--max-megabytes", "9") as (_, url):
-        FOLDERS[url] = folder
-        yield url
-
-
-FOLDERS = {}
-"""Of each server, by its address."""
 
 
 @pytest.fixture(scope="module")
@@ -248,41 +206,6 @@ def test_nothing_is_wider_than_a_phone(scheme, visit, word_files, tmp_path):
         page.click("#examples button >> nth=0")
         page.wait_for_selector("#reading tr[data-word='1']")
         assert overflow(page) == 0
-
-
-def ask(address, body):
-    """What Gradio's queue answers to a request that no page has made."""
-    request = urllib.request.Request(
-        address + "gradio_api/queue/join", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    urllib.request.urlopen(request).close()
-    with urllib.request.urlopen(f"{address}gradio_api/queue/data?session_hash={body['session_hash']}") as answers:
-        for line in answers:
-            if line.startswith(b"data: ") and json.loads(line[6:])["msg"] == "process_completed":
-                return json.loads(line[6:])
-    return None
-
-
-def test_the_server_opens_no_files_that_a_request_names(address, tmp_path):
-    with urllib.request.urlopen(address + "config") as answer:
-        config = json.load(answer)
-        assert "connect-src 'self'" in answer.headers["content-security-policy"]
-    take = next(one for one in config["dependencies"] if [target[1] for target in one["targets"]] == ["take"])
-    Image.fromarray(draw_word("secret")).save(tmp_path / "secret.png")
-    values = ["word", 1, "box", ""]
-    for number in range(5):
-        # Once as the event says where the upload is, and once in the place of each setting.
-        named = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
-        data = [named if i == number else value for i, value in enumerate(values)]
-        body = {"data": data, "event_data": {**named, "name": "secret.png"}, "fn_index": take["id"]}
-        answer = ask(address, body | {"session_hash": f"named{number}", "trigger_id": take["targets"][0][0]})
-        told = json.dumps(answer)
-        assert not answer["success"] or "no longer on the server" in told
-        assert "base64" not in told
-    with pytest.raises(urllib.error.HTTPError, match=r"40[34]") as refused:
-        urllib.request.urlopen(f"{address}gradio_api/file={tmp_path}/secret.png")
-    refused.value.close()
-    assert not [*FOLDERS[address].rglob("secret.png")]
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -1,12 +1,7 @@
 """What happens on the page, without a browser: pictures and settings go in, HTML and JSON come out."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import tempfile
 from types import SimpleNamespace
 from urllib.parse import unquote
 
@@ -20,11 +15,10 @@ from maerec_jax.demo import DemoArguments, load_weights_or_explain
 from maerec_jax.demo_page import markup
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, FoundWord, Settings
 from maerec_jax.demo_page.examples import draw_examples
-from maerec_jax.demo_page.server import Address, listen, own_folder
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading import Word
 from maerec_jax.scenes.detection import Region
-from tests.demo.conftest import WORDS, draw_word, unbroken  # noqa: F401
+from tests.demo.conftest import WORDS, draw_word
 
 page = pytest.importorskip("maerec_jax.demo_page.page", reason="needs gradio: pip install 'maerec-jax[demo]'")
 
@@ -81,12 +75,13 @@ def test_a_scene_has_a_row_and_an_outline_for_each_word(handlers, desk, word_fil
 def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
     made = take(handlers, word_files["amber"], lexicon="amber, river\nstone")
     assert saved(made)["text"] in ("amber", "river", "stone")
-    wider = handlers.again(made[SHOWN], "word", 5, "box", "")
+    wider = handlers.again(*made[SHOWN:], "word", 5, "box", "")
     assert saved(wider)["alternatives"]
     assert "Other readings" in wider[DETAIL]
-    assert len(saved(handlers.again(made[SHOWN], "scene", 1, "rectified", ""))["words"]) == 2
-    # Without a picture nothing changes.
-    assert handlers.again(None, "word", 1, "box", "") == (page.gr.skip(),) * 6
+    assert len(saved(handlers.again(*made[SHOWN:], "scene", 1, "rectified", ""))["words"]) == 2
+    # Without a picture, or another setting, nothing changes.
+    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "") == (page.gr.skip(),) * 6
+    assert handlers.again(None, None, "word", 1, "box", "") == (page.gr.skip(),) * 6
 
 
 def test_crops_are_cut_out_as_chosen(desk):
@@ -114,7 +109,7 @@ def test_settings_that_cannot_be_used_are_told(handlers, word_files):
         assert told in made[READING]
         assert made[FOUND] is None
         # The picture is still there for other settings.
-        assert saved(handlers.again(made[SHOWN], "word", 1, "box", ""))["file"] == "a.png"
+        assert saved(handlers.again(*made[SHOWN:], "word", 1, "box", ""))["file"] == "a.png"
     partly = take(handlers, word_files["amber"], lexicon="amber ÄÖÜ")
     assert saved(partly)["text"] == "amber"
     assert 'class="note"' in partly[READING]
@@ -187,74 +182,6 @@ def test_without_weights_it_is_told_how_to_get_some(monkeypatch, tmp_path):
         load_weights_or_explain(DemoArguments())
     with pytest.raises(UserError, match="nowhere"):
         load_weights_or_explain(DemoArguments(checkpoint="nowhere"))
-
-
-def test_the_folder_goes_away_whatever_happens(monkeypatch, tmp_path):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def serve_until_terminated():
-        with own_folder() as folder:
-            assert os.environ["GRADIO_TEMP_DIR"] == tempfile.gettempdir() == str(folder)
-            (folder / "upload.png").write_bytes(b"1")
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
-
-    with pytest.raises(KeyboardInterrupt):
-        serve_until_terminated()
-    assert not list(tmp_path.iterdir())
-    assert os.environ["GRADIO_TEMP_DIR"] == "before"
-    assert tempfile.gettempdir() == str(tmp_path)
-    assert signal.getsignal(signal.SIGTERM) is handler
-
-
-def test_a_port_that_is_taken_is_told():
-    told = r"--port \d+: cannot be listened at: Address already in use"
-    with listen(Address(port=0)) as taken, pytest.raises(UserError, match=told):
-        listen(Address(port=taken.getsockname()[1]))
-    with pytest.raises(UserError, match="cannot be listened at"):
-        listen(Address(port=70_000))
-
-
-NAMING = """
-import asyncio, sys, tempfile
-from pathlib import Path
-from maerec_jax.demo_page.desk import Desk
-from maerec_jax.demo_page.page import build_page
-from maerec_jax.demo_page.server import Address, make_app
-from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.weights import load_recognizer
-import gradio.processing_utils
-
-async def fetch(url, **options):
-    print("asked", url)
-    return str(folder / "a.png")
-
-folder = Path(sys.argv[2])
-gradio.processing_utils.async_ssrf_protected_download = fetch
-page = build_page(Desk(load_recognizer(sys.argv[1])), Limits(), folder)
-take = next(one for one in page.fns.values() if one.targets[0][1] == "take")
-named = {"path": "https://example.org/a.png", "meta": {"_type": "gradio.FileData"}}
-for _ in range(2):
-    try:
-        asyncio.run(page.preprocess_data(take, ["word", 1, "box", named], None))
-    except ValueError as error:
-        print("refused", error)
-    make_app(page, Limits(), Address())
-"""
-
-
-def test_the_server_asks_no_host_that_a_request_names(unbroken, tmp_path):  # noqa: F811
-    # In a process of its own: Gradio leaves event loops open.
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
-    command = [sys.executable, "-c", NAMING, str(unbroken), str(tmp_path)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    # What Gradio does by itself, and then not any more.
-    assert run.stdout.splitlines() == [
-        "asked https://example.org/a.png",
-        "refused files are uploaded, never named",
-    ]
 
 
 def test_words_have_different_answers(desk, word_files):

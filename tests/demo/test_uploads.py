@@ -55,6 +55,7 @@ def test_fifty_megapixels_are_read_and_far_more_refused(tmp_path):
         (b"\xff\xd8\xff\xe0" + b"\x00" * 40, r"a\.png cannot be read: "),
         (b"\x00" * 1_000_001, r"a\.png is larger than 1 MB"),
     ],
+    ids=["empty", "text", "page", "cut", "large"],
 )
 def test_what_is_no_picture_is_told(content, told, tmp_path):
     (tmp_path / "a.png").write_bytes(content)
