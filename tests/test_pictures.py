@@ -5,10 +5,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from maerec_jax.charset import MAEREC_CHARACTERS, UNKNOWN_TEXT
-from maerec_jax.pictures import attention_picture, (
-    characters_of,
+from maerec_jax.pictures import (
     _draw_character,
     annotated_picture,
+    attention_picture,
+    characters_of,
     confidence_colour,
     readings_sheet,
     save_picture,
