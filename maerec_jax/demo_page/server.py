@@ -46,7 +46,7 @@ class Address:
 def own_folder() -> Iterator[Path]:
     """A temporary folder for everything that the server writes, gone at the end, also at SIGTERM.
 
-    Gradio and onnxruntime read the environment when they are imported: import them inside.
+    Gradio reads the environment when it is imported: import it inside.
     """
 
     def stop(number: int, frame: Any) -> None:
@@ -57,7 +57,6 @@ def own_folder() -> Iterator[Path]:
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",
-        "ORT_DISABLE_TELEMETRY": "1",  # of onnxruntime, which keeps a name for this machine in the home folder, too
     }
     folders = ("GRADIO_TEMP_DIR", "MPLCONFIGDIR", "TMPDIR")
     old = {name: os.environ.get(name) for name in (*settings, *folders)}

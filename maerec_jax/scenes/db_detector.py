@@ -4,6 +4,7 @@ The network gives for each pixel the probability that it belongs to a word, each
 apart. The connected parts of what is above a threshold are the words; their outlines are moved out again.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
@@ -12,12 +13,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import pyclipper
 
 from maerec_jax.config import UserError
 from maerec_jax.scenes.detection import DetectionConfig, Region, reading_order
 from maerec_jax.scenes.polygons import level_corners
+
+# Else onnxruntime reports to its makers, and keeps a name for this machine in the home folder, from its import on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 _STRIDE = 32  # the deepest features of these networks have a 32nd of the size
 _FINE = 256  # Clipper calculates in whole numbers: so many of them to a pixel

@@ -117,6 +117,9 @@ try_demo() {
   serve "$python" -m maerec_jax.demo --checkpoint runs/maerec --port "${address##*:}"
   answers "$address/"
   stop_servers
+  # Its tests, which the extra test has no packages for; those in a browser where there is one.
+  "$uv" pip install --quiet --python "$python" pytest playwright
+  try "$python" -m pytest -q -p no:cacheprovider "$clone/tests/demo"
 }
 
 servers=()
