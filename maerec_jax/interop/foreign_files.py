@@ -1,6 +1,7 @@
 """Files of weights that others wrote: which tensors are in them, under what names, and what else."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,6 +101,7 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
         found = _state_dict(path, file.content, entry)
         about = _about(file.content)
         tensors = {name: value for name, value in found.tensors.items() if isinstance(value, StoredTensor)}
+        _see_that_they_fit(path, tensors)
         weights = WeightFile(
             path,
             {name: tensor.shape for name, tensor in tensors.items()},
@@ -145,6 +147,14 @@ def _state_dict(path: Path, content: Any, entry: str) -> _Found:
                 raise UserError(f"{path} holds no tensors by name, only {_some(names)}: does --entry help?")
             return _Found(content, "", ())
     return _Found(content[entry], entry, tuple(name for name in names if name != entry))
+
+
+def _see_that_they_fit(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse tensors larger than their file before a model of such sizes is thought of; they are not compressed."""
+    size = path.stat().st_size
+    for name, tensor in tensors.items():
+        if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
+            raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it cut or damaged?")
 
 
 def _some(names: list[str]) -> str:

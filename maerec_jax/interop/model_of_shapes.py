@@ -70,6 +70,14 @@ class ImportOptions:
     """Also read files whose pickle names unknown functions or classes; they are not run in any case."""
 
 
+def contradicting(options: ImportOptions) -> list[str]:
+    """The flags that were given although they are for files that do not say what they hold."""
+    names = ["characters", "encoder_heads", "decoder_heads", "source_grid", "max_length", "color"]
+    names += ["pixel_mean", "pixel_std", *(() if options.encoder_only else ("image_size", "patch_size"))]
+    usual = ImportOptions()
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(usual, name)]
+
+
 def kind_of(path: Path, shapes: Shapes) -> Kind:
     """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
 
@@ -89,9 +97,9 @@ def kind_of(path: Path, shapes: Shapes) -> Kind:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many numbers a pattern finds where a name has one: those of blocks, from 0."""
+    """How many numbers a pattern finds where a name has one: those of blocks, from 0; no more than there are names."""
     found = {int(match[1]) for name in shapes if (match := re.match(pattern, name))}
-    return max(found) + 1 if found else 0
+    return min(max(found) + 1, len(shapes)) if found else 0
 
 
 def _shape(path: Path, shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from maerec_jax.interop.pytorch_names import state_dict_from_params
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weight_files import ABOUT, about_weights
+from maerec_jax.weight_files import ABOUT, about_weights, written_whole
 
 
 def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, released: bool = False) -> None:
@@ -44,10 +44,8 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
         if (model.encoder.pixel_mean, model.encoder.pixel_std) != HALF:
             raise UserError("the reference's autoencoders see pixels from -1 to 1: this one has other constants")
     saved = {name: tensors_of(params, model), "meta": {ABOUT: about_weights(config, step, color=color)}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")  # beside it and renamed: no half of a file is left behind
-    torch.save(saved, fresh)
-    fresh.replace(path)
+    with written_whole(path) as fresh, fresh.open("wb") as file:  # what fails in a file of Python's is an OSError
+        torch.save(saved, file)
 
 
 def tensors_of(params: Any, config: MAEConfig | MAERecConfig) -> dict[str, torch.Tensor]:

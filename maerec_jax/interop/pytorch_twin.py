@@ -34,9 +34,12 @@ def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder
     """
     file = torch.load(path, map_location="cpu", weights_only=True)
     state = next((file[name] for name in ("state_dict", "model") if name in file), file)
-    if written := file.get("meta", {}).get("maerec_jax"):
+    written = file.get("meta", {}).get("maerec_jax", "")
+    if written:
         about = json.loads(written, object_hook=lambda values: SimpleNamespace(**values))
         config, config.color = about.model, about.color
+    elif "decoder.classifier.weight" not in state:
+        raise ValueError(f"{path} is no recogniser, and not from maerec_jax.export: import_pytorch may read it")
     else:
         adapted = any(name.startswith("backbone.vit.") for name in state)
         dim = state["decoder.classifier.weight"].shape[1]
@@ -48,7 +51,18 @@ def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder
         config = SimpleNamespace(**{name: SimpleNamespace(**values) for name, values in parts.items()}, color="bgr")
     model = MAERec(config) if hasattr(config, "charset") else MaskedAutoencoder(config)
     model.load_state_dict(state, strict=True)
+    model.about = written
     return model.eval()
+
+
+def save(model: "MAERec | MaskedAutoencoder", path: str) -> None:
+    """Write a model that ``load`` made, after fine-tuning, for ``load`` and ``maerec_jax.import_pytorch``.
+
+    What its file said of sizes, characters and pixels stays beside the weights, which would else be taken for those of
+    a published recogniser. One that had nothing like that is written as it was found, as a state dict alone.
+    """
+    meta = {"maerec_jax": model.about} if model.about else {}
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, path)
 
 
 def normalize(image_BHWC: Tensor, config: Any) -> Tensor:
@@ -205,6 +219,9 @@ class AdaptedEncoder(nn.Module):
 
 class MaskedAutoencoder(VisionTransformer):
     """The masked autoencoder of pre-training; its position tables are constants."""
+
+    about = ""
+    """What the file that it comes from says of sizes, characters and pixels, as JSON."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config.encoder)
@@ -389,6 +406,9 @@ class Reading(NamedTuple):
 class MAERec(nn.Module):
     """Word images to text: the image encoder followed by the text decoder."""
 
+    about = ""
+    """What the file that it comes from says of sizes, characters and pixels, as JSON."""
+
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
@@ -400,8 +420,23 @@ class MAERec(nn.Module):
         """Teacher-forced logits of the next tokens (B, T, classes), from normalised pixels and tokens."""
         return self.decoder(tokens_BT, self.backbone(image_BCHW), memory_mask_BN)
 
+    def pixels(self, image_BHWC: Tensor) -> Tensor:
+        """uint8 RGB images (B, H, W, 3) to what the weights expect: normalised, channels first and in their order."""
+        pixels = normalize(image_BHWC, self.config.encoder)
+        return pixels.flip(1) if getattr(self.config, "color", "rgb") == "bgr" else pixels
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        """Texts as int64 (B, T): start, a class for each character, end, padding. ``loss`` learns from them."""
+        classes = {character: i for i, character in enumerate(self.config.charset.characters)}
+        unknown, ends = self.start_end + 2, [self.start_end]
+        rows = [torch.tensor([*ends, *(classes.get(c, unknown) for c in text), *ends]) for text in texts]
+        tokens_BT = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.decoder.padding)
+        if tokens_BT.shape[1] > self.config.decoder.max_length:
+            raise ValueError(f"the longest text has more than {self.config.decoder.max_length - 2} characters")
+        return tokens_BT.to(self.decoder.classifier.weight.device)
+
     def loss(self, image_BCHW: Tensor, tokens_BT: Tensor) -> Tensor:
-        """Cross-entropy of each next token, a mean over those that are no padding."""
+        """Cross-entropy of each next token, a mean over those that are no padding; see ``pixels`` and ``tokens``."""
         logits = self(image_BCHW, tokens_BT[:, :-1]).float()
         target = tokens_BT[:, 1:].flatten().long()
         return F.cross_entropy(logits.flatten(0, 1), target, ignore_index=self.decoder.padding)
@@ -431,8 +466,7 @@ class MAERec(nn.Module):
 
     def texts(self, image_BHWC: Tensor) -> tuple[list[str], list[float]]:
         """Texts of uint8 RGB images (B, H, W, 3), and the means of their characters' probabilities."""
-        pixels = normalize(image_BHWC, self.config.encoder)
-        reading = self.read(pixels.flip(1) if getattr(self.config, "color", "rgb") == "bgr" else pixels)
+        reading = self.read(self.pixels(image_BHWC))
         names = [*self.config.charset.characters, "", "", "<UKN>"]
         kept_BT = (reading.tokens_BT != self.start_end) & (reading.tokens_BT != self.decoder.padding)
         texts = ["".join(names[token] for token in tokens) for tokens in reading.tokens_BT.tolist()]

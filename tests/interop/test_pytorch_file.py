@@ -116,6 +116,39 @@ def test_the_twin_reads_a_file_that_says_what_it_holds(recogniser, released, tmp
         assert confidences[row] == pytest.approx(probability[row, places].mean() if len(places) else 0, abs=1e-4)
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_what_is_fine_tuned_in_pytorch_comes_back(recogniser, released, tmp_path):  # noqa: F811
+    """Steps in PyTorch lower the loss; what was saved there is the same model there and here, pixels included."""
+    write_pytorch(tmp_path / "tiny.pth", *recogniser, step=3, released=released)
+    model = twin.load(tmp_path / "tiny.pth")
+    images, words = torch.from_numpy(IMAGES[:4]), ["word", "A", "to", "read5"]
+    tokens = model.tokens(words)
+    np.testing.assert_array_equal(tokens, TOKENS[:, : tokens.shape[1]])
+    optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3)
+    losses = []
+    for _ in range(40):
+        losses.append(model.loss(model.pixels(images), tokens))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] / 4
+    twin.save(model, tmp_path / "tuned.pth")
+    texts, _ = model.eval().texts(images)
+    assert twin.load(tmp_path / "tuned.pth").texts(images)[0] == texts
+    found = import_weights(tmp_path / "tuned.pth", ImportOptions())
+    config = found.config.model
+    reading = greedy_read(MAERec(config), found.params, normalize(IMAGES[:4], config.encoder))
+    assert [config.charset.decode(row)[0] for row in np.asarray(reading.tokens_BT)] == texts
+    with pytest.raises(ValueError, match="more than 10 characters"):
+        model.tokens(["a" * 11])
+
+
+def test_the_twin_says_what_it_cannot_load(tmp_path):
+    torch.save({"model": {"mask_token": torch.zeros(1, 1, 4)}}, tmp_path / "mae.pth")
+    with pytest.raises(ValueError, match=r"mae\.pth is no recogniser.*import_pytorch may read it"):
+        twin.load(tmp_path / "mae.pth")
+
+
 @pytest.mark.parametrize("name", ["maerec_s_union14m", "maerec_s_lora_union14m"])
 def test_the_twin_loads_released_files(name, tmp_path):
     if not FULL_SIZE.is_file():

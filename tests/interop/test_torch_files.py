@@ -246,6 +246,17 @@ def test_files_without_tensors_by_name(content, told, tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("name", ["pos_embed", "decoder.classifier.weight"])
+def test_tensors_larger_than_their_file(name, tmp_path):
+    """They are refused before anything is made of their shape."""
+    state = {name: Raw(b""), "patch_embed.proj.weight": NUMBERS}
+    storages = {}
+    state[name] = Raw(tensor(NUMBERS, storages, (1, 10**9, 384), (0, 0, 0)))
+    path = save_pth(tmp_path / "file.pth", {"state_dict": state}, storages)
+    with pytest.raises(UserError, match=rf"{name} \(1, 1000000000, 384\) is larger than the file"):
+        read(path)
+
+
 def test_entries(tmp_path):
     path = save_pth(tmp_path / "file.pth", {"state_dict": {"a": NUMBERS}, "ema_state_dict": {"a": NUMBERS + 1}})
     np.testing.assert_array_equal(read(path)["a"], NUMBERS)
