@@ -97,9 +97,10 @@ def kind_of(path: Path, shapes: Shapes) -> Kind:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many numbers a pattern finds where a name has one: those of blocks, from 0; no more than there are names."""
+    """How many numbers a pattern finds where a name has one: those of blocks, from 0, a few missing ones counted."""
     found = {int(match[1]) for name in shapes if (match := re.match(pattern, name))}
-    return min(max(found) + 1, len(shapes)) if found else 0
+    last = max(found, default=-1)
+    return last + 1 if last < 2 * len(found) else len(found)  # a name with a large number makes no model large
 
 
 def _shape(path: Path, shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
