@@ -65,7 +65,7 @@ def demo(arguments: DemoArguments) -> int:
             _tell("getting ready: the first reading is compiled")
             desk = Desk(weights, arguments.reading, arguments.batch_size, _detector(arguments))
             page = build_page(desk, arguments.limits, folder)
-            app = make_app(page, arguments.limits, arguments.address)
+            app = make_app(page, arguments.limits, arguments.address, folder)
             host, number = port.getsockname()[:2]
             _tell(f"open http://{f'[{host}]' if ':' in host else host}:{number} in a browser; Ctrl-C ends it")
             serve(app, port)

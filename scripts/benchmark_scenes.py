@@ -42,6 +42,8 @@ class ScenesArguments:
     """The most words of a picture."""
     slant: float = 25.0
     """The most degrees by which words are turned."""
+    fade: float = 0.5
+    """How softly words pass into the background, in shares of their heights; 0 leaves the edges of their images."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How words are found."""
 
@@ -79,7 +81,7 @@ def _measure_size(
         # Words of a twelfth of the picture's height look alike in all sizes.
         images = [pixels_of(record) for record in records]
         images = [_enlarged(image, height / 12 / image.shape[0] * rng.uniform(0.6, 1.4)) for image in images]
-        scene = compose_scene(images, height, width, rng, arguments.slant)
+        scene = compose_scene(images, height, width, rng, arguments.slant, arguments.fade)
         start = time.perf_counter()
         prepared = readers["box"].prepare(scene.image)
         middle = time.perf_counter()

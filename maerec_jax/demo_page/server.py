@@ -5,7 +5,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
     "form-action 'self'"
 )
+_FORM = 10_000  # bytes of an upload's form besides the file
 _HEADERS = {
     "content-security-policy": _POLICY,
     "referrer-policy": "no-referrer",
@@ -79,8 +80,8 @@ def own_folder() -> Iterator[Path]:
             signal.signal(number, handler)
 
 
-def make_app(page: "gr.Blocks", limits: "Limits", address: Address) -> Any:
-    """The ASGI application that serves the page."""
+def make_app(page: "gr.Blocks", limits: "Limits", address: Address, folder: Path) -> Any:
+    """The ASGI application that serves the page; ``folder`` is where it puts uploads."""
     import gradio as gr
     from fastapi import FastAPI
 
@@ -90,6 +91,7 @@ def make_app(page: "gr.Blocks", limits: "Limits", address: Address) -> Any:
         # Gradio fetches files that a request names, from any host. The page sends none: it uploads, and says the path.
         setattr(block, "async_move_resource_to_block_cache", _refuse_file)  # noqa: B010
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Gate, limits=limits, folder=folder)
     app.add_middleware(_Headers)
     return gr.mount_gradio_app(
         app,
@@ -144,6 +146,59 @@ def serve(app: Any, port: socket.socket) -> None:
 
 async def _refuse_file(*arguments: Any, **options: Any) -> None:
     raise ValueError("files are uploaded, never named")
+
+
+class _Gate:
+    """Refuses what no visitor of the page sends, and uploads for which there is no room.
+
+    Gradio takes uploads from whoever sends them, any number of files a request. So a page of another site could have a
+    visitor's browser fill the disk.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], limits: "Limits", folder: Path) -> None:
+        self._app, self._limits, self._folder = app, limits, folder
+        self._arriving = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        headers = dict(scope["headers"]) if posted else {}
+        length = headers.get(b"content-length", b"")
+        size = int(length[:20]) if length.isdigit() else 0
+        refusal = self._refusal(scope["path"], headers, size) if posted else None
+        if refusal is None:
+            self._arriving += size
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._arriving -= size
+            return
+        status, text = refusal
+        answer = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": answer})
+        await send({"type": "http.response.body", "body": text.encode()})
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes], size: int) -> tuple[int, str] | None:
+        if headers.get(b"sec-fetch-site") == b"cross-site":
+            return 403, "pages of other sites may not use this one"
+        if not path.rstrip("/").endswith("/upload"):
+            return None
+        if not size:
+            return 411, "uploads need a Content-Length"
+        if size > self._limits.max_bytes + _FORM:
+            return 413, f"an upload may have {self._limits.max_megabytes} MB"
+        if _size(self._folder) + self._arriving + size > self._limits.max_kept_bytes:
+            return 503, "too many pictures have been sent: try again later"
+        return None
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):  # gone by now
+                total += os.lstat(os.path.join(parent, file)).st_size
+    return total
 
 
 class _Headers:

@@ -21,18 +21,27 @@ class Limits:
     """Largest picture that is read, in millions of pixels. One of 64 takes up to 800 MB of memory while it is read."""
     max_megabytes: int = 20
     """Largest file that can be uploaded."""
+    max_kept_megabytes: int = 1000
+    """What the files of the last half hour may have together; further uploads are refused until some are forgotten."""
     max_waiting: int = 32
     """The most requests that wait for the device, where one is read at a time; more are turned away."""
 
     def __post_init__(self) -> None:
-        for name in ("max_megapixels", "max_megabytes", "max_waiting"):
+        for name in ("max_megapixels", "max_megabytes", "max_kept_megabytes", "max_waiting"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.max_megabytes > self.max_kept_megabytes:
+            raise UserError(f"max_megabytes is {self.max_megabytes}, but max_kept_megabytes {self.max_kept_megabytes}")
 
     @property
     def max_bytes(self) -> int:
         """``max_megabytes`` in bytes."""
         return self.max_megabytes * _MEGA
+
+    @property
+    def max_kept_bytes(self) -> int:
+        """``max_kept_megabytes`` in bytes."""
+        return self.max_kept_megabytes * _MEGA
 
 
 def open_upload(path: str, name: str, folder: Path, limits: Limits) -> np.ndarray:

@@ -37,7 +37,7 @@ class Detector(Protocol):
 class DetectionConfig:
     """How words are found in a picture.
 
-    The defaults are those of PP-OCR's detectors. For DBNet and DBNet++ as MMOCR trains them:
+    The defaults are those of PP-OCR's detectors, but for the unclip ratio. For DBNet and DBNet++ as MMOCR trains them:
     ``--detection.channels rgb --detection.mean 0.485 0.456 0.406 --detection.std 0.229 0.224 0.225``.
     """
 
@@ -54,8 +54,9 @@ class DetectionConfig:
     """A pixel with at least this probability belongs to a word."""
     min_confidence: float = 0.5
     """Leave out words whose pixels have a lower probability in the mean."""
-    unclip_ratio: float = 1.6
-    """Words are found shrunken, and their outlines moved out by area / perimeter times this."""
+    unclip_ratio: float = 1.3
+    """Words are found shrunken, and their outlines moved out by area / perimeter times this. More shows more around a
+    word than recognisers are trained with (docs/scenes.md); rapidocr has 1.6."""
     min_size: int = 3
     """Leave out words with a shorter side of fewer pixels, in the map and before their outlines are moved out."""
     max_words: int = 1000

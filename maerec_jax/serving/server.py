@@ -74,6 +74,7 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.CRITICAL)
         # Whatever a client sends that is no HTTP is told on this level.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # and what is no form
         limits = service.limits
         super().__init__(
             uvicorn.Config(

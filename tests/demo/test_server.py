@@ -14,7 +14,8 @@ from PIL import Image
 
 from maerec_jax.config import UserError
 from maerec_jax.demo_page.server import Address, listen, own_folder
-from tests.demo.conftest import FOLDERS, draw_word, unbroken  # noqa: F401
+from maerec_jax.demo_page.uploads import Limits
+from tests.demo.conftest import FOLDERS, draw_word, served, unbroken  # noqa: F401
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'maerec-jax[demo]'")
 
@@ -71,7 +72,7 @@ for _ in range(2):
         asyncio.run(page.preprocess_data(take, ["word", 1, "box", named], None))
     except ValueError as error:
         print("refused", error)
-    make_app(page, Limits(), Address())
+    make_app(page, Limits(), Address(), folder)
 """
 
 
@@ -120,3 +121,39 @@ def test_the_server_opens_no_files_that_a_request_names(address, tmp_path):
         urllib.request.urlopen(f"{address}gradio_api/file={tmp_path}/secret.png")
     refused.value.close()
     assert not [*FOLDERS[address].rglob("secret.png")]
+
+
+def upload(address, *files, **headers):
+    """The status of an upload that no page has made."""
+    parts = [
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="%d.png"\r\n\r\n%b\r\n' % each
+        for each in enumerate(files)
+    ]
+    body = b"".join(parts) + b"--b--\r\n"
+    sent = {"content-type": "multipart/form-data; boundary=b"} | {n.replace("_", "-"): h for n, h in headers.items()}
+    request = urllib.request.Request(address + "gradio_api/upload", body, sent)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def test_uploads_are_bounded_together_and_come_from_the_page(unbroken, tmp_path):  # noqa: F811
+    def kept():
+        return [path for path in tmp_path.rglob("*.png") if path.is_file()]
+
+    with served(unbroken, tmp_path, "--max-megabytes", "1", "--max-kept-megabytes", "2", "--no-scenes") as (_, url):
+        assert upload(url, b"1" * 700_000, sec_fetch_site="cross-site") == 403
+        assert upload(url, b"1" * 700_000, b"2" * 700_000) == 413
+        assert not kept()
+        assert upload(url, b"1" * 700_000, sec_fetch_site="same-origin") == 200
+        assert upload(url, b"2" * 700_000) == 200
+        assert upload(url, b"3" * 700_000) == 503
+        assert len(kept()) == 2
+
+
+def test_the_largest_file_has_room():
+    with pytest.raises(UserError, match="max_kept_megabytes"):
+        Limits(max_megabytes=30, max_kept_megabytes=20)

@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.rendering.scene import compose_scene
 from maerec_jax.config import UserError
 from maerec_jax.scenes import detection
-from maerec_jax.scenes.detection import Region, load_detector, reading_order
+from maerec_jax.scenes.detection import DetectionConfig, Region, load_detector, reading_order
 from maerec_jax.scenes.scene_reader import SceneReader
 from tests.scenes.conftest import Known
 from tests.scenes.shapes import iou, rectangle
@@ -39,13 +39,13 @@ def test_words_are_found_where_they_are(detector, kind, request):
 
 
 @pytest.mark.parametrize("kind", ["scene", "slanting"])
-def test_words_are_found_as_rapidocr_finds_them(detector, kind, request):
+def test_words_are_found_as_rapidocr_finds_them_with_its_unclip_ratio(detector, kind, request):
     from rapidocr import RapidOCR
 
     image = request.getfixturevalue(kind).image
     whole = RapidOCR(params={"Global.log_level": "critical"})
     boxes = whole(image[..., ::-1], use_det=True, use_cls=False, use_rec=False).boxes
-    found = detector.detect(image)
+    found = load_detector(config=DetectionConfig(unclip_ratio=1.6)).detect(image)
     overlaps = np.array([[iou(box, region.polygon_N2) for region in found] for box in boxes])
     assert (overlaps.max(axis=1) > 0.8).mean() > 0.95
     assert (overlaps.max(axis=0) > 0.8).mean() > 0.95
