@@ -159,7 +159,7 @@ def test_operations_that_no_weights_need(attack, tmp_path):
         ((3, 5), (5, 1), 0),
         ((3, 4), (4, 1), 1),
         ((2, 2), (40, 1), 0),
-        ((10**9,), (0,), 0),
+        ((40,), (0,), 0),
     ],
 )
 def test_tensors_stay_in_their_storage(shape, strides, offset, tmp_path):
