@@ -135,20 +135,23 @@ def test_an_example_is_read_and_a_beam_changes_how(visit):
 def test_the_words_of_a_scene_are_chosen_in_the_picture_and_in_the_table(visit):
     page = visit()
     page.click("#examples button >> nth=0")
+    # Parts of the page come one after the other: each is waited for.
     page.wait_for_selector("#reading tr[data-word='1']")
+    page.wait_for_selector("#picture polygon[data-word='1']", state="attached")
+    page.wait_for_selector("#detail .closeup img")
     words = page.locator("#reading tr[data-word]").count()
     assert words == page.locator("#picture polygon").count() == len(saved(page)["words"]) > 4
     first = page.get_attribute("#detail .closeup img", "src")
     page.locator("#picture polygon[data-word='1']").click()
     second = another(page, first)
-    assert page.get_attribute("#reading tr[data-word='1']", "class") == "chosen"
+    page.wait_for_selector("#reading tr[data-word='1'].chosen")
     page.locator("#reading tr[data-word='2']").press("Enter")
     another(page, second)
-    assert page.get_attribute("#picture polygon[data-word='2']", "class") == "chosen"
-    assert page.locator(".chosen").count() == 2
+    page.wait_for_selector("#picture polygon[data-word='2'].chosen", state="attached")
+    page.wait_for_function("document.querySelectorAll('.chosen').length === 2")
     page.click("#mode label:has-text('One word')")
     page.wait_for_selector("#reading .headline")
-    assert "words" not in saved(page)
+    page.wait_for_function("!decodeURIComponent(document.querySelector('#save a[download]').href).includes('words')")
 
 
 def another(page, src):
@@ -215,7 +218,7 @@ def test_nothing_is_left_behind(end, unbroken, browser, word_files, tmp_path):  
         page = context.new_page()
         page.goto(address)
         page.wait_for_selector("#picture .drop")
-        assert page.locator("#mode").is_visible() == SCENES
+        page.wait_for_selector("#mode", state="visible" if SCENES else "hidden")
         if SCENES:
             page.click("#mode label:has-text('Whole scene')")
         upload(page, word_files["lemon"])
