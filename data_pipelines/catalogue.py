@@ -1,7 +1,7 @@
 """What Union14M and the six common benchmarks are: their parts, counts and files, and the datasets they were made from.
 
 Counts, names and sources are those of Jiang et al., *Revisiting Scene Text Recognition: A Data Perspective* (ICCV 2023)
-and of its published files. A field is empty where nothing certain is known: an empty licence allows nothing.
+and of its published files.
 """
 
 import os
@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from data_pipelines.original_datasets import LABELLED_ORIGINALS, UNLABELLED_ORIGINALS, OriginalDataset
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
 
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
@@ -18,24 +19,6 @@ _READ_ME = (".txt",)  # lists only where they have the name of one
 
 Kind = Literal["annotations", "lmdb", "records"]
 """In what form a word set is stored."""
-
-
-@dataclass(frozen=True)
-class OriginalDataset:
-    """A published dataset from which Union14M took images."""
-
-    name: str
-    """Its name in the paper."""
-    images: int
-    """Word images in Union14M after refinement, as published: rounded."""
-    year: int | None = None
-    """Year of publication."""
-    languages: tuple[str, ...] = ()
-    """ISO 639-1 codes of the languages it was made for; Union14M kept its Latin words."""
-    licence: str = ""
-    """SPDX identifier of its licence."""
-    link: str = ""
-    """Where it is published."""
 
 
 @dataclass(frozen=True)
@@ -131,28 +114,7 @@ LABELLED = Collection(
         *(WordSet(f"train_{k}", n, _lists(f"train_annos/mmocr*/train_{k}")) for k, n in _LEVELS.items()),
         WordSet("val_annos", 400_000, _lists("train_annos/mmocr*/val_annos")),
     ),
-    (
-        OriginalDataset("KAIST", 2_000, 2011, ("en", "ko"), "CC-BY-SA-3.0"),
-        OriginalDataset("NEOCR", 3_000, 2011, ("en",), "CC-BY-NC-SA-4.0"),
-        OriginalDataset("Uber-Text", 208_000, 2017, ("en",)),
-        OriginalDataset("RCTW", 7_000, 2017, ("en", "zh"), link="https://rctw.vlrlab.net/dataset"),
-        OriginalDataset("IIIT-ILST", 2_000, 2017, ("en", "hi", "te", "ml"), "CC-BY-4.0"),
-        OriginalDataset("MTWI", 53_000, 2018, ("en", "zh"), "CC-BY-NC-4.0"),
-        OriginalDataset(
-            "COCOTextV2", 73_000, 2018, ("en",), "CC-BY-4.0", "https://vision.cornell.edu/se3/coco-text-2/"
-        ),
-        OriginalDataset("LSVT", 38_000, 2019, ("en", "zh"), link="https://rrc.cvc.uab.es/?ch=16"),
-        OriginalDataset("MLT19", 56_000, 2019, (), "CC-BY-NC-4.0", "https://rrc.cvc.uab.es/?ch=15"),
-        OriginalDataset("ReCTS", 25_000, 2019, ("en", "zh"), link="https://rrc.cvc.uab.es/?ch=12"),
-        OriginalDataset("ArT", 35_000, 2019, ("en", "zh"), link="https://rrc.cvc.uab.es/?ch=14"),
-        OriginalDataset(
-            "IntelOCR", 2_010_000, 2021, ("en",), "Apache-2.0", "https://github.com/cvdfoundation/open-images-dataset"
-        ),
-        OriginalDataset("TextOCR", 586_000, 2021, ("en",), "CC-BY-4.0", "https://textvqa.org/textocr/"),
-        OriginalDataset(
-            "HierText", 945_000, 2022, ("en",), "CC-BY-SA-4.0", "https://github.com/google-research-datasets/hiertext"
-        ),
-    ),
+    LABELLED_ORIGINALS,
     _UNION14M,
 )
 """Union14M-L: ``train_*`` 3,230,742 records in all, and ``val_annos``."""
@@ -183,18 +145,7 @@ UNLABELLED = Collection(
         WordSet("cc_lmdb", 5_600_000, lmdbs=("cc_lmdb",), labelled=False, rounded_to=100_000),
         WordSet("openvino_lmdb", 2_300_000, lmdbs=("openvino_lmdb",), labelled=False, rounded_to=100_000),
     ),
-    (
-        OriginalDataset("Book32", 2_700_000, 2016, link="https://github.com/uchidalab/book-dataset"),
-        OriginalDataset(
-            "Conceptual Captions",
-            5_600_000,
-            2018,
-            link="https://github.com/google-research-datasets/conceptual-captions",
-        ),
-        OriginalDataset(
-            "OpenImages", 2_300_000, 2020, (), "Apache-2.0", "https://github.com/cvdfoundation/open-images-dataset"
-        ),
-    ),
+    UNLABELLED_ORIGINALS,
     _UNION14M,
 )
 """Union14M-U."""

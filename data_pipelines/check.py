@@ -12,16 +12,19 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from data_pipelines.catalogue import Place, locate
+from data_pipelines.catalogue import Collection, Kind, Place, WordSet, locate
 from data_pipelines.check_report import SetReport, print_report, report_as_json
 from data_pipelines.inspecting import Findings, Rules, inspect, open_annotations, open_lmdb, open_records, verify
 from data_pipelines.prepared import RecordSource
+from data_pipelines.prepared.layout import MANIFEST
 from data_pipelines.progress import Bar, progress_bar
 from data_pipelines.records import DataError, Source
 from data_pipelines.sources import AnnotatedImages
 from data_pipelines.worker_processes import CHUNK, Workers, spans
 from maerec_jax.charset import MAEREC_CHARACTERS
 from maerec_jax.command import run_command
+
+_NAMED = Collection("named", "what --sources names", ())
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class CheckArguments:
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
     """The folder that holds Union14M-L, Union14M-U and the like, or one of these folders."""
+    sources: tuple[str, ...] = ()
+    """Instead of the sets that are found look at these lists, LMDBs and prepared sets of any name, relative to ROOT."""
     workers: int = os.cpu_count() or 1
     """Processes that read and decode; 0 does it in the main process."""
     json: str = ""
@@ -60,9 +65,11 @@ def check(arguments: CheckArguments) -> int:
         what = "is a file" if root.exists() else "does not exist"
         print(f"error: {root}: {what}; give the folder that holds Union14M-L or Union14M-U", file=sys.stderr)
         return 2
-    places, extra = locate(root)
+    places, extra = ([_place(root, path) for path in arguments.sources], []) if arguments.sources else locate(root)
     if not places:
-        raise DataError(f"{root}: holds no set of the catalogue; give the folder that holds Union14M-L or Union14M-U")
+        raise DataError(
+            f"{root}: holds no set of the catalogue; give the folder that holds Union14M-L or Union14M-U, or --sources"
+        )
     if arguments.json:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -74,6 +81,19 @@ def check(arguments: CheckArguments) -> int:
         report = report_as_json(root, reports, extra, seconds)
         Path(arguments.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(any(report.findings.problems for report in reports))
+
+
+def _place(root: Path, path: str) -> Place:
+    """What a path under ``root`` names. Raises ``DataError`` where that is nothing with records."""
+    kinds: tuple[tuple[Path, Kind], ...] = (
+        (root / path / "data.mdb", "lmdb"),
+        (root / path / MANIFEST, "records"),
+        (root / path, "annotations"),
+    )
+    for file, kind in kinds:
+        if file.is_file():
+            return Place(_NAMED, WordSet(path, None), kind, (path,))
+    raise DataError(f"{root / path}: is no list, LMDB or prepared set; give paths relative to {root}")
 
 
 def check_places(root: Path, places: list[Place], rules: Rules, workers: int, console: Console) -> list[SetReport]:

@@ -154,7 +154,10 @@ def _list_offenders(report: SetReport, say: Callable[[str], None]) -> None:
 
 
 def _absent(reports: Sequence[SetReport]) -> dict[str, list[str]]:
+    """Sets of the catalogue that are not there, by collection; none where nothing of it was looked at."""
     present = {(report.place.collection.name, report.place.word_set.name) for report in reports}
+    if not present & {(c.name, s.name) for c in CATALOGUE for s in c.sets}:
+        return {}
     absent = {c.name: [s.name for s in c.sets if (c.name, s.name) not in present] for c in CATALOGUE}
     return {name: sets for name, sets in absent.items() if sets}
 
@@ -163,7 +166,8 @@ def _totals(reports: Sequence[SetReport]) -> list[tuple[Collection, int, int]]:
     """Collections of which all parts were found and only the total is known, with both counts."""
     absent, totals = _absent(reports), []
     for collection in CATALOGUE:
-        if collection.total is not None and collection.name not in absent:
+        there = any(report.place.collection.name == collection.name for report in reports)
+        if collection.total is not None and there and collection.name not in absent:
             # A set that is there in several forms counts once.
             records: dict[str, int] = {}
             for report in reports:

@@ -23,10 +23,7 @@ from maerec_jax.interop.pytorch_names import (
 )
 from maerec_jax.models.lora import encoder_without_adapters, merge_lora
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.weight_files import read_weights, write_weights
-
-BASE = "base"
-"""The key of the metadata that tells which encoder adapters belong to; files of whole recognisers have none."""
+from maerec_jax.weight_files import BASE, read_weights, write_weights
 
 
 def encoder_checksum(params: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,23 @@ UNKNOWN_TEXT = "<UKN>"
 
 MAEREC_CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
 """The 91 characters of the published recognisers, in the order of their classes."""
+
+
+def characters_of_file(path: str | Path) -> str:
+    """The characters that ``Charset.from_file`` reads."""
+    try:
+        lines = Path(path).read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason})") from error
+    lines = [line.removesuffix("\r") for line in lines]
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) == 1:
+        return lines[0]
+    for number, line in enumerate(lines, 1):
+        if len(line) != 1:
+            raise ValueError(f"{path}:{number}: {line!r} is not one character")
+    return "".join(lines)
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,16 @@ class Charset:
         twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
         if twice or not self.characters:
             raise ValueError(f"a charset needs each character once, but {twice or 'it is empty'}")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Charset":
+        """The charset in a UTF-8 text file: all characters in one line, or one a line.
+
+        Raises:
+          ValueError: naming the line, for a file that is neither; for one that is not UTF-8 or has a character twice.
+          OSError: where it cannot be read.
+        """
+        return cls(characters_of_file(path))
 
     @property
     def start_end(self) -> int:

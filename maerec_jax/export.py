@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from maerec_jax.command import run_command
+from maerec_jax.command import check_outputs, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +76,7 @@ def export(arguments: ExportArguments) -> int:
     from maerec_jax.weights import load_weights
 
     _see_that_there_is(arguments.format)
+    check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
         config, params, step = load_weights(arguments.checkpoint)
@@ -108,7 +109,7 @@ def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step:
     if arguments.format == "pytorch":
         from maerec_jax.interop.pytorch_file import write_pytorch
 
-        write_pytorch(output, config, params, arguments.released)
+        write_pytorch(output, config, params, step, arguments.released)
     elif arguments.format == "safetensors":
         from maerec_jax.weights import save_weights
 

@@ -116,7 +116,7 @@ def annotated_picture(
     Raises:
       ValueError: where there are more or fewer confidences or maps than characters.
     """
-    characters = _characters(text, len(character_confidences))
+    characters = characters_of(text, len(character_confidences))
     if attention_TRC is not None and len(attention_TRC) != len(characters):
         raise ValueError(f"{len(attention_TRC)} attention maps for the {len(characters)} characters of {text!r}")
     parts = [_fitted(image, *_PICTURE), _reading(characters, confidence, character_confidences)]
@@ -131,7 +131,12 @@ def annotated_picture(
     return np.asarray(sheet)
 
 
-def _characters(text: str, number: int) -> list[str]:
+def attention_picture(image: np.ndarray, map_RC: np.ndarray, width: int, height: int) -> Image.Image:
+    """An image, uint8 RGB, in grey and as large as fits, with the attention map of one character in colours over it."""
+    return _heated(_grey(_fitted(image, width, height)), map_RC)
+
+
+def characters_of(text: str, number: int) -> list[str]:
     """The characters of a reading, of which there are ``number``; an unknown one is several letters of the text."""
     unknown, rest = divmod(len(text) - number, len(UNKNOWN_TEXT) - 1)
     if rest or not 0 <= unknown <= text.count(UNKNOWN_TEXT):
@@ -148,7 +153,7 @@ def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _colour(confidence: float) -> tuple[int, int, int]:
+def confidence_colour(confidence: float) -> tuple[int, int, int]:
     """Dark enough for white paper at all confidences, and told apart by those who cannot tell red from green."""
     red, green, blue, _ = colormaps["plasma"](0.6 * (1 - confidence), bytes=True)
     return int(red), int(green), int(blue)
@@ -166,7 +171,7 @@ def _draw_character(draw: ImageDraw.ImageDraw, middle: float, y: int, character:
 def _reading(characters: list[str], confidence: float, confidences: Sequence[float]) -> Image.Image:
     """The characters, their confidences below, and at the end that of the word; in lines where they are many."""
     large, small = ImageFont.load_default(30), ImageFont.load_default(11)
-    cells = [(c, f"{p:.0%}", _colour(p)) for c, p in zip(characters, confidences, strict=True)]
+    cells = [(c, f"{p:.0%}", confidence_colour(p)) for c, p in zip(characters, confidences, strict=True)]
     widths = [max(large.getlength(c), small.getlength(p)) + 6 for c, p, _ in cells]
     whole = f"{confidence:.1%}" if cells else "(nothing)"
     places, x, line, right = [], 0.0, 0, 0.0
@@ -190,7 +195,7 @@ def _panels(
 ) -> Image.Image:
     """The image once for each character, with the map over it and the character to its left."""
     shown = _fitted(image, *_PANEL)
-    grey = np.asarray(shown.convert("L"), np.float32)[..., None]
+    grey = _grey(shown)
     beside = 30 if UNKNOWN_TEXT not in characters else 70
     cell_w, cell_h = beside + shown.width + _MARGIN, max(shown.height, 44) + _MARGIN
     columns = max(1, min(len(characters), (_PICTURE[0] + _MARGIN) // cell_w))
@@ -199,10 +204,20 @@ def _panels(
     draw = ImageDraw.Draw(part)
     for i, (character, confidence, map_RC) in enumerate(zip(characters, confidences, attention_TRC, strict=True)):
         x, y = i % columns * cell_w, i // columns * cell_h
-        _draw_character(draw, x + beside / 2, y, character, 24, _colour(confidence))
+        _draw_character(draw, x + beside / 2, y, character, 24, confidence_colour(confidence))
         draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", ImageFont.load_default(10), anchor="ma")
-        smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(shown.size, Image.Resampling.BICUBIC)
-        heat = np.clip(np.asarray(smooth), 0, None)
-        colours = _HEAT(heat / max(heat.max(), 1e-9))[..., :3] * 255
-        part.paste(Image.fromarray((0.45 * grey + 0.55 * colours).astype(np.uint8)), (x + beside, y))
+        part.paste(_heated(grey, map_RC), (x + beside, y))
     return part
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L"), np.float32)[..., None]
+
+
+def _heated(grey: np.ndarray, map_RC: np.ndarray) -> Image.Image:
+    """A map in colours over a grey image, float32 (height, width, 1)."""
+    size = (grey.shape[1], grey.shape[0])
+    smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(size, Image.Resampling.BICUBIC)
+    heat = np.clip(np.asarray(smooth), 0, None)
+    colours = _HEAT(heat / max(heat.max(), 1e-9))[..., :3] * 255
+    return Image.fromarray((0.45 * grey + 0.55 * colours).astype(np.uint8))

@@ -1,35 +1,33 @@
-"""Read word images: ``python -m maerec_jax.predict IMAGE_OR_FOLDER_OR_LMDB ... --checkpoint runs/maerec_s``."""
+"""Read words: ``python -m maerec_jax.predict IMAGE_OR_FOLDER_OR_LMDB ... --checkpoint runs/maerec_s [--detect]``."""
 
-import csv
-import json
-import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import tyro
 
 from maerec_jax.command import check_outputs, keep_compiled_programs, run_command
 from maerec_jax.evaluation.marking import printable
+from maerec_jax.printed_readings import Format, ScenePrinter, WordPrinter
 from maerec_jax.reading import ReadingConfig, Word
+from maerec_jax.scenes.crops import Crops
+from maerec_jax.scenes.detection import DetectionConfig, Detector
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from data_pipelines.records import Source
     from maerec_jax.recognizer import Prepared, Recognizer
+    from maerec_jax.scenes.scene_reader import PreparedScene
 
 
 @dataclass(frozen=True)
 class PredictArguments:
     """Read the words in image files, and print file, text and confidence for each.
 
-    The confidence is the mean of the model's probabilities of the characters. Images that cannot be read are named, the
-    others are read, and the exit status is 1.
+    An image is one word, or with --detect a picture in which the words are found first. The confidence is the mean of
+    the model's probabilities of the characters. Images that cannot be read are named, the others are read, and the exit
+    status is 1.
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -39,14 +37,22 @@ class PredictArguments:
     that come with the package, if any do."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
-    format: Literal["table", "jsonl", "csv"] = "table"
-    """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values."""
+    format: Format = "table"
+    """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values. With
+    --detect a picture is a line and one for each of its words, a JSON object, or a row for each word."""
     visualise: str = ""
     """Also draw each image with its reading, coloured by confidence, into this folder."""
     attention: bool = False
     """Show in these pictures where the model looked for each character, too."""
     sheet: str = ""
     """Also draw the words with their readings into this one PNG file (the first 48)."""
+    detect: bool = False
+    """The images are whole pictures: find their words, and read them (pip install 'maerec-jax[detect]')."""
+    crops: Crops = "box"
+    """How words that were found are cut out: by the smallest upright rectangle, as the words of Union14M are, or
+    rectified, so that the text lies level."""
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    """How words are found."""
     reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
     batch_size: int = 32
     """The most images read at once; fewer are filled up to this or to a fourth, a sixteenth ... of it."""
@@ -60,6 +66,10 @@ class PredictArguments:
             raise ValueError(f"the sheet is a PNG file: {self.sheet} does not end in .png")
         if self.attention and not self.visualise:
             raise ValueError("attention is shown in the pictures: give --visualise, too")
+        if self.attention and self.detect:
+            raise ValueError("attention is shown for images of single words: leave out --attention or --detect")
+        if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
+            raise ValueError("crops and detection are about words that are found in pictures: give --detect, too")
 
 
 def predict(arguments: PredictArguments) -> int:
@@ -70,8 +80,9 @@ def predict(arguments: PredictArguments) -> int:
 
     from data_pipelines.records import DataError
     from maerec_jax.config import UserError
-    from maerec_jax.pictures import readings_sheet, save_picture
+    from maerec_jax.named_images import LoadedAhead, open_images
     from maerec_jax.recognizer import Recognizer
+    from maerec_jax.scenes.detection import load_detector
     from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
 
     run_steps_in_this_thread()
@@ -87,6 +98,7 @@ def predict(arguments: PredictArguments) -> int:
             refused.append(str(error))
     if not sources:
         raise UserError("; ".join(refused))
+    detector = load_detector(config=arguments.detection) if arguments.detect else None
     recognizer = Recognizer.load(
         arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
     )
@@ -95,16 +107,14 @@ def predict(arguments: PredictArguments) -> int:
     for _, source in sources:
         for note in getattr(source, "notes", ()):
             _tell(note)
-    failed, done = len(refused) + sum(getattr(source, "left_out", 0) for _, source in sources), 0
+    failed = len(refused) + sum(getattr(source, "left_out", 0) for _, source in sources)
     total = failed + sum(len(source) for _, source in sources)
-    show = _Output(arguments.format)
-    pictures: list[np.ndarray] = []
-    samples: list[dict[str, Any]] = []
-    chunks = _Chunks(recognizer, sources, arguments.batch_size * len(recognizer.reader.shapes))
+    work: _Work = _Words(arguments, recognizer) if detector is None else _Scenes(arguments, recognizer, detector)
     # Between the lines of a terminal a bar has no place.
     with Progress(console=Console(stderr=True), transient=True, disable=sys.stdout.isatty()) as progress:
         bar = progress.add_task("reading", total=total)
-        for names, loaded in chunks:
+        for names, loaded in LoadedAhead(sources, work.load, work.size):
+            readable = []
             for name, image in zip(names, loaded, strict=True):
                 if isinstance(image, Exception):
                     failed += 1
@@ -112,22 +122,11 @@ def predict(arguments: PredictArguments) -> int:
                     progress.console.print(
                         f"not read: {printable(reason)}", markup=False, highlight=False, soft_wrap=True
                     )
-            pairs = zip(names, loaded, strict=True)
-            readable = [(name, image) for name, image in pairs if not isinstance(image, Exception)]
-            words = recognizer.read_prepared(image.prepared for _, image in readable)
-            for (name, image), word in zip(readable, words, strict=True):
-                show(name, word)
-                if len(samples) < 48:
-                    pictures.append(image.prepared.ways[image.prepared.turns.index(word.turns)])
-                    samples.append({"text": None, "reading": word.text, "confidence": word.confidence})
-                if arguments.visualise:
-                    stem = Path(name).stem.encode()[:80].decode(errors="ignore")
-                    _visualise(arguments, recognizer, f"{done:06d}_{stem}.png", image, word)
-                done += 1
+                else:
+                    readable.append((name, image))
+            work.read(readable)
             progress.advance(bar, len(names))
-    picture = readings_sheet(pictures, samples)
-    if arguments.sheet and picture is not None:
-        save_picture(picture, arguments.sheet)
+    work.finish()
     if failed:
         _tell(f"{failed:,} of {total:,} images could not be read")
     return 1 if failed else 0
@@ -137,121 +136,121 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def open_images(name: str) -> tuple[str, "Source"]:
-    """What a name on the command line stands for, an image, a folder or an LMDB.
+class _Work(Protocol):
+    """What is done with images."""
 
-    Returns:
-      What to put before the names of its images, and the images.
+    size: int
+    """How many of them at a time."""
 
-    Raises:
-      UserError: where there is nothing of that name.
-    """
-    from data_pipelines.packed_strings import PackedStrings
-    from data_pipelines.sources import Folder, ImageFolder, LmdbWords
-    from maerec_jax.config import UserError
+    def load(self, pixels: "np.ndarray", name: str) -> Any:
+        """Make what ``read`` takes of an image."""
+        ...
 
-    path = Path(name)
-    if path.is_dir():
-        if (path / "data.mdb").is_file():
-            return "", LmdbWords(path=name, labelled=False).open(Path())
-        return name.rstrip("/") + "/", Folder(path=".").open(path)
-    if not path.exists():
-        raise UserError(f"no such image or folder: {name}")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{os.fsencode(name)!r}: its name is not UTF-8: rename it") from error
-    return "", ImageFolder(Path(), PackedStrings.pack([name]))
+    def read(self, images: list[tuple[str, Any]]) -> None:
+        """Read images, and print what was read."""
+        ...
+
+    def finish(self) -> None:
+        """Write what belongs to the end."""
+        ...
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """An image as it is stored, and as it is read."""
+class _Words:
+    """Images are words."""
 
-    pixels: "np.ndarray"
-    prepared: "Prepared"
+    def __init__(self, arguments: PredictArguments, recognizer: "Recognizer") -> None:
+        self._arguments, self._recognizer = arguments, recognizer
+        self.size = arguments.batch_size * len(recognizer.reader.shapes)
+        self._show, self._sheet, self._done = WordPrinter(arguments.format), _Sheet(arguments.sheet), 0
 
+    def load(self, pixels: "np.ndarray", name: str) -> "tuple[np.ndarray, Prepared]":
+        self._recognizer.reader.columns([name])  # the lexicon may have no words for it
+        return pixels, self._recognizer.prepare_pixels(pixels, name)
 
-class _Chunks:
-    """Images and their names, some at a time; the next are loaded while these are read.
+    def read(self, images: "list[tuple[str, tuple[np.ndarray, Prepared]]]") -> None:
+        words = self._recognizer.read_prepared(prepared for _, (_, prepared) in images)
+        for (name, (pixels, prepared)), word in zip(images, words, strict=True):
+            self._show(name, word)
+            self._sheet.add(prepared, word)
+            if self._arguments.visualise:
+                self._draw(name, pixels, prepared, word)
+            self._done += 1
 
-    An image that cannot be loaded is given as its error.
-    """
+    def finish(self) -> None:
+        self._sheet.save()
 
-    def __init__(self, recognizer: "Recognizer", sources: list[tuple[str, "Source"]], size: int) -> None:
-        self._recognizer, self._sources, self._size = recognizer, sources, size
+    def _draw(self, name: str, pixels: "np.ndarray", prepared: "Prepared", word: Word) -> None:
+        from data_pipelines.resizing import turn_image
+        from maerec_jax.pictures import annotated_picture, save_picture
 
-    def __iter__(self) -> Iterator[tuple[list[str], list[_Loaded | Exception]]]:
-        places = ((prefix, source, index) for prefix, source in self._sources for index in range(len(source)))
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(self._load, list(islice(places, self._size)))
-            while True:
-                names, loaded = pending.result()
-                if not names:
-                    return
-                pending = pool.submit(self._load, list(islice(places, self._size)))
-                yield names, loaded
-
-    def _load(self, places: list[tuple[str, "Source", int]]) -> tuple[list[str], list[_Loaded | Exception]]:
-        names = [prefix + source.name(index) for prefix, source, index in places]
-        return names, [self._image(name, source, index) for name, (_, source, index) in zip(names, places, strict=True)]
-
-    def _image(self, name: str, source: "Source", index: int) -> _Loaded | Exception:
-        from data_pipelines.decoding import DecodeError, pixels_of
-        from data_pipelines.records import RecordError
-        from maerec_jax.config import UserError
-
-        try:
-            pixels = pixels_of(source[index])
-            self._recognizer.reader.columns([name])  # the lexicon may have no words for it
-            return _Loaded(pixels, self._recognizer.prepare_pixels(pixels, name))
-        except (DecodeError, RecordError, UserError) as error:
-            return error
+        maps = self._recognizer.attention(prepared, word) if self._arguments.attention and word.text else None
+        picture = annotated_picture(
+            turn_image(pixels, word.turns), word.text, word.confidence, word.character_confidences, maps
+        )
+        save_picture(picture, _drawn(self._arguments.visualise, self._done, name, ".png"))
 
 
-class _Output:
-    """Prints readings in one of the formats."""
+class _Scenes:
+    """Images are pictures in which words have to be found."""
 
-    def __init__(self, form: str) -> None:
-        self._form = form
-        self._csv = csv.writer(sys.stdout)
-        if form == "csv":
-            self._csv.writerow(["file", "text", "confidence"])
+    size = 1  # a picture may have a hundred megabytes
 
-    def __call__(self, name: str, word: Word) -> None:
-        if self._form == "jsonl":
-            print(json.dumps({"file": name, **_described(word)}, ensure_ascii=False))
-        elif self._form == "csv":
-            self._csv.writerow([name, word.text, f"{word.confidence:.6f}"])
-        else:
-            others = "".join(f"  | {other.text}" for other in word.alternatives)
-            print(f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{others}")
+    def __init__(self, arguments: PredictArguments, recognizer: "Recognizer", detector: Detector) -> None:
+        from maerec_jax.scenes.scene_reader import SceneReader
+
+        self._folder, self._reader = arguments.visualise, SceneReader(recognizer, detector, arguments.crops)
+        self._show, self._sheet = ScenePrinter(arguments.format), _Sheet(arguments.sheet)
+        self._done, self._without_words = 0, 0
+
+    def load(self, pixels: "np.ndarray", name: str) -> "PreparedScene":
+        return self._reader.prepare_pixels(pixels, name)
+
+    def read(self, images: "list[tuple[str, PreparedScene]]") -> None:
+        from maerec_jax.pictures import save_picture
+        from maerec_jax.scenes.drawing import annotated_scene
+
+        scenes = self._reader.read_prepared(prepared for _, prepared in images)
+        for (name, prepared), scene in zip(images, scenes, strict=True):
+            self._show(name, scene)
+            self._without_words += not scene.words
+            for each in scene.words:
+                self._sheet.add(each.prepared, each.word)
+            if self._folder:
+                picture = annotated_scene(prepared.pixels, scene)
+                save_picture(picture, _drawn(self._folder, self._done, name, ".jpg"))
+            self._done += 1
+
+    def finish(self) -> None:
+        self._sheet.save()
+        if self._without_words:
+            _tell(f"{self._without_words:,} of {self._done:,} pictures have no words")
 
 
-def _described(word: Word) -> dict[str, Any]:
-    """A word as JSON can hold it."""
-    found: dict[str, Any] = {
-        "text": word.text,
-        "confidence": word.confidence,
-        "character_confidences": word.character_confidences,
-    }
-    if word.turns:
-        found["turns"] = word.turns
-    if word.alternatives:
-        found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in word.alternatives]
-    return found
+class _Sheet:
+    """The first words with their readings in one picture."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pictures: list[np.ndarray] = []
+        self._samples: list[dict[str, Any]] = []
+
+    def add(self, prepared: "Prepared", word: Word) -> None:
+        if self._path and len(self._samples) < 48:
+            self._pictures.append(prepared.ways[prepared.turns.index(word.turns)])
+            self._samples.append({"text": None, "reading": word.text, "confidence": word.confidence})
+
+    def save(self) -> None:
+        from maerec_jax.pictures import readings_sheet, save_picture
+
+        picture = readings_sheet(self._pictures, self._samples)
+        if picture is not None:
+            save_picture(picture, self._path)
 
 
-def _visualise(arguments: PredictArguments, recognizer: "Recognizer", name: str, image: _Loaded, word: Word) -> None:
-    """Draw an image with its reading."""
-    from data_pipelines.resizing import turn_image
-    from maerec_jax.pictures import annotated_picture, save_picture
-
-    maps = recognizer.attention(image.prepared, word) if arguments.attention and word.text else None
-    picture = annotated_picture(
-        turn_image(image.pixels, word.turns), word.text, word.confidence, word.character_confidences, maps
-    )
-    save_picture(picture, Path(arguments.visualise) / name)
+def _drawn(folder: str, number: int, name: str, ending: str) -> Path:
+    """Where an image is drawn: files of folders may share a name, and names may be too long with a number before."""
+    stem = Path(name).stem.encode()[:80].decode(errors="ignore")
+    return Path(folder) / f"{number:06d}_{stem}{ending}"
 
 
 if __name__ == "__main__":

@@ -74,6 +74,19 @@ class Word:
     alternatives: tuple["Word", ...] = field(default=(), repr=False)
     """Other texts that the beam search found, best first."""
 
+    def described(self) -> dict[str, Any]:
+        """The word as JSON can hold it; turns and alternatives only where there are some."""
+        found: dict[str, Any] = {
+            "text": self.text,
+            "confidence": self.confidence,
+            "character_confidences": self.character_confidences,
+        }
+        if self.turns:
+            found["turns"] = self.turns
+        if self.alternatives:
+            found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in self.alternatives]
+        return found
+
 
 NOTHING = Word("", 0.0, ())
 """What is read in an image that cannot be used."""

@@ -26,7 +26,7 @@ Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 """An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""
 
 
-__all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word"]
+__all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word", "load_image"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,33 @@ class Prepared:
     """By how many times 90 degrees against the clock the image was turned for each."""
     name: str = ""
     """The path that it came from, if any."""
+
+
+def load_image(image: Image) -> tuple[np.ndarray, str]:
+    """The pixels of an image, uint8 RGB (height, width, 3), turned as its EXIF data say, and its path if it has one.
+
+    Raises:
+      DecodeError: for an image that cannot be decoded; the message names its file.
+      OSError: for a file that cannot be read.
+    """
+    name = ""
+    if isinstance(image, str | Path):
+        name = str(image)
+        try:
+            pixels = decode_image(Path(image).read_bytes())
+        except DecodeError as error:
+            raise DecodeError(f"{name}: {error}") from error
+    elif isinstance(image, PIL.Image.Image):
+        pixels = rgb_of(image)
+    else:
+        pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image)
+    _check_pixels(pixels)
+    return pixels, name
+
+
+def _check_pixels(pixels: np.ndarray) -> None:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise DecodeError(f"an image array must be uint8 RGB (height, width, 3), not {pixels.dtype} {pixels.shape}")
 
 
 class Recognizer:
@@ -134,23 +161,11 @@ class Recognizer:
 
     def prepare(self, image: Image) -> Prepared:
         """Load an image and resize it to a size of the model's. Raises as ``read`` does."""
-        name = ""
-        if isinstance(image, str | Path):
-            name = str(image)
-            try:
-                pixels = decode_image(Path(image).read_bytes())
-            except DecodeError as error:
-                raise DecodeError(f"{name}: {error}") from error
-        elif isinstance(image, PIL.Image.Image):
-            pixels = rgb_of(image)
-        else:
-            pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image)
-        return self.prepare_pixels(pixels, name)
+        return self.prepare_pixels(*load_image(image))
 
     def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> Prepared:
         """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others."""
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-            raise DecodeError(f"an image array must be uint8 RGB (height, width, 3), not {pixels.dtype} {pixels.shape}")
+        _check_pixels(pixels)
         reader = self._reader
         turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]

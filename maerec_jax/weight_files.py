@@ -1,7 +1,10 @@
 """Files of weights: safetensors whose metadata say, as JSON, what reading needs beside the tensors."""
 
 import json
+import math
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,37 @@ from safetensors.numpy import save_file
 from maerec_jax.config import TrainConfig, UserError
 
 ENDING = ".safetensors"
+ABOUT = "maerec_jax"
+"""The key of our entry in the metadata of a file."""
+BASE = "base"
+"""The key in it that tells which encoder adapters belong to; files of whole models have none."""
 
-_ABOUT = "maerec_jax"  # the key of our entry in the metadata of a file
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
 _FLOATS = {"F16", "F32", "F64"}
 _ADAPTER = TypeAdapter(TrainConfig)
+
+
+def about_weights(config: TrainConfig, step: int, **more: Any) -> str:
+    """What reading needs of the run that weights come from, and ``more``, as JSON."""
+    run = _ADAPTER.dump_python(config, mode="json")
+    about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
+    return json.dumps(about | {"step": step} | more)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` at the end; after an error nothing is left of it.
+
+    Raises ``UserError`` for every ``OSError``.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
+            fresh = Path(scratch) / path.name
+            yield fresh
+            fresh.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 def write_weights(
@@ -38,17 +67,14 @@ def write_weights(
     path = Path(path)
     if path.suffix != ENDING:
         raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
-    run = _ADAPTER.dump_python(config, mode="json")
-    about = {"model": run["model"], "data": {name: run["data"][name] for name in _PREPARATION}, "dtype": run["dtype"]}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside it and renamed: no half of a file takes its place.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
-            fresh = Path(scratch) / path.name
-            save_file(tensors, fresh, {_ABOUT: json.dumps(about | {"step": step} | more)})
-            fresh.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
+    with written_whole(path) as fresh:
+        fresh.touch()
+        mode = fresh.stat().st_mode  # what new files have here; safetensors lets nobody else read its own
+        try:
+            save_file(tensors, fresh, {ABOUT: about_weights(config, step, **more)})
+        except SafetensorError as error:
+            raise OSError(error) from error
+        fresh.chmod(mode)
 
 
 def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], dict[str, Any]]:
@@ -63,7 +89,7 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         raise UserError(f"no such file: {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            written = (file.metadata() or {}).get(_ABOUT)
+            written = (file.metadata() or {}).get(ABOUT)
             kinds = {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
             if strange := kinds - _FLOATS:
                 raise UserError(f"{path}: holds tensors of {', '.join(sorted(strange))}, expected {sorted(_FLOATS)}")
@@ -76,7 +102,7 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         about = json.loads(written)
         step = int(about.pop("step"))
         data, model = about.pop("data"), about.pop("model")
-        _compare_sizes(model, tensors)
+        compare_sizes(model, {name: tensor.shape for name, tensor in tensors.items()})
         data = {name: data[name] for name in _PREPARATION if name in data}
         config = _ADAPTER.validate_python({"model": model, "data": data, "dtype": about.pop("dtype")})
     except ValidationError as error:
@@ -89,21 +115,29 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
     return config, step, tensors, about
 
 
-def _compare_sizes(model: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Compare what makes a model large with the tensors, before one is made. Raises ``ValueError``."""
+def compare_sizes(model: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare what makes a model large with its tensors, before it is made.
+
+    Args:
+      model: its config, as somebody wrote it: anything may be missing or of another type.
+      shapes: those of the tensors.
+
+    Raises:
+      ValueError: where it is larger than they are; ``LookupError``, ``TypeError`` and the like for what is no config.
+    """
     encoder = model["encoder"]
     decoder = model.get("decoder") or {"dim": model["decoder_dim"], "layers": model["decoder_depth"], "inner_dim": 1}
     (height, width), (rows, columns) = encoder["image_size"], encoder["patch_size"]
-    longest = max(max(tensor.shape, default=1) for tensor in tensors.values())
-    largest = max(tensor.size for tensor in tensors.values())
+    longest = max(max(shape, default=1) for shape in shapes.values())
+    largest = max(math.prod(shape) for shape in shapes.values())
     most = {
         "encoder.dim": (encoder["dim"], longest),
         "encoder.mlp_ratio": (encoder["dim"] * encoder["mlp_ratio"], largest),
-        "encoder.depth": (encoder["depth"], len(tensors)),
+        "encoder.depth": (encoder["depth"], len(shapes)),
         "encoder.patch_size": (rows * columns, largest),
         "encoder.image_size": (height // rows * (width // columns), largest),
         "decoder.dim": (decoder["dim"], longest),
-        "decoder.layers": (decoder["layers"], len(tensors)),
+        "decoder.layers": (decoder["layers"], len(shapes)),
         "decoder.inner_dim": (decoder["inner_dim"], longest),
     }
     for name, (said, limit) in most.items():

@@ -8,13 +8,13 @@ from typing import Any
 from etils import epath
 
 from data_pipelines.prepared.storage import is_bucket
-from maerec_jax.adapters import BASE, attach_adapters
+from maerec_jax.adapters import attach_adapters
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint import load_params
-from maerec_jax.weight_files import ENDING, read_weights, write_weights
+from maerec_jax.weight_files import BASE, ENDING, read_weights, write_weights
 
 
 def load_recognizer(

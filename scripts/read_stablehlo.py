@@ -1,7 +1,7 @@
 """Read words with an exported StableHLO file: python scripts/read_stablehlo.py maerec.stablehlo IMAGE ...
 
-An example to start from, on whatever JAX runs on. It needs jax, numpy and opencv-python-headless, and nothing of this
-project: what it has to know of the model is in the file.
+An example to start from, on whatever JAX runs on. It needs jax, flatbuffers, numpy and opencv-python-headless, and
+nothing of this project: what it has to know of the model is in the file.
 """
 
 import io

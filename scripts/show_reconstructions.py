@@ -57,7 +57,7 @@ def load_images(names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray | None
     """Images with their names, uint8 RGB; those that cannot be read are told, and None."""
     from data_pipelines.decoding import DecodeError, pixels_of
     from data_pipelines.records import RecordError
-    from maerec_jax.predict import open_images
+    from maerec_jax.named_images import open_images
 
     for prefix, source in map(open_images, names):
         for index in range(len(source)):

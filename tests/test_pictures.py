@@ -5,7 +5,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from maerec_jax.charset import MAEREC_CHARACTERS, UNKNOWN_TEXT
-from maerec_jax.pictures import _characters, _colour, _draw_character, annotated_picture, readings_sheet, save_picture
+from maerec_jax.pictures import (
+    _draw_character,
+    annotated_picture,
+    attention_picture,
+    characters_of,
+    confidence_colour,
+    readings_sheet,
+    save_picture,
+)
 
 BLACK = np.zeros((32, 128, 3), np.uint8)
 
@@ -46,7 +54,7 @@ def test_colours_tell_the_confidence_of_each_character():
 def test_unsure_characters_can_still_be_read():
     """A contrast of at least 3 with white paper (WCAG 2.1, large text)."""
     for confidence in np.linspace(0, 1, 11):
-        share = np.array(_colour(confidence)) / 255
+        share = np.array(confidence_colour(confidence)) / 255
         linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
         assert 1.05 / (linear @ (0.2126, 0.7152, 0.0722) + 0.05) >= 3
 
@@ -76,9 +84,9 @@ def test_a_reading_of_nothing():
 
 def test_unknown_characters_are_one_each():
     text = f"a{UNKNOWN_TEXT}b"
-    assert _characters(text, 3) == ["a", UNKNOWN_TEXT, "b"]
-    assert _characters(text, 7) == list(text)
-    assert _characters(UNKNOWN_TEXT * 2, 2) == [UNKNOWN_TEXT] * 2
+    assert characters_of(text, 3) == ["a", UNKNOWN_TEXT, "b"]
+    assert characters_of(text, 7) == list(text)
+    assert characters_of(UNKNOWN_TEXT * 2, 2) == [UNKNOWN_TEXT] * 2
     annotated(text, (0.1, 0.2, 0.3), maps=np.ones((3, 8, 32), np.float32))
 
 
@@ -98,3 +106,12 @@ def test_sheets_are_saved_in_new_folders(tmp_path):
     save_picture(sheet, tmp_path / "new" / "sheet.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "sheet.png")), sheet)
     assert readings_sheet([], []) is None
+
+
+def test_an_attention_picture_is_brightest_where_the_model_looked():
+    image = np.full((32, 128, 3), 90, np.uint8)
+    map_RC = np.zeros((2, 8), np.float32)
+    map_RC[:, 5] = 1
+    picture = np.asarray(attention_picture(image, map_RC, 256, 256))
+    assert picture.shape == (64, 256, 3)
+    assert picture.sum(axis=(0, 2)).argmax() == pytest.approx(5.5 * 32, abs=8)

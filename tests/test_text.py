@@ -40,6 +40,22 @@ def test_charset_needs_every_character_once():
         Charset("aba")
 
 
+@pytest.mark.parametrize("content", ["abé ", "a\nb\né\n \n", "\ufeffa\r\nb\r\né\r\n \r\n\r\n"])
+def test_charset_files_have_one_line_or_a_character_a_line(content, tmp_path):
+    (tmp_path / "charset.txt").write_bytes(content.encode())
+    assert Charset.from_file(tmp_path / "charset.txt") == Charset("abé ")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"a\nbc\n", r"charset.txt:2: 'bc' is not one"), (b"\xff", "not UTF-8"), (b"aba", "'a'"), (b"\n", "empty")],
+)
+def test_other_charset_files_are_refused(content, told, tmp_path):
+    (tmp_path / "charset.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        Charset.from_file(tmp_path / "charset.txt")
+
+
 @pytest.mark.parametrize("pair", METRICS["pairs"], ids=lambda p: f"{p['pred']!r}-{p['gt']!r}")
 def test_verdicts_equal_the_reference(pair):
     scores = Scores()

@@ -26,7 +26,7 @@ from data_pipelines.prepared.layout import (
 )
 from data_pipelines.prepared.shards import ShardJob, ShardReport, read_part, read_report, write_shard
 from data_pipelines.prepared.statistics import summarize
-from data_pipelines.prepared.storage import checksum, held, publish, remove_leftovers, staging
+from data_pipelines.prepared.storage import checksum, entries, held, publish, remove_leftovers, staging
 from data_pipelines.records import DataError, RecordError, Source
 from data_pipelines.worker_processes import Workers, spans
 
@@ -131,7 +131,7 @@ def _begin(plan: Plan, folder: epath.Path) -> None:
     try:
         noted = plan_from_json((unfinished / _PLAN).read_bytes(), str(unfinished / _PLAN))
     except FileNotFoundError:
-        others = [path.name for path in folder.iterdir() if path.name != UNFINISHED]
+        others = [name for name in entries(folder) if name != UNFINISHED]
         if others:
             raise DataError(f"{folder}: holds other files, {min(others)} for one; give another --out") from None
         with staging(unfinished) as place:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from data_pipelines.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig, UserError
@@ -20,6 +20,7 @@ from maerec_jax.interop.encoder_weights import (
     params_of_encoder,
     table_with_class_row,
 )
+from maerec_jax.interop.foreign_files import WeightFile, open_weights
 from maerec_jax.interop.model_of_shapes import (
     HALF,
     IMAGENET,
@@ -27,6 +28,7 @@ from maerec_jax.interop.model_of_shapes import (
     ImportOptions,
     Kind,
     Numbers,
+    contradicting,
     encoder_of,
     kind_of,
     mae_of,
@@ -35,11 +37,11 @@ from maerec_jax.interop.model_of_shapes import (
 )
 from maerec_jax.interop.pytorch_names import POSITION_BUFFER, params_from_state_dict, state_dict_shapes
 from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_table, grouped, note_dropped
-from maerec_jax.interop.weight_files import WeightFile, open_weights
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
+from maerec_jax.weight_files import BASE, compare_sizes
 
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -139,13 +141,19 @@ def _finished(
 def _our_own(weights: WeightFile, options: ImportOptions, count: Callable[[int], None]) -> Imported:
     """A file that says itself what it holds."""
     path = weights.path
+    if given := contradicting(options):
+        raise UserError(f"{path}: the file says itself what it holds: leave out {', '.join(given)}")
     try:
         about = json.loads(weights.about)
+        if BASE in about:
+            usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
+            raise UserError(f"{path} holds adapters: {usage}")
         color = about.get("color", "rgb")
+        compare_sizes(about["model"], weights.shapes)
         run = _ADAPTER.validate_python({name: about[name] for name in ("model", "data", "dtype") if name in about})
-    except (ValidationError, ValueError, AttributeError) as error:
-        lines = str(error).splitlines()
-        raise UserError(f"{path}: what it says of itself is not of this version ({'; '.join(lines[:3])})") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        lines = (f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)).splitlines()
+        raise UserError(f"{path}: it cannot be what it says that it holds ({'; '.join(lines[:3])})") from error
     model = run.model
     if not isinstance(model, MAEConfig | MAERecConfig):
         raise UserError(f"{path}: a model of kind {model.kind!r} has no PyTorch names")

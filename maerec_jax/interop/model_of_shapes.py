@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from maerec_jax.charset import MAEREC_CHARACTERS, Charset
+from maerec_jax.charset import MAEREC_CHARACTERS, Charset, characters_of_file
 from maerec_jax.config import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -70,6 +70,14 @@ class ImportOptions:
     """Also read files whose pickle names unknown functions or classes; they are not run in any case."""
 
 
+def contradicting(options: ImportOptions) -> list[str]:
+    """The flags that were given although they are for files that do not say what they hold."""
+    names = ["characters", "encoder_heads", "decoder_heads", "source_grid", "max_length", "color"]
+    names += ["pixel_mean", "pixel_std", *(() if options.encoder_only else ("image_size", "patch_size"))]
+    usual = ImportOptions()
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(usual, name)]
+
+
 def kind_of(path: Path, shapes: Shapes) -> Kind:
     """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
 
@@ -89,9 +97,10 @@ def kind_of(path: Path, shapes: Shapes) -> Kind:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many numbers a pattern finds where a name has one: those of blocks, from 0."""
+    """How many numbers a pattern finds where a name has one: those of blocks, from 0, a few missing ones counted."""
     found = {int(match[1]) for name in shapes if (match := re.match(pattern, name))}
-    return max(found) + 1 if found else 0
+    last = max(found, default=-1)
+    return last + 1 if last < 2 * len(found) else len(found)  # a name with a large number makes no model large
 
 
 def _shape(path: Path, shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
@@ -236,17 +245,9 @@ def read_characters(given: str) -> str:
     except (OSError, ValueError):  # too long, or no path at all
         return given
     try:
-        lines = file.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{given}: not UTF-8 ({error.reason})") from error
-    while lines and not lines[-1]:
-        lines.pop()
-    if len(lines) == 1:
-        return lines[0]
-    for number, line in enumerate(lines, 1):
-        if len(line) != 1:
-            raise UserError(f"{given}:{number}: {line!r} is not one character")
-    return "".join(lines)
+        return characters_of_file(file)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def position_layout(table: np.ndarray, encoder: ViTConfig) -> Literal["square", "grid"]:

@@ -25,6 +25,7 @@ from maerec_jax.interop.reading_facts import reading_facts, shapes_of
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import resize_table
+from maerec_jax.weight_files import written_whole
 
 _IR_VERSION = 9  # the first that knows OPSET
 _LARGEST = 2**31 - 1  # bytes of a protocol buffer
@@ -115,10 +116,8 @@ def write_onnx(path: Path, config: TrainConfig, params: Any, step: int, int8: bo
     if model.ByteSize() > _LARGEST:
         raise UserError(f"{path}: a model of {model.ByteSize():,} bytes is too large for one ONNX file; --int8 may fit")
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")  # beside it and renamed: no half of a file is left behind
-    fresh.write_bytes(model.SerializeToString())
-    fresh.replace(path)
+    with written_whole(path) as fresh:
+        fresh.write_bytes(model.SerializeToString())
     return model
 
 

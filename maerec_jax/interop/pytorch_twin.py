@@ -1,34 +1,79 @@
-"""The models in plain PyTorch, with the keys and shapes of the reference's state dicts.
+"""The models in plain PyTorch, with the keys and shapes of the reference's state dicts. This file needs torch alone.
 
 What is computed is what ``maerec_jax.models`` computes from the parameters that ``pytorch_names`` puts in the same
-places. The twin reads the reference's weights (``load_state_dict(strict=True)``), is what speed is compared with, and
-is the way to whatever PyTorch is the way to. A new one holds no useful weights: load some.
+places. The twin reads the reference's weights, is what speed is compared with, and is the way to whatever PyTorch is
+the way to::
 
-Sizes come from ``MAEConfig`` and ``MAERecConfig``, of which only attributes are read; nothing but torch is imported.
-Images are normalised pixels (B, 3, H, W), their channels in the order of the weights: RGB for ours, BGR for the
-reference's recognisers.
+    model = load("maerec_s.pth")
+    texts, confidences = model.texts(images)  # uint8 RGB (B, 32, 128, 3)
+
+Models can also be made from ``MAEConfig``, ``MAERecConfig`` or other objects with these attributes; new ones hold no
+useful weights. Images are normalised pixels (B, 3, H, W), their channels in the order of the weights.
 """
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+import json
+import string
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from maerec_jax.models.mae import MAEConfig
-    from maerec_jax.models.maerec import MAERecConfig
-    from maerec_jax.models.text_decoder import TextDecoderConfig
-    from maerec_jax.models.vit import ViTConfig
-
+CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
+"""Those of the published recognisers, in the order of their classes."""
 MAX_POSITIONS = 200
 KeysValues = tuple[Tensor, Tensor]
 
 
-def normalize(image_BHWC: Tensor, config: "ViTConfig") -> Tensor:
+def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder":
+    """The model of a file, in eval mode, with its weights (``load_state_dict(strict=True)``).
+
+    Files of ``maerec_jax.export`` say what they hold. Others are taken for a recogniser as published, of which only the
+    width is found out: BGR pixels with their constants, and these ``characters``.
+    """
+    file = torch.load(path, map_location="cpu", weights_only=True)
+    state = next((file[name] for name in ("state_dict", "model") if name in file), file)
+    written = file.get("meta", {}).get("maerec_jax", "")
+    if written:
+        about = json.loads(written, object_hook=lambda values: SimpleNamespace(**values))
+        config, config.color = about.model, about.color
+    elif "decoder.classifier.weight" not in state:
+        raise ValueError(f"{path} is no recogniser, and not from maerec_jax.export: import_pytorch may read it")
+    else:
+        adapted = any(name.startswith("backbone.vit.") for name in state)
+        dim = state["decoder.classifier.weight"].shape[1]
+        vit = {"image_size": (32, 128), "patch_size": (4, 4), "dim": dim, "depth": 12, "heads": dim // 64}
+        vit |= {"mlp_ratio": 4, "lora_rank": 4 * adapted, "pixel_mean": (103.53, 116.28, 123.675)}
+        vit |= {"pixel_std": (57.375, 57.12, 58.395)}
+        text = {"dim": dim, "layers": 6, "heads": 8, "inner_dim": 4 * dim, "dropout": 0.1, "max_length": 48}
+        parts = {"encoder": vit, "decoder": text, "charset": {"characters": characters}}
+        config = SimpleNamespace(**{name: SimpleNamespace(**values) for name, values in parts.items()}, color="bgr")
+    model = MAERec(config) if hasattr(config, "charset") else MaskedAutoencoder(config)
+    model.load_state_dict(state, strict=True)
+    model.about = written
+    return model.eval()
+
+
+def save(model: "MAERec | MaskedAutoencoder", path: str) -> None:
+    """Write a model that ``load`` made, after fine-tuning, for ``load`` and ``maerec_jax.import_pytorch``.
+
+    What its file said of sizes, characters and pixels stays beside the weights, which would else be taken for those of
+    a published recogniser. One that had nothing like that is written as it was found, as a state dict alone.
+    """
+    meta = {"maerec_jax": model.about} if model.about else {}
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, path)
+
+
+def normalize(image_BHWC: Tensor, config: Any) -> Tensor:
     """uint8 pixels (B, H, W, 3) to the float32 pixels (B, 3, H, W) that the encoder expects."""
     mean, std = (image_BHWC.new_tensor(x, dtype=torch.float32) for x in (config.pixel_mean, config.pixel_std))
     return ((image_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def count_patches(config: Any) -> int:
+    """The number of patches of an image."""
+    return (config.image_size[0] // config.patch_size[0]) * (config.image_size[1] // config.patch_size[1])
 
 
 def patchify(image_BCHW: Tensor, patch_size: tuple[int, int]) -> Tensor:
@@ -117,11 +162,11 @@ class PatchEmbedding(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches, class token, position table, blocks, norm: what the encoder and the masked autoencoder are made of."""
 
-    def __init__(self, config: "ViTConfig") -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.n_patches, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + count_patches(config), config.dim))
         self.patch_embed = PatchEmbedding(config.dim, config.patch_size)
         sizes = (config.dim, config.heads, config.mlp_ratio, config.lora_rank)
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
@@ -158,7 +203,7 @@ class Encoder(VisionTransformer):
 class AdaptedEncoder(nn.Module):
     """An encoder that is not trained beside adapters that are. These have second names, in a list of each kind."""
 
-    def __init__(self, config: "ViTConfig") -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.vit = Encoder(config)
         for name, parameter in self.vit.named_parameters():
@@ -175,16 +220,19 @@ class AdaptedEncoder(nn.Module):
 class MaskedAutoencoder(VisionTransformer):
     """The masked autoencoder of pre-training; its position tables are constants."""
 
-    def __init__(self, config: "MAEConfig") -> None:
+    about = ""
+    """What the file that it comes from says of sizes, characters and pixels, as JSON."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__(config.encoder)
         self.mae_config = config
         width, encoder = config.decoder_dim, config.encoder
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + encoder.n_patches, width), requires_grad=False)
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + count_patches(encoder), width), requires_grad=False)
         self.decoder_embed = nn.Linear(encoder.dim, width)
         self.decoder_blocks = nn.ModuleList(Block(width, config.decoder_heads, 4) for _ in range(config.decoder_depth))
         self.decoder_norm = nn.LayerNorm(width, 1e-6)
-        self.decoder_pred = nn.Linear(width, encoder.patch_values)
+        self.decoder_pred = nn.Linear(width, 3 * encoder.patch_size[0] * encoder.patch_size[1])
         self.pos_embed.requires_grad_(False)
 
     def forward(self, image_BCHW: Tensor, noise_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,7 +241,7 @@ class MaskedAutoencoder(VisionTransformer):
         Returns:
           The loss, a scalar; the predicted patches (B, N, P); the mask (B, N), 1 where a patch was hidden.
         """
-        n_keep = self.mae_config.n_keep(noise_BN.shape[1])
+        n_keep = int(noise_BN.shape[1] * (1 - self.mae_config.mask_ratio))
         order_BN = noise_BN.argsort(dim=1)
         restore_BN = order_BN.argsort(dim=1)
         mask_BN = (restore_BN >= n_keep).float()
@@ -217,7 +265,7 @@ class MaskedAutoencoder(VisionTransformer):
 class TextAttention(nn.Module):
     """Multi-head attention without biases whose keys and values are computed apart, so that they can be kept."""
 
-    def __init__(self, config: "TextDecoderConfig", memory_dim: int) -> None:
+    def __init__(self, config: Any, memory_dim: int) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.linear_q = nn.Linear(config.dim, config.dim, bias=False)
@@ -242,7 +290,7 @@ class TextAttention(nn.Module):
 class TextMlp(nn.Module):
     """Two linear maps with an exact GELU between them and dropout after them."""
 
-    def __init__(self, config: "TextDecoderConfig") -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.dropout = config.dropout
         self.w_1 = nn.Linear(config.dim, config.inner_dim)
@@ -256,7 +304,7 @@ class TextMlp(nn.Module):
 class TextLayer(nn.Module):
     """Pre-norm layer: causal self-attention, attention to the image, feed-forward."""
 
-    def __init__(self, config: "TextDecoderConfig", memory_dim: int) -> None:
+    def __init__(self, config: Any, memory_dim: int) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(config.dim, 1e-5) for _ in range(3))
         self.self_attn = TextAttention(config, config.dim)
@@ -288,7 +336,7 @@ class PositionTable(nn.Module):
 class TextDecoder(nn.Module):
     """Token ids and the encoded image to the logits of the next tokens."""
 
-    def __init__(self, config: "TextDecoderConfig", memory_dim: int, n_classes: int, padding: int) -> None:
+    def __init__(self, config: Any, memory_dim: int, n_classes: int, padding: int) -> None:
         super().__init__()
         self.config, self.padding = config, padding
         self.trg_word_emb = nn.Embedding(n_classes, config.dim, padding_idx=padding)
@@ -358,19 +406,37 @@ class Reading(NamedTuple):
 class MAERec(nn.Module):
     """Word images to text: the image encoder followed by the text decoder."""
 
-    def __init__(self, config: "MAERecConfig") -> None:
+    about = ""
+    """What the file that it comes from says of sizes, characters and pixels, as JSON."""
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
         self.backbone = AdaptedEncoder(config.encoder) if config.encoder.lora_rank else Encoder(config.encoder)
-        charset = config.charset
-        self.decoder = TextDecoder(config.decoder, config.encoder.dim, charset.n_classes, charset.padding)
+        self.start_end = len(config.charset.characters)  # then padding and the class of unknown characters
+        self.decoder = TextDecoder(config.decoder, config.encoder.dim, self.start_end + 3, self.start_end + 1)
 
     def forward(self, image_BCHW: Tensor, tokens_BT: Tensor, memory_mask_BN: Tensor | None = None) -> Tensor:
         """Teacher-forced logits of the next tokens (B, T, classes), from normalised pixels and tokens."""
         return self.decoder(tokens_BT, self.backbone(image_BCHW), memory_mask_BN)
 
+    def pixels(self, image_BHWC: Tensor) -> Tensor:
+        """uint8 RGB images (B, H, W, 3) to what the weights expect: normalised, channels first and in their order."""
+        pixels = normalize(image_BHWC, self.config.encoder)
+        return pixels.flip(1) if getattr(self.config, "color", "rgb") == "bgr" else pixels
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        """Texts as int64 (B, T): start, a class for each character, end, padding. ``loss`` learns from them."""
+        classes = {character: i for i, character in enumerate(self.config.charset.characters)}
+        unknown, ends = self.start_end + 2, [self.start_end]
+        rows = [torch.tensor([*ends, *(classes.get(c, unknown) for c in text), *ends]) for text in texts]
+        tokens_BT = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.decoder.padding)
+        if tokens_BT.shape[1] > self.config.decoder.max_length:
+            raise ValueError(f"the longest text has more than {self.config.decoder.max_length - 2} characters")
+        return tokens_BT.to(self.decoder.classifier.weight.device)
+
     def loss(self, image_BCHW: Tensor, tokens_BT: Tensor) -> Tensor:
-        """Cross-entropy of each next token, a mean over those that are no padding."""
+        """Cross-entropy of each next token, a mean over those that are no padding; see ``pixels`` and ``tokens``."""
         logits = self(image_BCHW, tokens_BT[:, :-1]).float()
         target = tokens_BT[:, 1:].flatten().long()
         return F.cross_entropy(logits.flatten(0, 1), target, ignore_index=self.decoder.padding)
@@ -378,22 +444,31 @@ class MAERec(nn.Module):
     @torch.no_grad()
     def read(self, image_BCHW: Tensor) -> Reading:
         """Read images greedily, with cached keys and values, until every text has ended. For a model in eval mode."""
-        charset, dec = self.config.charset, self.config.decoder
+        dec, padding = self.config.decoder, self.decoder.padding
         batch, length, device = len(image_BCHW), dec.max_length, image_BCHW.device
         memory = self.decoder.keys_values(self.backbone(image_BCHW))
         shape = (batch, dec.heads, length, dec.dim // dec.heads)
         past = [(keys.new_empty(shape), keys.new_empty(shape)) for keys, _ in memory]
         attended_BT = torch.zeros(batch, length, dtype=torch.bool, device=device)
-        tokens_BT = torch.full((batch, length), charset.padding, device=device)
+        tokens_BT = torch.full((batch, length), padding, device=device)
         probability_BT = torch.zeros(batch, length, device=device)
-        token_B = torch.full((batch,), charset.start_end, device=device)
+        token_B = torch.full((batch,), self.start_end, device=device)
         ended_B = torch.zeros(batch, dtype=torch.bool, device=device)
         for position in range(length):
             logits = self.decoder.step(token_B, position, attended_BT, past, memory)
             probability_B, token_B = logits.float().softmax(dim=-1).max(dim=-1)
-            tokens_BT[:, position] = token_B.masked_fill(ended_B, charset.padding)
+            tokens_BT[:, position] = token_B.masked_fill(ended_B, padding)
             probability_BT[:, position] = probability_B.masked_fill(ended_B, 0.0)
-            ended_B |= token_B == charset.start_end
+            ended_B |= token_B == self.start_end
             if ended_B.all():
                 break
         return Reading(tokens_BT, probability_BT)
+
+    def texts(self, image_BHWC: Tensor) -> tuple[list[str], list[float]]:
+        """Texts of uint8 RGB images (B, H, W, 3), and the means of their characters' probabilities."""
+        reading = self.read(self.pixels(image_BHWC))
+        names = [*self.config.charset.characters, "", "", "<UKN>"]
+        kept_BT = (reading.tokens_BT != self.start_end) & (reading.tokens_BT != self.decoder.padding)
+        texts = ["".join(names[token] for token in tokens) for tokens in reading.tokens_BT.tolist()]
+        sums_B = (reading.probability_BT * kept_BT).sum(dim=1)
+        return texts, (sums_B / kept_BT.sum(dim=1).clamp(min=1)).tolist()

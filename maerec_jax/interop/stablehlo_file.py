@@ -25,6 +25,7 @@ from maerec_jax.models.int8 import quantize
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import normalize
+from maerec_jax.weight_files import written_whole
 
 Array = jax.Array
 
@@ -59,9 +60,7 @@ def write_stablehlo(
     model, params = merge_lora(config.model, params)
     weights = flatten_dict(jax.device_get(quantize(params)) if int8 else params, sep="/")
     shapes = shapes_of(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")  # beside it and renamed: no half of a file is left behind
-    with zipfile.ZipFile(fresh, "w") as archive:
+    with written_whole(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
         facts = reading_facts(config, step, "int8" if int8 else "float32") | {"platforms": PLATFORMS, "dtype": dtype}
         archive.writestr("about.json", json.dumps(facts, indent=2))
         for height, width in shapes:
@@ -72,7 +71,6 @@ def write_stablehlo(
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
         np.savez(packed, **arrays)
         archive.writestr("weights.npz", packed.getbuffer())
-    fresh.replace(path)
 
 
 def reading_program(

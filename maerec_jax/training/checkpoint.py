@@ -20,7 +20,6 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from data_pipelines.prepared.storage import is_bucket
 from maerec_jax.config import ModelConfig, TrainConfig, UserError, differences, read_json, to_json
-from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
 from maerec_jax.training.cluster import as_first, meet
 
@@ -272,8 +271,6 @@ def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
       A dict from the beginning of their paths to the reason.
     """
     found: dict[str, str] = {}
-    if isinstance(saved, MAERecConfig) and isinstance(wanted, MAERecConfig) and saved.charset != wanted.charset:
-        found |= dict.fromkeys(("decoder/embedding", "decoder/classifier"), "another charset")
     if saved.kind != wanted.kind:
         found |= dict.fromkeys(("decoder_", "mask_token"), "another kind of decoder")  # of autoencoders
     if saved.encoder.patch_size != wanted.encoder.patch_size:

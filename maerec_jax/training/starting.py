@@ -8,7 +8,9 @@ from flax.traverse_util import flatten_dict
 
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.lora import is_adapter, merge_lora
+from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint import merge_params, misfits
+from maerec_jax.training.known_characters import with_characters
 
 LoadedRun = tuple[TrainConfig, Any, int]
 """What ``load_params`` returns: a run's config, its parameters and their step."""
@@ -26,7 +28,8 @@ def check_start(config: TrainConfig) -> None:
 def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones.
 
-    Adapters are taken where the new run has such, too, and merged into the weights beside them otherwise.
+    Adapters are taken where the new run has such, too, and merged into the weights beside them otherwise. What a
+    recogniser knows of characters is taken to the classes that these have in the new run.
 
     Args:
       config: the new run.
@@ -41,6 +44,12 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     rank, of_source = config.model.encoder.lora_rank, source.model.encoder.lora_rank
     if of_source not in (0, rank):
         loaded = merge_lora(source.model, loaded)[1]
+    characters = ""
+    if isinstance(source.model, MAERecConfig) and isinstance(config.model, MAERecConfig):
+        loaded, new = with_characters(loaded, source.model.charset, config.model.charset)
+        named = ", ".join(f"{c!r} (starts as {like!r})" if like else repr(c) for c, like in new.items())
+        if new:
+            characters = f"  {len(new)} of {len(config.model.charset.characters)} characters are new: {named}"
     params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
@@ -57,6 +66,8 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
         f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
     )
+    if characters and "decoder/embedding" not in missing:
+        message(characters)
     # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
     absent = {_part(path) for path in missing} - {_part(path) for path in flatten_dict(loaded, sep="/")}
     for part in sorted(absent):

@@ -120,6 +120,20 @@ def test_a_root_without_sets_is_an_error_of_one_line(tmp_path, capsys):
     assert all(line.startswith("error: ") and str(tmp_path) in line for line in lines)
 
 
+def test_named_sources_are_checked_whatever_they_are_called(tmp_path, training, jpeg, capsys):
+    folder, records = training
+    write_lines(tmp_path / "mine.txt.jsonl", [(f"{folder.name}/{name}", text) for name, text in records[:3]])
+    write_lmdb(tmp_path / "my words", {1: jpeg(1), 2: b""})
+    assert run(tmp_path, "--sources", "mine.txt.jsonl", "--json", tmp_path / "report.json") == 0
+    assert run(tmp_path, "--sources", "mine.txt.jsonl", "my words", "--characters", "xyz") == 1
+    told = capsys.readouterr().out
+    assert "mine.txt.jsonl" in told
+    assert "my words" in told
+    assert "absent" not in told
+    assert run(tmp_path, "--sources", "nothing") == 1
+    assert "nothing: is no list, LMDB or prepared set" in capsys.readouterr().err
+
+
 def test_the_command_explains_itself():
     arguments = [sys.executable, "-m", "data_pipelines.check", "--help"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)

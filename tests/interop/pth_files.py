@@ -62,9 +62,12 @@ def tensor(array, storages, shape, strides, offset=0):
     return called(named("torch._utils", "_rebuild_tensor_v2"), *arguments)
 
 
-def save_pth(path, content):
-    """Write an archive of a content: mappings, lists, tuples, plain values, arrays, and ``Raw`` operations."""
-    storages = {}
+def save_pth(path, content, storages=None):
+    """Write an archive of a content: mappings, lists, tuples, plain values, arrays, and ``Raw`` operations.
+
+    ``storages`` are those that such operations refer to, if any.
+    """
+    storages = {} if storages is None else storages
     data = pickle.PROTO + b"\x02" + operations(content, storages) + pickle.STOP
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{path.stem}/data.pkl", data)

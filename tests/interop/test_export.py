@@ -1,5 +1,6 @@
 """What is exported computes what the model computes, in files that need nothing of this package to be read with."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import ViTConfig, normalize
 from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.weight_files import written_whole
 from maerec_jax.weights import load_weights, save_weights
 from tests.conftest import FIXTURES, REPOSITORY
 
@@ -45,6 +47,13 @@ def recogniser():
 def autoencoder():
     config = MAEConfig.tiny()
     return TrainConfig(model=config), params_from_state_dict(fixture_state("mae_tiny"), config)
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """The run and the parameters of the reference's recogniser with adapters."""
+    config = MAERecConfig.tiny(encoder=ViTConfig.tiny(lora_rank=4))
+    return TrainConfig(model=config), params_from_state_dict(fixture_state("maerec_lora_tiny"), config)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +150,16 @@ def test_stablehlo_of_buckets_has_a_program_for_each_size(buckets, tmp_path):
     assert_same_reading((made["tokens"], made["probabilities"]), expected)
 
 
+def test_stablehlo_with_adapters_reads_as_ours(adapted, tmp_path):
+    write_stablehlo(tmp_path / "adapted.stablehlo", *adapted, step=0)
+    with zipfile.ZipFile(tmp_path / "adapted.stablehlo") as archive:
+        program = jax.export.deserialize(bytearray(archive.read("programs/32x128")))
+        with np.load(archive.open("weights.npz")) as weights:
+            assert not any("lora" in name for name in weights)  # they are merged
+            made = program.call(dict(weights), IMAGES)
+    assert_same_reading((made["tokens"], made["probabilities"]), read_ours(adapted, IMAGES))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -153,6 +172,32 @@ def test_stablehlo_of_buckets_has_a_program_for_each_size(buckets, tmp_path):
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         command("runs/small", **options)
+
+
+def test_exported_files_are_as_readable_as_any_other(checkpoint, tmp_path):
+    (tmp_path / "usual").touch()
+    command(checkpoint, "safetensors", tmp_path / "tiny.safetensors")
+    assert (tmp_path / "tiny.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_after_an_error_nothing_is_left(tmp_path):
+    """Whatever stood there before stays, and no half of a file beside it."""
+    (tmp_path / "out").write_text("before")
+
+    def fill_the_disk():
+        with written_whole(tmp_path / "out") as fresh:
+            fresh.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"out: cannot be written .*No space left"):
+        fill_the_disk()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "before")]
+
+
+def test_where_nothing_can_be_written_nothing_is_computed(tmp_path):
+    (tmp_path / "folder.stablehlo").mkdir()
+    with pytest.raises(UserError, match=r"folder\.stablehlo is a folder: give the name of a file"):
+        command(tmp_path / "no checkpoint", "stablehlo", tmp_path / "folder.stablehlo")
 
 
 def test_mistakes_are_one_clear_line(autoencoder, checkpoint, tmp_path, monkeypatch):

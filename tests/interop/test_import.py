@@ -1,5 +1,7 @@
 """Imported weights are the file's, bit for bit, read the same texts, and whatever does not fit is told by name."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.recognizer import Recognizer
 from maerec_jax.training.checkpoint import load_params, merge_params, misfits, write_run
 from maerec_jax.training.recognition import Recognition
+from maerec_jax.weight_files import about_weights
 from maerec_jax.weights import save_recognizer, save_weights
 from tests.interop.imports import FIXTURES, PATCHES, SIZES, TINY, assert_same, imported, run, state_of
 from tests.interop.pth_files import save_pth
@@ -121,24 +124,74 @@ def test_our_own_files_say_what_they_hold(tmp_path):
     assert_same(found.params, params)
 
 
+def own_file(tmp_path, change=lambda about: None):
+    """A file of a small recogniser, and what it says of itself after a change."""
+    state, config = state_of("maerec_tiny"), recogniser_config("")
+    about = json.loads(about_weights(config, 7))
+    change(about)
+    save_file(state, tmp_path / "own.safetensors", {"maerec_jax": json.dumps(about)})
+    return tmp_path / "own.safetensors"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"characters": "abc"}, {"max_length": 9}, {"color": "bgr"}, {"pixel_mean": (1.0,) * 3}, {"image_size": (32, 64)}],
+)
+def test_our_own_files_are_not_contradicted(options, tmp_path):
+    flag = next(iter(options)).replace("_", "-")
+    with pytest.raises(UserError, match=f"says itself what it holds: leave out --{flag}"):
+        import_weights(own_file(tmp_path), ImportOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda about: about["model"]["encoder"].update(depth=10**9), "encoder.depth is larger than any"),
+        (lambda about: about["model"]["encoder"].update(image_size=[4 * 10**6] * 2), "encoder.image_size is larger"),
+        (lambda about: about.pop("model"), "KeyError: 'model'"),
+        (lambda about: about.update(model=3), "object is not subscriptable"),
+        (lambda about: about.update(base={}), "holds adapters: give it to predict or evaluate as --adapters"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_not_trusted(change, told, tmp_path):
+    """No model is made that its tensors cannot be of."""
+    with pytest.raises(UserError, match=told) as error:
+        import_weights(own_file(tmp_path, change), ImportOptions())
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_in_names_make_no_model_large(tmp_path):
+    state = state_of("maerec_tiny")
+    state["backbone.blocks.1000000000.norm1.bias"] = state["backbone.norm.bias"]
+    with pytest.raises(UserError, match=r"left over: backbone\.blocks\.1000000000\.norm1\.bias"):
+        imported(state, tmp_path, **SIZES)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jax.numpy.bfloat16])
+def test_recognisers_in_half_precision(dtype, tmp_path):
+    """Their position table is rounded, too."""
+    state = {name: value.astype(dtype) for name, value in state_of("maerec_tiny").items()}
+    found = imported(state, tmp_path, color="rgb", **SIZES)
+    rounded = {name: value.astype(np.float32) for name, value in state.items()}
+    assert_same(found.params, params_from_state_dict(rounded, found.config.model))
+
+
 @pytest.mark.parametrize("name", ["mae_tiny", "maerec_tiny", "maerec_lora_tiny"])
 @pytest.mark.parametrize("form", ["safetensors", "pytorch", "released"])
 def test_what_is_exported_comes_back(name, form, tmp_path):
-    """Parameter by parameter, bit by bit. Only a plain state dict does not say what its pixels are."""
+    """Parameter by parameter, bit by bit; sizes and pixels are those that the file names."""
     pixels = {"pixel_mean": (1.0, 2.0, 3.0), "pixel_std": (4.0, 5.0, 6.0), "color": "rgb"} if form != "released" else {}
     sizes = {**SIZES, "decoder_heads": 2 if name == "mae_tiny" else 4}
     first = imported(state_of(name), tmp_path, merge_lora=False, **pixels, **sizes)
     output = tmp_path / ("out.safetensors" if form == "safetensors" else "out.pth")
     if form == "safetensors":
         save_weights(output, first.config, first.params, 0)
-        options = ImportOptions(merge_lora=False)
     else:
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
         from maerec_jax.interop.pytorch_file import write_pytorch
 
-        write_pytorch(output, first.config, first.params, form == "released")
-        options = ImportOptions(merge_lora=False, **pixels, **sizes)
-    again = import_weights(output, options)
+        write_pytorch(output, first.config, first.params, 0, form == "released")
+    again = import_weights(output, ImportOptions(merge_lora=False))
     assert again.config.model == first.config.model
     assert_same(again.params, first.params)
 

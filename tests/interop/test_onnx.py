@@ -20,6 +20,7 @@ from maerec_jax.interop.onnx_file import write_onnx  # noqa: E402
 from tests.conftest import FIXTURES, REPOSITORY  # noqa: E402
 from tests.interop.test_export import (  # noqa: E402, F401
     IMAGES,
+    adapted,
     assert_same_reading,
     buckets,
     checkpoint,
@@ -138,6 +139,11 @@ def test_a_file_for_buckets_reads_images_of_each_size_and_of_no_other(buckets, t
     for shape in ((128, 32), (16, 256)):  # of as many patches
         with pytest.raises(Exception, match="Add"):
             read(session, IMAGES[:3].reshape(3, *shape, 3))
+
+
+def test_adapters_are_merged(adapted, tmp_path):  # noqa: F811
+    write_onnx(tmp_path / "adapted.onnx", *adapted, step=0)
+    assert_same_reading(read(session_of(tmp_path / "adapted.onnx"), IMAGES), read_ours(adapted, IMAGES))
 
 
 def test_an_image_of_another_size_is_refused(session):

@@ -48,6 +48,20 @@ def bucket(monkeypatch, tmp_path):
     server.wait()
 
 
+def test_sets_are_prepared_into_a_bucket(bucket, tmp_path):
+    command = [sys.executable, "-m", "data_pipelines.rendering", "--folder", str(tmp_path / "words"), "--count", "12"]
+    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "data_pipelines.prepare", str(tmp_path), "--sources", "words/labels.jsonl"]
+    command += ["--shard-records", "5", "--out"]
+    for out in (str(tmp_path / "prepared"), "gs://bucket/prepared", "gs://bucket/prepared"):
+        done = subprocess.run([*command, out], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    names = [path.relative_to(tmp_path / "prepared") for path in (tmp_path / "prepared").rglob("*.*") if path.is_file()]
+    assert len(names) > 5
+    for name in names:
+        assert (epath.Path("gs://bucket/prepared") / name).read_bytes() == (tmp_path / "prepared" / name).read_bytes()
+
+
 def fetch_log(folder):
     """The log in the bucket, as a local workdir that ``logged`` reads."""
     folder.mkdir(exist_ok=True)

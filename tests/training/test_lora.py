@@ -1,13 +1,17 @@
 """Fine-tuning with adapters: what it starts from, that it goes on, and that its file belongs to one encoder."""
 
+import json
 from dataclasses import replace
 
+import cv2
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from maerec_jax import evaluate, predict
 from maerec_jax.adapters import encoder_checksum, save_adapters
+from maerec_jax.command import run_command
 from maerec_jax.config import UserError
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERec
@@ -145,6 +149,32 @@ def test_a_file_of_adapters_restores_the_recogniser(adapters_file, adapted, pret
     model, merged = merge_lora(saved.model, original)
     assert config.model == model
     same(params, merged)
+
+
+def test_commands_take_a_file_of_adapters(adapters_file, adapted, pretrained, tmp_path, capsys):
+    """predict and evaluate: the same with the file, beside what it belongs to, as with the run that wrote it."""
+    lines = []
+    for i in range(6):
+        record = words(6).open(None)[i]
+        cv2.imwrite(str(tmp_path / f"{i}.png"), cv2.cvtColor(record.image, cv2.COLOR_RGB2BGR))
+        lines.append(json.dumps({"filename": f"{i}.png", "text": record.text}))
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    told = []
+    for weights in (
+        ["--checkpoint", str(pretrained), "--adapters", str(adapters_file)],
+        ["--checkpoint", str(adapted)],
+    ):
+        read = [str(tmp_path), *weights, "--format", "csv"]
+        assert run_command(predict.PredictArguments, predict.predict, "predict", read) == 0
+        words_of_run = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()]
+        measure = ["--data", str(tmp_path), "--sets", "labels.jsonl", *weights, "--json", str(tmp_path / "table.json")]
+        assert run_command(evaluate.EvaluateArguments, evaluate.evaluate, "evaluate", measure) == 0
+        told.append((words_of_run, json.loads((tmp_path / "table.json").read_text())["sets"]))
+        capsys.readouterr()
+        for file in tmp_path.glob("table*"):
+            file.unlink()
+    assert told[0] == told[1]
+    assert len(told[0][0]) == 7
 
 
 def test_it_holds_what_was_trained_and_no_more(adapters_file, adapted):

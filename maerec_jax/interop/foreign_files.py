@@ -1,6 +1,7 @@
 """Files of weights that others wrote: which tensors are in them, under what names, and what else."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,7 @@ from safetensors import SafetensorError, safe_open
 from maerec_jax.config import UserError
 from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
-
-SAFETENSORS = ".safetensors"
-ABOUT = "maerec_jax"
-"""The key under which our own files say, as JSON, what model they hold."""
+from maerec_jax.weight_files import ABOUT, ENDING
 
 _ENTRIES = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "params")
 # What wrappers put before every name: DataParallel, torch.compile, Lightning and the like.
@@ -78,7 +76,7 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    if path.suffix == SAFETENSORS:
+    if path.suffix == ENDING:
         try:
             with safe_open(path, framework="numpy") as file:
                 shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -101,13 +99,15 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
                 "run. --ignore-code reads the tensors without it"
             )
         found = _state_dict(path, file.content, entry)
+        about = _about(file.content)
         tensors = {name: value for name, value in found.tensors.items() if isinstance(value, StoredTensor)}
+        _see_that_they_fit(path, tensors)
         weights = WeightFile(
             path,
             {name: tensor.shape for name, tensor in tensors.items()},
             lambda name: file.read(tensors[name]),
-            _about(file.content),
-            found.others,
+            about,
+            tuple(name for name in found.others if not (about and name == "meta")),
             tuple(sorted(map(str, found.tensors.keys() - tensors.keys()))),
         )
         if found.entry:
@@ -147,6 +147,14 @@ def _state_dict(path: Path, content: Any, entry: str) -> _Found:
                 raise UserError(f"{path} holds no tensors by name, only {_some(names)}: does --entry help?")
             return _Found(content, "", ())
     return _Found(content[entry], entry, tuple(name for name in names if name != entry))
+
+
+def _see_that_they_fit(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse tensors larger than their file before a model of such sizes is thought of; they are not compressed."""
+    size = path.stat().st_size
+    for name, tensor in tensors.items():
+        if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
+            raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it cut or damaged?")
 
 
 def _some(names: list[str]) -> str:

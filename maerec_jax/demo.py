@@ -1,0 +1,123 @@
+"""Try a recogniser in the browser: ``python -m maerec_jax.demo --checkpoint runs/maerec_s``."""
+
+import sys
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from maerec_jax.command import run_command
+from maerec_jax.demo_page.server import Address
+from maerec_jax.demo_page.uploads import Limits
+from maerec_jax.reading import ReadingConfig
+from maerec_jax.scenes.detection import DetectionConfig
+
+if TYPE_CHECKING:
+    from maerec_jax.config import TrainConfig
+    from maerec_jax.scenes.detection import Detector
+
+QUICKSTART = Path("runs/quickstart/recogniser")
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """Serve a page on which pictures are read: one word, or the words of a whole scene.
+
+    It is served to this machine only, asks no other host for anything, and keeps pictures in a temporary folder that
+    goes when it ends.
+    """
+
+    checkpoint: str = ""
+    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
+    that come with the package, if any do."""
+    adapters: str = ""
+    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
+    address: Annotated[Address, tyro.conf.arg(name="")] = field(default_factory=Address)
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+    batch_size: int = 16
+    """The most words of a scene that are read at once."""
+    scenes: bool = True
+    """Offer to read whole scenes, where the extra detect is installed."""
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    """How the words of a scene are found."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
+
+def demo(arguments: DemoArguments) -> int:
+    """Serve the page until Ctrl-C; returns 0."""
+    from maerec_jax.config import UserError
+    from maerec_jax.demo_page.server import listen, make_app, own_folder, serve
+
+    if find_spec("gradio") is None:
+        raise UserError("the demo needs gradio: pip install 'maerec-jax[demo]'")
+    weights = load_weights_or_explain(arguments)
+    try:
+        with listen(arguments.address) as port, own_folder() as folder:
+            from maerec_jax.demo_page.desk import Desk
+            from maerec_jax.demo_page.page import build_page
+
+            _tell("getting ready: the first reading is compiled")
+            desk = Desk(weights, arguments.reading, arguments.batch_size, _detector(arguments))
+            page = build_page(desk, arguments.limits, folder)
+            app = make_app(page, arguments.limits, arguments.address, folder)
+            host, number = port.getsockname()[:2]
+            _tell(f"open http://{f'[{host}]' if ':' in host else host}:{number} in a browser; Ctrl-C ends it")
+            serve(app, port)
+    except KeyboardInterrupt:
+        _tell("the demo has ended")
+    return 0
+
+
+def load_weights_or_explain(arguments: DemoArguments) -> tuple["TrainConfig", Any, int]:
+    """The weights to read with.
+
+    Raises:
+      UserError: where there are none; without ``--checkpoint`` it says how to get some.
+    """
+    from maerec_jax.config import UserError
+    from maerec_jax.weights import load_recognizer
+
+    try:
+        return load_recognizer(arguments.checkpoint, arguments.adapters)
+    except UserError as error:
+        if arguments.checkpoint or "no weights come with" not in str(error):
+            raise
+        command = f"python -m maerec_jax.demo --checkpoint {QUICKSTART}"
+        if (QUICKSTART / "checkpoints").is_dir():
+            raise UserError(
+                f"no weights come with this version, but the quickstart has made some here: {command}"
+            ) from None
+        raise UserError(
+            "no weights come with this version: give --checkpoint, the workdir of a fine-tuning run. To get a small "
+            f"one, run bash scripts/quickstart.sh (about ten minutes on two cores), then {command}"
+        ) from None
+
+
+def _detector(arguments: DemoArguments) -> "Detector | None":
+    """Finds the words of scenes; None where that is not wanted or not installed, which is told."""
+    from maerec_jax.config import UserError
+    from maerec_jax.scenes.detection import load_detector
+
+    if not arguments.scenes:
+        return None
+    try:
+        return load_detector(config=arguments.detection)
+    except UserError as error:
+        if arguments.detection.detector:
+            raise
+        _tell(f"only single words are read: {error}")
+        return None
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(DemoArguments, demo, "python -m maerec_jax.demo"))

@@ -1,0 +1,96 @@
+"""Pictures that visitors bring: their limits, and what is said where one cannot be used."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_pipelines.decoding import DecodeError, decode_image, image_size
+from maerec_jax.config import UserError
+
+_MEGA = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for."""
+
+    max_megapixels: int = 64
+    """Largest picture that is read, in millions of pixels. One of 64 takes up to 800 MB of memory while it is read."""
+    max_megabytes: int = 20
+    """Largest file that can be uploaded."""
+    max_kept_megabytes: int = 1000
+    """What the files of the last half hour may have together; further uploads are refused until some are forgotten."""
+    max_waiting: int = 32
+    """The most requests that wait for the device, where one is read at a time; more are turned away."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_megapixels", "max_megabytes", "max_kept_megabytes", "max_waiting"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.max_megabytes > self.max_kept_megabytes:
+            raise UserError(f"max_megabytes is {self.max_megabytes}, but max_kept_megabytes {self.max_kept_megabytes}")
+
+    @property
+    def max_bytes(self) -> int:
+        """``max_megabytes`` in bytes."""
+        return self.max_megabytes * _MEGA
+
+    @property
+    def max_kept_bytes(self) -> int:
+        """``max_kept_megabytes`` in bytes."""
+        return self.max_kept_megabytes * _MEGA
+
+
+def open_upload(path: str, name: str, folder: Path, limits: Limits) -> np.ndarray:
+    """Decode a file that a visitor has uploaded, in full size, as ``data_pipelines.decoding`` does.
+
+    Args:
+      path: where the page says that it is; nothing outside ``folder`` is opened.
+      name: what the visitor calls it, for messages.
+      folder: where uploads are.
+      limits: of its size.
+
+    Returns:
+      uint8 RGB (height, width, 3).
+
+    Raises:
+      UserError: with a sentence for the visitor.
+    """
+    try:
+        file = Path(os.path.realpath(path))
+        if not file.is_relative_to(os.path.realpath(folder)):
+            raise FileNotFoundError
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        raise UserError(f"{name} is no longer on the server: choose it again.") from error
+    if len(data) > limits.max_bytes:
+        raise UserError(too_many_bytes(name, limits))
+    if not data:
+        raise UserError(f"{name} is empty.")
+    try:
+        height, width = image_size(data)
+        if height * width > limits.max_megapixels * _MEGA:
+            raise UserError(
+                f"{name} has {height * width / _MEGA:.1f} megapixels ({width} x {height}). Pictures of up to "
+                f"{limits.max_megapixels} megapixels are read: make it smaller first."
+            )
+        return decode_image(data, limits.max_megapixels * _MEGA)
+    except DecodeError as error:
+        raise UserError(
+            f"{name} cannot be read: {error}. JPEG, PNG, WebP, GIF, BMP and TIFF pictures can be."
+        ) from error
+
+
+def too_many_bytes(name: str, limits: Limits) -> str:
+    """What is said of a file that is too large."""
+    return f"{name} is larger than {limits.max_megabytes} MB, the largest file that can be uploaded: make it smaller."
+
+
+def fitted(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Pixels (height, width, 3), scaled down to fit where they are larger."""
+    scale = min(width / pixels.shape[1], height / pixels.shape[0], 1.0)
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels

@@ -1,0 +1,98 @@
+"""Read word images over HTTP: ``python -m maerec_jax.serve --checkpoint runs/maerec_s``."""
+
+import sys
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Annotated
+
+import tyro
+
+from maerec_jax.command import keep_compiled_programs, run_command
+from maerec_jax.reading import ReadingConfig
+from maerec_jax.scenes.crops import Crops
+from maerec_jax.scenes.detection import DetectionConfig
+from maerec_jax.serving.limits import Limits
+
+_NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Read word images over HTTP: POST /words takes images and answers with JSON; /docs describes it.
+
+    Prints "ready:" and its address on stdout as soon as every batch shape is compiled; until then it answers 503.
+    SIGTERM and Ctrl-C stop it: what was accepted is finished, what comes is refused. It has no TLS and no passwords:
+    whoever reaches it may use it (docs/serving.md).
+    """
+
+    checkpoint: str = ""
+    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
+    that come with the package, if any do."""
+    adapters: str = ""
+    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
+    host: str = "127.0.0.1"
+    """Address to listen on; by default programs of this machine only can reach it."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    batch_size: int = 32
+    """The most images read at once; fewer are filled up to this or to a fourth, a sixteenth ... of it."""
+    batch_delay_ms: float = 4.0
+    """Milliseconds that an image waits for others to share its batch."""
+    decode_threads: int = 2
+    """Threads that decode images."""
+    detect: bool = False
+    """Also find the words of whole pictures: POST /scenes."""
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    crops: Crops = "box"
+    """How words are cut out of pictures."""
+    detect_threads: int = 1
+    """In how many pictures words are looked for at the same time."""
+    access_log: bool = False
+    """Log every request to stderr."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise ValueError(f"the port must be 0 to 65535, not {self.port}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+        if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
+            raise ValueError("crops and detection are about words that are found in pictures: give --detect, too")
+
+
+def serve(arguments: ServeArguments) -> int:
+    """Serve until a signal; returns 0."""
+    from maerec_jax.config import UserError
+    from maerec_jax.recognizer import Recognizer
+    from maerec_jax.training.host_memory import run_steps_in_this_thread
+
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{', '.join(missing)} missing: pip install 'maerec-jax[serve]'")
+    from maerec_jax.serving.server import serve_forever
+    from maerec_jax.serving.service import Service
+
+    run_steps_in_this_thread()
+    keep_compiled_programs()
+    recognizer = Recognizer.load(
+        arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
+    )
+    service = Service(recognizer, arguments.limits, arguments.batch_delay_ms / 1000, arguments.decode_threads)
+    scenes = None
+    if arguments.detect:
+        from maerec_jax.scenes.detection import load_detector
+        from maerec_jax.serving.scenes import Scenes
+
+        detector = load_detector(config=arguments.detection)
+        scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
+    serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)
+    return 0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(ServeArguments, serve, "python -m maerec_jax.serve"))

@@ -1,0 +1,126 @@
+"""What the service answers, as models for JSON and its description."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from maerec_jax.reading import Word
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Failure(_Answer):
+    """Why an image was not read."""
+
+    code: Literal["unreadable", "failed"] = Field(examples=["unreadable"])
+    """unreadable: the image cannot be used, and sending it again does not help. failed: the service is at fault."""
+    reason: str = Field(examples=["it is no image, or its header is damaged"])
+    """A sentence for people."""
+
+
+class Alternative(_Answer):
+    """Another text that the beam search found."""
+
+    text: str = Field(examples=["HOTEI"])
+    """The text."""
+    confidence: float = Field(examples=[0.61])
+    """Mean of its character confidences."""
+
+
+class ImageReading(_Answer):
+    """What was read in an image, or why nothing was."""
+
+    file: str = Field(examples=["word.jpg"])
+    """The name of the file as it was sent; empty for a body that is an image."""
+    text: str | None = Field(default=None, examples=["HOTEL"])
+    """The text; empty where nothing was seen, null where the image was not read."""
+    confidence: float | None = Field(default=None, examples=[0.93])
+    """Mean of the character confidences, 0 to 1: how sure the model was on its way, not the probability that the text
+    is right. null where the image was not read."""
+    character_confidences: list[float] = Field(default=[], examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
+    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    turns: int = Field(default=0, examples=[0])
+    """By how many times 90 degrees the image was turned against the clock before it was read so."""
+    alternatives: list[Alternative] = []
+    """Other texts, best first, where the service was started with --beam."""
+    error: Failure | None = None
+    """Why the image was not read; null where it was."""
+
+    @classmethod
+    def of(cls, file: str, word: Word) -> "ImageReading":
+        """What a word becomes."""
+        return cls.model_validate({"file": file, **word.described()})
+
+
+class Readings(_Answer):
+    """The images of a request, in the order in which they were sent."""
+
+    results: list[ImageReading]
+    """One for each image."""
+
+
+class SceneWordReading(_Answer):
+    """A word of a picture."""
+
+    polygon: list[tuple[float, float]] = Field(examples=[[(10.0, 4.5), (92.0, 6.0), (91.5, 31.0), (9.5, 29.5)]])
+    """Its corners (x, y) in pixels of the picture, turned as its EXIF data say."""
+    detection_confidence: float = Field(examples=[0.87])
+    """How sure the detector is that this is a word, 0 to 1."""
+    text: str = Field(examples=["HOTEL"])
+    """As of a word image."""
+    confidence: float = Field(examples=[0.93])
+    """As of a word image."""
+    character_confidences: list[float] = Field(examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
+    """As of a word image."""
+    turns: int = Field(default=0, examples=[0])
+    """As of a word image."""
+    alternatives: list[Alternative] = []
+    """As of a word image."""
+
+
+class SceneReading(_Answer):
+    """The words of a picture, or why there are none."""
+
+    file: str = Field(examples=["street.jpg"])
+    """The name of the file as it was sent; empty for a body that is an image."""
+    width: int | None = Field(default=None, examples=[1280])
+    """Width of the picture in pixels, turned as its EXIF data say; null where it was not read."""
+    height: int | None = Field(default=None, examples=[960])
+    """Its height."""
+    words: list[SceneWordReading] = []
+    """Its words in reading order."""
+    error: Failure | None = None
+    """Why the picture was not read; null where it was."""
+
+
+class SceneReadings(_Answer):
+    """The pictures of a request, in the order in which they were sent."""
+
+    results: list[SceneReading]
+    """One for each picture."""
+
+
+class Problem(_Answer):
+    """Why a request got no reading at all."""
+
+    code: str = Field(examples=["queue_full"])
+    """A word for programs."""
+    reason: str = Field(examples=["512 images are being read: try again later"])
+    """A sentence for people."""
+
+
+class State(_Answer):
+    """How the service is."""
+
+    state: Literal["ready", "alive", "starting", "stopping", "broken"]
+    """ready: it reads. alive: the process works (whether it reads, /ready tells). starting: it compiles. stopping: it
+    finishes what it accepted. broken: it has to be started again."""
+
+
+def status_of(errors: list[Failure | None]) -> int:
+    """The status of a response by the errors of its images: 200 if one was read, else 500 or 422."""
+    if any(error is None for error in errors):
+        return 200
+    return 500 if any(error and error.code == "failed" for error in errors) else 422

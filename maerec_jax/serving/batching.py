@@ -1,0 +1,182 @@
+"""Images of many requests share batches: one thread has the devices and reads whatever waits, in the static shapes."""
+
+import time
+from collections import Counter
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Condition, Thread
+
+import numpy as np
+
+from data_pipelines.buckets import Shape
+from maerec_jax.reading import Word
+from maerec_jax.recognizer import Prepared, Recognizer
+from maerec_jax.serving.metrics import Metrics
+
+Key = tuple[Shape, ...]
+"""The sizes of an image's ways: images of one key share batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    image: Prepared
+    future: "Future[Word]"
+    since: float
+
+
+class Batcher:
+    """Reads images in batches that form by themselves.
+
+    The thread reads as soon as a batch is full or its oldest image has waited for ``delay``. While it reads, others
+    gather: the busier the service, the fuller the batches. Of the sizes that the recogniser has compiled it takes the
+    one that reads most images in a second, by times that it measured before it began: nine images are read as eight and
+    one where that is faster than as nine of thirty-two.
+
+    Args:
+      recognizer: what reads. Nobody else may use it.
+      delay: seconds that an image waits for others.
+      metrics: are told what happens.
+    """
+
+    def __init__(self, recognizer: Recognizer, delay: float, metrics: Metrics) -> None:
+        self._recognizer, self._delay, self._metrics = recognizer, delay, metrics
+        self._changed = Condition()
+        self._waiting: dict[Key, dict[int, _Waiting]] = {}  # oldest first
+        self._closing = False
+        self._seconds: dict[tuple[Shape, int], float] = {}
+        self._thread = Thread(target=self._work, name="reading", daemon=True)
+        self.warm: Future[None] = Future()
+        """Done as soon as every batch shape is compiled; holds the error where that failed."""
+        metrics.waiting.set_function(self.waiting)
+
+    def start(self) -> None:
+        """Start to compile, and then to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Read what waits, then end the thread. Compiling ends with the shape that it is at."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def waiting(self) -> int:
+        """Number of images that wait."""
+        with self._changed:
+            return sum(map(len, self._waiting.values()))
+
+    def submit(self, image: Prepared) -> "Future[Word]":
+        """Let an image be read. Its future may be cancelled as long as it waits: then it is forgotten."""
+        item = _Waiting(image, Future(), time.monotonic())
+        key = tuple(way.shape[:2] for way in image.ways)
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the batcher is closed")
+            self._waiting.setdefault(key, {})[id(item)] = item
+            self._changed.notify()
+        item.future.add_done_callback(lambda future: self._forget(key, item) if future.cancelled() else None)
+        return item.future
+
+    def seconds_per_image(self) -> float:
+        """What an image takes in the best batches, as measured before the first."""
+        return min((seconds / size for (_, size), seconds in self._seconds.items()), default=1.0)
+
+    def _forget(self, key: Key, item: _Waiting) -> None:
+        with self._changed:
+            queue = self._waiting.get(key, {})
+            if queue.pop(id(item), None) is not None:
+                self._metrics.dropped.inc()
+            if not queue:
+                self._waiting.pop(key, None)
+
+    def _work(self) -> None:
+        try:
+            self._warm_up()
+        except BaseException as error:
+            self.warm.set_exception(error)
+            return
+        self.warm.set_result(None)
+        while batch := self._next():
+            self._read(batch)
+
+    def _warm_up(self) -> None:
+        """Compile every shape, and see how long it takes."""
+        reader = self._recognizer.reader
+        # Where each image has words of its own, one without a name has none.
+        roots = reader.lexicon.roots if reader.lexicon is not None else None
+        name = next(iter(roots)) if roots else ""
+        for shape in reader.shapes:
+            for size in self._recognizer.batch_sizes:
+                images = [Prepared([np.zeros((*shape, 3), np.uint8)], (0,), name)] * size
+                times = []
+                for _ in range(4):  # the first compiles
+                    if self._closing:
+                        return
+                    start = time.perf_counter()
+                    list(self._recognizer.read_prepared(images))
+                    times.append(time.perf_counter() - start)
+                self._seconds[shape, size] = min(times)
+
+    def _next(self) -> list[_Waiting]:
+        """Wait for a batch; returns none at the end."""
+        with self._changed:
+            while True:
+                if not self._waiting:
+                    if self._closing:
+                        return []
+                    self._changed.wait()
+                    continue
+                now = time.monotonic()
+                ready, soonest = {}, float("inf")
+                for key, queue in self._waiting.items():
+                    since = next(iter(queue.values())).since
+                    if self._closing or len(queue) >= self._most(key) or now >= since + self._delay:
+                        ready[key] = since
+                    soonest = min(soonest, since + self._delay)
+                if not ready:
+                    self._changed.wait(soonest - now)
+                    continue
+                if batch := self._take(min(ready, key=ready.__getitem__)):
+                    return batch
+
+    def _take(self, key: Key) -> list[_Waiting]:
+        queue = self._waiting[key]
+        batch = [queue.pop(number) for number in list(queue)[: self._best(key, len(queue))]]
+        if not queue:
+            del self._waiting[key]
+        return [item for item in batch if item.future.set_running_or_notify_cancel()]
+
+    def _most(self, key: Key, size: int | None = None) -> int:
+        """Images of a key that fill a batch of ``size`` rows, by default of the largest."""
+        rows = max(Counter(key).values())
+        return max(1, (size or self._recognizer.batch_sizes[-1]) // rows)
+
+    def _best(self, key: Key, waiting: int) -> int:
+        """How many of the images that wait to read at once."""
+
+        def speed(size: int) -> tuple[float, int]:
+            return min(waiting, self._most(key, size)) / self._seconds[key[0], size], size
+
+        return min(waiting, self._most(key, max(self._recognizer.batch_sizes, key=speed)))
+
+    def _read(self, batch: list[_Waiting]) -> None:
+        start = time.monotonic()
+        for item in batch:
+            self._metrics.seconds("queue", start - item.since)
+        try:
+            words = list(self._recognizer.read_prepared([item.image for item in batch]))
+        except Exception as error:  # of the devices: whatever it is, those who wait have to hear of it
+            self._metrics.errors.labels("reading").inc()
+            for item in batch:
+                item.future.set_exception(error)
+            return
+        self._metrics.seconds("device", time.monotonic() - start)
+        self._metrics.batches.observe(len(batch))
+        for item, word in zip(batch, words, strict=True):
+            item.future.set_result(word)

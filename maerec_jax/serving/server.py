@@ -1,0 +1,173 @@
+"""uvicorn around the application: sockets, signals, and connections that send nothing."""
+
+import asyncio
+import ipaddress
+import logging
+import math
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from maerec_jax.config import UserError
+from maerec_jax.serving.app import make_app
+from maerec_jax.serving.service import Service
+
+if TYPE_CHECKING:
+    from maerec_jax.serving.scenes import Scenes
+
+_HEAD_SECONDS = 20.0  # in which the head of a request has to come in
+_GRACE = 5.0  # seconds that an accepted request may take beyond its time
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed if no whole head of a request comes in; uvicorn waits for ever."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(_HEAD_SECONDS, self._close_if_idle)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _close_if_idle(self) -> None:
+        self._deadline = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server for a service, which it starts and closes.
+
+    Args:
+      service: what it serves.
+      scenes: what reads whole pictures, if anything.
+      access_log: whether each request is logged.
+    """
+
+    def __init__(self, service: Service, scenes: "Scenes | None" = None, access_log: bool = False) -> None:
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.CRITICAL)
+        # Whatever a client sends that is no HTTP is told on this level.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # and what is no form
+        limits = service.limits
+        super().__init__(
+            uvicorn.Config(
+                make_app(service, scenes),
+                http=_Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=access_log,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=limits.connections + 1,  # uvicorn refuses the last one, too
+                backlog=limits.connections,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=math.ceil(limits.timeout + _GRACE),
+            )
+        )
+        self._service = service
+
+    async def run_until_stopped(self, listener: socket.socket) -> None:
+        """Serve on a socket that listens, until a signal or ``should_exit``; then finish what was accepted."""
+        service = self._service
+        service.start()
+        warm = asyncio.create_task(self._tell_when_ready(listener.getsockname()))
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            await asyncio.to_thread(service.close)
+            await warm
+
+    async def _tell_when_ready(self, address: Any) -> None:
+        try:
+            await asyncio.wrap_future(self._service.batcher.warm)
+        except BaseException:
+            self.should_exit = True
+            raise
+        if not self.should_exit:
+            print(f"ready: {address_of(address)}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: the service stops to accept at once."""
+        self._service.stop_accepting()
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at a signal. uvicorn would raise it again at its end, which is no failure here."""
+        if current_thread() is not main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def listen(host: str, port: int, backlog: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+      UserError: where that is impossible.
+    """
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+    return listener
+
+
+def address_of(address: Any) -> str:
+    """The URL of a socket's address."""
+    host, port = address[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve_forever(service: Service, scenes: "Scenes | None", host: str, port: int, access_log: bool) -> None:
+    """Serve until a signal; says on stderr where it listens, and on stdout when it is ready."""
+    listener = listen(host, port, service.limits.connections)
+    print(f"listening on {address_of(listener.getsockname())}, compiling", file=sys.stderr, flush=True)
+    if not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
+        print("note: it has no passwords: whoever reaches this address may use it", file=sys.stderr, flush=True)
+    if access_log:
+        logging.basicConfig(format="%(message)s")
+    asyncio.run(Server(service, scenes, access_log).run_until_stopped(listener))

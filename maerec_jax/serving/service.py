@@ -1,0 +1,192 @@
+"""The service behind the pages: what it accepts, decodes and reads, and when it stops."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from logging import getLogger
+from typing import Literal, TypeVar
+
+import numpy as np
+from starlette.requests import Request
+
+from data_pipelines.decoding import DecodeError, decode_image
+from maerec_jax.config import UserError
+from maerec_jax.recognizer import Prepared, Recognizer
+from maerec_jax.serving.answers import Failure, ImageReading, Readings
+from maerec_jax.serving.batching import Batcher
+from maerec_jax.serving.bodies import Body, Upload
+from maerec_jax.serving.limits import MEGABYTE, HungUpError, Limits, Places, RefusedError
+from maerec_jax.serving.metrics import Metrics
+
+LOG = getLogger("maerec_jax.serving")
+
+Answer = TypeVar("Answer")
+
+ServiceState = Literal["starting", "ready", "stopping", "broken"]
+
+_CLOSED: dict[ServiceState, str] = {
+    "starting": "the service is starting: try again later",
+    "stopping": "the service is stopping: try again later",
+    "broken": "the service is broken: it has to be started again",
+}
+
+
+class Service:
+    """Reads the images of requests. All methods are for the thread of the event loop.
+
+    Args:
+      recognizer: what reads; the service takes it over.
+      limits: what is accepted.
+      delay: seconds that an image waits for others to share its batch.
+      decode_threads: how many images are decoded at the same time.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, limits: Limits | None = None, delay: float = 0.004, decode_threads: int = 2
+    ) -> None:
+        if delay < 0:
+            raise UserError(f"the delay must not be negative, but is {delay}")
+        if decode_threads < 1:
+            raise UserError(f"decode_threads must be at least 1, not {decode_threads}")
+        self.recognizer, self.limits = recognizer, limits or Limits()
+        self.metrics = Metrics(recognizer.batch_sizes)
+        self.batcher = Batcher(recognizer, delay, self.metrics)
+        queue = self.limits.queue
+        self.images = Places(queue, "queue_full", f"{queue} images are accepted at a time: try again later")
+        size = int(self.limits.buffer_mb * MEGABYTE)
+        self.buffer = Places(size, "buffer_full", "too much is uploaded at the same time: try again later")
+        self._pool = ThreadPoolExecutor(decode_threads, "decoding")
+        self._closing: list[Callable[[], None]] = [self._pool.shutdown]
+        self._stopping = False
+        self.metrics.accepted.set_function(lambda: self.images.taken)
+        self.metrics.ready.set_function(lambda: self.state == "ready")
+
+    def start(self) -> None:
+        """Start to compile; the service is ready when ``batcher.warm`` is done."""
+        self.batcher.start()
+
+    def stop_accepting(self) -> None:
+        """Refuse what comes from now on; what was accepted is read."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Read what was accepted, and end the threads."""
+        self._stopping = True
+        for close in self._closing:
+            close()
+        self.batcher.close()
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Let something be called when the service is closed, before it reads what is left."""
+        self._closing.append(close)
+
+    @property
+    def state(self) -> ServiceState:
+        """Whether it reads, and if not, why."""
+        if self._stopping:
+            return "stopping"
+        if not self.batcher.warm.done():
+            return "starting"
+        return "ready" if self.batcher.alive else "broken"
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which a refused request may be sent again: what is accepted should be read by then."""
+        if self.state == "starting":
+            return 10
+        return min(60, math.ceil(1 + self.images.taken * self.batcher.seconds_per_image()))
+
+    def refuse_unless_open(self, places: Places) -> None:
+        """Raises ``RefusedError`` where nothing can be accepted at the moment, whatever it is."""
+        if (state := self.state) != "ready":
+            raise RefusedError(503, state, _CLOSED[state], busy=True)
+        places.refuse_if_full()
+
+    async def answer(
+        self, request: Request, body: Body, places: Places, read: Callable[[list[Upload]], Awaitable[Answer]]
+    ) -> Answer:
+        """Receive the images of a request, and read them.
+
+        Args:
+          request: the request.
+          body: its body.
+          places: of which it needs one for each image.
+          read: what reads them; is cancelled when nobody waits any more.
+
+        Raises:
+          RefusedError: for a request that gets no reading.
+          HungUpError: where the client hangs up.
+        """
+        self.refuse_unless_open(places)
+        uploads: list[Upload] = []
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                with self.metrics.timed("upload"):
+                    uploads = await body.uploads()
+                self.refuse_unless_open(places)
+                with places.hold(len(uploads)):
+                    return await _unless_gone(request, read(uploads))
+        except TimeoutError as error:
+            seconds = f"{self.limits.timeout:g} seconds"
+            if not body.ended:
+                raise RefusedError(408, "upload_timeout", f"the body did not come in within {seconds}") from error
+            raise RefusedError(504, "timeout", f"the images could not be read within {seconds}", busy=True) from error
+        finally:
+            for upload in uploads:  # a thread may not have begun with it, and forget it later only
+                upload.data = b""
+
+    async def words(self, uploads: list[Upload]) -> Readings:
+        """Read images, one word each."""
+        return Readings(results=await asyncio.gather(*map(self._word, uploads)))
+
+    async def _word(self, upload: Upload) -> ImageReading:
+        try:
+            image = await asyncio.wrap_future(self._pool.submit(self._prepare, upload))
+            word = await asyncio.wrap_future(self.batcher.submit(image))
+        except Exception as error:
+            return ImageReading(file=upload.name, error=self.failure(error, "an image"))
+        self.metrics.images.labels("read").inc()
+        return ImageReading.of(upload.name, word)
+
+    def _prepare(self, upload: Upload) -> Prepared:
+        with self.metrics.timed("decode"):
+            pixels = self.decode(upload)
+            self.recognizer.reader.columns([upload.name])  # the lexicon may have no words for it
+            return self.recognizer.prepare_pixels(pixels, upload.name)
+
+    def decode(self, upload: Upload) -> np.ndarray:
+        """The pixels of an upload, which loses its data. Raises ``DecodeError``."""
+        data, upload.data = upload.data, b""
+        return decode_image(data, self.limits.max_pixels)
+
+    def failure(self, error: Exception, what: str) -> Failure:
+        """What the answer says of an image's error, after it was counted."""
+        if isinstance(error, DecodeError | UserError):
+            self.metrics.images.labels("unreadable").inc()
+            return Failure(code="unreadable", reason=str(error))
+        # What it is, is for those who run the service, not for those who use it.
+        LOG.error("%s could not be read", what, exc_info=error)
+        self.metrics.images.labels("failed").inc()
+        self.metrics.errors.labels("images").inc()
+        return Failure(code="failed", reason="the service failed: try again later")
+
+
+async def _unless_gone(request: Request, reading: Awaitable[Answer]) -> Answer:
+    """The result of a reading, which is cancelled if the client hangs up first: then raises ``HungUpError``."""
+    work = asyncio.ensure_future(reading)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise HungUpError
+        return work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2034,SC2154  # variables of what is sourced
+set -euo pipefail
+usage() {
+  cat <<'TXT'
+bash scripts/clean_machine.sh [--all] [--with REQUIREMENT ...] [EXTRA ...]
+
+Tries the project as somebody gets it who has nothing of it: clones the committed HEAD, builds wheel and source
+distribution, and installs the wheel into fresh environments, first alone and then with each extra of pyproject.toml
+alone (or with those named). In each it imports every module, and runs every command's --help and main path outside
+the source tree. Anything that is not packaged, not required or not runnable ends it with status 1.
+
+  --all                extras of several gigabytes (cuda, tpu, ahead) are installed, too; without, it is only seen
+                       that their versions can be resolved
+  --with REQUIREMENT   of several versions that would do take this one, such as torch==2.13.0 (may be repeated)
+  --keep               leave the temporary folder there
+
+PYTHON names the interpreter (python3). Builds that pip is told of with PIP_FIND_LINKS or in its configuration, such
+as a PyTorch without CUDA, are found here, too.
+TXT
+}
+started=$SECONDS
+cd "$(dirname "$0")/.."
+repository=$PWD
+. scripts/clean_machine/main_paths.sh
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+all='' keep='' wanted=() with=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) usage && exit ;;
+    --all) all=1 ;;
+    --keep) keep=1 ;;
+    --with)
+      [ $# -gt 1 ] || fail "--with needs a requirement"
+      with+=("$2")
+      shift
+      ;;
+    -*) fail "no such option: $1 (there are --all, --with and --keep)" ;;
+    *) wanted+=("$1") ;;
+  esac
+  shift
+done
+
+base=${PYTHON:-python3}
+"$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+  fail "$base is not Python 3.11 or newer; name one: PYTHON=python3.12 bash $0"
+work=$(mktemp -d)
+clean_up() {
+  stop_servers
+  [ -n "$keep" ] || rm -rf "$work"
+}
+trap clean_up EXIT
+export UV_NO_PROGRESS=1
+links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$base" -m pip config get global.find-links 2>/dev/null || true)}}
+[ -z "$links" ] || export UV_FIND_LINKS=$links
+printf '%s\n' ${with[@]+"${with[@]}"} >"$work/constraints.txt"
+if command -v uv >/dev/null; then
+  uv=uv
+else
+  "$base" -m venv "$work/uv"
+  "$work/uv/bin/pip" install --quiet --disable-pip-version-check uv
+  uv=$work/uv/bin/uv
+fi
+
+echo "== clone and build"
+clone=$work/clone
+git clone --quiet --no-local --depth 1 "file://$(git rev-parse --show-toplevel)" "$clone"
+cd "$clone"
+"$uv" build --quiet --python "$base" --sdist --out-dir "$work/built" .
+"$uv" build --quiet --python "$base" --wheel --out-dir "$work/built" .
+"$uv" build --quiet --python "$base" --wheel --out-dir "$work/rebuilt" "$work"/built/*.tar.gz
+"$base" scripts/clean_machine/packaged.py "$clone" "$work"/built/*.whl "$work"/rebuilt/*.whl
+wheel=$(echo "$work"/built/*.whl)
+
+mapfile -t extras < <("$base" -c '
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep="\n")')
+for extra in "${extras[@]}"; do
+  declare -F "try_${extra//-/_}" >/dev/null ||
+    fail "the extra $extra has no main path: write a function try_${extra//-/_} in scripts/clean_machine/main_paths.sh"
+done
+for extra in ${wanted[@]+"${wanted[@]}"}; do
+  [[ " ${extras[*]} " = *" $extra "* ]] || fail "no such extra: $extra (there are ${extras[*]})"
+done
+mapfile -t commands < <(grep -rlE '^if __name__ == "__main__":' maerec_jax data_pipelines --include '*.py' |
+  sed 's/\.py$//; s/\/__main__$//; s/\//./g' | sort)
+paths=$(declare -f)
+for command in "${commands[@]}"; do
+  grep -qE -- "-m $command\b" <<<"$paths" ||
+    fail "$command is a command without a main path: add it to a function of scripts/clean_machine/main_paths.sh"
+done
+
+# Away from the source tree, which must not be what is imported, and without what the user's own settings would change.
+mkdir "$work/tried"
+cd "$work/tried"
+unset PYTHONPATH PYTHONHOME
+smoke_environment=(JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR="$work/compiled" XDG_CACHE_HOME="$work/cache"
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2)
+
+install() { # install NAME REQUIREMENT ...: a fresh environment
+  "$uv" venv --quiet --python "$base" "$work/$1"
+  "$uv" pip install --quiet --python "$work/$1/bin/python" --constraint "$work/constraints.txt" "${@:2}"
+}
+
+try() { # try COMMAND ...: runs it with the environment that is being tried; what it prints is shown where it fails
+  local begun=$SECONDS
+  if ! env "${smoke_environment[@]}" "$@" >"$work/output" 2>&1 </dev/null; then
+    tail -n 60 "$work/output" >&2
+    fail "${*/#"$work"\//} failed"
+  fi
+  printf '  %3d s  %s\n' $((SECONDS - begun)) "$(sed "s|$work/||g" <<<"$*")"
+}
+
+echo "== no extra"
+install plain "$wheel"
+python=$work/plain/bin/python
+try "$python" "$clone/scripts/clean_machine/imports.py" "$clone"
+# Two at a time: each is one process that mostly imports.
+printf '%s\n' "${commands[@]}" >commands.txt
+try xargs -a commands.txt -P 2 -I MODULE sh -c "'$python' -m MODULE --help >/dev/null || exit 255"
+try_plain
+
+for extra in "${extras[@]}"; do
+  [ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " = *" $extra "* ]] || continue
+  echo "== $extra"
+  "$uv" pip compile --quiet --python "$base" --constraint "$work/constraints.txt" --output-file "$work/$extra.txt" - \
+    <<<"maerec-jax[$extra] @ file://$wheel" >/dev/null || fail "no versions satisfy the extra $extra"
+  heavy=$(grep -oE '^(nvidia-|libtpu)' "$work/$extra.txt" | sort -u | tr '\n' ' ') || true
+  if [ -n "$heavy" ] && [ -z "$all" ]; then
+    echo "  $(grep -c '==' "$work/$extra.txt") packages, not installed without --all: among them are gigabytes ($heavy)"
+    continue
+  fi
+  install "$extra" "maerec-jax[$extra] @ file://$wheel"
+  python=$work/$extra/bin/python
+  try "$python" "$clone/scripts/clean_machine/imports.py" "$clone" "$extra"
+  "try_${extra//-/_}"
+  rm -rf "${work:?}/$extra"
+done
+echo "clean machine: all of it works, in $((SECONDS - started)) s"
