@@ -1,11 +1,8 @@
-"""MAERec-Tiny: goes on where configs/two_cores_maerec.py ends, with far more varied words and 94 characters.
+"""MAERec-Tiny: goes on where configs/tiny_rendered.py ends, with real words among the rendered ones.
 
-A quarter of all images are real; the others are rendered with hundreds of fonts. With a few thousand real words more
-would teach the model these words, not reading.
-Data: Union14M-L under data.root (any sample of it), and fonts and words beside it:
-  bash scripts/get_fonts.sh ROOT/fonts --large
-  python scripts/get_words.py ROOT/words.txt
-Run: python -m maerec_jax.train --config configs/tiny.py --data.root ROOT --init-from runs/two_cores_maerec
+A quarter of all images are real. With a few thousand real words more would teach the model these words, not reading.
+Data: Union14M-L under data.root (any sample of it), and fonts and words beside it, as for tiny_rendered.py.
+Run: python -m maerec_jax.train --config configs/tiny.py --data.root ROOT --init-from runs/tiny_rendered
 """
 
 import string
@@ -31,8 +28,8 @@ def get_config() -> TrainConfig:
     )
     return TrainConfig(
         model=MAERecConfig(
-            encoder=ViTConfig(dim=128, depth=6, heads=4, patch_size=(32, 8), position_table="grid"),
-            decoder=TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=26),
+            encoder=ViTConfig(dim=192, depth=6, heads=6, patch_size=(32, 8), position_table="grid"),
+            decoder=TextDecoderConfig(dim=192, layers=1, heads=6, inner_dim=768, dropout=0.0, max_length=26),
             charset=Charset(characters),
         ),
         data=DataConfig(
@@ -42,10 +39,12 @@ def get_config() -> TrainConfig:
             augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
             turn_vertical=True,
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, weight_decay=0.05, clip_norm=1.0),
+        optimizer=OptimizerConfig(
+            algorithm="muon", learning_rate=1e-3, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
+        ),
         batch_size=128,
-        steps=8000,
-        validate_every=500,
-        checkpoint_every=100,
+        steps=3500,
+        validate_every=250,
+        checkpoint_every=250,
         ema_decay=0.999,
     )

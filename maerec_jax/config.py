@@ -136,7 +136,9 @@ class TrainConfig:
     keep_best: int = 1
     """Checkpoints kept by validation score."""
     init_from: str = ""
-    """Workdir of a run whose parameters to start from; those that do not fit are reported and initialised afresh."""
+    """What has the parameters to start from: the workdir of a run, one of its checkpoints, an exported .safetensors
+    file, or maerec_tiny or maerec_tiny_rendered, which come with the package. Those that do not fit are reported and
+    initialised afresh."""
     workdir: str = ""
     """Folder for checkpoints and logs; runs/<name of the config file> by default. A run in it is resumed."""
 

@@ -3,8 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,10 +14,7 @@ from maerec_jax.reading import ReadingConfig
 from maerec_jax.scenes.detection import DetectionConfig
 
 if TYPE_CHECKING:
-    from maerec_jax.config import TrainConfig
     from maerec_jax.scenes.detection import Detector
-
-QUICKSTART = Path("runs/quickstart/recogniser")
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,8 @@ class DemoArguments:
     """
 
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package, if any do."""
+    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
+    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     address: Annotated[Address, tyro.conf.arg(name="")] = field(default_factory=Address)
@@ -53,10 +49,11 @@ def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
     from maerec_jax.config import UserError
     from maerec_jax.demo_page.server import listen, make_app, own_folder, serve
+    from maerec_jax.weights import load_recognizer
 
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'maerec-jax[demo]'")
-    weights = load_weights_or_explain(arguments)
+    weights = load_recognizer(arguments.checkpoint, arguments.adapters)
     try:
         with listen(arguments.address) as port, own_folder() as folder:
             from maerec_jax.demo_page.desk import Desk
@@ -72,31 +69,6 @@ def demo(arguments: DemoArguments) -> int:
     except KeyboardInterrupt:
         _tell("the demo has ended")
     return 0
-
-
-def load_weights_or_explain(arguments: DemoArguments) -> tuple["TrainConfig", Any, int]:
-    """The weights to read with.
-
-    Raises:
-      UserError: where there are none; without ``--checkpoint`` it says how to get some.
-    """
-    from maerec_jax.config import UserError
-    from maerec_jax.weights import load_recognizer
-
-    try:
-        return load_recognizer(arguments.checkpoint, arguments.adapters)
-    except UserError as error:
-        if arguments.checkpoint or "no weights come with" not in str(error):
-            raise
-        command = f"python -m maerec_jax.demo --checkpoint {QUICKSTART}"
-        if (QUICKSTART / "checkpoints").is_dir():
-            raise UserError(
-                f"no weights come with this version, but the quickstart has made some here: {command}"
-            ) from None
-        raise UserError(
-            "no weights come with this version: give --checkpoint, the workdir of a fine-tuning run. To get a small "
-            f"one, run bash scripts/quickstart.sh (about ten minutes on two cores), then {command}"
-        ) from None
 
 
 def _detector(arguments: DemoArguments) -> "Detector | None":

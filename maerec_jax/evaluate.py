@@ -34,8 +34,8 @@ class EvaluateArguments:
     """
 
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package, if any do."""
+    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
+    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     data: str = ""
@@ -221,7 +221,9 @@ def _show(
     import jax
     from rich.console import Console
 
-    title = f"{arguments.checkpoint or 'weights of the package'}, step {step:,}"
+    from maerec_jax.weights import SHIPPED
+
+    title = f"{arguments.checkpoint or SHIPPED[0]}, step {step:,}"
     Console().print(table.to_rich(title))
     details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
     details |= {"devices": f"{jax.device_count()} {jax.devices()[0].device_kind}", "jax": jax.__version__}

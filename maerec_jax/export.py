@@ -42,19 +42,21 @@ class ExportArguments:
     docs/interop.md says more.
     """
 
-    checkpoint: str
-    """Workdir of a run (its best checkpoint is taken), one of its checkpoints, or an exported .safetensors file."""
     format: Format
     """What to write."""
     output: str
     """The file: it ends in .pth or .pt, .safetensors, .onnx, or .stablehlo."""
+    checkpoint: str = ""
+    """Workdir of a run (its best checkpoint is taken), one of its checkpoints, or an exported .safetensors file; by
+    default the weights that come with the package."""
     int8: bool = False
     """onnx, stablehlo: weights of 8 bits. A quarter of the size; docs/interop.md tells what it costs."""
     released: bool = False
     """pytorch: write what the reference's code takes unchanged: a recogniser whose patch embedding takes BGR pixels and
     the constants of the released recognisers, or an autoencoder as the "model" of a dict."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """stablehlo: dtype of the computation; bfloat16 is faster on GPUs and TPUs."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """bfloat16 is for stablehlo: the computation's, faster on GPUs and TPUs. float16 is for safetensors: the tensors',
+    half the size."""
 
     def __post_init__(self) -> None:
         endings = ENDINGS[self.format]
@@ -63,8 +65,11 @@ class ExportArguments:
         for name, formats in (("int8", ("onnx", "stablehlo")), ("released", ("pytorch",))):
             if getattr(self, name) and self.format not in formats:
                 raise ValueError(f"--{name} is for the format {' or '.join(formats)}, not for {self.format}")
-        if self.dtype != "float32" and self.format != "stablehlo":
-            raise ValueError(f"--dtype is for the format stablehlo, not for {self.format}")
+        if self.format != {"bfloat16": "stablehlo", "float16": "safetensors"}.get(self.dtype, self.format):
+            raise ValueError(
+                "--dtype bfloat16 is for the format stablehlo, float16 for safetensors: "
+                f"there is no {self.dtype} for {self.format}"
+            )
 
 
 def export(arguments: ExportArguments) -> int:
@@ -73,13 +78,13 @@ def export(arguments: ExportArguments) -> int:
 
     from maerec_jax.config import UserError
     from maerec_jax.models.maerec import MAERecConfig
-    from maerec_jax.weights import load_weights
+    from maerec_jax.weights import SHIPPED, load_weights
 
     _see_that_there_is(arguments.format)
     check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
-        config, params, step = load_weights(arguments.checkpoint)
+        config, params, step = load_weights(arguments.checkpoint or SHIPPED[0])
     if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, MAERecConfig):
         raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
     with console.status(f"writing {output}"):
@@ -113,7 +118,7 @@ def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step:
     elif arguments.format == "safetensors":
         from maerec_jax.weights import save_weights
 
-        save_weights(output, config, params, step)
+        save_weights(output, config, params, step, "float16" if arguments.dtype == "float16" else "float32")
     elif arguments.format == "onnx":
         from maerec_jax.interop.onnx_file import write_onnx
 
@@ -124,7 +129,8 @@ def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step:
         def tell(line: str) -> None:
             console.print(line, markup=False, highlight=False)
 
-        write_stablehlo(output, config, params, step, arguments.int8, arguments.dtype, tell)
+        dtype: Literal["float32", "bfloat16"] = "bfloat16" if arguments.dtype == "bfloat16" else "float32"
+        write_stablehlo(output, config, params, step, arguments.int8, dtype, tell)
 
 
 def _described(arguments: ExportArguments, config: "TrainConfig") -> str:

@@ -33,8 +33,8 @@ class PredictArguments:
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image files, folders that are searched with their subfolders, and LMDBs as Union14M has them."""
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package, if any do."""
+    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
+    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     format: Format = "table"

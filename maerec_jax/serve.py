@@ -26,8 +26,8 @@ class ServeArguments:
     """
 
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package, if any do."""
+    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
+    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     host: str = "127.0.0.1"

@@ -1,10 +1,12 @@
 """Weights to read with, wherever they are: training runs, exported files, and those that come with the package."""
 
+import hashlib
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from etils import epath
 
 from data_pipelines.prepared.storage import is_bucket
@@ -16,6 +18,9 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.checkpoint import load_params
 from maerec_jax.weight_files import BASE, ENDING, read_weights, write_weights
 
+SHIPPED = ("maerec_tiny", "maerec_tiny_rendered")
+"""The names of the weights that come with the package, which stand for their files; the first are the default."""
+
 
 def load_recognizer(
     path: epath.PathLike | None = None, adapters: str | Path | None = None
@@ -24,8 +29,8 @@ def load_recognizer(
 
     Args:
       path: a workdir of a fine-tuning run (its best checkpoint by validation, or its latest), one of its
-        ``checkpoints/<step>``, or a file that ``save_recognizer`` wrote. By default the weights that come with the
-        package.
+        ``checkpoints/<step>``, a file that ``save_recognizer`` wrote, or one of ``SHIPPED``, of which the first is the
+        default.
       adapters: a file that ``maerec_jax.adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
         which may be a masked autoencoder, too, and the adapters are merged into that.
 
@@ -36,7 +41,7 @@ def load_recognizer(
     Raises:
       UserError: where there are none, they are not a recogniser's, or the adapters belong to another encoder.
     """
-    path = _shipped() if path is None or not os.fspath(path) else path
+    path = SHIPPED[0] if path is None or not os.fspath(path) else path
     config, params, step = load_weights(path)
     if adapters:
         return attach_adapters((config, params, step), adapters)
@@ -46,7 +51,9 @@ def load_recognizer(
 
 
 def load_weights(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
-    """``load_recognizer`` for a model of any kind, from a workdir, a checkpoint, or a file of ``save_weights``."""
+    """``load_recognizer`` for a model of any kind: a workdir, a checkpoint, a file of ``save_weights`` or a name."""
+    if os.fspath(path) in SHIPPED and not Path(path).exists():
+        path = shipped_file(os.fspath(path))
     if os.fspath(path).endswith(ENDING):
         if is_bucket(path):
             raise UserError(f"{path}: exported files are read from disks only: copy it to one first")
@@ -56,24 +63,60 @@ def load_weights(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
     return load_params(path)
 
 
+def shipped_file(name: str) -> Path:
+    """The file of weights that come with the package, compared with its checksum in ``shipped/SHA256SUMS``.
+
+    Raises:
+      UserError: where it is missing or was changed.
+    """
+    folder = Path(str(resources.files("maerec_jax"))) / "shipped"
+    file = folder / f"{name}{ENDING}"
+    try:
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        expected = {line.split(maxsplit=1)[1]: line.split(maxsplit=1)[0] for line in lines}[file.name]
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, LookupError, UnicodeDecodeError) as error:
+        raise UserError(f"the weights {name} of this package cannot be read ({error}): install it again") from error
+    if found != expected:
+        raise UserError(f"{file} is damaged, its SHA-256 is {found} and not {expected}: install maerec-jax again")
+    return file
+
+
 def save_recognizer(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
     """Write a recogniser to one file, as ``save_weights`` does."""
     assert isinstance(config.model, MAERecConfig)
     save_weights(path, config, params, step)
 
 
-def save_weights(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
+def save_weights(
+    path: str | Path, config: TrainConfig, params: Any, step: int, dtype: Literal["float32", "float16"] = "float32"
+) -> None:
     """Write a recogniser or a masked autoencoder to one file, ending in ``.safetensors``.
 
     Its tensors have the names and shapes of the reference's PyTorch state dicts. The metadata says, as JSON, what else
     is needed: sizes, characters, pixel scale, and how images are prepared.
 
+    Args:
+      path: the file.
+      config: the run.
+      params: its parameters.
+      step: its step.
+      dtype: that of the tensors. float16 halves the file and keeps 11 bits of each number.
+
     Raises:
-      UserError: for another ending, where the reference has no such model, or the file cannot be written.
+      UserError: for another ending, where the reference has no such model, or the file cannot be written; and for a
+        number that float16 cannot hold.
     """
     if not isinstance(config.model, MAEConfig | MAERecConfig):
         raise UserError(f"{path}: a model of the kind {config.model.kind} cannot be exported: the reference has none")
-    write_weights(path, config, step, state_dict_from_params(params, config.model))
+    tensors = state_dict_from_params(params, config.model)
+    if dtype == "float16":
+        largest = np.finfo(np.float16).max
+        for name, tensor in tensors.items():
+            if not (np.abs(tensor) <= largest).all():
+                raise UserError(f"{path}: {name} holds numbers that float16 cannot hold: above {largest:g}, or no numbers")
+        tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    write_weights(path, config, step, tensors)
 
 
 def _read_file(path: Path) -> tuple[TrainConfig, Any, int]:
@@ -86,12 +129,3 @@ def _read_file(path: Path) -> tuple[TrainConfig, Any, int]:
         return config, params_from_state_dict(tensors, config.model), step
     except ValueError as error:
         raise UserError(f"{path}: its metadata and tensors do not fit: {error}") from error
-
-
-def _shipped() -> Path:
-    """The weights that come with the package."""
-    folder = Path(str(resources.files("maerec_jax"))) / "shipped"
-    found = sorted(folder.glob(f"*{ENDING}")) if folder.is_dir() else []
-    if not found:
-        raise UserError("no weights come with this version: give --checkpoint, the workdir of a fine-tuning run")
-    return found[0]

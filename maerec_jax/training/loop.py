@@ -17,7 +17,7 @@ from etils import epath
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError, compute_dtype, to_json
 from maerec_jax.models.mae import AutoencoderConfig
-from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, load_params, saved_steps
+from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, saved_steps
 from maerec_jax.training.cluster import agree, as_first, meet
 from maerec_jax.training.data import (
     InvalidImages,
@@ -50,6 +50,7 @@ from maerec_jax.training.step import TrainState, initial_state, jit_train_step, 
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
 from maerec_jax.training.task import Task, Validation
 from maerec_jax.training.utilisation import Rates, peak
+from maerec_jax.weights import load_weights
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2
@@ -136,7 +137,7 @@ def train(config: TrainConfig) -> dict[str, float]:
     resumes = bool(as_first(bool(saved_steps(workdir))))
     if not resumes:
         check_start(config)
-    loaded_run = load_params(config.init_from) if config.init_from and not resumes else None
+    loaded_run = load_weights(config.init_from) if config.init_from and not resumes else None
     claim_workdir(config, write=first)
 
     decoder = make_decoder(config)

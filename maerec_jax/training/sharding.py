@@ -42,6 +42,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"encoder/cls_token|mask_token|encoder/pos_embed|decoder_pos_embed|decoder/embedding|feature_weights", ()),
     (r"norm\d?/(scale|bias)", ()),
     (r"(proj|fc2|patch_embed|decoder_embed|decoder_pred|classifier)/bias", ()),
+    (r"ns_coeffs", ()),  # Muon's
 )
 
 

@@ -11,7 +11,6 @@ import pytest
 from data_pipelines.decoding import decode_image
 from maerec_jax import ReadingConfig
 from maerec_jax.config import UserError
-from maerec_jax.demo import DemoArguments, load_weights_or_explain
 from maerec_jax.demo_page import markup
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, FoundWord, Settings
 from maerec_jax.demo_page.examples import draw_examples
@@ -165,23 +164,6 @@ def test_examples_hold_what_can_be_read():
         assert (scene.mode, scene.pixels.dtype, scene.pixels.shape) == ("scene", np.uint8, (640, 960, 3))
         for one, other in zip(words, same, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
-
-
-def test_without_weights_it_is_told_how_to_get_some(monkeypatch, tmp_path):
-    def none_shipped():
-        raise UserError("no weights come with this version: give --checkpoint")
-
-    monkeypatch.setattr("maerec_jax.weights._shipped", none_shipped)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match=r"no weights .* bash scripts/quickstart\.sh .* --checkpoint runs/quickstart/rec"
-    ):
-        load_weights_or_explain(DemoArguments())
-    (tmp_path / "runs/quickstart/recogniser/checkpoints").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"has made some here: .* --checkpoint runs/quickstart/recogniser$"):
-        load_weights_or_explain(DemoArguments())
-    with pytest.raises(UserError, match="nowhere"):
-        load_weights_or_explain(DemoArguments(checkpoint="nowhere"))
 
 
 def test_words_have_different_answers(desk, word_files):

@@ -166,7 +166,8 @@ def test_stablehlo_with_adapters_reads_as_ours(adapted, tmp_path):
         ({"form": "onnx", "output": "model.bin"}, r"ends in \.onnx: model\.bin"),
         ({"form": "pytorch", "output": "model.pth", "int8": True}, "--int8 is for the format onnx or stablehlo"),
         ({"form": "onnx", "output": "model.onnx", "released": True}, "--released is for the format pytorch"),
-        ({"form": "onnx", "output": "model.onnx", "dtype": "bfloat16"}, "--dtype is for the format stablehlo"),
+        ({"form": "onnx", "output": "model.onnx", "dtype": "bfloat16"}, "there is no bfloat16 for onnx"),
+        ({"form": "stablehlo", "output": "m.stablehlo", "dtype": "float16"}, "there is no float16 for stablehlo"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, message):

@@ -46,6 +46,11 @@ MESHES = {
 DEVICES = {"one": 1, "four": 4}
 
 
+def muon_config(workdir: str) -> TrainConfig:
+    """A recogniser that Muon trains."""
+    return recogniser_config(workdir, optimizer=OptimizerConfig(algorithm="muon"))
+
+
 def make_batch(config: TrainConfig, step: int) -> dict[str, np.ndarray]:
     """A batch of noise and words of different lengths, one image of which is not valid."""
     rng = np.random.default_rng(step)
@@ -116,11 +121,12 @@ def resumed(many: Run, once: Run) -> list[list[float]]:
 def main(kind: str, out: str) -> None:
     """Write what was found to a JSON file."""
     configs = {"mae": autoencoder_config, "cross_mae": cross_autoencoder_config}
-    config = (configs | {"maerec": recogniser_config, "lora": adapted_config})[kind]("")
-    new_model_only = kind in ("cross_mae", "lora")
+    configs |= {"maerec": recogniser_config, "lora": adapted_config, "muon": muon_config}
+    config = configs[kind]("")
+    new_model_only = kind in ("cross_mae", "lora", "muon")
     # A block and a head for each device along "tensor" are enough; every block is compiled anew.
     config = replace(config, model=replace(config.model, encoder=replace(config.model.encoder, depth=1)))
-    config = replace(config, ema_decay=0.9, batch_size=ROWS, optimizer=OptimizerConfig(clip_norm=1.0))
+    config = replace(config, ema_decay=0.9, batch_size=ROWS, optimizer=replace(config.optimizer, clip_norm=1.0))
     found: dict = {"losses": {}, "parts": {}, "bytes": {}}
     for mesh in ("one", "all") if new_model_only else ("one", "data", "fsdp", "fsdp and tensor", "all"):
         run = Run(config, mesh)

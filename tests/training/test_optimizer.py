@@ -11,14 +11,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
+from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.optimizer import (
     OptimizerConfig,
     encoder_layer,
     is_vector,
     learning_rate_schedule,
     make_optimizer,
+    muon_axes,
 )
 from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.training.recognition import Recognition
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCHEDULES = json.loads((FIXTURES / "lr_schedule.json").read_text())
@@ -148,6 +151,46 @@ def test_layer_decay_slows_lower_layers():
     )
     assert encoder_layer("encoder/pos_embed", 12) == 0
     assert encoder_layer("encoder/blocks_norm/scale", 12) == 13
+
+
+def test_muon_makes_the_updates_of_matrices_orthogonal():
+    """Each a matrix of its own, as large as AdamW's; what is no matrix of a block gets Adam's updates."""
+    settings = OptimizerConfig(weight_decay=0.0, algorithm="muon")
+    adam = optax.nadam(1e-3, *settings.betas, eps=settings.epsilon)
+    rng = np.random.default_rng(0)
+    left = set()
+    for task in (Pretraining(MAEConfig.tiny(), np.float32), Recognition(MAERecConfig.tiny(), np.float32)):
+        params = task.init(jax.random.key(0))
+        grads = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), params)
+        optimizer = make_optimizer(settings, CONSTANT, 2, task.frozen)
+        updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+        expected = flatten_dict(adam.update(grads, adam.init(params))[0], sep="/")
+        for path, update in flatten_dict(updates, sep="/").items():
+            if task.frozen(path):
+                continue
+            axes = muon_axes(path)
+            if axes is None:
+                np.testing.assert_allclose(update, expected[path], rtol=1e-4)
+                left |= {path} if path.endswith("kernel") else set()
+                continue
+            inputs, outputs = (np.prod([update.shape[i] for i in group]) for group in axes)
+            if "qkv" in path or path.endswith("/kv/kernel"):
+                matrices = np.moveaxis(np.asarray(update), 1, 0).reshape(-1, inputs, outputs)
+            else:
+                matrices = np.asarray(update).reshape(1, inputs, outputs)
+            for matrix in matrices:
+                scales = np.linalg.svd(matrix, compute_uv=False) / (1e-3 * 0.2 * max(inputs, outputs) ** 0.5)
+                assert scales.max() < 1.3  # five steps of the iteration leave that, and of few hardly anything
+                assert np.quantile(scales, 0.1) > 0.6
+            assert matrices.size == update.size
+            against = np.asarray(flatten_dict(grads, sep="/")[path])
+            assert (against * update).sum() < 0  # downhill
+    assert left == {
+        "encoder/patch_embed/kernel",
+        "decoder_embed/kernel",
+        "decoder_pred/kernel",
+        "decoder/classifier/kernel",
+    }
 
 
 def test_clipping_bounds_the_update_direction():

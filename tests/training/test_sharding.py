@@ -20,7 +20,7 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training import loop
 from maerec_jax.training.loop import make_task, train
-from maerec_jax.training.optimizer import make_optimizer
+from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
 from maerec_jax.training.sharding import RULES, batch_part, make_mesh, state_shardings
 from maerec_jax.training.step import state_shapes
 from tests.conftest import REPOSITORY
@@ -34,6 +34,7 @@ FULL = {
     "cross_mae": CrossMAEConfig.base(),
     "maerec": MAERecConfig.base(),
     "lora": MAERecConfig.base(encoder=ViTConfig.base(lora_rank=4)),
+    "muon": MAERecConfig.base(),
 }
 
 
@@ -209,7 +210,8 @@ def test_every_parameter_has_one_rule_and_little_is_replicated(kind):
 
 
 def test_every_rule_is_of_use():
-    names = [name for model in FULL.values() for name in by_path(shapes_of(model).params)]
+    muon = OptimizerConfig(algorithm="muon")
+    names = [name for model in FULL.values() for name in by_path(shapes_of(model, optimizer=muon))]
     for pattern, _ in RULES:
         assert any(re.search(rf"(^|/|_)({pattern})$", name) for name in names), pattern
 

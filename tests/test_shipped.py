@@ -1,0 +1,92 @@
+"""The weights in the package: they read, they are whole, and runs start from them."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_pipelines.rendering import RenderedWords
+from maerec_jax import Recognizer, weights
+from maerec_jax.config import UserError
+from maerec_jax.export import ExportArguments, export
+from maerec_jax.training.loop import train
+from maerec_jax.weights import SHIPPED, load_recognizer, load_weights, save_weights, shipped_file
+from tests.conftest import REPOSITORY
+from tests.training.conftest import recogniser_config
+
+FOLDER = REPOSITORY / "maerec_jax" / "shipped"
+CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_they_read_words_that_training_never_showed(name):
+    source = RenderedWords(size=200, split="validation", characters=CHARACTERS, difficulty=0.1).open(None)
+    records = [source[i] for i in range(200)]
+    read = Recognizer.load(name).read([record.image for record in records])
+    right = sum(word.text.casefold() == record.text.casefold() for word, record in zip(read, records, strict=True))
+    assert right > 170
+
+
+def test_the_first_are_the_default():
+    default, named = load_recognizer(), load_weights(SHIPPED[0])
+    assert default[0] == named[0]
+    assert len(default[0].model.charset.characters) == 95
+    assert " " in default[0].model.charset.characters
+
+
+def test_there_is_nothing_else_and_it_is_small():
+    files = {file.name for file in FOLDER.iterdir()}
+    assert files == {"SHA256SUMS", *(f"{name}.safetensors" for name in SHIPPED)}
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 20e6
+    for line in (FOLDER / "SHA256SUMS").read_text().splitlines():
+        checksum, name = line.split()
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == checksum
+
+
+def test_damage_is_told(tmp_path, monkeypatch):
+    shutil.copytree(FOLDER, tmp_path / "shipped")
+    monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
+    file = shipped_file(SHIPPED[0])
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"maerec_tiny\.safetensors is damaged.* install maerec-jax again"):
+        load_recognizer()
+    file.unlink()
+    with pytest.raises(UserError, match=r"maerec_tiny of this package cannot be read .* install it again"):
+        load_recognizer()
+    load_recognizer(SHIPPED[1])
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / SHIPPED[0]).mkdir()
+    with pytest.raises(UserError, match=rf"{SHIPPED[0]}"):
+        load_weights(SHIPPED[0])
+
+
+def test_a_run_starts_from_them(tmp_path, capsys):
+    model = load_recognizer()[0].model
+    config = replace(recogniser_config(tmp_path / "run"), model=model, init_from=SHIPPED[0], steps=1, validate_every=1)
+    train(config)
+    told = "".join(capsys.readouterr())
+    assert "from maerec_tiny (maerec, step" in told
+    assert " 0 initialised afresh" in told
+
+
+def test_half_precision_halves_a_file(tmp_path):
+    sizes = {}
+    for dtype in ("float32", "float16"):
+        file = tmp_path / f"{dtype}.safetensors"
+        assert export(ExportArguments("safetensors", str(file), dtype=dtype)) == 0
+        sizes[dtype] = file.stat().st_size
+    assert sizes["float16"] < 0.52 * sizes["float32"]
+    config, params, step = load_recognizer(tmp_path / "float16.safetensors")
+    params["decoder"]["classifier"]["bias"][0] = 1e5
+    with pytest.raises(UserError, match=r"classifier.* float16 cannot hold"):
+        save_weights(tmp_path / "large.safetensors", config, params, step, "float16")
+    params["decoder"]["classifier"]["bias"][0] = np.nan
+    with pytest.raises(UserError, match="float16 cannot hold"):
+        save_weights(tmp_path / "large.safetensors", config, params, step, "float16")
