@@ -13,13 +13,15 @@ train_recogniser() { # train_recogniser WORKDIR [FLAG ...]
     "${decoder[@]}" "${@:2}"
 }
 
+lists=Union14M-L/train_annos/mmocr-0.x
+
 try_plain() {
   local union=words/Union14M-L
-  local benchmark=$union/Union14M-Benchmarks/curve lists=$union/train_annos/mmocr-0.x
+  local benchmark=$union/Union14M-Benchmarks/curve
   try "$python" -m data_pipelines.rendering --out sheet.png --folder $union/full_images/made --count 8
   try "$python" -m data_pipelines.rendering --folder $benchmark/imgs --count 4 --seed 1
-  mkdir -p $lists
-  sed 's/"filename": "/&made\//' $union/full_images/made/labels.jsonl >$lists/train_easy.jsonl
+  mkdir -p words/$lists
+  sed 's/"filename": "/&made\//' $union/full_images/made/labels.jsonl >words/$lists/train_easy.jsonl
   sed 's/"filename": "/&imgs\//' $benchmark/imgs/labels.jsonl >$benchmark/annotation.jsonl
   try "$python" -m data_pipelines.check words --json check.json
   try "$python" -m data_pipelines.prepare words --out words/prepared --sets train_easy
@@ -33,6 +35,7 @@ try_plain() {
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
   try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
     --sheet read.png --visualise read --attention
+  try "$python" -m maerec_jax.predict $benchmark/imgs
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format safetensors --output maerec.safetensors
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format stablehlo --output maerec.stablehlo
   try "$python" "$clone/scripts/read_stablehlo.py" maerec.stablehlo $benchmark/imgs/000000.png
@@ -91,6 +94,14 @@ try_onnx() {
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec.onnx
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec_int8.onnx --int8
   try "$python" "$clone/scripts/read_onnx.py" maerec.onnx words/Union14M-L/full_images/made/000000.png
+}
+
+try_compare() {
+  try "$python" "$clone/scripts/compare_readers.py" --data words --sets $lists/train_easy.jsonl --core -1
+}
+
+try_words() {
+  try "$python" "$clone/scripts/get_words.py" words.txt
 }
 
 try_ahead() {
