@@ -43,7 +43,7 @@ def get_config() -> TrainConfig:
             algorithm="muon", learning_rate=1e-3, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
         ),
         batch_size=128,
-        steps=3500,
+        steps=2000,
         validate_every=250,
         checkpoint_every=250,
         ema_decay=0.999,

@@ -5,7 +5,8 @@ Data: fonts and words under data.root:
   bash scripts/get_fonts.sh ROOT/fonts --large
   python scripts/get_words.py ROOT/words.txt
 Run: python -m maerec_jax.train --config configs/tiny_rendered.py --data.root ROOT --data.train.0.difficulty 0.3 \\
-       --optimizer.schedule constant --optimizer.learning-rate 1e-3 --steps 600 --workdir runs/tiny_easy
+       --optimizer.schedule constant --optimizer.learning-rate 1e-3 --optimizer.warmup-steps 150 --steps 600 \\
+       --workdir runs/tiny_easy
      python -m maerec_jax.train --config configs/tiny_rendered.py --data.root ROOT --init-from runs/tiny_easy
 """
 

@@ -114,7 +114,7 @@ def save_weights(
         largest = np.finfo(np.float16).max
         for name, tensor in tensors.items():
             if not (np.abs(tensor) <= largest).all():
-                raise UserError(f"{path}: {name} holds numbers that float16 cannot hold: above {largest:g}, or no numbers")
+                raise UserError(f"{path}: {name} holds what float16 cannot hold, NaN or above {largest:g}")
         tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     write_weights(path, config, step, tensors)
 

@@ -87,7 +87,7 @@ def read_ours(recogniser, image_BHWC):
 
 
 def command(checkpoint, form, output, **options):
-    return export(ExportArguments(str(checkpoint), form, str(output), **options))
+    return export(ExportArguments(form, str(output), str(checkpoint), **options))
 
 
 def assert_same_reading(found, expected):
