@@ -31,7 +31,7 @@ def encode(image, quality):
 @pytest.fixture
 def sets(dataset, make_lmdb):
     """The ``dataset`` with twelve words for images, a folder with copies of three of them, and an LMDB with one."""
-    source = RenderedWords(size=12, min_length=5).open()
+    source = RenderedWords(size=12, min_length=5, max_length=9, difficulty=0.2).open()  # none of them faint or small
     for number in range(12):
         (dataset / f"set/full_images/made/{number:02d}.jpg").write_bytes(encode(source[number].image, 95))
     (dataset / "bench").mkdir()

@@ -15,9 +15,10 @@ from tests.training.conftest import recogniser_config
 
 @pytest.fixture(scope="session")
 def words():
-    """Images of words that are easy to read."""
-    source = RenderedWords(size=40, seed=3, difficulty=0.2, min_length=3, max_length=9).open()
-    return [source[i].image for i in range(40)]
+    """Images of words that are easy to read, none of them small."""
+    source = RenderedWords(size=120, seed=3, difficulty=0.2, min_length=3, max_length=9).open()
+    images = [source[i].image for i in range(120)]
+    return [image for image in images if image.shape[0] >= 28][:40]
 
 
 @pytest.fixture(scope="session")
