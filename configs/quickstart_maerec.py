@@ -28,7 +28,9 @@ def get_config() -> TrainConfig:
             train=(words,),
             validation=(replace(words, size=512, split="validation"),),
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=150, weight_decay=0.01, clip_norm=1.0),
+        optimizer=OptimizerConfig(
+            algorithm="muon", learning_rate=1e-3, warmup_steps=150, weight_decay=0.01, clip_norm=1.0
+        ),
         batch_size=64,
         steps=3600,
         validate_every=600,
