@@ -129,8 +129,8 @@ try_demo() {
   answers "$address/"
   stop_servers
   # Its tests, which the extra test has no packages for; those in a browser where there is one.
-  "$uv" pip install --quiet --python "$python" pytest playwright
-  try "$python" -m pytest -q -p no:cacheprovider "$clone/tests/demo"
+  "$uv" pip install --quiet --python "$python" pytest pytest-xdist playwright
+  try "$python" -m pytest -q -n 2 -p no:cacheprovider "$clone/tests/demo"
 }
 
 servers=()
