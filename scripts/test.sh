@@ -14,4 +14,4 @@ else
   "$python" -m ruff format --check .
   "$python" -m mypy maerec_jax data_pipelines configs scripts
 fi
-"$python" -m pytest -n 2 "$@"
+"$python" -m pytest -n 2 --dist loadgroup "$@"

@@ -57,7 +57,7 @@ start() {
   esac
   mkdir -p $state_folder
   [ ! -f $log ] || mv $log "$log.$(date -u +%Y%m%dT%H%M%SZ)"
-  rm -f $state_folder/status $state_folder/halt $state_folder/pid
+  rm -f $state_folder/{status,halt,pid,runner}
   printf '%q ' "$@" >$state_folder/command
   : >$log
   # shellcheck disable=SC2016  # for the inner bash to expand
@@ -65,11 +65,11 @@ start() {
   # parent, which notes the status, a SIGTERM to all processes of the machine must not be the end.
   PYTHONUNBUFFERED=1 setsid bash -c '
     folder=$1; shift
-    trap : TERM HUP
+    trap told=1 TERM HUP
+    echo $$ >"$folder/runner"
     "$@" &
     echo $! >"$folder/pid.new"; mv "$folder/pid.new" "$folder/pid"
-    status=0
-    while wait $! || status=$?; kill -0 $! 2>/dev/null; do status=0; done
+    while told= status=0; wait $! || status=$?; [ -n "$told" ]; do :; done # a signal ends the waiting, too
     echo $status >"$folder/status.new"; mv "$folder/status.new" "$folder/status"
   ' run $state_folder "$@" >$log 2>&1 </dev/null &
   disown
@@ -82,11 +82,14 @@ start() {
 }
 
 state() { # state [COMMAND ...]
+  # Before the status: what is alive may end meanwhile, and note it.
+  local alive=''
+  ! kill -0 "$(cat $state_folder/runner 2>/dev/null || echo none)" 2>/dev/null || alive=1
   if [ ! -f $state_folder/command ]; then
     echo absent
   elif [ ! -f $state_folder/status ]; then
-    # Without a status the process is alive, or the machine was switched off under it.
-    if kill -0 "$(cat $state_folder/pid 2>/dev/null || echo none)" 2>/dev/null; then
+    # Without a status what notes it is alive, or the machine was switched off under it.
+    if [ -n "$alive" ]; then
       if [ $# = 0 ] || [ "$(printf '%q ' "$@")" = "$(cat $state_folder/command)" ]; then echo running; else echo other; fi
     else
       echo failed-137

@@ -11,6 +11,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # inherit this.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Most of the time of most tests is the compiler's: programs that are half as fast come sooner.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 

@@ -80,7 +80,7 @@ class _Words:
         """One word."""
         words, change_case = self._choices[bisect(self._shares, rng.random() * self._shares[-1])]
         word = pick(rng, words)
-        if rng.random() < 0.6:  # Dictionaries are full of long words, and signs of short ones.
+        if rng.random() < 0.4:  # Dictionaries are full of long words, and signs of short ones.
             word = min(word, pick(rng, words), key=len)
         return change_case(word)
 
@@ -148,9 +148,9 @@ class Texts:
         kinds: list[Callable[[np.random.Generator], str]] = []
         shares: list[float] = []
         for kind, share in (
-            (self._word, 0.6),
+            (self._word, 0.575),
             (self._punctuated, 0.075),
-            (self._several_words, 0.03),
+            (self._several_words, 0.06),
             (self._pseudo_word, 0.06),
             (self._brand, 0.02),
             (self._number, 0.065),
@@ -159,7 +159,7 @@ class Texts:
             (self._time, 0.015),
             (self._quantity, 0.015),
             (self._code, 0.035),
-            (self._address, 0.02),
+            (self._address, 0.015),
             (self._random_string, 0.03),
         ):
             texts = [text for text in (kind(rng) for _ in range(_TRIES)) if self._fits(text)]
@@ -215,7 +215,7 @@ class Texts:
             at = int(rng.integers(len(word)))
             letter = pick(rng, self._letters)
             return word[:at] + (letter.upper() if word[at].isupper() else letter.lower()) + word[at + 1 :]
-        syllables = range(int(rng.integers(1, 5)))
+        syllables = range(int(rng.integers(1, 4)))
         word = "".join(pick(rng, _ONSETS) + pick(rng, _NUCLEI) + pick(rng, _CODAS) for _ in syllables)
         return self._any_case(word, rng)
 

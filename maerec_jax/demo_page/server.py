@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerec_jax.config import UserError
+from maerec_jax.unread_requests import answer_unread
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -174,8 +175,7 @@ class _Gate:
             return
         status, text = refusal
         answer = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": status, "headers": answer})
-        await send({"type": "http.response.body", "body": text.encode()})
+        await answer_unread(scope, receive, send, status, answer, text.encode(), self._limits.max_bytes + _FORM)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes], size: int) -> tuple[int, str] | None:
         if headers.get(b"sec-fetch-site") == b"cross-site":

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from data_pipelines.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig, UserError
 from maerec_jax.interop.encoder_weights import (
-    fit_encoder,
     flip_channels,
     for_words,
     is_dropped,
@@ -40,6 +39,7 @@ from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_t
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weight_files import BASE, compare_sizes
 

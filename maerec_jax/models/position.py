@@ -1,6 +1,7 @@
 """Fixed position tables, as NumPy constants, and tables for images of other sizes."""
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +55,16 @@ def sincos_interleaved(length: int, dim: int) -> np.ndarray:
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim)
 
 
-def resize_table(table: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int]) -> jax.Array:
+def resize_table(
+    table: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int], method: Literal["linear", "cubic"] = "linear"
+) -> jax.Array:
     """A position table for an image of another size: the patches' rows are interpolated, the class token's is kept.
 
     Args:
       table: float32 (1, 1 + rows * columns, dim).
       grid: its patch rows and columns, in raster order.
       new_grid: those of the image.
+      method: of interpolation, smoothed where the table shrinks.
 
     Returns:
       float32 (1, 1 + new rows * new columns, dim).
@@ -68,5 +72,5 @@ def resize_table(table: jax.Array, grid: tuple[int, int], new_grid: tuple[int, i
     if grid == new_grid:
         return table
     dim = table.shape[-1]
-    patches = jax.image.resize(table[:, 1:].reshape(1, *grid, dim), (1, *new_grid, dim), "linear")
+    patches = jax.image.resize(table[:, 1:].reshape(1, *grid, dim), (1, *new_grid, dim), method)
     return jnp.concatenate([table[:, :1], patches.reshape(1, -1, dim)], axis=1)

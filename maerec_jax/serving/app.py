@@ -15,6 +15,7 @@ from maerec_jax.serving.description import POLICY, description_page
 from maerec_jax.serving.limits import HungUpError, Places, RefusedError
 from maerec_jax.serving.metrics import Measured
 from maerec_jax.serving.service import Service
+from maerec_jax.unread_requests import answer_unread
 
 if TYPE_CHECKING:
     from maerec_jax.serving.scenes import Scenes
@@ -140,7 +141,7 @@ async def _answer(
             retry = {"Retry-After": str(service.retry_after)} if refusal.busy else {}
             if body.ended:
                 return _json(problem, refusal.status, retry)
-            return _Unread(body, problem.model_dump_json(), refusal.status, retry)
+            return _Unread(service.limits.max_body, problem.model_dump_json(), refusal.status, retry)
     return _json(readings, status_of([result.error for result in readings.results]))
 
 
@@ -149,22 +150,14 @@ def _json(content: BaseModel, status: int, headers: dict[str, str] | None = None
 
 
 class _Unread(Response):
-    """A response to a request whose body has not been received.
+    """A response to a request whose body has not been received, of which ``most`` bytes are thrown away."""
 
-    It is sent at once, but not ended before the client has stopped to send: closing earlier makes its system forget the
-    response. What it still sends is thrown away, and the connection closed.
-    """
-
-    def __init__(self, body: Body, content: str, status: int, headers: dict[str, str]) -> None:
+    def __init__(self, most: int, content: str, status: int, headers: dict[str, str]) -> None:
         super().__init__(content, status, headers | {"Connection": "close"}, _JSON)
-        self._request_body = body
+        self._most = most
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        if not any(name == b"expect" for name, _ in scope["headers"]):  # else it waits for leave to send
-            await self._request_body.throw_away()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await answer_unread(scope, receive, send, self.status_code, self.raw_headers, bytes(self.body), self._most)
 
 
 async def _of_http(_request: Request, error: Exception) -> Response:

@@ -1,18 +1,13 @@
 """From the body of a request to image files, within the limits, counted while they come in."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from maerec_jax.serving.limits import Held, HungUpError, Limits, RefusedError
+from maerec_jax.unread_requests import Receive
 
-Receive = Callable[[], Awaitable[Any]]
-"""Of ASGI."""
-
-_LINGER = 5.0  # seconds for which the rest of a refused body is taken, and thrown away
 _LONGEST_NAME = 255  # characters of a file's name that are repeated in the answer
 
 
@@ -105,18 +100,6 @@ class Body:
     def _too_large(self) -> RefusedError:
         most = f"{self._limits.max_body_mb:g} MB"
         return RefusedError(413, "body_too_large", f"a request may have {most}, this one has more")
-
-    async def throw_away(self) -> None:
-        """Take the rest, up to a limit of size and time: a client that still sends would not hear the response."""
-        left = self._limits.max_body
-        try:
-            async with asyncio.timeout(_LINGER):
-                while not self.ended and left > 0:
-                    message = await self._receive()
-                    self.ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
-                    left -= len(message.get("body", b""))
-        except TimeoutError:
-            pass
 
 
 class _Form:

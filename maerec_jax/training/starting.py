@@ -1,14 +1,17 @@
 """Starting a run from the parameters of another: which are taken, and what is said of the others."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
 
-from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.config import ModelConfig, TrainConfig, UserError
 from maerec_jax.models.lora import is_adapter, merge_lora
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.other_images import fit_encoder
+from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.checkpoint import merge_params, misfits
 from maerec_jax.training.known_characters import with_characters
 
@@ -28,8 +31,10 @@ def check_start(config: TrainConfig) -> None:
 def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones.
 
-    Adapters are taken where the new run has such, too, and merged into the weights beside them otherwise. What a
-    recogniser knows of characters is taken to the classes that these have in the new run.
+    An encoder for other images is brought to those of the new run (``fit_encoder``), unless it is to stay as it is, or
+    a position table does not say where patches lie ("square"). Adapters are taken where the new run has such, too, and
+    merged into the weights beside them otherwise. What a recogniser knows of characters is taken to the classes that
+    these have in the new run.
 
     Args:
       config: the new run.
@@ -44,13 +49,14 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     rank, of_source = config.model.encoder.lora_rank, source.model.encoder.lora_rank
     if of_source not in (0, rank):
         loaded = merge_lora(source.model, loaded)[1]
+    model, loaded, changes = _for_images(source.model, loaded, config.model.encoder)
     characters = ""
     if isinstance(source.model, MAERecConfig) and isinstance(config.model, MAERecConfig):
         loaded, new = with_characters(loaded, source.model.charset, config.model.charset)
         named = ", ".join(f"{c!r} (starts as {like!r})" if like else repr(c) for c, like in new.items())
         if new:
             characters = f"  {len(new)} of {len(config.model.charset.characters)} characters are new: {named}"
-    params, missing, unused = merge_params(params, loaded, misfits(source.model, config.model))
+    params, missing, unused = merge_params(params, loaded, misfits(model, config.model))
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
         raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
@@ -66,6 +72,8 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
         f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
     )
+    for change in changes:
+        message(f"  {change}")
     if characters and "decoder/embedding" not in missing:
         message(characters)
     # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
@@ -76,6 +84,23 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         if _part(path) not in absent:
             message(f"  fresh: {path} ({reason})")
     return params
+
+
+def _for_images(source: ModelConfig, params: Any, wanted: ViTConfig) -> tuple[ModelConfig, Any, list[str]]:
+    """A loaded model for the images of another encoder where that is possible, and what was changed."""
+    made = replace(
+        source.encoder,
+        image_size=wanted.image_size,
+        patch_size=wanted.patch_size,
+        pixel_mean=wanted.pixel_mean,
+        pixel_std=wanted.pixel_std,
+    )
+    tables = {source.encoder.position_table, wanted.position_table}
+    placed = made.grid == source.encoder.grid or tables == {"grid"}
+    if wanted.lora_rank or made.dim != wanted.dim or not placed:
+        return source, params, []
+    encoder, changes = fit_encoder(params["encoder"], source.encoder, made)
+    return replace(source, encoder=made), {**params, "encoder": encoder}, changes
 
 
 def _part(path: str) -> str:

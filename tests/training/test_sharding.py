@@ -80,6 +80,9 @@ def run_programs(*commands):
     return told
 
 
+on_one_worker = pytest.mark.xdist_group("on_eight")  # the fixture takes minutes
+
+
 @pytest.fixture(scope="module")
 def on_eight(tmp_path_factory):
     """What ``on_eight_devices.py`` found out for each stage."""
@@ -88,6 +91,7 @@ def on_eight(tmp_path_factory):
     return {kind: json.loads((folder / f"{kind}.json").read_text()) for kind in FULL}
 
 
+@on_one_worker
 @pytest.mark.parametrize("kind", FULL)
 def test_losses_and_gradients_do_not_depend_on_the_mesh(on_eight, kind):
     losses = on_eight[kind]["losses"]
@@ -99,6 +103,7 @@ def test_losses_and_gradients_do_not_depend_on_the_mesh(on_eight, kind):
         np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)  # gradient norms, too
 
 
+@on_one_worker
 @pytest.mark.parametrize("kind", STAGES)
 def test_devices_hold_their_part_of_the_state(on_eight, kind):
     """Matrices, their moments and averages lie in as many parts as there are devices to divide them."""
@@ -117,6 +122,7 @@ def test_devices_hold_their_part_of_the_state(on_eight, kind):
         assert total < 2 / count * on_eight[kind]["bytes"]["one"]  # of a small model much is replicated
 
 
+@on_one_worker
 @pytest.mark.parametrize("kind", STAGES)
 def test_a_checkpoint_goes_on_with_fewer_devices(on_eight, kind):
     """Two steps on 8 devices, two on 4, two on 1: the losses of six on 1."""
@@ -125,12 +131,14 @@ def test_a_checkpoint_goes_on_with_fewer_devices(on_eight, kind):
     np.testing.assert_allclose(resumed, unbroken, rtol=1e-5)
 
 
+@on_one_worker
 @pytest.mark.parametrize("kind", STAGES)
 def test_the_memory_of_a_state_is_used_again(on_eight, kind):
     assert all(on_eight[kind]["donated"].values())
     assert len(on_eight[kind]["donated"]) == 5
 
 
+@on_one_worker
 def test_gradients_are_reduced_in_float32_where_activations_are_bfloat16(on_eight):
     reduced = {}
     for line in on_eight["maerec"]["partitioned"]:

@@ -17,11 +17,13 @@ from data_pipelines.records import DataError
 from data_pipelines.sources import Annotations, Folder, LmdbWords
 from maerec_jax.charset import Charset
 from maerec_jax.config import UserError, read_json, to_json
+from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.training.checkpoint import CONFIG_FILE, load_params, saved_steps
 from maerec_jax.training.loop import NotFiniteError, train
 from maerec_jax.training.optimizer import OptimizerConfig
 from maerec_jax.training.recognition import Recognition
 from tests.training.conftest import (
+    ENCODER,
     autoencoder_config,
     cross_autoencoder_config,
     interrupt_after,
@@ -150,6 +152,30 @@ def test_parameters_that_do_not_fit_are_named(unbroken, tmp_path, capsys):
     fresh = [line for line in capsys.readouterr().err.splitlines() if "fresh:" in line]
     assert len(fresh) == 3 * decoder.layers  # two kernels and a bias of each layer
     assert all("has shape (" in line and "needs (" in line for line in fresh)
+
+
+def test_an_encoder_for_other_images_is_brought_to_those_of_the_run(unbroken, tmp_path, capsys):
+    """Patches, position table and pixel scale; a run with other ones in all else goes on from what was learnt."""
+    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
+    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0))
+    encoder = replace(ENCODER, patch_size=(16, 8), pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))
+    train(replace(config, model=replace(config.model, encoder=encoder)))
+    told = capsys.readouterr().err
+    for change in ("from 16 x 16 to 16 x 8 pixels", "mean 0 0 0, std 255", "from 2 x 8 to 2 x 16 patches"):
+        assert change in told
+    assert "fresh:" not in told
+    before, after = (load_params(workdir)[1] for workdir in (unbroken, tmp_path))
+    expected, _ = fit_encoder(before["encoder"], ENCODER, encoder)
+    jax.tree.map(np.testing.assert_array_equal, after, {**before, "encoder": expected})
+
+
+def test_a_table_that_does_not_say_where_patches_lie_is_not_brought_to_others(unbroken, tmp_path, capsys):
+    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
+    encoder = replace(ENCODER, patch_size=(8, 8), position_table="square")
+    train(replace(config, model=replace(config.model, encoder=encoder)))
+    told = capsys.readouterr().err
+    assert "fresh: encoder/pos_embed (" in told
+    assert "fresh: encoder/patch_embed/kernel (" in told
 
 
 def test_what_is_known_of_characters_goes_to_their_classes_in_another_charset(unbroken, tmp_path, capsys):
