@@ -110,13 +110,17 @@ class Rates:
         self._operations += self._batch_size * self._work(image_size)
 
     def read(self) -> dict[str, float]:
-        """The rates, or nothing where too little time has passed to tell."""
+        """The rates, or nothing where too little time has passed to tell.
+
+        Without a utilisation where that is above 1: then the peak was measured while others used the processor.
+        """
         seconds, steps, wait, operations = self._clock() - self._begin, self._steps, self._wait, self._operations
         if not steps or seconds < 1e-3:
             return {}
         self.restart()
+        utilisation = operations / seconds / self._peak
         return {
             "images_per_second": steps * self._batch_size / seconds,
-            "mfu": operations / seconds / self._peak,
+            **({"mfu": utilisation} if utilisation < 1.05 else {}),
             "data_wait": wait / seconds,
         }

@@ -43,6 +43,11 @@ def test_rates_of_known_steps(clock):
     rates.count(0.0, SIZE)
     clock.now = 11.0
     assert rates.read()["mfu"] == pytest.approx(1.0)
+    # One that does more has another peak than was measured.
+    rates = Rates(16, MODEL, peak=8 * work, clock=clock)
+    rates.count(0.0, SIZE)
+    clock.now = 12.0
+    assert rates.read() == {"images_per_second": 16.0, "data_wait": 0.0}
 
 
 def test_each_step_counts_with_its_own_image_size(clock):
