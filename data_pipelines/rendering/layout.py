@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_pipelines.rendering.fonts import Face
+from data_pipelines.rendering.fonts import Face, Glyph
 
 PAD = 14
 """Empty pixels around a line, room for outlines."""
@@ -19,7 +19,14 @@ class Line(NamedTuple):
 
 
 def draw_line(
-    text: str, face: Face, spacing: float, wobble: float, rng: np.random.Generator, before: str = "", after: str = ""
+    text: str,
+    face: Face,
+    spacing: float,
+    wobble: float,
+    rng: np.random.Generator,
+    before: str = "",
+    after: str = "",
+    tumble: float = 0.0,
 ) -> Line:
     """Draw ``text`` from left to right, between neighbours that do not count for the box.
 
@@ -31,8 +38,12 @@ def draw_line(
         rng: Used where ``wobble`` is not zero.
         before: Drawn to the left, with its own spaces.
         after: Drawn to the right.
+        tumble: How much letters differ in size and slant, as on hand-made signs: 0.1 is a tenth of their size, and of a
+            radian (standard deviations).
     """
     glyphs = [face.glyph(character) for character in before + text + after]
+    if tumble > 0:
+        glyphs = [_tumbled(glyph, tumble, rng) if glyph.mask.size else glyph for glyph in glyphs]
     pens = []
     pen = 0.0
     for glyph in glyphs:
@@ -60,6 +71,22 @@ def draw_line(
     right = max(lefts[i] + glyphs[i].mask.shape[1] for i in own)
     bottom = max(tops[i] + glyphs[i].mask.shape[0] for i in own)
     return Line(mask, (left - x0 + PAD, top - y0 + PAD, right - x0 + PAD, bottom - y0 + PAD))
+
+
+def _tumbled(glyph: Glyph, strength: float, rng: np.random.Generator) -> Glyph:
+    """A letter in another size and turned about its middle."""
+    height, width = glyph.mask.shape
+    size, angle = np.exp(strength * rng.standard_normal()), strength * rng.standard_normal()
+    cos, sin = size * np.cos(angle), size * np.sin(angle)
+    new_width = int(np.ceil(abs(cos) * width + abs(sin) * height)) + 2
+    new_height = int(np.ceil(abs(sin) * width + abs(cos) * height)) + 2
+    x, y = (width - 1) / 2, (height - 1) / 2
+    matrix = np.array(
+        [[cos, -sin, (new_width - 1) / 2 - cos * x + sin * y], [sin, cos, (new_height - 1) / 2 - sin * x - cos * y]]
+    )
+    mask = _ink(np.asarray(cv2.warpAffine(glyph.mask, matrix, (new_width, new_height))))
+    top = glyph.top + (height - mask.shape[0]) // 2
+    return Glyph(mask, glyph.left, top, glyph.advance + mask.shape[1] - width)
 
 
 def draw_column(text: str, face: Face, gap: float) -> Line:

@@ -39,6 +39,8 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     warped = cv2.warpPerspective(masks, matrix, (width, height), flags=cv2.INTER_LINEAR)
     alpha = warped.astype(np.float32) * np.float32(1 / 255)
     picture = _paint(alpha, beside, scale, difficulty, rng)
+    if rng.random() < 0.08 * difficulty:
+        _cover(picture, rng)
     picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
     if len(text) > 1 and picture.shape[0] < picture.shape[1] and rng.random() < 0.02 * difficulty:
         picture = np.ascontiguousarray(np.rot90(picture, -1))  # as on banners: to be turned against the clock
@@ -61,7 +63,8 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
     if 1 < len(text) < 12 and rng.random() < 0.01 * difficulty:
         return draw_column(text, face, CAPITAL_HEIGHT * rng.uniform(0.1, 0.5)), margins
     if rng.random() >= 0.35 * difficulty:
-        line = draw_line(text, face, spacing, wobble, rng)
+        tumble = difficulty * 0.2 * rng.random() if rng.random() < 0.1 * difficulty else 0.0
+        line = draw_line(text, face, spacing, wobble, rng, tumble=tumble)
         if len(text) > 2 and rng.random() < 0.15 * difficulty:
             line = bend(line, difficulty * rng.uniform(0.3, 1.6) * (1 if rng.random() < 0.65 else -1))
         return line, margins
@@ -180,7 +183,9 @@ def _paint(
         picture += (paint_background(height, width, other, contrast, difficulty, rng) - picture) * beside[:, :, None]
     letters = alpha if alpha.ndim == 2 else alpha[:, :, 0]
     widest = alpha if alpha.ndim == 2 else alpha[:, :, 1]
-    if rng.random() < 0.2 * difficulty:  # a shadow, or the side of a solid letter
+    if rng.random() < 0.12 * difficulty:  # solid letters, whose sides show
+        _blend(picture, ink * rng.uniform(0.2, 0.7) if rng.random() < 0.7 else 0.5 * (ink + paper), _sides(widest, rng))
+    elif rng.random() < 0.2 * difficulty:  # a shadow
         shift = 1 + 3 * scale * rng.random(2)
         move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
         shadow = cv2.warpAffine(widest, move, (width, height))
@@ -205,6 +210,35 @@ def _paint(
     else:
         _blend(picture, ink, letters)
     return picture
+
+
+def _sides(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where the sides of solid letters show, float32 ``(h, w)``: up to a seventh of the picture's height deep."""
+    height, width = alpha.shape
+    reach = height * rng.uniform(0.03, 0.14) * np.array([rng.choice([-1, 1]), rng.uniform(-0.3, 1)])
+    steps = max(1, int(np.ceil(np.abs(reach).max())))
+    sides = alpha
+    for step in range(1, steps + 1):
+        move = np.array([[1, 0, reach[0] * step / steps], [0, 1, reach[1] * step / steps]])
+        sides = np.maximum(sides, cv2.warpAffine(alpha, move, (width, height)))
+    return np.asarray(sides)
+
+
+def _cover(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw something thin in front of a picture, in place: wires, posts, branches. It hides no letter."""
+    height, width = picture.shape[:2]
+    colour = draw_colours(1.0, rng)[int(2 * rng.random())]
+    cover = np.zeros((height, width), np.uint8)
+    for _ in range(1 + int(3 * rng.random() ** 2)):
+        thickness = max(1, round(height * 0.11 * rng.random() ** 1.5))
+        if rng.random() < 0.5:  # across
+            ends = (0, height * rng.uniform(-0.2, 1.2)), (width, height * rng.uniform(-0.2, 1.2))
+        else:  # down
+            x = width * rng.random()
+            ends = (x, 0), (x + height * rng.uniform(-0.7, 0.7), height)
+        start, end = ([round(16 * value) for value in point] for point in ends)
+        cv2.line(cover, start, end, 255, thickness, cv2.LINE_AA, shift=4)
+    _blend(picture, colour, cover.astype(np.float32) * np.float32(1 / 255))
 
 
 def _blend(picture: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
