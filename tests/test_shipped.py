@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -93,6 +94,7 @@ def test_half_precision_halves_a_file(tmp_path):
         sizes[dtype] = file.stat().st_size
     assert sizes["float16"] < 0.52 * sizes["float32"]
     config, params, step = load_recognizer(tmp_path / "float16.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, params, load_recognizer()[1])  # which were of half precision before
     params["decoder"]["classifier"]["bias"][0] = 1e5
     with pytest.raises(UserError, match=r"classifier.* float16 cannot hold"):
         save_weights(tmp_path / "large.safetensors", config, params, step, "float16")
