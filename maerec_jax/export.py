@@ -47,8 +47,8 @@ class ExportArguments:
     output: str
     """The file: it ends in .pth or .pt, .safetensors, .onnx, or .stablehlo."""
     checkpoint: str = ""
-    """Workdir of a run (its best checkpoint is taken), one of its checkpoints, or an exported .safetensors file; by
-    default the weights that come with the package."""
+    """Workdir of a run (its best checkpoint is taken), one of its checkpoints, an exported .safetensors file, or
+    maerec_tiny or maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     int8: bool = False
     """onnx, stablehlo: weights of 8 bits. A quarter of the size; docs/interop.md tells what it costs."""
     released: bool = False
@@ -84,14 +84,14 @@ def export(arguments: ExportArguments) -> int:
     check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
-        config, params, step = load_weights(arguments.checkpoint or SHIPPED[0])
+        config, params, step = load_weights(arguments.checkpoint)
     if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, MAERecConfig):
         raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
     with console.status(f"writing {output}"):
         try:
             _write(arguments, config, params, step, console)
         except ValueError as error:
-            raise UserError(f"{arguments.checkpoint}: {error}") from error
+            raise UserError(f"{arguments.checkpoint or SHIPPED[0]}: {error}") from error
     print(f"{output}: {_described(arguments, config)}, step {step:,}, {output.stat().st_size / 1e6:,.1f} MB")
     return 0
 

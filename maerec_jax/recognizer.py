@@ -113,7 +113,8 @@ class Recognizer:
         adapters: str | Path | None = None,
     ) -> "Recognizer":
         """Load weights: a fine-tuning workdir (its best checkpoint by validation, else its latest), one of its
-        checkpoints, or an exported ``.safetensors`` file; by default those that come with the package.
+        checkpoints, an exported ``.safetensors`` file, or a name of those that come with the package
+        (``weights.SHIPPED``), of which the first are the default.
 
         With a file of ``adapters`` (``save_adapters``) the weights are those that these were trained beside, also those
         of a pre-training workdir.

@@ -41,7 +41,6 @@ def load_recognizer(
     Raises:
       UserError: where there are none, they are not a recogniser's, or the adapters belong to another encoder.
     """
-    path = SHIPPED[0] if path is None or not os.fspath(path) else path
     config, params, step = load_weights(path)
     if adapters:
         return attach_adapters((config, params, step), adapters)
@@ -50,9 +49,13 @@ def load_recognizer(
     return config, params, step
 
 
-def load_weights(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
+def load_weights(path: epath.PathLike | None = None) -> tuple[TrainConfig, Any, int]:
     """``load_recognizer`` for a model of any kind: a workdir, a checkpoint, a file of ``save_weights`` or a name."""
-    if os.fspath(path) in SHIPPED and not Path(path).exists():
+    if path is None or not os.fspath(path):
+        path = shipped_file(SHIPPED[0])  # whatever else has this name here
+    elif "/" not in os.fspath(path) and not Path(path).exists() and not os.fspath(path).endswith(ENDING):
+        if os.fspath(path) not in SHIPPED:
+            raise UserError(f"no such checkpoint: {path}; the weights of the package are {' and '.join(SHIPPED)}")
         path = shipped_file(os.fspath(path))
     if os.fspath(path).endswith(ENDING):
         if is_bucket(path):

@@ -38,8 +38,8 @@ class ReaderArguments:
     data: str
     """Data root."""
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, or an exported .safetensors file; by default the weights
-    that come with the package."""
+    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
+    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     sets: tuple[str, ...] = ()
     """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
     readers: tuple[str, ...] = ("ours", "rapidocr")
@@ -145,8 +145,14 @@ class Tally:
 def compare(arguments: ReaderArguments) -> int:
     """Read, print the tables; returns 0."""
     check_outputs(arguments.json, arguments.misread)
+    from maerec_jax.config import UserError
+
     if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {arguments.core})  # before any library makes threads
+        usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        try:
+            os.sched_setaffinity(0, {arguments.core})  # before any library makes threads
+        except OSError:
+            raise UserError(f"--core {arguments.core} is none that can be used, which are {usable}") from None
     from data_pipelines.decoding import DecodeError, pixels_of
     from data_pipelines.records import RecordError
     from maerec_jax.evaluation.sets import find_sets

@@ -6,11 +6,12 @@
 # They are free fonts under their own licences (most of them SIL OFL, GPL with font exception, or public domain), which
 # stand in each package's copyright file, kept in fonts/all/PACKAGE. Runs on Debian and Ubuntu.
 set -euo pipefail
-if [ $# -lt 1 ] || [ "${1:0:1}" = - ]; then
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${1:0:1}" = - ] || [ "${2:---large}" != --large ]; then
   echo "usage: bash scripts/get_fonts.sh FOLDER [--large]" >&2
   exit 2
 fi
 folder=$1
+scripts=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python}
 packages="
   adf-accanthis adf-baskervald adf-berenis adf-gillius adf-ikarius adf-irianis adf-libris adf-mekanus adf-oldania
@@ -55,4 +56,4 @@ for package in packages/*.deb; do
 done
 rm -rf packages chosen
 cd - >/dev/null
-"$python" scripts/choose_fonts.py "$here/all" "$here/chosen"
+"$python" "$scripts/choose_fonts.py" "$here/all" "$here/chosen"

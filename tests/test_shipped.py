@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,8 +31,11 @@ def test_they_read_words_that_training_never_showed(name):
 
 
 def test_the_first_are_the_default():
-    default, named = load_recognizer(), load_weights(SHIPPED[0])
+    default, named, other = load_recognizer(), load_weights(SHIPPED[0]), load_weights(SHIPPED[1])
     assert default[0] == named[0]
+    biases = [params["decoder"]["classifier"]["bias"] for _, params, _ in (default, named, other)]
+    assert (biases[0] == biases[1]).all()
+    assert (biases[0] != biases[2]).any()
     assert len(default[0].model.charset.characters) == 95
     assert " " in default[0].model.charset.characters
 
@@ -63,8 +67,14 @@ def test_damage_is_told(tmp_path, monkeypatch):
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / SHIPPED[0]).mkdir()
-    with pytest.raises(UserError, match=rf"{SHIPPED[0]}"):
+    with pytest.raises(UserError, match=rf"{SHIPPED[0]} is no workdir"):
         load_weights(SHIPPED[0])
+    load_recognizer()  # which is told to take no weights of that name, but those of the package
+
+
+def test_a_name_that_there_is_not_is_told_those_that_there_are():
+    with pytest.raises(UserError, match=r"no such checkpoint: maerec_tinny; .* are maerec_tiny and maerec_tiny_rend"):
+        load_recognizer("maerec_tinny")
 
 
 def test_a_run_starts_from_them(tmp_path, capsys):
@@ -84,6 +94,7 @@ def test_half_precision_halves_a_file(tmp_path):
         sizes[dtype] = file.stat().st_size
     assert sizes["float16"] < 0.52 * sizes["float32"]
     config, params, step = load_recognizer(tmp_path / "float16.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, params, load_recognizer()[1])  # which were of half precision before
     params["decoder"]["classifier"]["bias"][0] = 1e5
     with pytest.raises(UserError, match=r"classifier.* float16 cannot hold"):
         save_weights(tmp_path / "large.safetensors", config, params, step, "float16")

@@ -100,6 +100,8 @@ def _glyph(face: Face, character: str) -> Glyph:
     mask, (left, top) = _bitmap(face._font, character)
     if character == " ":
         mask = mask[:0, :0]  # A font without a space would draw its box for missing characters.
+    elif not mask.size:
+        return Glyph(mask, left, top, 0.0)  # To ask for the width of what is broken would be an error.
     return Glyph(mask, left, top, float(face._font.getlength(character)))
 
 

@@ -274,9 +274,9 @@ def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
     if saved.kind != wanted.kind:
         found |= dict.fromkeys(("decoder_", "mask_token"), "another kind of decoder")  # of autoencoders
     if saved.encoder.patch_size != wanted.encoder.patch_size:
-        found["encoder/patch_embed"] = "another patch size"
+        found |= dict.fromkeys(("encoder/patch_embed", "decoder_pred/"), "another patch size")
     if saved.encoder.grid != wanted.encoder.grid:
-        found["encoder/pos_embed"] = "another patch grid"
+        found |= dict.fromkeys(("encoder/pos_embed", "decoder_pos_embed"), "another patch grid")
     scale = ("pixel_mean", "pixel_std")
     if any(getattr(saved.encoder, name) != getattr(wanted.encoder, name) for name in scale):
         found["encoder/patch_embed"] = "another pixel scale"

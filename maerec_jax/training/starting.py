@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from maerec_jax.config import ModelConfig, TrainConfig, UserError
+from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.lora import is_adapter, merge_lora
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import fit_encoder
@@ -49,14 +49,18 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     rank, of_source = config.model.encoder.lora_rank, source.model.encoder.lora_rank
     if of_source not in (0, rank):
         loaded = merge_lora(source.model, loaded)[1]
-    model, loaded, changes = _for_images(source.model, loaded, config.model.encoder)
+    refused = misfits(source.model, config.model)
+    fitted, changes = _for_images(loaded["encoder"], source.model.encoder, config.model.encoder)
+    if fitted is not None:
+        loaded = {**loaded, "encoder": fitted}
+        refused = {start: reason for start, reason in refused.items() if not start.startswith("encoder/")}
     characters = ""
     if isinstance(source.model, MAERecConfig) and isinstance(config.model, MAERecConfig):
         loaded, new = with_characters(loaded, source.model.charset, config.model.charset)
         named = ", ".join(f"{c!r} (starts as {like!r})" if like else repr(c) for c, like in new.items())
         if new:
             characters = f"  {len(new)} of {len(config.model.charset.characters)} characters are new: {named}"
-    params, missing, unused = merge_params(params, loaded, misfits(model, config.model))
+    params, missing, unused = merge_params(params, loaded, refused)
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
         raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
@@ -86,21 +90,19 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     return params
 
 
-def _for_images(source: ModelConfig, params: Any, wanted: ViTConfig) -> tuple[ModelConfig, Any, list[str]]:
-    """A loaded model for the images of another encoder where that is possible, and what was changed."""
+def _for_images(params: Any, source: ViTConfig, wanted: ViTConfig) -> tuple[Any, list[str]]:
+    """A loaded encoder for the images of another one, and what was changed; None where it has to stay as it is."""
+    placed = wanted.grid == source.grid or {source.position_table, wanted.position_table} == {"grid"}
+    if wanted.lora_rank or wanted.dim != source.dim or not placed:
+        return None, []
     made = replace(
-        source.encoder,
+        source,
         image_size=wanted.image_size,
         patch_size=wanted.patch_size,
         pixel_mean=wanted.pixel_mean,
         pixel_std=wanted.pixel_std,
     )
-    tables = {source.encoder.position_table, wanted.position_table}
-    placed = made.grid == source.encoder.grid or tables == {"grid"}
-    if wanted.lora_rank or made.dim != wanted.dim or not placed:
-        return source, params, []
-    encoder, changes = fit_encoder(params["encoder"], source.encoder, made)
-    return replace(source, encoder=made), {**params, "encoder": encoder}, changes
+    return fit_encoder(params, source, made)
 
 
 def _part(path: str) -> str:

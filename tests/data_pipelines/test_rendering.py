@@ -1,5 +1,6 @@
 import pickle
 import shutil
+import string
 import subprocess
 import sys
 import time
@@ -298,6 +299,19 @@ def test_broken_fonts_are_skipped_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"skipped 2 broken font files: broken\.ttf, cut\.otf"):
         fonts = find_fonts(tmp_path)
     assert fonts.faces == find_fonts(None).faces
+
+
+def test_letters_whose_outlines_are_broken_are_not_drawn(tmp_path):
+    font = bytearray(roboto().read_bytes())
+    tables = {
+        bytes(font[at : at + 4]): int.from_bytes(font[at + 8 : at + 12]) for at in range(12, 12 + 16 * font[5], 16)
+    }
+    outlines = tables[b"glyf"]
+    font[outlines + 5500 : outlines + 7500] = b"\xff" * 2000
+    (tmp_path / "broken.ttf").write_bytes(font)
+    face = Face(tmp_path / "broken.ttf", "Broken", "Regular")
+    assert face.can_draw("AEHNORST")
+    assert 3 < sum(not face.can_draw(letter) for letter in string.ascii_letters) < 30
 
 
 def test_damaged_fonts_never_end_a_run(tmp_path):

@@ -94,3 +94,11 @@ def test_words_are_written_plainly(scripts, word, expected):
 def test_words_of_other_languages_come_in_turn(scripts):
     mixed = scripts[1].mix([f"e{i}" for i in range(10)], [["a0", "a1"], ["b0"]])
     assert mixed == ["e0", "e1", "e2", "e3", "a0", "e4", "e5", "e6", "e7", "b0", "e8", "e9"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--large"], ["FOLDER", "--larg"], ["FOLDER", "--large", "more"]])
+def test_nothing_is_downloaded_for_arguments_that_mean_nothing(tmp_path, arguments):
+    made = subprocess.run(["bash", SCRIPTS / "get_fonts.sh", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 2
+    assert "FOLDER [--large]" in made.stderr
+    assert not any(tmp_path.iterdir())

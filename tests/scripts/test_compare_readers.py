@@ -1,6 +1,7 @@
 """scripts/compare_readers.py: what it counts, and that both readers read real files."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -72,6 +73,12 @@ def test_every_word_counts_once_in_its_set_and_in_all(compare_readers):
     assert told["milliseconds_a_word"] is None
 
 
+def test_ours_reads_print_with_the_weights_of_the_package(compare_readers, root):
+    source = RenderedWords(difficulty=0.0, min_length=4, max_length=6, size=4).open()
+    read = compare_readers.open_ours(compare_readers.ReaderArguments(data=str(root)))
+    assert sum(read(source[i].image).casefold() == source.text(i).casefold() for i in range(4)) >= 3
+
+
 def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(root, tmp_path):
     pytest.importorskip("rapidocr", reason="rapidocr is not installed")
     command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "rapidocr"]
@@ -89,7 +96,7 @@ def test_a_portrait_crop_is_turned_for_pp_ocr(compare_readers, root):
     pytest.importorskip("rapidocr", reason="rapidocr is not installed")
     read = compare_readers.open_rapidocr(compare_readers.ReaderArguments(data=str(root)))
     pixels = np.asarray(RenderedWords(difficulty=0.0, min_length=5, max_length=6).open()[1].image)
-    assert read(pixels) == read(np.rot90(pixels, -1))
+    assert read(pixels) == read(np.rot90(pixels, -1)) != ""
 
 
 def test_an_unknown_reader_is_an_error(root):
@@ -97,3 +104,11 @@ def test_an_unknown_reader_is_an_error(root):
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 2
     assert "ours, rapidocr" in made.stdout + made.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes choose no cores here")
+def test_a_core_that_there_is_not_is_an_error(root):
+    command = [sys.executable, SCRIPT, "--data", root, "--readers", "ours", "--core", "100000"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 1
+    assert made.stderr.startswith("error: --core 100000 is none that can be used, which are ")
