@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ BASE = "base"
 
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
 _FLOATS = {"F16", "F32", "F64"}
+_LARGEST_BUCKET = 16  # times the pixels of the images that a model is made for
 _ADAPTER = TypeAdapter(TrainConfig)
 
 
@@ -96,6 +97,8 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: cannot be read, is it cut or of another format? ({error})") from error
+    if damaged := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise UserError(f"{path}: {damaged[0]} holds what is no finite number: whoever made it has to make it again")
     if written is None:
         raise UserError(f"{path}: its metadata does not say what model it holds: give a file that maerec_jax exported")
     try:
@@ -104,6 +107,7 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         data, model = about.pop("data"), about.pop("model")
         compare_sizes(model, {name: tensor.shape for name, tensor in tensors.items()})
         data = {name: data[name] for name in _PREPARATION if name in data}
+        _check_buckets(data.get("buckets", ()), model["encoder"]["image_size"])
         config = _ADAPTER.validate_python({"model": model, "data": data, "dtype": about.pop("dtype")})
     except ValidationError as error:
         first = error.errors()[0]
@@ -143,3 +147,12 @@ def compare_sizes(model: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     for name, (said, limit) in most.items():
         if said > limit:
             raise ValueError(f"its {name} is larger than any of the tensors can be of")
+
+
+def _check_buckets(shapes: Sequence[Sequence[int]], image_size: Sequence[int]) -> None:
+    """Raise ``ValueError`` for shapes that are far larger than the images that the model is made for."""
+    for height, width in shapes:
+        if height * width > _LARGEST_BUCKET * image_size[0] * image_size[1]:
+            raise ValueError(
+                f"its bucket {height} x {width} has over {_LARGEST_BUCKET} times the pixels of its image_size"
+            )

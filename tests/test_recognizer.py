@@ -105,6 +105,8 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
         (rb"\"heads\": 2", rb"\"heads\": 0", "not of this version: model.maerec.encoder: .*heads must be above 0"),
         (rb"\"patch_size\": [16, 16]", rb"\"patch_size\": [0, 16]", misfits),
         (rb"\"pixel_std\": [127.5", rb"\"pixel_std\": [0.0", "not of this version: .*pixel_std must be above 0"),
+        (rb"\"buckets\": []", rb"\"buckets\": [[32, 8000000]]", misfits + "its bucket 32 x 8000000 has over"),
+        (rb"\"pixel_mean\": [127.5", rb"\"pixel_mean\": [NaN", "not of this version: .*pixel_mean must be finite"),
         (rb"\"step\": 12", rb"\"step\": Infinity", misfits),
         (rb"\"depth\": ", rb"\"death\": ", misfits + "KeyError: 'depth'"),
         (rb"{\"model\": ", rb"{\"model\": " + b"[" * 100_000, misfits),
@@ -112,6 +114,12 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
         assert old in header[:size], old
         changed = header[:size].replace(old, new)
         refused(struct.pack("<Q", len(changed)) + changed + header[size:], told)
+    lost = {
+        **params,
+        "decoder": {**params["decoder"], "embedding": np.full_like(params["decoder"]["embedding"], np.nan)},
+    }
+    save_recognizer(file, config, lost, step)
+    refused(file.read_bytes(), r"decoder\.\S+ holds what is no finite number")
     save_file({"a": np.zeros(2, np.int32)}, tmp_path / "bad.safetensors", {"maerec_jax": "{}"})
     with pytest.raises(UserError, match="holds tensors of I32, expected"):
         load_recognizer(tmp_path / "bad.safetensors")

@@ -58,6 +58,8 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "depth", "heads", "mlp_ratio", "image_size", "patch_size", "pixel_std")
+        if not all(map(math.isfinite, self.pixel_mean)):
+            raise ValueError(f"pixel_mean must be finite, but is {self.pixel_mean}")
         if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.dim % self.heads:
