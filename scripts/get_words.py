@@ -47,6 +47,7 @@ def main() -> None:
         for language in ("en", *OTHERS)
     ]
     words = mix(lists[0], lists[1:])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(words) + "\n", encoding="utf-8")
     print(f"wrote {len(words)} words to {options.out}")
 
