@@ -83,8 +83,10 @@ start() {
 
 state() { # state [COMMAND ...]
   # Before the status: what is alive may end meanwhile, and note it.
-  local alive=''
-  ! kill -0 "$(cat $state_folder/runner 2>/dev/null || echo none)" 2>/dev/null || alive=1
+  local alive='' runner
+  runner=$(cat $state_folder/runner 2>/dev/null || echo none)
+  # What has ended may still be listed, where nobody asked for its status.
+  if kill -0 "$runner" 2>/dev/null && ! grep -qs '^State:.*Z' "/proc/$runner/status"; then alive=1; fi
   if [ ! -f $state_folder/command ]; then
     echo absent
   elif [ ! -f $state_folder/status ]; then
