@@ -28,7 +28,7 @@ def get_config() -> TrainConfig:
     )
     return TrainConfig(
         model=MAERecConfig(
-            encoder=ViTConfig(dim=192, depth=6, heads=6, patch_size=(32, 4), position_table="grid"),
+            encoder=ViTConfig(dim=192, depth=10, heads=6, patch_size=(32, 4), position_table="grid"),
             decoder=TextDecoderConfig(dim=192, layers=1, heads=6, inner_dim=768, dropout=0.0, max_length=26),
             charset=Charset(characters),
         ),

@@ -148,9 +148,9 @@ class Texts:
         kinds: list[Callable[[np.random.Generator], str]] = []
         shares: list[float] = []
         for kind, share in (
-            (self._word, 0.575),
+            (self._word, 0.535),
             (self._punctuated, 0.075),
-            (self._several_words, 0.06),
+            (self._several_words, 0.1),
             (self._pseudo_word, 0.06),
             (self._brand, 0.02),
             (self._number, 0.065),

@@ -8,6 +8,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.models.deeper import deepen
 from maerec_jax.models.lora import is_adapter, merge_lora
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import fit_encoder
@@ -32,9 +33,9 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones.
 
     An encoder for other images is brought to those of the new run (``fit_encoder``), unless it is to stay as it is, or
-    a position table does not say where patches lie ("square"). Adapters are taken where the new run has such, too, and
-    merged into the weights beside them otherwise. What a recogniser knows of characters is taken to the classes that
-    these have in the new run.
+    a position table does not say where patches lie ("square"). One with fewer blocks gets new ones (``deepen``).
+    Adapters are taken where the new run has such, too, and merged into the weights beside them otherwise. What a
+    recogniser knows of characters is taken to the classes that these have in the new run.
 
     Args:
       config: the new run.
@@ -50,9 +51,10 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     if of_source not in (0, rank):
         loaded = merge_lora(source.model, loaded)[1]
     refused = misfits(source.model, config.model)
-    fitted, changes = _for_images(loaded["encoder"], source.model.encoder, config.model.encoder)
+    encoder, deeper = _as_deep(loaded["encoder"], source.model.encoder, config.model.encoder)
+    fitted, changes = _for_images(encoder, source.model.encoder, config.model.encoder)
+    loaded = {**loaded, "encoder": encoder if fitted is None else fitted}
     if fitted is not None:
-        loaded = {**loaded, "encoder": fitted}
         refused = {start: reason for start, reason in refused.items() if not start.startswith("encoder/")}
     characters = ""
     if isinstance(source.model, MAERecConfig) and isinstance(config.model, MAERecConfig):
@@ -76,7 +78,7 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
         f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
     )
-    for change in changes:
+    for change in deeper + changes:
         message(f"  {change}")
     if characters and "decoder/embedding" not in missing:
         message(characters)
@@ -88,6 +90,14 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         if _part(path) not in absent:
             message(f"  fresh: {path} ({reason})")
     return params
+
+
+def _as_deep(params: Any, source: ViTConfig, wanted: ViTConfig) -> tuple[Any, list[str]]:
+    """A loaded encoder with the blocks that another one has more, if it may change, and what was added."""
+    sizes = ("dim", "heads", "mlp_ratio")
+    if wanted.lora_rank or any(getattr(source, size) != getattr(wanted, size) for size in sizes):
+        return params, []
+    return deepen(params, source.depth, max(source.depth, wanted.depth))
 
 
 def _for_images(params: Any, source: ViTConfig, wanted: ViTConfig) -> tuple[Any, list[str]]:

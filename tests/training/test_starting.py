@@ -4,22 +4,23 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import pytest
 
-from maerec_jax.config import TrainConfig
+from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.models.vit import ViTConfig
+from maerec_jax.models.vit import ViTConfig, ViTEncoder
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.starting import loaded_params
 
 
 def start(source, wanted, told):
-    """Fresh parameters of the wanted model, and what a run makes of them that starts from one of the source."""
+    """Parameters of the source, fresh ones of the wanted model, and those that a run makes of both."""
     tasks = [(Recognition if isinstance(m, MAERecConfig) else Pretraining)(m, np.float32) for m in (source, wanted)]
     loaded, fresh = (task.init(jax.random.key(i)) for i, task in enumerate(tasks))
     config = TrainConfig(model=wanted, init_from="other")
-    return fresh, loaded_params(config, (replace(config, model=source), loaded, 0), fresh, told.append)
+    return loaded, fresh, loaded_params(config, (replace(config, model=source), loaded, 0), fresh, told.append)
 
 
 def test_a_square_table_starts_runs_with_any_number_of_patches():
@@ -27,7 +28,7 @@ def test_a_square_table_starts_runs_with_any_number_of_patches():
     source = MAERecConfig.tiny(encoder=ViTConfig.tiny(position_table="square"))
     wanted = replace(source, encoder=replace(source.encoder, patch_size=(16, 8), position_table="grid"))
     told = []
-    fresh, started = start(source, wanted, told)
+    _, fresh, started = start(source, wanted, told)
     np.testing.assert_array_equal(started["encoder"]["pos_embed"], fresh["encoder"]["pos_embed"])
     assert "  fresh: encoder/pos_embed (has shape (1, 257, 64), needs (1, 33, 64))" in told
 
@@ -45,8 +46,36 @@ def test_the_decoder_of_an_autoencoder_keeps_nothing_of_other_patches():
     source = MAEConfig.tiny(encoder=ViTConfig.tiny(patch_size=(4, 8), position_table="grid"))
     wanted = replace(source, encoder=replace(source.encoder, patch_size=(8, 4)))
     told = []
-    fresh, started = start(source, wanted, told)
+    _, fresh, started = start(source, wanted, told)
     for name in ("decoder_pos_embed", "decoder_pred"):
         jax.tree.map(np.testing.assert_array_equal, started[name], fresh[name])
     assert "  fresh: decoder_pos_embed (another patch grid)" in told
     assert not any("fresh: encoder/" in line for line in told)
+
+
+@pytest.mark.parametrize("depth", [3, 7])
+def test_a_deeper_encoder_starts_with_what_the_shallower_one_computes(depth):
+    """Blocks that are added change nothing, and all of their layers can learn."""
+    source = MAERecConfig.tiny()
+    wanted = replace(source, encoder=replace(source.encoder, depth=depth))
+    told = []
+    loaded, fresh, started = start(source, wanted, told)
+    assert jax.tree.map(np.shape, started) == jax.tree.map(np.shape, fresh)
+    assert "0 initialised afresh, 0 of its own not used" in told[0]
+    assert told[1].startswith(f"  blocks: 2 become {depth}; ")
+    pixels = jax.random.normal(jax.random.key(2), (2, 32, 128, 3))
+
+    def encode(params, config):
+        return ViTEncoder(config.encoder).apply({"params": params["encoder"]}, pixels)
+
+    np.testing.assert_array_equal(encode(started, wanted), encode(loaded, source))
+    gradients = jax.grad(lambda params: jax.numpy.square(encode(params, wanted)).sum())(started)["encoder"]
+    for block in range(depth):
+        assert all(np.any(gradients[f"blocks_{block}"][layer]["kernel"]) for layer in ("proj", "fc2"))
+
+
+def test_an_encoder_that_stays_as_it_is_gets_no_blocks():
+    source = MAERecConfig.tiny()
+    wanted = replace(source, encoder=replace(source.encoder, depth=3, lora_rank=2))
+    with pytest.raises(UserError, match=r"blocks_2.* \(not there\)"):
+        start(source, wanted, [])
