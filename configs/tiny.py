@@ -1,4 +1,4 @@
-"""MAERec-Tiny: goes on where configs/tiny_rendered.py ends, with real words among the rendered ones.
+"""MAERec-Tiny: goes on where configs/tiny_rendered.py ends, with more blocks, and real words among the rendered ones.
 
 A quarter of all images are real. With a few thousand real words more would teach the model these words, not reading.
 Data: Union14M-L under data.root (any sample of it), and fonts and words beside it, as for tiny_rendered.py.
@@ -40,10 +40,10 @@ def get_config() -> TrainConfig:
             turn_vertical=True,
         ),
         optimizer=OptimizerConfig(
-            algorithm="muon", learning_rate=1e-3, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
+            algorithm="muon", learning_rate=1.2e-3, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
         ),
         batch_size=128,
-        steps=2000,
+        steps=3200,
         validate_every=250,
         checkpoint_every=250,
         ema_decay=0.999,
