@@ -65,11 +65,10 @@ start() {
   # parent, which notes the status, a SIGTERM to all processes of the machine must not be the end.
   PYTHONUNBUFFERED=1 setsid bash -c '
     folder=$1; shift
-    trap told=1 TERM HUP
+    trap : TERM HUP # not ignored: that would be inherited. What is in the foreground is waited for all the same.
     echo $$ >"$folder/runner"
-    "$@" &
-    echo $! >"$folder/pid.new"; mv "$folder/pid.new" "$folder/pid"
-    while told= status=0; wait $! || status=$?; [ -n "$told" ]; do :; done # a signal ends the waiting, too
+    status=0
+    (echo $BASHPID >"$folder/pid.new"; mv "$folder/pid.new" "$folder/pid"; exec "$@") || status=$?
     echo $status >"$folder/status.new"; mv "$folder/status.new" "$folder/status"
   ' run $state_folder "$@" >$log 2>&1 </dev/null &
   disown
