@@ -12,6 +12,7 @@ from data_pipelines.buckets import is_vertical
 from data_pipelines.decoding import MAX_PIXELS, DecodeError, pixels_of
 from data_pipelines.records import MISSING, UNREADABLE, USED, Batch, DataError, MissingError, Record, RecordError
 from data_pipelines.resizing import Interpolation, resize_image, turn_image, warp_image
+from data_pipelines.views import view_image
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class BatchDecoder:
     """Whether vertical words are turned by 90 degrees against the clock, in training."""
     turns: int = 0
     """By how many times 90 degrees every image is turned against the clock, in reading."""
+    views: int = 1
+    """In how many of ``VIEWS`` every image is seen, in reading: with several, images are (B, views, H, W, 3)."""
     max_pixels: int = MAX_PIXELS
     """Images with more pixels are not decoded."""
 
@@ -52,7 +55,8 @@ class BatchDecoder:
 
         Raises ``DataError`` for a record without a label where labels are read.
         """
-        images = np.zeros((batch_size, self.height, self.width, 3), np.uint8)
+        several = (self.views,) if self.views > 1 and random_key is None else ()
+        images = np.zeros((batch_size, *several, self.height, self.width, 3), np.uint8)
         index, outcome = np.full(batch_size, -1, np.int64), np.full(batch_size, USED, np.uint8)
         index[: len(records)] = [record_index for record_index, _ in records]
         batch: Batch = {"image": images, "outcome": outcome, "index": index}
@@ -73,6 +77,9 @@ class BatchDecoder:
             if random_key is None:
                 batch["size"][row] = image.shape[:2]
                 image = turn_image(image, self.turns)
+                if self.views > 1:
+                    view_image(image, self.views, self.height, self.width, self.interpolation, images[row])
+                    continue
             elif self.turn_vertical and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
                 image = turn_image(image, 1)
             if draws is not None and draws.moved_B[row]:

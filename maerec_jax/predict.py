@@ -236,7 +236,7 @@ class _Sheet:
 
     def add(self, prepared: "Prepared", word: Word) -> None:
         if self._path and len(self._samples) < 48:
-            self._pictures.append(prepared.ways[prepared.turns.index(word.turns)])
+            self._pictures.append(prepared.picture(word))
             self._samples.append({"text": None, "reading": word.text, "confidence": word.confidence})
 
     def save(self) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.buckets import Shape
+from data_pipelines.views import VIEWS, view_image
 from maerec_jax.charset import Charset
 from maerec_jax.config import TrainConfig, UserError, compute_dtype
 from maerec_jax.lexicon import Lexicon
@@ -43,6 +45,9 @@ class ReadingConfig:
     turn: bool | None = None
     """Read images that are higher than wide also turned to the left and to the right, and take the reading with the
     highest confidence; by default if the run was trained so (data.turn_vertical)."""
+    views: int = 1
+    """Read every image so many times, up to 10: whole, then tilted, cropped and with a margin. The text with the most
+    confidence in sum is taken. Costs as many times the work."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
     """Dtype of the computation; "auto" is bfloat16 on GPU and TPU and float32 on CPU. That of the run by default."""
     int8: bool = False
@@ -52,6 +57,8 @@ class ReadingConfig:
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise UserError(f"beam must be at least 1, not {self.beam}")
+        if not 1 <= self.views <= len(VIEWS):
+            raise UserError(f"views must be from 1 to {len(VIEWS)}, not {self.views}")
         if self.length_normalisation < 0:
             raise UserError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
 
@@ -72,7 +79,7 @@ class Word:
     tokens: tuple[int, ...] = field(default=(), repr=False)
     """The classes that were written, without the end: one for each character, and perhaps padding, which is none."""
     alternatives: tuple["Word", ...] = field(default=(), repr=False)
-    """Other texts that the beam search found, best first."""
+    """Other texts that the beam search found, or that other views showed, best first."""
 
     def described(self) -> dict[str, Any]:
         """The word as JSON can hold it; turns and alternatives only where there are some."""
@@ -181,6 +188,16 @@ class Reader:
 
     def step(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
         """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what ``word`` takes."""
+        views = self.reading.views
+        if views == 1:
+            return self._read(weights, batch)
+        flat = {"image": batch["image"].reshape(-1, *batch["image"].shape[2:])}
+        if "root" in batch:
+            flat["root"] = jnp.repeat(batch["root"], views)
+        found = self._read(weights, flat)
+        return {name: value.reshape(-1, views, *value.shape[1:]) for name, value in found.items()}
+
+    def _read(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
         if self.reading.beam == 1 and self.lexicon is None:
             return greedy_step(self.model, weights["params"], batch)
         found = beam_read(
@@ -209,10 +226,35 @@ class Reader:
             return {}
         return {"root": np.array([0 if name is None else self.lexicon.root_of(name) for name in names], np.int32)}
 
-    def word(self, made: Mapping[str, np.ndarray], row: int) -> Word:
-        """What ``step`` has read in an image, as ``word_of`` gives it."""
-        return word_of(made, row, self.config.charset, self.lexicon)
+    def prepare(self, pixels: np.ndarray, shape: Shape) -> np.ndarray:
+        """Resize uint8 RGB pixels (h, w, 3) to ``shape``: (H, W, 3), or (V, H, W, 3) where there are V > 1 views."""
+        views = view_image(pixels, self.reading.views, *shape, self.data.interpolation)
+        return views if self.reading.views > 1 else views[0]
 
-    def confidence(self, made: Mapping[str, np.ndarray], row: int) -> float:
-        """The confidence of ``word``."""
-        return self.word(made, row).confidence
+    def word(self, made: Mapping[str, np.ndarray], row: int) -> Word:
+        """What ``step`` has read in an image, as ``word_of`` gives it, or what its views agree on."""
+        return self.word_and_votes(made, row)[0]
+
+    def word_and_votes(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
+        """``word``, and how much speaks for it: the sum of the confidences of all views that read so.
+
+        The word is as the first of these views shows it; what others read is among its alternatives.
+        """
+        if self.reading.views == 1:
+            word = word_of(made, row, self.config.charset, self.lexicon)
+            return word, word.confidence
+        turns = made["turns"][row : row + 1].repeat(self.reading.views) if "turns" in made else None
+        seen = {name: value[row] for name, value in made.items() if name != "turns"}
+        seen |= {} if turns is None else {"turns": turns}
+        words: dict[str, Word] = {}
+        votes: dict[str, float] = {}
+        for view in range(self.reading.views):
+            word = word_of(seen, view, self.config.charset, self.lexicon)
+            words.setdefault(word.text, word)
+            votes[word.text] = votes.get(word.text, 0.0) + word.confidence
+        first, *others = sorted(votes, key=votes.__getitem__, reverse=True)
+        best = words[first]
+        # Views that read otherwise come before what a beam found beside the best.
+        known = {first, *others}
+        rest = (*(words[text] for text in others), *(w for w in best.alternatives if w.text not in known))
+        return replace(best, alternatives=tuple(replace(w, alternatives=()) for w in rest)), votes[first]

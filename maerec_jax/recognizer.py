@@ -15,7 +15,7 @@ from etils import epath
 
 from data_pipelines.buckets import Shape, nearest_shape
 from data_pipelines.decoding import DecodeError, decode_image, rgb_of
-from data_pipelines.resizing import resize_image, turn_image
+from data_pipelines.resizing import turn_image
 from maerec_jax.adapters import save_adapters
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.reading import Reader, ReadingConfig, Word
@@ -34,11 +34,16 @@ class Prepared:
     """An image in a size of the model's; where portrait images are turned, such an image in three ways."""
 
     ways: list[np.ndarray]
-    """uint8 RGB, for each way."""
+    """uint8 RGB (H, W, 3), or several views of it (V, H, W, 3), for each way."""
     turns: tuple[int, ...]
     """By how many times 90 degrees against the clock the image was turned for each."""
     name: str = ""
     """The path that it came from, if any."""
+
+    def picture(self, word: Word) -> np.ndarray:
+        """The whole image, uint8 RGB (H, W, 3), turned as a word was read."""
+        way = self.ways[self.turns.index(word.turns)]
+        return way if way.ndim == 3 else way[0]
 
 
 def load_image(image: Image) -> tuple[np.ndarray, str]:
@@ -170,8 +175,7 @@ class Recognizer:
         reader = self._reader
         turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]
-        shapes, interpolation = reader.shapes, reader.data.interpolation
-        ways = [resize_image(way, *nearest_shape(way.shape[:2], shapes), interpolation) for way in ways]
+        ways = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
         return Prepared(ways, turns, name)
 
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
@@ -182,12 +186,12 @@ class Recognizer:
             groups: dict[Shape, list[tuple[int, int]]] = defaultdict(list)
             for number, image in enumerate(chunk):
                 for way, pixels in enumerate(image.ways):
-                    groups[pixels.shape[:2]].append((number, way))
-            words: dict[tuple[int, int], Word] = {}
+                    groups[pixels.shape[-3:-1]].append((number, way))
+            words: dict[tuple[int, int], tuple[Word, float]] = {}
             for places in groups.values():
                 words |= zip(places, self._read_all(chunk, places), strict=True)
             for number, image in enumerate(chunk):
-                yield max((words[number, way] for way in range(len(image.ways))), key=lambda word: word.confidence)
+                yield max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
 
     def attention(self, image: Prepared, word: Word) -> np.ndarray:
         """Where the model looked for each character of a word that it read (``models.attention_maps``).
@@ -202,15 +206,15 @@ class Recognizer:
         charset, length = self._reader.config.charset, self._reader.config.decoder.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
         tokens[0, : len(word.tokens)] = word.tokens
-        pixels = image.ways[image.turns.index(word.turns)]
+        pixels = image.picture(word)
         images = np.zeros((self.batch_sizes[0], *pixels.shape), np.uint8)
         images[0] = pixels
         batch = put_whole({"image": images, "tokens": tokens}, batch_sharding(self._reader.mesh))
         maps_TRC = jax.device_get(self._look(self._reader.weights, batch))[0, : len(word.tokens)]
         return maps_TRC[np.array(word.tokens, int) != charset.padding]
 
-    def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[Word]:
-        """Read the images at ``places``, which have one size."""
+    def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[tuple[Word, float]]:
+        """Read the images at ``places``, which have one size; tells how much speaks for each word."""
         most, pending = self.batch_sizes[-1], None
         for start in range(0, len(places), most):
             rows = places[start : start + most]
@@ -229,6 +233,6 @@ class Recognizer:
         if pending is not None:
             yield from self._words(*pending)
 
-    def _words(self, made: dict[str, jax.Array], turns: np.ndarray) -> Iterator[Word]:
+    def _words(self, made: dict[str, jax.Array], turns: np.ndarray) -> Iterator[tuple[Word, float]]:
         found = jax.device_get(made) | {"turns": turns}
-        return (self._reader.word(found, row) for row in range(len(turns)))
+        return (self._reader.word_and_votes(found, row) for row in range(len(turns)))

@@ -46,6 +46,8 @@ class ReaderArguments:
     """Which to run."""
     beam: int = 1
     """Hypotheses that ours keeps; 1 for greedy reading."""
+    views: int = 1
+    """Views that ours takes of every image."""
     json: str = ""
     """Also write all figures to this JSON file."""
     misread: str = ""
@@ -63,7 +65,8 @@ def open_ours(arguments: ReaderArguments) -> Read:
     """Our recogniser."""
     from maerec_jax.recognizer import ReadingConfig, Recognizer
 
-    recognizer = Recognizer.load(arguments.checkpoint or None, ReadingConfig(beam=arguments.beam), batch_size=1)
+    reading = ReadingConfig(beam=arguments.beam, views=arguments.views)
+    recognizer = Recognizer.load(arguments.checkpoint or None, reading, batch_size=1)
     return lambda pixels: recognizer.read([pixels])[0].text
 
 

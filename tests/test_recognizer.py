@@ -139,6 +139,44 @@ def test_attention_has_a_map_for_each_character(recognizer, pixels):
         np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-5)
 
 
+def test_views_vote_with_their_confidences(recognizer, unbroken, pixels):  # noqa: F811
+    """What is read of all views is what its views, read one by one, say in sum."""
+    several = Recognizer.load(unbroken, ReadingConfig(views=5), batch_size=4)
+    lone = Recognizer.load(unbroken, batch_size=4)
+    divided = 0
+    for image, word in zip(pixels, several.read(pixels), strict=True):
+        (views,) = several.prepare(image).ways
+        assert views.shape == (5, 32, 128, 3)
+        read = lone.read(list(views))
+        votes = {}
+        for each in read:
+            votes[each.text] = votes.get(each.text, 0) + each.confidence
+        assert votes[word.text] == pytest.approx(max(votes.values()), abs=1e-4)
+        first = next(each for each in read if each.text == word.text)
+        assert word.character_confidences == pytest.approx(first.character_confidences, abs=1e-5)
+        assert {other.text for other in word.alternatives} == votes.keys() - {word.text}
+        divided += len(votes) > 1
+    assert divided
+    with pytest.raises(UserError, match="views must be from 1 to 10, not 11"):
+        ReadingConfig(views=11)
+
+
+def test_views_of_portrait_images_with_words_and_beams(unbroken, pixels):  # noqa: F811
+    listed = ["alpha", "beta", "12"]
+    images = [np.rot90(image) for image in pixels]
+    reading = ReadingConfig(views=3, beam=2, turn=True)
+    recognizer = Recognizer.load(unbroken, reading, batch_size=4, words=listed)
+    words = recognizer.read(images)
+    assert {word.text for word in words} <= set(listed)
+    assert any(word.turns for word in words)
+    for image, word in zip(images, words, strict=True):
+        assert {other.text for other in word.alternatives} <= set(listed) - {word.text}
+        prepared = recognizer.prepare(image)
+        assert [way.shape for way in prepared.ways] == [(3, 32, 128, 3)] * 3
+        maps = recognizer.attention(prepared, word)
+        assert len(maps) == len(word.character_confidences)
+
+
 def test_words_of_a_list_are_the_only_ones(unbroken, pixels):  # noqa: F811
     listed = ["alpha", "beta", "12"]
     lone = Recognizer.load(unbroken, ReadingConfig(beam=3), words=listed, batch_size=16)

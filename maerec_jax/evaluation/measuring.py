@@ -56,12 +56,12 @@ class SetReader:
         self._passes = Passes(
             reader.step,
             self.source,
-            BatchDecoder(height, width, reader.data.interpolation),
+            BatchDecoder(height, width, reader.data.interpolation, views=reader.reading.views),
             batch_size,
             workers,
             reader.mesh,
             reader.data.buckets,
-            reader.confidence if reader.turn else None,
+            (lambda made, row: reader.word_and_votes(made, row)[1]) if reader.turn else None,
             self._columns,
         )
 
@@ -124,6 +124,7 @@ def describe(reader: Reader) -> dict[str, Any]:
         "dtype": str(reader.model.dtype),
         "beam": reading.beam,
         "turn": reader.turn,
+        "views": reading.views,
         "int8": reading.int8,
     }
     if reading.beam > 1:

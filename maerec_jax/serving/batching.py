@@ -74,7 +74,7 @@ class Batcher:
     def submit(self, image: Prepared) -> "Future[Word]":
         """Let an image be read. Its future may be cancelled as long as it waits: then it is forgotten."""
         item = _Waiting(image, Future(), time.monotonic())
-        key = tuple(way.shape[:2] for way in image.ways)
+        key = tuple(way.shape[-3:-1] for way in image.ways)
         with self._changed:
             if self._closing:
                 raise RuntimeError("the batcher is closed")
@@ -113,7 +113,7 @@ class Batcher:
         name = next(iter(roots)) if roots else ""
         for shape in reader.shapes:
             for size in self._recognizer.batch_sizes:
-                images = [Prepared([np.zeros((*shape, 3), np.uint8)], (0,), name)] * size
+                images = [Prepared([reader.prepare(np.zeros((*shape, 3), np.uint8), shape)], (0,), name)] * size
                 times = []
                 for _ in range(4):  # the first compiles
                     if self._closing:

@@ -91,6 +91,18 @@ def test_evaluate_predict_and_recognizer_agree_image_by_image(measured, trained,
         assert len(word.character_confidences) == len(prediction.character_confidences)
 
 
+def test_evaluate_and_recognizer_agree_on_several_views(trained, real_data, tmp_path):
+    where = ("--checkpoint", trained, "--data", real_data, "--sets", "multi_oriented")
+    assert run_evaluate(*where, *BATCH, "--views", 3, "--predictions", tmp_path / "p.jsonl") == 0
+    predictions = list(by_image(tmp_path / "p.jsonl").values())
+    recognizer = Recognizer.load(trained, ReadingConfig(views=3), batch_size=16)
+    words = recognizer.read([real_data / p.file for p in predictions])
+    assert any(word.turns for word in words)
+    for prediction, word in zip(predictions, words, strict=True):
+        assert prediction.reading == word.text
+        assert word.confidence == pytest.approx(prediction.confidence, abs=2e-5)
+
+
 def test_tables_are_of_the_predictions(measured, capsys):
     table = json.loads((measured / "a.json").read_text())
     predictions = by_image(measured / "a.jsonl").values()
