@@ -1,0 +1,96 @@
+"""scripts/cut_words.py: pieces show what their labels say, and whatever is left out is counted."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.sources import Annotations
+from maerec_jax import Recognizer
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "scripts" / "cut_words.py"
+
+
+@pytest.fixture(scope="module")
+def cut_words():
+    """The script as a module."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    import cut_words
+
+    yield cut_words
+    sys.path.remove(str(SCRIPT.parent))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root with twelve plainly printed words; then one that is no image, a short one, and a wrong label."""
+    folder = tmp_path_factory.mktemp("root")
+    source = RenderedWords(difficulty=0.0, min_length=5, max_length=8, size=13).open()
+    lines = []
+    for i in range(13):
+        cv2.imwrite(str(folder / f"{i}.png"), source[i].image[:, :, ::-1])
+        lines.append({"filename": f"{i}.png", "text": source.text(i)})
+    (folder / "bad.png").write_bytes(b"no image")
+    lines[12]["text"] = "somethingelse"
+    lines += [{"filename": "bad.png", "text": "lost"}, {"filename": "0.png", "text": "no"}]
+    (folder / "words.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def test_pieces_of_printed_words(root):
+    command = [sys.executable, SCRIPT, "--data", root, "--lists", "words.jsonl"]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert finished.returncode == 0, finished.stderr
+    assert "left out: words.jsonl, record 13" in finished.stdout
+    for expected in ("words: 15", "words left out: unreadable: 1", "words left out: short, portrait or with spaces: 1"):
+        assert expected in finished.stdout
+    source = Annotations("pieces/pieces.jsonl").open(root)
+    assert len(source) >= 20
+    labels = [json.loads(line)["text"] for line in (root / "words.jsonl").read_text().splitlines()]
+    texts = [source.text(i) for i in range(len(source))]
+    assert all(any(text in label and text != label for label in labels[:12]) for text in texts)
+    assert not any("somethingelse".startswith(text) and len(text) > 2 for text in texts)
+    read = Recognizer.load(batch_size=64).read([root / source.name(i) for i in range(len(source))])
+    assert sum(word.text == text for word, text in zip(read, texts, strict=True)) > 0.8 * len(texts)
+    again = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+def test_borders_lie_between_characters(cut_words):
+    maps = np.zeros((3, 32))
+    for row, middle in enumerate((4, 15, 27)):
+        maps[row, middle - 2 : middle + 2] = 1
+    np.testing.assert_allclose(cut_words.character_borders(maps), [0, 9.5 / 32, 21 / 32, 1])
+    assert cut_words.character_borders(maps[::-1]) is None
+    assert cut_words.character_borders(maps[[0, 0, 1]]) is None
+
+
+def test_cuts_depend_on_the_word_and_the_seed(cut_words):
+    word = cut_words.Labelled("a_1", np.arange(300, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2), "abcdef")
+    borders = np.linspace(0, 1, 7)
+
+    def pieces(seed, name="a_1"):
+        return [(p.name, p.text, p.pixels.shape) for p in cut_words.cut(word._replace(name=name), borders, 4, seed)]
+
+    assert pieces(0) == pieces(0)
+    assert pieces(0) != pieces(1)
+    assert pieces(0) != pieces(0, "a_2")
+    made = [pieces(seed) for seed in range(50)]
+    assert max(map(len, made)) == 4
+    for name, text, (height, width, _) in (piece for each in made for piece in each):
+        first, count = map(int, name.split("_")[2:])
+        assert text == "abcdef"[first : first + count]
+        assert (height, count * 50) == (20, pytest.approx(width, abs=2 * 0.15 * 50 + 2))
+
+
+def test_readings_off_by_more_than_a_character_tell_of_wrong_cuts(cut_words):
+    assert cut_words.nearly("word", "word")
+    assert cut_words.nearly("w0rd", "word")
+    assert not cut_words.nearly("w0rb", "word")
+    assert not cut_words.nearly("ord", "word")
