@@ -63,30 +63,52 @@ def test_pieces_of_printed_words(root):
 
 
 def test_borders_lie_between_characters(cut_words):
+    """Off the ink, where the attention leaves room for it; in a plain picture where attention changes hands."""
     maps = np.zeros((3, 32))
     for row, middle in enumerate((4, 15, 27)):
         maps[row, middle - 2 : middle + 2] = 1
-    np.testing.assert_allclose(cut_words.character_borders(maps), [0, 9.5 / 32, 21 / 32, 1])
-    assert cut_words.character_borders(maps[::-1]) is None
-    assert cut_words.character_borders(maps[[0, 0, 1]]) is None
+    picture = np.full((32, 128, 3), 200, np.uint8)
+    for left, right in ((4, 32), (48, 78), (98, 120)):
+        picture[8:24, left:right] = 20
+    borders = cut_words.character_borders(maps, picture)
+    assert borders[[0, -1]].tolist() == [0, 1]
+    assert 32 / 128 <= borders[1] <= 48 / 128
+    assert 78 / 128 <= borders[2] <= 98 / 128
+    plain = cut_words.character_borders(maps, np.full((32, 128, 3), 200, np.uint8))
+    assert 6 / 32 <= plain[1] <= 13 / 32
+    assert cut_words.character_borders(maps[::-1], picture) is None
+    assert cut_words.character_borders(maps[[0, 0, 1]], picture) is None
 
 
-def test_cuts_depend_on_the_word_and_the_seed(cut_words):
-    word = cut_words.Labelled("a_1", np.arange(300, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2), "abcdef")
+def test_cuts_depend_on_the_image_and_the_seed(cut_words):
+    pixels = np.arange(300, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
+    word = cut_words.Labelled("a_1", "imgs/1.jpg", pixels, "abcdef")
     borders = np.linspace(0, 1, 7)
 
-    def pieces(seed, name="a_1"):
-        return [(p.name, p.text, p.pixels.shape) for p in cut_words.cut(word._replace(name=name), borders, 4, seed)]
+    def pieces(seed, image="imgs/1.jpg", taken=word):
+        return list(cut_words.cut(taken._replace(image=image), borders, 4, seed))
 
-    assert pieces(0) == pieces(0)
-    assert pieces(0) != pieces(1)
-    assert pieces(0) != pieces(0, "a_2")
+    def texts(*arguments):
+        return [piece.text for piece in pieces(*arguments)]
+
+    assert texts(0) == texts(0)
+    assert texts(0) != texts(1)
+    assert texts(0) != texts(0, "imgs/2.jpg")
     made = [pieces(seed) for seed in range(50)]
     assert max(map(len, made)) == 4
-    for name, text, (height, width, _) in (piece for each in made for piece in each):
-        first, count = map(int, name.split("_")[2:])
-        assert text == "abcdef"[first : first + count]
+    for piece in (piece for each in made for piece in each):
+        first, count = map(int, piece.name.split("_")[2:])
+        assert piece.text == "abcdef"[first : first + count]
+        height, width = piece.pixels.shape[:2]
         assert (height, count * 50) == (20, pytest.approx(width, abs=2 * 0.15 * 50 + 2))
+    assert sum(len(piece.text) for each in made for piece in each) / sum(map(len, made)) > 3
+
+
+def test_pieces_that_would_be_taken_for_vertical_words_are_left_out(cut_words):
+    narrow = cut_words.Labelled("a_1", "imgs/1.jpg", np.zeros((100, 120, 3), np.uint8), "abcdef")
+    made = [piece for seed in range(20) for piece in cut_words.cut(narrow, np.linspace(0, 1, 7), 4, seed)]
+    assert made
+    assert all(len(piece.text) == 1 or piece.pixels.shape[0] < 2 * piece.pixels.shape[1] for piece in made)
 
 
 def test_readings_off_by_more_than_a_character_tell_of_wrong_cuts(cut_words):
