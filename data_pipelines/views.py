@@ -31,7 +31,7 @@ VIEWS = (
     View(width=1.16),
     View(height=0.8),
 )
-"""In the order in which they are taken: docs/reading.md tells what each number of them is worth."""
+"""In the order in which they are taken. Chosen on 700 real words: docs/weights.md tells what 3, 5 and 10 are worth."""
 
 _LONGEST_SIDE = 32_766  # OpenCV warps no larger images
 
@@ -52,6 +52,8 @@ def view_image(
     Returns:
       uint8 (views, height, width, 3); the first is the image as ``resize_image`` gives it.
     """
+    if not 1 <= views <= len(VIEWS):
+        raise ValueError(f"there are {len(VIEWS)} views, not {views}")
     if out is None:
         out = np.empty((views, height, width, 3), np.uint8)
     resize_image(image, height, width, interpolation, out[0])

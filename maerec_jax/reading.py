@@ -44,10 +44,11 @@ class ReadingConfig:
     """Read words of the lexicon in their own case only; otherwise images may show them in any."""
     turn: bool | None = None
     """Read images that are higher than wide also turned to the left and to the right, and take the reading with the
-    highest confidence; by default if the run was trained so (data.turn_vertical)."""
+    highest confidence (of several views: in sum); by default if the run was trained so (data.turn_vertical)."""
     views: int = 1
     """Read every image so many times, up to 10: whole, then tilted, cropped and with a margin. The text with the most
-    confidence in sum is taken. Costs as many times the work."""
+    confidence in sum is taken, so that nothing is read only where no view shows anything. Costs as many times the
+    work."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
     """Dtype of the computation; "auto" is bfloat16 on GPU and TPU and float32 on CPU. That of the run by default."""
     int8: bool = False
@@ -71,7 +72,8 @@ class Word:
     """The text."""
     confidence: float
     """Mean of the character confidences, 0 to 1; 0 where nothing was read. It is how sure the model was on its way, not
-    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words."""
+    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
+    several views it is that of the first in which this was read, however many others agree."""
     character_confidences: tuple[float, ...]
     """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
     turns: int = 0
@@ -79,7 +81,7 @@ class Word:
     tokens: tuple[int, ...] = field(default=(), repr=False)
     """The classes that were written, without the end: one for each character, and perhaps padding, which is none."""
     alternatives: tuple["Word", ...] = field(default=(), repr=False)
-    """Other texts that the beam search found, or that other views showed, best first."""
+    """Other texts: those of other views, the most votes first, then those that the beam search found, best first."""
 
     def described(self) -> dict[str, Any]:
         """The word as JSON can hold it; turns and alternatives only where there are some."""
@@ -187,15 +189,16 @@ class Reader:
         """What ``step`` needs, on the devices."""
 
     def step(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what ``word`` takes."""
-        views = self.reading.views
-        if views == 1:
+        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what ``word`` takes.
+
+        With several views images are (B, V, H, W, 3), and results have an axis V after B. One view is read after the
+        other, so that a batch takes no more memory than with one.
+        """
+        if self.reading.views == 1:
             return self._read(weights, batch)
-        flat = {"image": batch["image"].reshape(-1, *batch["image"].shape[2:])}
-        if "root" in batch:
-            flat["root"] = jnp.repeat(batch["root"], views)
-        found = self._read(weights, flat)
-        return {name: value.reshape(-1, views, *value.shape[1:]) for name, value in found.items()}
+        image_VBHWC = jnp.moveaxis(batch["image"], 1, 0)
+        found = jax.lax.map(lambda image_BHWC: self._read(weights, batch | {"image": image_BHWC}), image_VBHWC)
+        return {name: jnp.moveaxis(value, 0, 1) for name, value in found.items()}
 
     def _read(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
         if self.reading.beam == 1 and self.lexicon is None:

@@ -152,7 +152,7 @@ class Recognizer:
 
         Returns:
           A ``Word`` for each image: its text, its confidence and those of its characters (``Word`` says what they
-          mean), and with a beam other texts.
+          mean), and with a beam or several views other texts.
 
         Raises:
           DecodeError: for an image that cannot be decoded; the message names its file.
@@ -201,7 +201,7 @@ class Recognizer:
           word: what ``read_prepared`` gave for it.
 
         Returns:
-          float32 (characters, rows, columns): over the patches of the image, as it was turned when it was read.
+          float32 (characters, rows, columns): over the patches of the whole image, as it was turned when it was read.
         """
         charset, length = self._reader.config.charset, self._reader.config.decoder.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)

@@ -190,7 +190,7 @@ def compare(arguments: ReaderArguments) -> int:
                 misread.append({"set": measured.name, "image": source.name(index), "text": truth, **found})
     show(tallies)
     if arguments.json:
-        about = {"checkpoint": arguments.checkpoint, "beam": arguments.beam}
+        about = {"checkpoint": arguments.checkpoint, "beam": arguments.beam, "views": arguments.views}
         told = about | {name: tally.summary() for name, tally in tallies.items()}
         Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
     if arguments.misread:

@@ -1,7 +1,6 @@
 """Cut labelled words into labelled pieces: python scripts/cut_words.py --data ROOT --lists FILE ... --output pieces"""
 
 import json
-import shutil
 import sys
 import zlib
 from collections import Counter
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from rich.progress import track
 from data_pipelines.buckets import is_vertical
 from data_pipelines.combining import Sources
 from data_pipelines.sources import Annotations
-from maerec_jax.command import run_command
+from maerec_jax.command import keep_compiled_programs, run_command
 
 if TYPE_CHECKING:
     from maerec_jax.reading import Word
@@ -49,7 +49,7 @@ class CutArguments:
     lists: tuple[str, ...]
     """Annotation files of labelled words, relative to the data root. Never those that you measure with."""
     output: str = "pieces"
-    """Folder to be made, relative to the data root."""
+    """Folder to be made in the data root."""
     checkpoint: str = ""
     """What reads: as for maerec_jax.predict; by default the weights of the package."""
     pieces: int = 4
@@ -128,7 +128,7 @@ def cut(word: Labelled, borders: np.ndarray, pieces: int, seed: int) -> Iterator
         right = int(np.ceil(min(1.0, borders[first + count] + jitter[1]) * width))
         # What is as narrow as a vertical word would be taken for one in training.
         if text in seen or right - left < 4 or is_vertical((height, right - left), text):
-            continue
+            continue  # another try instead
         seen.add(text)
         yield Labelled(f"{word.name}_{first}_{count}", word.image, word.pixels[:, left:right], text)
         if len(seen) > pieces:
@@ -136,8 +136,9 @@ def cut(word: Labelled, borders: np.ndarray, pieces: int, seed: int) -> Iterator
 
 
 def nearly(reading: str, text: str) -> bool:
-    """Whether all characters, or all but one, are the same: other differences tell of a wrong cut."""
-    return len(reading) == len(text) and sum(a != b for a, b in zip(reading, text, strict=True)) <= 1
+    """Whether all characters, or of three and more all but one, are the same: more tells of a wrong cut."""
+    wrong = sum(a != b for a, b in zip(reading, text, strict=False))
+    return len(reading) == len(text) and wrong <= (len(text) > 2)
 
 
 class Cutter:
@@ -204,8 +205,11 @@ def cut_words(arguments: CutArguments) -> int:
     from maerec_jax.config import UserError
     from maerec_jax.recognizer import ReadingConfig, Recognizer
 
+    keep_compiled_programs()
     root = Path(arguments.data)
     folder = root / arguments.output
+    if folder.resolve() == root.resolve() or not folder.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{folder} is not inside of the data root: name another --output")
     if folder.exists():
         raise UserError(f"{folder} is there already: delete it, or name another --output")
     sources = [(name, Sources([Annotations(name).open(root)])) for name in arguments.lists]
@@ -213,20 +217,25 @@ def cut_words(arguments: CutArguments) -> int:
     reading = ReadingConfig(turn=False)
     recognizer = Recognizer.load(arguments.checkpoint or None, reading, arguments.batch_size)
     cutter = Cutter(recognizer, arguments)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "images").mkdir(parents=True)
-    with (unfinished / "pieces.jsonl").open("w") as file:
-        for name, source in sources:
-            stream = cutter.words(source, name)
-            while words := list(islice(stream, arguments.batch_size)):
-                for piece in cutter.pieces(words):
-                    image = f"images/{piece.name}.jpg"
-                    PIL.Image.fromarray(piece.pixels).save(unfinished / image, quality=95)
-                    file.write(json.dumps({"filename": image, "text": piece.text}) + "\n")
-    unfinished.rename(folder)
-    for what, count in sorted(cutter.told.items()):
-        CONSOLE.print(f"{what}: {count:,}", highlight=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+        unfinished = Path(place) / folder.name
+        (unfinished / "images").mkdir(parents=True)
+        with (unfinished / "pieces.jsonl").open("w") as file:
+            for name, source in sources:
+                stream = cutter.words(source, name)
+                while words := list(islice(stream, arguments.batch_size)):
+                    for piece in cutter.pieces(words):
+                        image = f"images/{piece.name}.png"
+                        PIL.Image.fromarray(piece.pixels).save(unfinished / image)
+                        # From the data root, where no other folder's images can be meant.
+                        named = (folder / image).relative_to(root).as_posix()
+                        file.write(json.dumps({"filename": named, "text": piece.text}) + "\n")
+        for what, count in sorted(cutter.told.items()):
+            CONSOLE.print(f"{what}: {count:,}", highlight=False)
+        if not cutter.told["pieces"]:
+            raise UserError("no pieces: the recogniser has to read the words and their characters; name a --checkpoint")
+        unfinished.rename(folder)
     CONSOLE.print(f"wrote {folder / 'pieces.jsonl'}", highlight=False)
     return 0
 

@@ -161,6 +161,15 @@ def test_views_vote_with_their_confidences(recognizer, unbroken, pixels):  # noq
         ReadingConfig(views=11)
 
 
+def test_views_of_an_image_are_read_with_its_own_words(unbroken, pixels, tmp_path):  # noqa: F811
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for path, image in zip(paths, pixels, strict=False):
+        (tmp_path / path).write_bytes(png(image))
+    lists = {path: [f"word{i}"] for i, path in enumerate(paths)}
+    recognizer = Recognizer.load(unbroken, ReadingConfig(views=2), words=lists, batch_size=4)
+    assert [word.text for word in recognizer.read(paths)] == ["word0", "word1", "word2"]
+
+
 def test_views_of_portrait_images_with_words_and_beams(unbroken, pixels):  # noqa: F811
     listed = ["alpha", "beta", "12"]
     images = [np.rot90(image) for image in pixels]

@@ -10,6 +10,7 @@ from data_pipelines.batch_decoder import BatchDecoder
 from data_pipelines.combining import Sources
 from data_pipelines.decoding import DecodeError, pixels_of
 from data_pipelines.records import OUTCOMES, Batch, DataError
+from data_pipelines.views import VIEWS
 from maerec_jax.config import TrainConfig
 from maerec_jax.evaluation.passes import Passes
 from maerec_jax.evaluation.predictions import Prediction
@@ -124,9 +125,10 @@ def describe(reader: Reader) -> dict[str, Any]:
         "dtype": str(reader.model.dtype),
         "beam": reading.beam,
         "turn": reader.turn,
-        "views": reading.views,
         "int8": reading.int8,
     }
+    if reading.views > 1:
+        described["views"] = [list(view) for view in VIEWS[: reading.views]]
     if reading.beam > 1:
         described["length_normalisation"] = reading.length_normalisation
     if reader.lexicon is not None:

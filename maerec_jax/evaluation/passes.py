@@ -122,7 +122,7 @@ class Passes:
 
     def _surest(self, params: Any, results: Results, waiting: AbstractContextManager) -> Results:
         """``results``, where a portrait image comes last and with the surest of its three outputs."""
-        # Of each portrait image the surest outputs so far: a few kilobytes, and one image in twenty or fewer.
+        # Of each portrait image the surest outputs so far: some kilobytes, and one image in twenty or fewer.
         best: dict[int, tuple[float, Outputs]] = {}
 
         def consider(told: Batch, made: Outputs, row: int) -> None:

@@ -44,7 +44,7 @@ class ImageReading(_Answer):
     turns: int = Field(default=0, examples=[0])
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     alternatives: list[Alternative] = []
-    """Other texts, best first, where the service was started with --beam."""
+    """Other texts, best first, where the service was started with --beam or --views."""
     error: Failure | None = None
     """Why the image was not read; null where it was."""
 

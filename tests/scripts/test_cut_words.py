@@ -11,6 +11,7 @@ import pytest
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
 from maerec_jax import Recognizer
+from maerec_jax.config import UserError
 from tests.conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "scripts" / "cut_words.py"
@@ -54,12 +55,34 @@ def test_pieces_of_printed_words(root):
     labels = [json.loads(line)["text"] for line in (root / "words.jsonl").read_text().splitlines()]
     texts = [source.text(i) for i in range(len(source))]
     assert all(any(text in label and text != label for label in labels[:12]) for text in texts)
-    assert not any("somethingelse".startswith(text) and len(text) > 2 for text in texts)
     read = Recognizer.load(batch_size=64).read([root / source.name(i) for i in range(len(source))])
     assert sum(word.text == text for word, text in zip(read, texts, strict=True)) > 0.8 * len(texts)
     again = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert again.returncode == 1
     assert "is there already" in again.stderr
+    outside = subprocess.run([*command, "--output", "../pieces"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert outside.returncode == 1
+    assert "is not inside of the data root" in outside.stderr
+
+
+def test_pieces_of_a_folder_within_another_are_its_own(root, cut_words):
+    """Both have an image of the same name; each list means its own."""
+    for output, lists in (("one", "words.jsonl"), ("one/two", "other.jsonl")):
+        lines = (root / "words.jsonl").read_text().splitlines()[:4]
+        (root / "other.jsonl").write_text("\n".join(reversed(lines)))
+        assert cut_words.cut_words(cut_words.CutArguments(data=str(root), lists=(lists,), output=output)) == 0
+    words = {json.loads(line)["text"] for line in lines}
+    inner = Annotations("one/two/pieces.jsonl").open(root)
+    for i in range(len(inner)):
+        assert inner.name(i).startswith("one/two/images/")
+        assert any(inner.text(i) in word for word in words)
+
+
+def test_nothing_to_cut_is_an_error(root, cut_words):
+    (root / "short.jsonl").write_text('{"filename": "0.png", "text": "no"}')
+    with pytest.raises(UserError, match="no pieces"):
+        cut_words.cut_words(cut_words.CutArguments(data=str(root), lists=("short.jsonl",), output="none"))
+    assert not [path for path in root.iterdir() if "none" in path.name]
 
 
 def test_borders_lie_between_characters(cut_words):
@@ -116,3 +139,5 @@ def test_readings_off_by_more_than_a_character_tell_of_wrong_cuts(cut_words):
     assert cut_words.nearly("w0rd", "word")
     assert not cut_words.nearly("w0rb", "word")
     assert not cut_words.nearly("ord", "word")
+    assert not cut_words.nearly("xb", "ab")
+    assert not cut_words.nearly("x", "a")

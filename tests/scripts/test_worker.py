@@ -73,12 +73,13 @@ def test_stopped_on_request(stage):
 
 
 def test_a_signal_to_all_processes_of_the_machine(stage):
-    start(stage, WAIT + "; print('never')")
-    stage.wait_for(lambda: "ready" in worker(stage, "log"))
-    child = int((stage.project / "run" / "pid").read_text())
-    os.killpg(os.getpgid(child), signal.SIGTERM)
-    stage.wait_for(lambda: state(stage) != "running")
-    assert state(stage) == "ended"
+    for _ in range(10):  # which of two processes is told first differs
+        start(stage, WAIT + "; print('never')")
+        stage.wait_for(lambda: "ready" in worker(stage, "log"))
+        child = int((stage.project / "run" / "pid").read_text())
+        os.killpg(os.getpgid(child), signal.SIGTERM)
+        stage.wait_for(lambda: state(stage) != "running")
+        assert state(stage) == "ended"
 
 
 def test_a_machine_that_was_switched_off(stage):

@@ -38,7 +38,7 @@ class Echo:
 
 
 def text_of(image):
-    return str(image.ways[0][0, 0].tolist())
+    return str(image.ways[0].reshape(-1, 3)[0].tolist())
 
 
 def image_of(number, shape=SHAPES[0], ways=1):
@@ -107,6 +107,15 @@ def test_everybody_gets_the_answer_to_what_was_asked(echo, batcher):
     for batch in echo.batches:
         assert len({tuple(way.shape for way in image.ways) for image in batch}) == 1
         assert len(batch) * len(batch[0].ways) <= 16
+
+
+def test_images_of_several_views_share_batches_by_size(echo, batcher):
+    images = [image_of(number, SHAPES[number % 3]) for number in range(30)]
+    images = [Prepared([np.stack([way, way]) for way in image.ways], image.turns) for image in images]
+    futures = [batcher.submit(image) for image in images]
+    assert [future.result(60).text for future in futures] == [text_of(image) for image in images]
+    for batch in echo.batches:
+        assert len({image.ways[0].shape for image in batch}) == 1
 
 
 def test_what_gathers_meanwhile_shares_batches_in_order(echo, batcher):
