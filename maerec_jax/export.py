@@ -49,6 +49,9 @@ class ExportArguments:
     checkpoint: str = ""
     """Workdir of a run (its best checkpoint is taken), one of its checkpoints, an exported .safetensors file, or
     maerec_tiny or maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
+    average: tuple[str, ...] = ()
+    """Further checkpoints of the same model: the mean of the weights of all is written. Where one run began with what
+    the other ended with it often reads better than each (model soups, arXiv 2203.05482)."""
     int8: bool = False
     """onnx, stablehlo: weights of 8 bits. A quarter of the size; docs/interop.md tells what it costs."""
     released: bool = False
@@ -78,13 +81,13 @@ def export(arguments: ExportArguments) -> int:
 
     from maerec_jax.config import UserError
     from maerec_jax.models.maerec import MAERecConfig
-    from maerec_jax.weights import SHIPPED, load_weights
+    from maerec_jax.weights import SHIPPED
 
     _see_that_there_is(arguments.format)
     check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
-        config, params, step = load_weights(arguments.checkpoint)
+        config, params, step = _load(arguments)
     if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, MAERecConfig):
         raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
     with console.status(f"writing {output}"):
@@ -94,6 +97,30 @@ def export(arguments: ExportArguments) -> int:
             raise UserError(f"{arguments.checkpoint or SHIPPED[0]}: {error}") from error
     print(f"{output}: {_described(arguments, config)}, step {step:,}, {output.stat().st_size / 1e6:,.1f} MB")
     return 0
+
+
+def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
+    """What to write: a checkpoint, or the mean of several under the config and step of the first."""
+    import jax
+    import numpy as np
+
+    from maerec_jax.config import UserError
+    from maerec_jax.weights import SHIPPED, load_weights
+
+    config, params, step = load_weights(arguments.checkpoint)
+    if arguments.average and config.model.encoder.lora_rank:
+        raise UserError("adapters cannot be averaged: only their products with each other could, which are no adapters")
+    everything = [params]
+    for name in arguments.average:
+        other, more, _ = load_weights(name)
+        if other.model != config.model:
+            raise UserError(
+                f"{name} and {arguments.checkpoint or SHIPPED[0]} are not of the same model: average others"
+            )
+        everything.append(more)
+    if arguments.average:
+        params = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything)
+    return config, params, step
 
 
 def _see_that_there_is(form: Format) -> None:

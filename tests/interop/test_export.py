@@ -104,6 +104,25 @@ def test_safetensors_of_both_kinds_come_back_to_the_bit(recogniser, autoencoder,
         jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
+def test_the_mean_of_checkpoints(recogniser, adapted, autoencoder, tmp_path):
+    config, params = recogniser
+    for number in (1, 2, 6):
+        scaled = jax.tree.map(lambda leaf, number=number: leaf * np.float32(number), params)
+        save_weights(tmp_path / f"{number}.safetensors", config, scaled, number)
+    one, *others = (str(tmp_path / f"{number}.safetensors") for number in (1, 2, 6))
+    assert command(one, "safetensors", tmp_path / "mean.safetensors", average=tuple(others)) == 0
+    _, mean, step = load_weights(tmp_path / "mean.safetensors")
+    assert step == 1
+    for found, expected in zip(jax.tree.leaves(mean), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(found, 3 * expected, rtol=1e-6)
+    save_weights(tmp_path / "mae.safetensors", *autoencoder, 1)
+    with pytest.raises(UserError, match="are not of the same model"):
+        command(one, "safetensors", tmp_path / "none.safetensors", average=(str(tmp_path / "mae.safetensors"),))
+    save_weights(tmp_path / "adapted.safetensors", *adapted, 1)
+    with pytest.raises(UserError, match="adapters cannot be averaged"):
+        command(tmp_path / "adapted.safetensors", "safetensors", tmp_path / "none.safetensors", average=(one,))
+
+
 def test_stablehlo_reads_the_same_on_any_batch(recogniser):
     config, params = recogniser
     weights = {"/".join(k.key for k in path): value for path, value in jax.tree.leaves_with_path(params)}
