@@ -1,9 +1,7 @@
 """MAERec-Tiny: goes on where configs/tiny_rendered.py ends, with more blocks, and real words among the rendered ones.
 
-A third of all images are real: words, and as many pieces of these. With a few thousand real words more would teach
-the model these words, not reading.
-Data: Union14M-L under data.root (any sample of it); fonts and words beside it, as for tiny_rendered.py; and pieces,
-which scripts/cut_words.py makes (docs/weights.md has the commands).
+A quarter of all images are real: with a few thousand real words more would teach the model these words, not reading.
+Data: Union14M-L under data.root (any sample of it); fonts and words beside it, as for tiny_rendered.py.
 Run: python -m maerec_jax.train --config configs/tiny.py --data.root ROOT --init-from runs/tiny_rendered
 """
 
@@ -26,9 +24,8 @@ def get_config() -> TrainConfig:
     annotations = "Union14M-L/train_annos/mmocr-0.x"
     levels = ("easy", "medium", "hard", "normal", "challenging")
     rendered = RenderedWords(
-        weight=0.65, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
+        weight=0.75, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
     )
-    pieces = Annotations("pieces/pieces.jsonl", weight=0.18)
     return TrainConfig(
         model=MAERecConfig(
             encoder=ViTConfig(dim=192, depth=10, heads=6, patch_size=(32, 4), position_table="grid"),
@@ -37,7 +34,7 @@ def get_config() -> TrainConfig:
         ),
         data=DataConfig(
             root="data",
-            train=(*(Annotations(f"{annotations}/train_{level}.jsonl") for level in levels), rendered, pieces),
+            train=(*(Annotations(f"{annotations}/train_{level}.jsonl") for level in levels), rendered),
             validation=(Annotations(f"{annotations}/val_annos.jsonl"),),
             augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
             turn_vertical=True,

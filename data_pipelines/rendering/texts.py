@@ -33,7 +33,7 @@ _CODAS = listed("b c ck d f ff g ght k l ll ld lt m mp n nd ng nk nt p r rd rk r
 _CODAS += ("",) * 14
 _DOMAINS = listed("com net org co.uk de fr io info eu sg cn nl ca")
 _MONTHS = listed("jan feb mar apr may jun jul aug sep oct nov dec")
-_UNITS = listed("% % % kg g ml cl L km m mm cm W V mph am pm h + °")
+_UNITS = listed("% % % % % % % % kg g ml cl L km m mm cm W V mph am pm h + °")
 
 
 def in_split(text: str, split: Split) -> bool:
@@ -148,16 +148,16 @@ class Texts:
         kinds: list[Callable[[np.random.Generator], str]] = []
         shares: list[float] = []
         for kind, share in (
-            (self._word, 0.535),
+            (self._word, 0.505),
             (self._punctuated, 0.075),
             (self._several_words, 0.1),
             (self._pseudo_word, 0.06),
             (self._brand, 0.02),
-            (self._number, 0.065),
+            (self._number, 0.08),
             (self._price, 0.02),
             (self._date, 0.015),
             (self._time, 0.015),
-            (self._quantity, 0.015),
+            (self._quantity, 0.03),
             (self._code, 0.035),
             (self._address, 0.015),
             (self._random_string, 0.03),

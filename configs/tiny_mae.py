@@ -1,0 +1,38 @@
+"""MAERec-Tiny's encoder goes on as a masked autoencoder: real words without their labels, and as many rendered ones.
+
+Paper: arXiv 2307.08723, section 5.1; all sizes but the encoder's are for two CPU cores.
+Data: Union14M-U's LMDBs under data.root (any sample of them); fonts and words beside them, as for tiny_rendered.py.
+Run: python -m maerec_jax.train --config configs/tiny_mae.py --data.root ROOT --init-from maerec_tiny
+"""
+
+import string
+
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.sources import LmdbWords
+from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.optimizer import OptimizerConfig
+
+
+def get_config() -> TrainConfig:
+    """The run."""
+    characters = string.digits + string.ascii_letters + string.punctuation + " "
+    rendered = RenderedWords(
+        weight=0.5, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
+    )
+    names = ("book32_lmdb", "cc_lmdb", "openvino_lmdb")
+    encoder = ViTConfig(dim=192, depth=10, heads=6, patch_size=(32, 4), position_table="grid")
+    return TrainConfig(
+        model=MAEConfig(encoder=encoder, decoder_dim=128, decoder_depth=2, decoder_heads=4),
+        data=DataConfig(
+            root="data",
+            train=(*(LmdbWords(f"Union14M-U/{name}", labelled=False) for name in names), rendered),
+            validation=(RenderedWords(size=256, split="validation"),),
+            interpolation="bicubic",
+        ),
+        optimizer=OptimizerConfig(algorithm="muon", learning_rate=1e-3, warmup_steps=100, weight_decay=0.05),
+        batch_size=128,
+        steps=1000,
+        validate_every=500,
+    )
