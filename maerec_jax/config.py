@@ -139,6 +139,9 @@ class TrainConfig:
     """What has the parameters to start from: the workdir of a run, one of its checkpoints, an exported .safetensors
     file, or maerec_tiny or maerec_tiny_rendered, which come with the package. Those that do not fit are reported and
     initialised afresh."""
+    init_encoder_from: str = ""
+    """What has another encoder of the same shape, which takes the place of that of init_from: pre-training that went on
+    from it, such as on images of your own without labels."""
     workdir: str = ""
     """Folder for checkpoints and logs; runs/<name of the config file> by default. A run in it is resumed."""
 
@@ -170,7 +173,7 @@ def compute_dtype(name: str) -> Any:
 
 
 # What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.
-_FREE = {"data.root", "data.workers", "data.max_invalid", "data.timeout", "init_from", "workdir"}
+_FREE = {"data.root", "data.workers", "data.max_invalid", "data.timeout", "init_from", "init_encoder_from", "workdir"}
 _FREE |= {"log_every", "validate_every", "checkpoint_every", "keep_last", "keep_best"}
 _FREE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"}
 

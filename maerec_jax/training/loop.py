@@ -45,12 +45,11 @@ from maerec_jax.training.sharding import (
     state_bytes,
     state_shardings,
 )
-from maerec_jax.training.starting import check_start, loaded_params
+from maerec_jax.training.starting import check_start, load_start, loaded_params
 from maerec_jax.training.step import TrainState, initial_state, jit_train_step, state_shapes
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
 from maerec_jax.training.task import Task, Validation
 from maerec_jax.training.utilisation import Rates, peak
-from maerec_jax.weights import load_weights
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2
@@ -137,7 +136,7 @@ def train(config: TrainConfig) -> dict[str, float]:
     resumes = bool(as_first(bool(saved_steps(workdir))))
     if not resumes:
         check_start(config)
-    loaded_run = load_weights(config.init_from) if config.init_from and not resumes else None
+    loaded_run = None if resumes else load_start(config)
     claim_workdir(config, write=first)
 
     decoder = make_decoder(config)

@@ -1,7 +1,7 @@
 """Starting a run from the parameters of another: which are taken, and what is said of the others."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.checkpoint import merge_params, misfits
 from maerec_jax.training.known_characters import with_characters
+from maerec_jax.weights import load_weights
 
 LoadedRun = tuple[TrainConfig, Any, int]
 """What ``load_params`` returns: a run's config, its parameters and their step."""
@@ -27,6 +28,35 @@ def check_start(config: TrainConfig) -> None:
             "model.encoder.lora_rank trains adapters and keeps the encoder as it is: name the run that the encoder "
             "comes from with --init-from"
         )
+
+
+def load_start(config: TrainConfig) -> LoadedRun | None:
+    """Read what a new run starts from: ``init_from``, with the encoder of ``init_encoder_from``; None for neither.
+
+    Raises:
+      UserError: where either cannot be read, or the two encoders are not of the same kind.
+    """
+    if not config.init_from:
+        if config.init_encoder_from:
+            raise UserError(
+                f"--init-encoder-from {config.init_encoder_from} takes the place of the encoder of --init-from, which "
+                "is missing; to start from the encoder alone, give it as --init-from"
+            )
+        return None
+    source, params, step = load_weights(config.init_from)
+    if config.init_encoder_from:
+        other, others, _ = load_weights(config.init_encoder_from)
+        one, two = source.model.encoder, other.model.encoder
+        names = (field.name for field in fields(one) if not field.name.startswith("remat"))
+        differing = [name for name in names if getattr(one, name) != getattr(two, name)]
+        if differing:
+            told = ", ".join(f"{name} {getattr(two, name)} instead of {getattr(one, name)}" for name in differing)
+            raise UserError(
+                f"the encoder of --init-encoder-from {config.init_encoder_from} cannot take the place of that of "
+                f"--init-from {config.init_from}: {told}"
+            )
+        params = {**params, "encoder": others["encoder"]}
+    return source, params, step
 
 
 def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
@@ -73,9 +103,11 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
                     f"model.encoder.lora_rank keeps the encoder as it is, but that of {config.init_from} does not fit: "
                     f"{path} ({reason})"
                 )
+    encoder_of = f", with the encoder of {config.init_encoder_from}" if config.init_encoder_from else ""
     message(
-        f"from {config.init_from} ({source.model.kind}, step {step}): {total - len(missing)} of {total} parameters, "
-        f"{len(missing)} initialised afresh, {len(unused)} of its own not used"
+        f"from {config.init_from} ({source.model.kind}, step {step}){encoder_of}: "
+        f"{total - len(missing)} of {total} parameters, {len(missing)} initialised afresh, "
+        f"{len(unused)} of its own not used"
         f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
     )
     for change in deeper + changes:

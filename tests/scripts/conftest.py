@@ -1,14 +1,19 @@
 """A small project, and programs that stand for gcloud, ssh, Slurm and Python: they play what a test lays out."""
 
+import importlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
+from data_pipelines.rendering import RenderedWords
 from tests.conftest import REPOSITORY
 
 FAKES = Path(__file__).parent / "fakes"
@@ -90,6 +95,28 @@ class Stage:
                 os.kill(int(file.read_text()), signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+@pytest.fixture(scope="session")
+def script_module():
+    """Imports a script by its name."""
+    folder = str(REPOSITORY / "scripts")
+    sys.path.insert(0, folder)
+    yield importlib.import_module
+    sys.path.remove(folder)
+
+
+def printed_words(folder, number, min_length, max_length):
+    """Write plainly printed words as 0.png, 1.png and so on; returns records of their names and labels."""
+    source = RenderedWords(difficulty=0.0, min_length=min_length, max_length=max_length, size=number).open()
+    for i in range(number):
+        cv2.imwrite(str(folder / f"{i}.png"), source[i].image[:, :, ::-1])
+    return [{"filename": f"{i}.png", "text": source.text(i)} for i in range(number)]
+
+
+def write_list(file, records):
+    """Write a list of labelled words."""
+    file.write_text("\n".join(map(json.dumps, records)))
 
 
 @pytest.fixture

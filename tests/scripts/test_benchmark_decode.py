@@ -14,14 +14,9 @@ SCRIPT = REPOSITORY / "scripts" / "benchmark_decode.py"
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """The script's modules."""
-    sys.path.insert(0, str(SCRIPT.parent))
-    import benchmark_decode
-    import decoding_contenders
-
-    yield benchmark_decode, decoding_contenders
-    sys.path.remove(str(SCRIPT.parent))
+def scripts(script_module):
+    """The scripts as modules."""
+    return script_module("benchmark_decode"), script_module("decoding_contenders")
 
 
 @pytest.fixture(scope="module")

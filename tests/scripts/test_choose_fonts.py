@@ -15,14 +15,9 @@ SCRIPTS = REPOSITORY / "scripts"
 
 
 @pytest.fixture(scope="module")
-def scripts():
+def scripts(script_module):
     """The two scripts as modules."""
-    sys.path.insert(0, str(SCRIPTS))
-    import choose_fonts
-    import get_words
-
-    yield choose_fonts, get_words
-    sys.path.remove(str(SCRIPTS))
+    return script_module("choose_fonts"), script_module("get_words")
 
 
 @pytest.fixture(scope="module")

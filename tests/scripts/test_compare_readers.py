@@ -5,37 +5,28 @@ import os
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
 
 from data_pipelines.rendering import RenderedWords
 from tests.conftest import REPOSITORY
+from tests.scripts.conftest import printed_words, write_list
 
 SCRIPT = REPOSITORY / "scripts" / "compare_readers.py"
 
 
 @pytest.fixture(scope="module")
-def compare_readers():
+def compare_readers(script_module):
     """The script as a module."""
-    sys.path.insert(0, str(SCRIPT.parent))
-    import compare_readers
-
-    yield compare_readers
-    sys.path.remove(str(SCRIPT.parent))
+    return script_module("compare_readers")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A data root with a set of four plainly printed words, one of which is no image."""
     folder = tmp_path_factory.mktemp("root")
-    source = RenderedWords(difficulty=0.0, min_length=4, max_length=6, size=4).open()
-    lines = []
-    for i in range(4):
-        cv2.imwrite(str(folder / f"{i}.png"), source[i].image[:, :, ::-1])
-        lines.append(json.dumps({"filename": f"{i}.png", "text": source.text(i)}))
+    write_list(folder / "words.jsonl", printed_words(folder, 4, 4, 6))
     (folder / "3.png").write_bytes(b"no image")
-    (folder / "words.jsonl").write_text("\n".join(lines))
     return folder
 
 

@@ -4,42 +4,33 @@ import json
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
 from maerec_jax import Recognizer
 from maerec_jax.config import UserError
 from tests.conftest import REPOSITORY
+from tests.scripts.conftest import printed_words, write_list
 
 SCRIPT = REPOSITORY / "scripts" / "cut_words.py"
 
 
 @pytest.fixture(scope="module")
-def cut_words():
+def cut_words(script_module):
     """The script as a module."""
-    sys.path.insert(0, str(SCRIPT.parent))
-    import cut_words
-
-    yield cut_words
-    sys.path.remove(str(SCRIPT.parent))
+    return script_module("cut_words")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A data root with twelve plainly printed words; then one that is no image, a short one, and a wrong label."""
     folder = tmp_path_factory.mktemp("root")
-    source = RenderedWords(difficulty=0.0, min_length=5, max_length=8, size=13).open()
-    lines = []
-    for i in range(13):
-        cv2.imwrite(str(folder / f"{i}.png"), source[i].image[:, :, ::-1])
-        lines.append({"filename": f"{i}.png", "text": source.text(i)})
+    records = printed_words(folder, 13, 5, 8)
     (folder / "bad.png").write_bytes(b"no image")
-    lines[12]["text"] = "somethingelse"
-    lines += [{"filename": "bad.png", "text": "lost"}, {"filename": "0.png", "text": "no"}]
-    (folder / "words.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    records[12]["text"] = "somethingelse"
+    records += [{"filename": "bad.png", "text": "lost"}, {"filename": "0.png", "text": "no"}]
+    write_list(folder / "words.jsonl", records)
     return folder
 
 

@@ -24,13 +24,9 @@ SCRIPT = REPOSITORY / "scripts" / "show_reconstructions.py"
 
 
 @pytest.fixture(scope="module")
-def script():
-    """The script's module."""
-    sys.path.insert(0, str(SCRIPT.parent))
-    import show_reconstructions
-
-    yield show_reconstructions
-    sys.path.remove(str(SCRIPT.parent))
+def script(script_module):
+    """The script as a module."""
+    return script_module("show_reconstructions")
 
 
 @pytest.fixture(scope="module")

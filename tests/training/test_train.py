@@ -131,6 +131,24 @@ def test_fine_tuning_starts_from_a_pretrained_encoder(pretrained, tmp_path, caps
     assert "fresh: encoder" not in told
 
 
+def test_a_recogniser_goes_on_with_an_encoder_that_was_pretrained_further(unbroken, pretrained, tmp_path, capsys):
+    config = recogniser_config(tmp_path, init_from=str(unbroken), init_encoder_from=str(pretrained), steps=1)
+    train(replace(config, optimizer=OptimizerConfig(learning_rate=0.0)))
+    (_, recogniser, _), (_, mae, _), (_, after, _) = map(load_params, (unbroken, pretrained, tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, after, {**recogniser, "encoder": mae["encoder"]})
+    told = capsys.readouterr().err
+    assert f"with the encoder of {pretrained}: " in told
+    assert "fresh:" not in told
+
+
+def test_an_encoder_that_cannot_take_the_place_of_another_is_refused(unbroken, pretrained, tmp_path):
+    with pytest.raises(UserError, match=r"dim 192 instead of .*, depth 10 instead of .*, patch_size \(32, 4\) inst"):
+        train(recogniser_config(tmp_path, init_from=str(unbroken), init_encoder_from="maerec_tiny"))
+    with pytest.raises(UserError, match=r"--init-from, which is missing; .* give it as --init-from"):
+        train(recogniser_config(tmp_path, init_encoder_from=str(pretrained)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_fine_tuning_starts_from_a_cross_attending_autoencoder(tmp_path, capsys):
     """All of its encoder is taken; its pictures show all hidden patches, though few are predicted in training."""
     train(cross_autoencoder_config(tmp_path / "cross", steps=2, accumulation=2))
