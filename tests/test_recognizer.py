@@ -181,7 +181,8 @@ def test_views_of_portrait_images_with_words_and_beams(unbroken, pixels):  # noq
     for image, word in zip(images, words, strict=True):
         assert {other.text for other in word.alternatives} <= set(listed) - {word.text}
         prepared = recognizer.prepare(image)
-        assert [way.shape for way in prepared.ways] == [(3, 32, 128, 3)] * 3
+        ways = 3 if image.shape[0] > image.shape[1] else 1
+        assert [way.shape for way in prepared.ways] == [(3, 32, 128, 3)] * ways
         maps = recognizer.attention(prepared, word)
         assert len(maps) == len(word.character_confidences)
 
