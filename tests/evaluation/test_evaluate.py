@@ -16,6 +16,9 @@ from maerec_jax.evaluation.predictions import Prediction, read_predictions
 from tests.conftest import REPOSITORY
 from tests.training.processes import PATIENCE, free_port
 
+# The run that they read with is trained once, not by each worker.
+pytestmark = pytest.mark.xdist_group("evaluate")
+
 # A size in which all of them compile the same programs.
 BATCH = ("--batch-size", "16")
 
