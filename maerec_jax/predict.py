@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from maerec_jax.scenes.scene_reader import PreparedScene
 
 
+_LARGE = 400  # pixels: crops of one word are hardly ever as high and as wide
+
+
 @dataclass(frozen=True)
 class PredictArguments:
     """Read the words in image files, and print file, text and confidence for each.
@@ -161,7 +164,8 @@ class _Words:
     def __init__(self, arguments: PredictArguments, recognizer: "Recognizer") -> None:
         self._arguments, self._recognizer = arguments, recognizer
         self.size = arguments.batch_size * len(recognizer.reader.shapes)
-        self._show, self._sheet, self._done = WordPrinter(arguments.format), _Sheet(arguments.sheet), 0
+        self._show, self._sheet = WordPrinter(arguments.format), _Sheet(arguments.sheet)
+        self._done, self._large = 0, 0
 
     def load(self, pixels: "np.ndarray", name: str) -> "tuple[np.ndarray, Prepared]":
         self._recognizer.reader.columns([name])  # the lexicon may have no words for it
@@ -172,12 +176,18 @@ class _Words:
         for (name, (pixels, prepared)), word in zip(images, words, strict=True):
             self._show(name, word)
             self._sheet.add(prepared, word)
+            self._large += min(pixels.shape[:2]) >= _LARGE
             if self._arguments.visualise:
                 self._draw(name, pixels, prepared, word)
             self._done += 1
 
     def finish(self) -> None:
         self._sheet.save()
+        if self._large:
+            _tell(
+                f"{self._large:,} of {self._done:,} images are at least {_LARGE} pixels high and wide, and were read "
+                "as one word each: --detect finds the words of whole pictures"
+            )
 
     def _draw(self, name: str, pixels: "np.ndarray", prepared: "Prepared", word: Word) -> None:
         from data_pipelines.resizing import turn_image

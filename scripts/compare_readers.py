@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -81,6 +82,10 @@ def open_rapidocr(arguments: ReaderArguments) -> Read:
         raise UserError("rapidocr is not installed: pip install rapidocr onnxruntime, or --readers ours") from None
     one_thread = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     engine = RapidOCR(params={"Global.log_level": "error", "Global.text_score": 0.0} | one_thread)
+
+    recognition = engine.cfg.Rec
+    model = f"{recognition.ocr_version.value} {recognition.model_type.value}"
+    CONSOLE.print(f"rapidocr {version('rapidocr')}: {model}", markup=False, highlight=False)
 
     def read(pixels: np.ndarray) -> str:
         if pixels.shape[0] >= VERTICAL * pixels.shape[1]:

@@ -155,6 +155,14 @@ def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
     assert printed[0]["confidence"] == pytest.approx(read[0].confidence)
     assert np.mean(read[0].character_confidences) == pytest.approx(read[0].confidence)
 
+    cv2.imwrite(str(folder / "wide.png"), np.full((399, 900, 3), 99, np.uint8))
+    cv2.imwrite(str(tmp_path / "scene.png"), np.full((400, 900, 3), 99, np.uint8))
+    assert run_predict(str(folder / "wide.png"), "--checkpoint", str(unbroken)) == 0
+    assert "--detect" not in capsys.readouterr().err
+    assert run_predict(str(folder / "0.png"), str(tmp_path / "scene.png"), "--checkpoint", str(unbroken)) == 0
+    assert "1 of 2 images are at least 400 pixels high and wide, " in capsys.readouterr().err
+    (folder / "wide.png").unlink()
+
     (folder / "broken.jpg").write_bytes(b"no image")
     assert run_predict(str(folder), "--checkpoint", str(unbroken), "--sheet", str(tmp_path / "sheet.png")) == 1
     told = capsys.readouterr()

@@ -42,7 +42,7 @@ def test_the_first_are_the_default():
 
 def test_there_is_nothing_else_and_it_is_small():
     files = {file.name for file in FOLDER.iterdir()}
-    assert files == {"SHA256SUMS", *(f"{name}.safetensors" for name in SHIPPED)}
+    assert files == {"LICENSE.md", "SHA256SUMS", *(f"{name}.safetensors" for name in SHIPPED)}
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 20e6
     for line in (FOLDER / "SHA256SUMS").read_text().splitlines():
         checksum, name = line.split()

@@ -1,6 +1,7 @@
 """Draw rendered words: as a sheet with labels, to see what a model would learn from, or as files.
 
 python -m data_pipelines.rendering --out sheet.png --difficulty 0.5
+python -m data_pipelines.rendering --out sheet.png --difficulty 0.7 --data ROOT --beside LIST
 python -m data_pipelines.rendering --folder words --count 100
 """
 
@@ -13,8 +14,10 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.records import DataError
+from data_pipelines.decoding import DecodeError, pixels_of
+from data_pipelines.records import DataError, RecordError, Source
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
+from data_pipelines.sources import Annotations
 
 _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
 
@@ -27,6 +30,10 @@ class Drawing:
     """Write a sheet of words to this picture file, for example sheet.png."""
     folder: str = ""
     """Write each word to a PNG file in this folder, with a labels.jsonl that names them."""
+    beside: str = ""
+    """List of real words: every other row of the sheet then shows some of these."""
+    data: str = "."
+    """Folder that the list's path is relative to."""
     count: int = 64
     """How many words to draw."""
     columns: int = 8
@@ -35,20 +42,27 @@ class Drawing:
     """Which words to draw."""
 
 
-def draw_sheet(source: RenderedSource, count: int, columns: int) -> Image.Image:
-    """The first ``count`` records in rows, each shrunk or enlarged to fit its cell, with the label below."""
+def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source | None = None) -> Image.Image:
+    """The first ``count`` records in rows, each shrunk or enlarged to fit its cell, with the label below.
+
+    Below each row comes one with as many of ``beside``, which are taken from all of it.
+    """
     count = min(count, len(source))
-    rows = -(-count // columns)
+    shown = [(source[i], i // columns * (1 if beside is None else 2), i % columns) for i in range(count)]
+    if beside is not None:
+        # Of lists with fewer words all are shown once.
+        others = np.linspace(0, len(beside), min(count, len(beside)), endpoint=False, dtype=int)
+        shown += [(beside[int(n)], i // columns * 2 + 1, i % columns) for i, n in enumerate(others)]
+    rows = 1 + max(row for _, row, _ in shown)
     sheet = Image.new("RGB", (columns * _CELL_WIDTH, rows * (_PICTURE_HEIGHT + _LABEL_HEIGHT)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for i in range(count):
-        record = source[i]
-        assert isinstance(record.image, np.ndarray)
-        height, width = record.image.shape[:2]
+    for record, row, column in shown:
+        pixels = pixels_of(record)
+        height, width = pixels.shape[:2]
         scale = min((_CELL_WIDTH - 8) / width, (_PICTURE_HEIGHT - 4) / height)
-        shown = cv2.resize(record.image, (max(1, round(width * scale)), max(1, round(height * scale))))
-        x, y = i % columns * _CELL_WIDTH, i // columns * (_PICTURE_HEIGHT + _LABEL_HEIGHT)
-        sheet.paste(Image.fromarray(shown), (x, y))
+        fitting = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
+        x, y = column * _CELL_WIDTH, row * (_PICTURE_HEIGHT + _LABEL_HEIGHT)
+        sheet.paste(Image.fromarray(fitting), (x, y))
         pen.text((x, y + _PICTURE_HEIGHT - 2), record.text or "", fill="red", font=font)
     return sheet
 
@@ -69,10 +83,13 @@ def main(options: Drawing) -> None:
         raise DataError("--count and --columns must be at least 1")
     if not options.out and not options.folder:
         raise DataError("nothing to write: give --out or --folder")
+    if options.beside and not options.out:
+        raise DataError("--beside is shown on a sheet: give --out, too")
+    beside = Annotations(options.beside).open(Path(options.data)) if options.beside else None
     source = options.words.open()
     if options.out:
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(source, options.count, options.columns).save(options.out)
+        draw_sheet(source, options.count, options.columns, beside).save(options.out)
         print(f"wrote {options.out}")
     if options.folder:
         write_files(source, options.count, Path(options.folder))
@@ -82,5 +99,5 @@ def main(options: Drawing) -> None:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Drawing, prog="python -m data_pipelines.rendering", description=__doc__))
-    except DataError as error:
+    except (DataError, RecordError, DecodeError) as error:
         raise SystemExit(f"error: {error}") from None

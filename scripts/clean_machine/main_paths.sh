@@ -35,7 +35,13 @@ try_plain() {
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
   try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
     --sheet read.png --visualise read --attention
+  # The weights of the package: the default of everything that reads.
   try "$python" -m maerec_jax.predict $benchmark/imgs
+  try "$python" -m maerec_jax.evaluate --data words --json default.json
+  try "$python" -c '
+import json
+(read,) = json.load(open("default.json"))["sets"].values()
+assert read["word_accuracy"] >= 0.5, read'
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format safetensors --output maerec.safetensors
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format stablehlo --output maerec.stablehlo
   try "$python" "$clone/scripts/read_stablehlo.py" maerec.stablehlo $benchmark/imgs/000000.png
@@ -92,6 +98,7 @@ try_torch() {
 
 try_onnx() {
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec.onnx
+  try "$python" -m maerec_jax.export --format onnx --output default.onnx
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec_int8.onnx --int8
   try "$python" "$clone/scripts/read_onnx.py" maerec.onnx words/Union14M-L/full_images/made/000000.png
 }
@@ -116,7 +123,7 @@ try_detect() {
 try_serve() {
   local address
   address=http://127.0.0.1:$(free_port)
-  serve "$python" -m maerec_jax.serve --checkpoint runs/maerec --port "${address##*:}"
+  serve "$python" -m maerec_jax.serve --port "${address##*:}"
   answers "$address/ready"
   try curl --silent --fail --form images=@words/Union14M-L/full_images/made/000000.png "$address/words"
   stop_servers
@@ -125,7 +132,7 @@ try_serve() {
 try_demo() {
   local address
   address=http://127.0.0.1:$(free_port)
-  serve "$python" -m maerec_jax.demo --checkpoint runs/maerec --port "${address##*:}"
+  serve "$python" -m maerec_jax.demo --port "${address##*:}"
   answers "$address/"
   stop_servers
   # Its tests, which the extra test has no packages for; those in a browser where there is one.

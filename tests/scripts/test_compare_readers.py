@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -75,6 +76,7 @@ def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(root, tmp_path):
     command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "rapidocr"]
     command += ["--json", tmp_path / "told.json", "--misread", tmp_path / "misread.jsonl"]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"^rapidocr [\d.]+: PP-OCR\S+ \w+$", made.stdout, re.MULTILINE)
     assert "words.jsonl" in made.stdout
     told = json.loads((tmp_path / "told.json").read_text())["rapidocr"]
     assert told["sets"]["words.jsonl"]["words"] == 4
