@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,8 @@ class ReaderArguments:
     maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     sets: tuple[str, ...] = ()
     """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
+    overlaps: str = ""
+    """List of data_pipelines.find_overlaps: words that training images show, too, are also counted by themselves."""
     readers: tuple[str, ...] = ("ours", "rapidocr")
     """Which to run."""
     beam: int = 1
@@ -100,11 +102,11 @@ OPENERS: dict[str, Callable[[ReaderArguments], Read]] = {"ours": open_ours, "rap
 
 
 KINDS: tuple[str, ...] = ("1-3 long", "4-6 long", "7-10 long", "11 and longer", "UPPER", "Title", "lower", "miXed")
-KINDS += ("no letters", "several words", "with punctuation")
+KINDS += ("no letters", "several words", "with punctuation", "copy in training", "no copy")
 
 
 def kinds_of(truth: str) -> Iterator[str]:
-    """Those of ``KINDS`` that a word belongs to: by its length, and by what it is made of."""
+    """Those of ``KINDS`` that a text belongs to: by its length, and by what it is made of."""
     n = len(truth)
     yield KINDS[0] if n <= 3 else KINDS[1] if n <= 6 else KINDS[2] if n <= 10 else KINDS[3]
     letters = [c for c in truth if c.isalpha()]
@@ -136,11 +138,11 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     """Of processor time, for each word that could be decoded."""
 
-    def add(self, measured: str, reading: str | None, truth: str) -> None:
-        """Count a word of a set."""
+    def add(self, measured: str, reading: str | None, truth: str, more_kinds: Sequence[str] = ()) -> None:
+        """Count a word of a set, which may belong to more kinds than its text tells."""
         for name in (measured, "all"):
             self.sets.setdefault(name, Scores()).add(reading, truth)
-        for kind in kinds_of(truth):
+        for kind in (*kinds_of(truth), *more_kinds):
             self.kinds.setdefault(kind, Scores()).add(reading, truth)
 
     def summary(self) -> dict[str, Any]:
@@ -162,6 +164,7 @@ def compare(arguments: ReaderArguments) -> int:
         except OSError:
             raise UserError(f"--core {arguments.core} is none that can be used, which are {usable}") from None
     from data_pipelines.decoding import DecodeError, pixels_of
+    from data_pipelines.overlaps.list_file import read_list
     from data_pipelines.records import RecordError
     from maerec_jax.evaluation.sets import find_sets
 
@@ -169,6 +172,7 @@ def compare(arguments: ReaderArguments) -> int:
         CONSOLE.print(text, markup=False, highlight=False)
 
     root = Path(arguments.data)
+    copies = {overlap.benchmark for overlap in read_list(Path(arguments.overlaps))} if arguments.overlaps else None
     measured_sets = find_sets(root, arguments.sets, message)
     readers = {name: OPENERS[name](arguments) for name in arguments.readers}
     tallies = {name: Tally() for name in readers}
@@ -184,13 +188,14 @@ def compare(arguments: ReaderArguments) -> int:
             except (DecodeError, RecordError) as error:
                 message(f"{source.name(index)}: {error}")
                 pixels = None
+            kinds = () if copies is None else ("copy in training" if source.name(index) in copies else "no copy",)
             found: dict[str, str | None] = {}
             for name, read in readers.items():
                 start = time.process_time()
                 found[name] = None if pixels is None else normal(read(pixels))
                 if pixels is not None:
                     tallies[name].seconds.append(time.process_time() - start)
-                tallies[name].add(measured.name, found[name], truth)
+                tallies[name].add(measured.name, found[name], truth, kinds)
             if any(text != truth for text in found.values()):
                 misread.append({"set": measured.name, "image": source.name(index), "text": truth, **found})
     show(tallies)

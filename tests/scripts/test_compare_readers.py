@@ -65,6 +65,16 @@ def test_every_word_counts_once_in_its_set_and_in_all(compare_readers):
     assert told["milliseconds_a_word"] is None
 
 
+def test_words_that_training_shows_too_are_counted_by_themselves(root, tmp_path):
+    (tmp_path / "overlaps.jsonl").write_text('{"train": "other.png", "benchmark": "2.png"}')
+    command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "ours"]
+    command += ["--overlaps", tmp_path / "overlaps.jsonl", "--json", tmp_path / "told.json"]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    kinds = json.loads((tmp_path / "told.json").read_text())["ours"]["kinds"]
+    assert kinds["copy in training"]["words"] == 1
+    assert kinds["no copy"]["words"] == 3
+
+
 def test_ours_reads_print_with_the_weights_of_the_package(compare_readers, root):
     source = RenderedWords(difficulty=0.0, min_length=4, max_length=6, size=4).open()
     read = compare_readers.open_ours(compare_readers.ReaderArguments(data=str(root)))
