@@ -41,7 +41,7 @@ try_plain() {
   try "$python" -c '
 import json
 (read,) = json.load(open("default.json"))["sets"].values()
-assert read["word_accuracy"] >= 0.5, read'
+assert read["metrics"]["edit_similarity"] >= 0.7, read'
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format safetensors --output maerec.safetensors
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format stablehlo --output maerec.stablehlo
   try "$python" "$clone/scripts/read_stablehlo.py" maerec.stablehlo $benchmark/imgs/000000.png
