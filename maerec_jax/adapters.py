@@ -59,7 +59,7 @@ def save_adapters(path: str | Path, config: TrainConfig, params: Mapping[str, An
         raise UserError(f"{path}: there are no adapters to be written: the run has model.encoder.lora_rank 0")
     tensors = state_dict_from_params(params, model, aliases=False)
     tensors = {key: x for key, x in tensors.items() if not key.startswith(FROZEN_BY_LORA) and key != POSITION_BUFFER}
-    base = {"encoder": encoder_checksum(params), "name": epath.Path(config.init_from).name}
+    base = {"encoder": encoder_checksum(params), "name": epath.Path(config.init_encoder_from or config.init_from).name}
     write_weights(path, config, step, tensors, **{BASE: base})
 
 

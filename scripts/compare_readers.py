@@ -44,7 +44,7 @@ class ReaderArguments:
     sets: tuple[str, ...] = ()
     """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
     overlaps: str = ""
-    """List of data_pipelines.find_overlaps: words that training images show, too, are also counted by themselves."""
+    """List of data_pipelines.find_overlaps: words that training images show, too, are also counted apart."""
     readers: tuple[str, ...] = ("ours", "rapidocr")
     """Which to run."""
     beam: int = 1
@@ -174,6 +174,12 @@ def compare(arguments: ReaderArguments) -> int:
     root = Path(arguments.data)
     copies = {overlap.benchmark for overlap in read_list(Path(arguments.overlaps))} if arguments.overlaps else None
     measured_sets = find_sets(root, arguments.sets, message)
+    if copies is not None:
+        sources = [measured.spec.open(root) for measured in measured_sets]
+        if not any(source.name(index) in copies for source in sources for index in range(len(source))):
+            raise UserError(
+                f"{arguments.overlaps} names no word of these sets: make it with find_overlaps --root {root}"
+            )
     readers = {name: OPENERS[name](arguments) for name in arguments.readers}
     tallies = {name: Tally() for name in readers}
     misread = []
@@ -201,6 +207,7 @@ def compare(arguments: ReaderArguments) -> int:
     show(tallies)
     if arguments.json:
         about = {"checkpoint": arguments.checkpoint, "beam": arguments.beam, "views": arguments.views}
+        about |= {"overlaps": arguments.overlaps}
         told = about | {name: tally.summary() for name, tally in tallies.items()}
         Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
     if arguments.misread:

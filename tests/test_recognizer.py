@@ -178,6 +178,7 @@ def test_views_of_portrait_images_with_words_and_beams(unbroken, pixels):  # noq
     words = recognizer.read(images)
     assert {word.text for word in words} <= set(listed)
     assert any(word.turns for word in words)
+    assert sum(image.shape[0] > image.shape[1] for image in images) > len(images) / 2
     for image, word in zip(images, words, strict=True):
         assert {other.text for other in word.alternatives} <= set(listed) - {word.text}
         prepared = recognizer.prepare(image)

@@ -15,7 +15,7 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.decoding import DecodeError, pixels_of
-from data_pipelines.records import DataError, RecordError, Source
+from data_pipelines.records import DataError, Record, RecordError, Source
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
 from data_pipelines.sources import Annotations
 
@@ -52,12 +52,12 @@ def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source 
     if beside is not None:
         # Of lists with fewer words all are shown once.
         others = np.linspace(0, len(beside), min(count, len(beside)), endpoint=False, dtype=int)
-        shown += [(beside[int(n)], i // columns * 2 + 1, i % columns) for i, n in enumerate(others)]
+        shown += [(_readable(beside, int(n)), i // columns * 2 + 1, i % columns) for i, n in enumerate(others)]
     rows = 1 + max(row for _, row, _ in shown)
     sheet = Image.new("RGB", (columns * _CELL_WIDTH, rows * (_PICTURE_HEIGHT + _LABEL_HEIGHT)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for record, row, column in shown:
-        pixels = pixels_of(record)
+        pixels = np.asarray(record.image)
         height, width = pixels.shape[:2]
         scale = min((_CELL_WIDTH - 8) / width, (_PICTURE_HEIGHT - 4) / height)
         fitting = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
@@ -65,6 +65,15 @@ def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source 
         sheet.paste(Image.fromarray(fitting), (x, y))
         pen.text((x, y + _PICTURE_HEIGHT - 2), record.text or "", fill="red", font=font)
     return sheet
+
+
+def _readable(source: Source, index: int) -> Record:
+    """A record, decoded. Raises ``DataError`` with its name where it cannot be."""
+    try:
+        return Record(pixels_of(source[index]), source.text(index))
+    except (DecodeError, RecordError) as error:
+        reason = str(error)
+        raise DataError(reason if source.name(index) in reason else f"{source.name(index)}: {reason}") from error
 
 
 def write_files(source: RenderedSource, count: int, folder: Path) -> None:
@@ -99,5 +108,5 @@ def main(options: Drawing) -> None:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Drawing, prog="python -m data_pipelines.rendering", description=__doc__))
-    except (DataError, RecordError, DecodeError) as error:
+    except DataError as error:
         raise SystemExit(f"error: {error}") from None

@@ -194,7 +194,8 @@ def train(config: TrainConfig) -> dict[str, float]:
             )
             if start:
                 state = checkpoints.restore(start, laid_out(shapes, shardings))
-                unused = f"; --init-from {config.init_from} is not used" if config.init_from else ""
+                given = {"--init-from": config.init_from, "--init-encoder-from": config.init_encoder_from}
+                unused = "".join(f"; {flag} {path} is not used" for flag, path in given.items() if path)
                 log.message(f"resumed {workdir} at step {start}{unused}")
             else:
                 loaded = None if loaded_run is None else partial(loaded_params, config, loaded_run, message=log.message)

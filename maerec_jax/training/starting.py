@@ -100,8 +100,8 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         for path, reason in missing.items():
             if _part(path) == "encoder":
                 raise UserError(
-                    f"model.encoder.lora_rank keeps the encoder as it is, but that of {config.init_from} does not fit: "
-                    f"{path} ({reason})"
+                    "model.encoder.lora_rank keeps the encoder as it is, but that of "
+                    f"{config.init_encoder_from or config.init_from} does not fit: {path} ({reason})"
                 )
     encoder_of = f", with the encoder of {config.init_encoder_from}" if config.init_encoder_from else ""
     message(

@@ -19,7 +19,7 @@ try_plain() {
   local union=words/Union14M-L
   local benchmark=$union/Union14M-Benchmarks/curve
   try "$python" -m data_pipelines.rendering --out sheet.png --folder $union/full_images/made --count 8
-  try "$python" -m data_pipelines.rendering --folder $benchmark/imgs --count 4 --seed 1
+  try "$python" -m data_pipelines.rendering --folder $benchmark/imgs --count 4 --seed 1 --difficulty 0.2
   mkdir -p words/$lists
   sed 's/"filename": "/&made\//' $union/full_images/made/labels.jsonl >words/$lists/train_easy.jsonl
   sed 's/"filename": "/&imgs\//' $benchmark/imgs/labels.jsonl >$benchmark/annotation.jsonl

@@ -400,6 +400,9 @@ def test_a_sheet_beside_real_words(tmp_path):
     assert [sheet[82 + 30, 200 * column + 50].tolist() for column in range(4)] == [
         [grey] * 3 for grey in (90, 120, 150, 255)
     ]
+    (tmp_path / "1.png").write_text("no image")
+    told, _ = draw_sheet(tmp_path, "--data", tmp_path, "--beside", "words.txt")
+    assert told.startswith("error: 1.png: ")
     told, _ = draw_sheet(tmp_path, "--data", tmp_path, "--beside", "none.txt")
     assert told.startswith("error: ")
     assert "none.txt" in told

@@ -73,6 +73,10 @@ def test_words_that_training_shows_too_are_counted_by_themselves(root, tmp_path)
     kinds = json.loads((tmp_path / "told.json").read_text())["ours"]["kinds"]
     assert kinds["copy in training"]["words"] == 1
     assert kinds["no copy"]["words"] == 3
+    (tmp_path / "overlaps.jsonl").write_text('{"train": "other.png", "benchmark": "elsewhere/2.png"}')
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 1
+    assert "names no word of these sets" in made.stderr
 
 
 def test_ours_reads_print_with_the_weights_of_the_package(compare_readers, root):

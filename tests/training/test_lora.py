@@ -205,6 +205,14 @@ def test_adapters_survive_a_merged_or_whole_file(adapters_file, adapted, pretrai
         merged.save_adapters(tmp_path / "none.safetensors")
 
 
+def test_adapters_name_the_encoder_that_they_belong_to_wherever_it_came_from(adapted, unbroken, tmp_path):
+    config, params, step = load_params(adapted)
+    file = tmp_path / "adapters.safetensors"
+    save_adapters(file, replace(config, init_encoder_from="runs/further"), params, step)
+    with pytest.raises(UserError, match='belong to the encoder of "further"'):
+        load_recognizer(unbroken, file)
+
+
 def test_adapters_of_another_encoder_are_refused(adapters_file, unbroken, tmp_path):
     with pytest.raises(UserError, match=r'belong to the encoder of "run" with checksum \w{8}, .* has \w{8}'):
         load_recognizer(unbroken, adapters_file)

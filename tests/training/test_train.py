@@ -133,12 +133,16 @@ def test_fine_tuning_starts_from_a_pretrained_encoder(pretrained, tmp_path, caps
 
 def test_a_recogniser_goes_on_with_an_encoder_that_was_pretrained_further(unbroken, pretrained, tmp_path, capsys):
     config = recogniser_config(tmp_path, init_from=str(unbroken), init_encoder_from=str(pretrained), steps=1)
-    train(replace(config, optimizer=OptimizerConfig(learning_rate=0.0)))
+    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0))
+    train(config)
     (_, recogniser, _), (_, mae, _), (_, after, _) = map(load_params, (unbroken, pretrained, tmp_path))
+    assert np.any(recogniser["encoder"]["pos_embed"] != mae["encoder"]["pos_embed"])
     jax.tree.map(np.testing.assert_array_equal, after, {**recogniser, "encoder": mae["encoder"]})
     told = capsys.readouterr().err
     assert f"with the encoder of {pretrained}: " in told
     assert "fresh:" not in told
+    train(config)
+    assert f"; --init-encoder-from {pretrained} is not used" in capsys.readouterr().err
 
 
 def test_an_encoder_that_cannot_take_the_place_of_another_is_refused(unbroken, pretrained, tmp_path):
