@@ -173,20 +173,17 @@ def compare(arguments: ReaderArguments) -> int:
 
     root = Path(arguments.data)
     copies = {overlap.benchmark for overlap in read_list(Path(arguments.overlaps))} if arguments.overlaps else None
-    measured_sets = find_sets(root, arguments.sets, message)
-    if copies is not None:
-        sources = [measured.spec.open(root) for measured in measured_sets]
-        if not any(source.name(index) in copies for source in sources for index in range(len(source))):
-            raise UserError(
-                f"{arguments.overlaps} names no word of these sets: make it with find_overlaps --root {root}"
-            )
+    found_sets = find_sets(root, arguments.sets, message)
+    sources = {measured.name: measured.spec.open(root) for measured in found_sets}
+    named = copies is None or any(source.name(i) in copies for source in sources.values() for i in range(len(source)))
+    if not named:
+        raise UserError(f"{arguments.overlaps} names no word of these sets: make it with find_overlaps --root {root}")
     readers = {name: OPENERS[name](arguments) for name in arguments.readers}
     tallies = {name: Tally() for name in readers}
     misread = []
     for read in readers.values():
         read(np.full((32, 100, 3), 127, np.uint8))  # compiles, and fills caches
-    for measured in measured_sets:
-        source = measured.spec.open(root)
+    for measured, source in sources.items():
         for index in range(len(source)):
             truth = normal(source.text(index)) or ""
             try:
@@ -201,9 +198,9 @@ def compare(arguments: ReaderArguments) -> int:
                 found[name] = None if pixels is None else normal(read(pixels))
                 if pixels is not None:
                     tallies[name].seconds.append(time.process_time() - start)
-                tallies[name].add(measured.name, found[name], truth, kinds)
+                tallies[name].add(measured, found[name], truth, kinds)
             if any(text != truth for text in found.values()):
-                misread.append({"set": measured.name, "image": source.name(index), "text": truth, **found})
+                misread.append({"set": measured, "image": source.name(index), "text": truth, **found})
     show(tallies)
     if arguments.json:
         about = {"checkpoint": arguments.checkpoint, "beam": arguments.beam, "views": arguments.views}
