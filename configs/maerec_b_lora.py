@@ -11,7 +11,7 @@ Run: python -m maerec_jax.train --config configs/maerec_b_lora.py --data.root /p
        --init-from runs/mae_vit_b
 """
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.sources import Annotations
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig

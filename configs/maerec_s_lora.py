@@ -10,7 +10,7 @@ Run: python -m maerec_jax.train --config configs/maerec_s_lora.py --data.root /p
        --init-from runs/mae_vit_s
 """
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.sources import Annotations
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig

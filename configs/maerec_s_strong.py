@@ -7,7 +7,7 @@ Run: python -m maerec_jax.train --config configs/maerec_s_strong.py --data.root 
        --init-from runs/mae_vit_s
 """
 
-from data_pipelines.augmentation import RandAugment
+from data_pipelines.images.augmentation import RandAugment
 from data_pipelines.sources import Annotations
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig

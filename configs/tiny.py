@@ -7,10 +7,10 @@ Run: python -m maerec_jax.train --config configs/tiny.py --data.root ROOT --init
 
 import string
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.charset import Charset
+from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
-from maerec_jax.charset import Charset
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig

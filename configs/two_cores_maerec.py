@@ -9,7 +9,7 @@ Run: python -m maerec_jax.train --config configs/two_cores_maerec.py --data.root
        --init-from runs/two_cores_mae
 """
 
-from data_pipelines.augmentation import Augmentation
+from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
 from maerec_jax.config import DataConfig, TrainConfig

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_pipelines.catalogue import CATALOGUE, Collection, Place
 from data_pipelines.inspecting import NOTES, PROBLEMS, Findings
+from data_pipelines.union14m.catalogue import CATALOGUE, Collection, Place
 
 _ALWAYS = ("missing", "unreadable", "empty", "vertical", "too_long", "outside_charset")
 _NARROWEST = 200  # columns of a table that is not printed to a terminal

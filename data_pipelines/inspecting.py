@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.annotations import read_annotations
-from data_pipelines.decoding import DecodeError, decode_image
-from data_pipelines.lmdb_words import LmdbSource, last_image, stated_count
+from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import RecordSource
 from data_pipelines.prepared.layout import FileSum
-from data_pipelines.prepared.storage import checksum
-from data_pipelines.records import DataError, MissingError, OutsideError, Source
-from data_pipelines.sources import AnnotatedImages
+from data_pipelines.sources.annotations import read_annotations
+from data_pipelines.sources.files import AnnotatedImages
+from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
+from data_pipelines.sources.records import DataError, MissingError, OutsideError, Source
+from data_pipelines.storage import checksum
 
 PROBLEMS = {
     "broken_files": "annotation files, LMDBs and prepared sets that cannot be read at all, or hold no records",

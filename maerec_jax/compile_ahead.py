@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maerec_jax.command import CACHE, fail, guarded
+from data_pipelines.command import CACHE, fail, guarded
 
 if TYPE_CHECKING:
     from maerec_jax.ahead.report import Report
@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compile_ahead(parsed: argparse.Namespace, flags: Sequence[str]) -> int:
     from rich.console import Console
 
-    from maerec_jax.ahead.chips import parse_topology
     from maerec_jax.ahead.compilation import compile_step, prepare_environment
     from maerec_jax.ahead.report import Report, print_report
     from maerec_jax.ahead.search import Candidate, search
     from maerec_jax.config import UserError, config_from_flags
+    from maerec_jax.costs.chips import parse_topology
 
     topology = parse_topology(parsed.topology, parsed.num_slices)
     config = config_from_flags(parsed.config, flags)

@@ -15,13 +15,13 @@ import tyro
 from etils import epath
 from pydantic import Field, TypeAdapter, ValidationError
 
-from data_pipelines.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
-from data_pipelines.buckets import check_shapes
-from data_pipelines.combining import Mixing
+from data_pipelines.images.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
+from data_pipelines.images.buckets import check_shapes
+from data_pipelines.images.resizing import Interpolation
 from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
-from data_pipelines.resizing import Interpolation
-from data_pipelines.sources import Annotations, Folder, LmdbWords
+from data_pipelines.sources.combining import Mixing
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -56,7 +56,7 @@ class DataConfig:
     """Random distortion of training images; all probabilities 0 for none."""
     buckets: tuple[tuple[int, int], ...] = ()
     """Heights and widths of images, instead of the model's one size: each step has words of one aspect ratio
-    (``data_pipelines.buckets.WORD_SHAPES`` for patches of 4 x 4 pixels)."""
+    (``data_pipelines.images.buckets.WORD_SHAPES`` for patches of 4 x 4 pixels)."""
     turn_vertical: bool = False
     """Turn crops at least twice as high as wide against the clock in training, and read whatever is higher than wide
     in three ways: upright, turned to the left and to the right."""

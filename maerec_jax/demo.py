@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from maerec_jax.command import run_command
+from data_pipelines.command import run_command
 from maerec_jax.demo_page.server import Address
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.reading import ReadingConfig
+from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.scenes.detection import DetectionConfig
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
     from maerec_jax.config import UserError
     from maerec_jax.demo_page.server import listen, make_app, own_folder, serve
-    from maerec_jax.weights import load_recognizer
+    from maerec_jax.weights.finding import load_recognizer
 
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'maerec-jax[demo]'")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maerec_jax.command import check_outputs, keep_compiled_programs, run_command
-from maerec_jax.reading import ReadingConfig
-from maerec_jax.training.cluster import Cluster, run_together
-from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
+from data_pipelines.command import check_outputs, keep_compiled_programs, run_command
+from maerec_jax.distributed.cluster import Cluster, run_together
+from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
+from maerec_jax.reading.reader import ReadingConfig
 
 if TYPE_CHECKING:
     from maerec_jax.config import TrainConfig
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maerec_jax.evaluation.predictions import PredictionsFile
     from maerec_jax.evaluation.sets import MeasuredSet
     from maerec_jax.evaluation.table import Table
-    from maerec_jax.reading import Reader
+    from maerec_jax.reading.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def _compare(arguments: EvaluateArguments) -> int:
 def _measure(arguments: EvaluateArguments) -> int:
     import jax
 
+    from maerec_jax.distributed.cluster import agree
+    from maerec_jax.distributed.sharding import make_mesh
     from maerec_jax.evaluation.measuring import SetReader
     from maerec_jax.evaluation.predictions import PredictionsFile
     from maerec_jax.evaluation.table import Table
-    from maerec_jax.reading import Reader
-    from maerec_jax.training.cluster import agree
-    from maerec_jax.training.sharding import make_mesh
-    from maerec_jax.weights import load_recognizer
+    from maerec_jax.reading.reader import Reader
+    from maerec_jax.weights.finding import load_recognizer
 
     keep_compiled_programs()
     if jax.default_backend() == "cpu":
@@ -190,7 +190,7 @@ def _read(sets: list["SetReader"], predictions: "PredictionsFile", first: bool, 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from maerec_jax.training.cluster import array_of_first
+    from maerec_jax.distributed.cluster import array_of_first
 
     sizes = {set_reader.name: len(set_reader.source) for set_reader in sets}
     # Only the first looks into the file, which the others may not have, or see late.
@@ -221,7 +221,7 @@ def _show(
     import jax
     from rich.console import Console
 
-    from maerec_jax.weights import SHIPPED
+    from maerec_jax.weights.finding import SHIPPED
 
     title = f"{arguments.checkpoint or SHIPPED[0]}, step {step:,}"
     Console().print(table.to_rich(title))

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from maerec_jax.command import check_outputs, run_command
+from data_pipelines.command import check_outputs, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +81,7 @@ def export(arguments: ExportArguments) -> int:
 
     from maerec_jax.config import UserError
     from maerec_jax.models.maerec import MAERecConfig
-    from maerec_jax.weights import SHIPPED
+    from maerec_jax.weights.finding import SHIPPED
 
     _see_that_there_is(arguments.format)
     check_outputs(arguments.output)
@@ -105,7 +105,7 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     import numpy as np
 
     from maerec_jax.config import UserError
-    from maerec_jax.weights import SHIPPED, load_weights
+    from maerec_jax.weights.finding import SHIPPED, load_weights
 
     config, params, step = load_weights(arguments.checkpoint)
     if arguments.average and config.model.encoder.lora_rank:
@@ -143,7 +143,7 @@ def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step:
 
         write_pytorch(output, config, params, step, arguments.released)
     elif arguments.format == "safetensors":
-        from maerec_jax.weights import save_weights
+        from maerec_jax.weights.finding import save_weights
 
         save_weights(output, config, params, step, "float16" if arguments.dtype == "float16" else "float32")
     elif arguments.format == "onnx":

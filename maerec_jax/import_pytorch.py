@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maerec_jax.command import run_command
+from data_pipelines.command import run_command
 from maerec_jax.interop.model_of_shapes import ImportOptions
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def import_pytorch(arguments: ImportArguments) -> int:
     from rich.progress import Progress
 
     from maerec_jax.interop.importing import import_weights
-    from maerec_jax.training.checkpoint import check_free, write_run
+    from maerec_jax.weights.checkpoint import check_free, write_run
 
     check_free(arguments.out)
     with Progress(console=Console(stderr=True), transient=True) as progress:

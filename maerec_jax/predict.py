@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import tyro
 
-from maerec_jax.command import check_outputs, keep_compiled_programs, run_command
-from maerec_jax.evaluation.marking import printable
-from maerec_jax.printed_readings import Format, ScenePrinter, WordPrinter
-from maerec_jax.reading import ReadingConfig, Word
+from data_pipelines.command import check_outputs, keep_compiled_programs, run_command
+from maerec_jax.reading.marking import printable
+from maerec_jax.reading.printed_readings import Format, ScenePrinter, WordPrinter
+from maerec_jax.reading.reader import ReadingConfig, Word
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig, Detector
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from maerec_jax.recognizer import Prepared, Recognizer
+    from maerec_jax.reading.recognizer import Prepared, Recognizer
     from maerec_jax.scenes.scene_reader import PreparedScene
 
 
@@ -81,12 +81,12 @@ def predict(arguments: PredictArguments) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from data_pipelines.records import DataError
+    from data_pipelines.sources.records import DataError
     from maerec_jax.config import UserError
-    from maerec_jax.named_images import LoadedAhead, open_images
-    from maerec_jax.recognizer import Recognizer
+    from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
+    from maerec_jax.reading.named_images import LoadedAhead, open_images
+    from maerec_jax.reading.recognizer import Recognizer
     from maerec_jax.scenes.detection import load_detector
-    from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
 
     run_steps_in_this_thread()
     if jax.default_backend() == "cpu":
@@ -190,8 +190,8 @@ class _Words:
             )
 
     def _draw(self, name: str, pixels: "np.ndarray", prepared: "Prepared", word: Word) -> None:
-        from data_pipelines.resizing import turn_image
-        from maerec_jax.pictures import annotated_picture, save_picture
+        from data_pipelines.images.resizing import turn_image
+        from maerec_jax.reading.pictures import annotated_picture, save_picture
 
         maps = self._recognizer.attention(prepared, word) if self._arguments.attention and word.text else None
         picture = annotated_picture(
@@ -216,7 +216,7 @@ class _Scenes:
         return self._reader.prepare_pixels(pixels, name)
 
     def read(self, images: "list[tuple[str, PreparedScene]]") -> None:
-        from maerec_jax.pictures import save_picture
+        from maerec_jax.reading.pictures import save_picture
         from maerec_jax.scenes.drawing import annotated_scene
 
         scenes = self._reader.read_prepared(prepared for _, prepared in images)
@@ -250,7 +250,7 @@ class _Sheet:
             self._samples.append({"text": None, "reading": word.text, "confidence": word.confidence})
 
     def save(self) -> None:
-        from maerec_jax.pictures import readings_sheet, save_picture
+        from maerec_jax.reading.pictures import readings_sheet, save_picture
 
         picture = readings_sheet(self._pictures, self._samples)
         if picture is not None:

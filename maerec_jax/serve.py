@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from maerec_jax.command import keep_compiled_programs, run_command
-from maerec_jax.reading import ReadingConfig
+from data_pipelines.command import keep_compiled_programs, run_command
+from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig
 from maerec_jax.serving.limits import Limits
@@ -64,8 +64,8 @@ class ServeArguments:
 def serve(arguments: ServeArguments) -> int:
     """Serve until a signal; returns 0."""
     from maerec_jax.config import UserError
-    from maerec_jax.recognizer import Recognizer
-    from maerec_jax.training.host_memory import run_steps_in_this_thread
+    from maerec_jax.distributed.host_memory import run_steps_in_this_thread
+    from maerec_jax.reading.recognizer import Recognizer
 
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maerec_jax.command import fail, guarded, keep_compiled_programs
+from data_pipelines.command import fail, guarded, keep_compiled_programs
 
 if TYPE_CHECKING:
     from maerec_jax.config import TrainConfig
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wants_help = {"-h", "--help"} & set(flags)
         return 0 if wants_help else fail("--config is missing")
 
-    from maerec_jax.training.cluster import Cluster, run_together
-    from maerec_jax.training.host_memory import run_steps_in_this_thread
+    from maerec_jax.distributed.cluster import Cluster, run_together
+    from maerec_jax.distributed.host_memory import run_steps_in_this_thread
 
     run_steps_in_this_thread()
     asked: list[Any] = []

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from maerec_jax.ahead.chips import parse_topology
+from data_pipelines.command import CACHE
 from maerec_jax.ahead.compilation import compile_step, prepare_environment
 from maerec_jax.ahead.report import COLUMNS, Report, markdown_row
-from maerec_jax.command import CACHE
 from maerec_jax.config import load_config_module
+from maerec_jax.costs.chips import parse_topology
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENT = REPOSITORY / "docs" / "ahead_of_time.md"

@@ -38,18 +38,18 @@ try:
 except ImportError:
     torch: Any = None  # type: ignore[no-redef]
 
-from data_pipelines.augmentation import Augmentation, Policy, RandAugment
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.catalogue import locate
-from data_pipelines.combining import Sources
-from data_pipelines.decoding import decode_image
+from data_pipelines.images.augmentation import Augmentation, Policy, RandAugment
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.decoding import decode_image
+from data_pipelines.images.resizing import Interpolation, resize_image
 from data_pipelines.pipeline import Batches, train_batches
 from data_pipelines.prepare import PrepareArguments, prepare
 from data_pipelines.prepared.source import Records
-from data_pipelines.records import Record, Source
 from data_pipelines.rendering import RenderedWords
-from data_pipelines.resizing import Interpolation, resize_image
-from data_pipelines.sources import LmdbWords
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.files import LmdbWords
+from data_pipelines.sources.records import Record, Source
+from data_pipelines.union14m.catalogue import locate
 
 BATCH = 512
 DRAINED = 4  # batches that were made beforehand and are not timed

@@ -14,7 +14,7 @@ from contender_processes import ContenderProcess, DroppedOutError
 from rich.console import Console
 from rich.table import Table
 
-from maerec_jax.command import run_command
+from data_pipelines.command import run_command
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 150)
 Contender = Literal["cached", "all-places", "recomputed", "torch", "torch-recomputed", "encoder"]
@@ -93,7 +93,7 @@ def load(arguments: DecodeArguments) -> tuple[Any, Any]:
     from maerec_jax.config import UserError
     from maerec_jax.models.int8 import quantize
     from maerec_jax.models.maerec import MAERec, MAERecConfig
-    from maerec_jax.training.checkpoint import load_params
+    from maerec_jax.weights.checkpoint import load_params
 
     if arguments.checkpoint:
         run, params, _ = load_params(arguments.checkpoint)
@@ -110,7 +110,7 @@ def load(arguments: DecodeArguments) -> tuple[Any, Any]:
 
 def known_lengths(labels: str) -> np.ndarray:
     """Lengths of labels, int (labels,)."""
-    from data_pipelines.annotations import read_annotations
+    from data_pipelines.sources.annotations import read_annotations
     from maerec_jax.config import UserError
 
     if not labels:

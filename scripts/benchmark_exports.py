@@ -15,7 +15,7 @@ from exported_readers import open_reader, size_of
 from rich.console import Console
 from rich.table import Table
 
-from maerec_jax.command import run_command
+from data_pipelines.command import run_command
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
 _FEWEST = 3
@@ -56,7 +56,7 @@ def model_of(arguments: BenchmarkArguments) -> tuple[Any, Any]:
 
     from maerec_jax.config import TrainConfig
     from maerec_jax.models.maerec import MAERec, MAERecConfig
-    from maerec_jax.weights import load_recognizer
+    from maerec_jax.weights.finding import load_recognizer
 
     if arguments.checkpoint:
         config, params, _ = load_recognizer(arguments.checkpoint)
@@ -82,7 +82,7 @@ def model_of(arguments: BenchmarkArguments) -> tuple[Any, Any]:
 
 def write_files(arguments: BenchmarkArguments, folder: Path) -> dict[str, Path]:
     """A file for each contender."""
-    from maerec_jax.weights import save_weights
+    from maerec_jax.weights.finding import save_weights
 
     files = {"jax": ".safetensors", "onnx": ".onnx", "onnx-int8": "-int8.onnx", "stablehlo": ".stablehlo"}
     found: dict[str, Path] = {name: folder / f"model{files[name]}" for name in arguments.contenders}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, get_args
 import cv2
 import numpy as np
 
-from maerec_jax.command import run_command
+from data_pipelines.command import run_command
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig, Detector, load_detector
 
 if TYPE_CHECKING:
-    from data_pipelines.records import Source
-    from maerec_jax.recognizer import Recognizer
+    from data_pipelines.sources.records import Source
+    from maerec_jax.reading.recognizer import Recognizer
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class ScenesArguments:
 def measure(arguments: ScenesArguments) -> int:
     """Measure and print."""
     from data_pipelines.rendering import RenderedWords
-    from data_pipelines.sources import Annotations
-    from maerec_jax.recognizer import Recognizer
+    from data_pipelines.sources.files import Annotations
+    from maerec_jax.reading.recognizer import Recognizer
 
     detector = load_detector(config=arguments.detection)
     recognizer = Recognizer.load(arguments.checkpoint)
@@ -66,10 +66,10 @@ def measure(arguments: ScenesArguments) -> int:
 def _measure_size(
     arguments: ScenesArguments, detector: Detector, recognizer: "Recognizer", source: "Source", height: int, width: int
 ) -> dict[str, float]:
-    from data_pipelines.decoding import pixels_of
+    from data_pipelines.images.decoding import pixels_of
     from data_pipelines.rendering.scene import compose_scene
+    from maerec_jax.reading.scoring import HEADLINE, verdicts
     from maerec_jax.scenes.scene_reader import SceneReader
-    from maerec_jax.scoring import HEADLINE, verdicts
 
     rng = np.random.default_rng(0)
     readers = {how: SceneReader(recognizer, detector, how) for how in get_args(Crops)}

@@ -12,7 +12,7 @@ each in every dtype of --dtypes. First all compute the loss of the same weights 
 without dropout: where these differ nothing is timed. (torch-compile is compared before it is compiled.) Then they take
 turns, round after round, so that whatever else the machine does hits all of them. What is printed are medians over the
 rounds, and medians and ranges of the ratios in each round. Utilisation is the model's operations by
-``maerec_jax.training.work``, divided by the rate of the best large square matrix multiplication on the same device in
+``maerec_jax.costs.work``, divided by the rate of the best large square matrix multiplication on the same device in
 the same run and dtype, by whichever library does it faster.
 
 Each contender has a process of its own, which sleeps while others take their turn. So each has its own threads, as many
@@ -128,7 +128,7 @@ def take_turns(running: list[Running], rounds: int, steps: int) -> list[Running]
 
 def measure(settings: Settings, contenders: list[Contender], rounds: int, steps: int) -> dict[str, Any]:
     """All numbers of a stage."""
-    from maerec_jax.training.work import step_work
+    from maerec_jax.costs.work import step_work
 
     config = make_config(settings, "float32")
     work = step_work(config.model, config.model.encoder.image_size).model

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from maerec_jax.command import run_command
-from maerec_jax.scoring import HEADLINE, Scores
+from data_pipelines.command import run_command
+from maerec_jax.reading.scoring import HEADLINE, Scores
 
 if TYPE_CHECKING:
-    from maerec_jax.charset import Charset
-    from maerec_jax.reading import Word
-    from maerec_jax.recognizer import Prepared, Recognizer
+    from data_pipelines.charset import Charset
+    from maerec_jax.reading.reader import Word
+    from maerec_jax.reading.recognizer import Prepared, Recognizer
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
 _SHOWN = 20
@@ -53,7 +53,7 @@ class CompareArguments:
 
 def read_all(read: Read, images: "Sequence[Prepared]", charset: "Charset", batch_size: int) -> "list[Word]":
     """Read images as ``Recognizer.read_prepared`` does, those of one size at a time."""
-    from maerec_jax.reading import word_of
+    from maerec_jax.reading.reader import word_of
 
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
     for number, image in enumerate(images):
@@ -74,8 +74,8 @@ def read_all(read: Read, images: "Sequence[Prepared]", charset: "Charset", batch
 
 def images_of(recognizer: "Recognizer", source: Any) -> Iterator[tuple["Prepared", str, str]]:
     """Prepared images of a set that can be decoded, their labels and their names."""
-    from data_pipelines.decoding import DecodeError, pixels_of
-    from data_pipelines.records import RecordError
+    from data_pipelines.images.decoding import DecodeError, pixels_of
+    from data_pipelines.sources.records import RecordError
 
     for index in range(len(source)):
         try:
@@ -128,9 +128,9 @@ def compare(arguments: CompareArguments) -> int:
     from dataclasses import replace
 
     from maerec_jax.evaluation.sets import find_sets
-    from maerec_jax.recognizer import Recognizer
+    from maerec_jax.reading.recognizer import Recognizer
     from maerec_jax.training.data import open_sources
-    from maerec_jax.weights import load_recognizer
+    from maerec_jax.weights.finding import load_recognizer
 
     def message(text: str) -> None:
         CONSOLE.print(text, markup=False, highlight=False)

@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from maerec_jax.command import check_outputs, run_command
-from maerec_jax.scoring import METRICS, Scores
+from data_pipelines.command import check_outputs, run_command
+from maerec_jax.reading.scoring import METRICS, Scores
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140)
 Read = Callable[[np.ndarray], str]
@@ -66,7 +66,7 @@ class ReaderArguments:
 
 def open_ours(arguments: ReaderArguments) -> Read:
     """Our recogniser."""
-    from maerec_jax.recognizer import ReadingConfig, Recognizer
+    from maerec_jax.reading.recognizer import ReadingConfig, Recognizer
 
     reading = ReadingConfig(beam=arguments.beam, views=arguments.views)
     recognizer = Recognizer.load(arguments.checkpoint or None, reading, batch_size=1)
@@ -163,9 +163,9 @@ def compare(arguments: ReaderArguments) -> int:
             os.sched_setaffinity(0, {arguments.core})  # before any library makes threads
         except OSError:
             raise UserError(f"--core {arguments.core} is none that can be used, which are {usable}") from None
-    from data_pipelines.decoding import DecodeError, pixels_of
+    from data_pipelines.images.decoding import DecodeError, pixels_of
     from data_pipelines.overlaps.list_file import read_list
-    from data_pipelines.records import RecordError
+    from data_pipelines.sources.records import RecordError
     from maerec_jax.evaluation.sets import find_sets
 
     def message(text: str) -> None:

@@ -16,14 +16,14 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import track
 
-from data_pipelines.buckets import is_vertical
-from data_pipelines.combining import Sources
-from data_pipelines.sources import Annotations
-from maerec_jax.command import keep_compiled_programs, run_command
+from data_pipelines.command import keep_compiled_programs, run_command
+from data_pipelines.images.buckets import is_vertical
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.files import Annotations
 
 if TYPE_CHECKING:
-    from maerec_jax.reading import Word
-    from maerec_jax.recognizer import Recognizer
+    from maerec_jax.reading.reader import Word
+    from maerec_jax.reading.recognizer import Recognizer
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
 _INK = 0.1  # share of a character's attention that a border on ink of average contrast has to be worth
@@ -156,8 +156,8 @@ class Cutter:
 
     def words(self, source: Sources, name: str) -> Iterator[Labelled]:
         """The words of a list that can be cut: those of one line with three or more characters."""
-        from data_pipelines.decoding import DecodeError, pixels_of
-        from data_pipelines.records import RecordError
+        from data_pipelines.images.decoding import DecodeError, pixels_of
+        from data_pipelines.sources.records import RecordError
 
         self.told["lists"] += 1
         progress = Console(stderr=True)
@@ -203,7 +203,7 @@ class Cutter:
 def cut_words(arguments: CutArguments) -> int:
     """Cut, write, tell; returns 0."""
     from maerec_jax.config import UserError
-    from maerec_jax.recognizer import ReadingConfig, Recognizer
+    from maerec_jax.reading.recognizer import ReadingConfig, Recognizer
 
     keep_compiled_programs()
     root = Path(arguments.data)

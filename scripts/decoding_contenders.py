@@ -1,7 +1,7 @@
 """What scripts/benchmark_decode.py compares: reading with and without a cache, and PyTorch's way.
 
 All end their words where they are told, so that words are as long as real ones whatever the weights say: the forced end
-costs as much as none. All keep the memory that they free on CPUs (``maerec_jax.training.host_memory``), as the commands
+costs as much as none. All keep the memory that they free on CPUs (``maerec_jax.distributed.host_memory``), as the commands
 do.
 """
 
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.text_decoder import DecodingState, KeysValues
 from maerec_jax.models.vit import normalize
-from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
 
 Array = jax.Array
 _SURE = 1e9
@@ -116,7 +116,7 @@ class TorchContender:
         import torch
 
         from maerec_jax.interop import pytorch_twin as twin
-        from maerec_jax.interop.pytorch_names import state_dict_from_params
+        from maerec_jax.weights.pytorch_names import state_dict_from_params
 
         class ForcedDecoder(twin.TextDecoder):
             lengths_B: torch.Tensor

@@ -62,9 +62,9 @@ def _stablehlo(path: str) -> Read:
 def _checkpoint(path: str) -> Read:
     import jax
 
-    from maerec_jax.reading import greedy_step
-    from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
-    from maerec_jax.weights import load_recognizer
+    from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
+    from maerec_jax.reading.reader import greedy_step
+    from maerec_jax.weights.finding import load_recognizer
 
     run_steps_in_this_thread()
     if jax.default_backend() == "cpu":

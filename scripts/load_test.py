@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from maerec_jax.command import run_command
+from data_pipelines.command import run_command
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -71,7 +71,7 @@ class _Load:
 
 def images_of(arguments: LoadArguments) -> list[bytes]:
     """The files of images that are sent."""
-    from data_pipelines.sources import Folder
+    from data_pipelines.sources.files import Folder
     from maerec_jax.config import UserError
 
     if arguments.images:
@@ -82,7 +82,7 @@ def images_of(arguments: LoadArguments) -> list[bytes]:
         return [data for data in (source[int(i)].image for i in places) if isinstance(data, bytes)]
     import cv2
 
-    from data_pipelines.decoding import pixels_of
+    from data_pipelines.images.decoding import pixels_of
     from data_pipelines.rendering import RenderedWords
 
     drawn = RenderedWords(size=min(64, arguments.distinct)).open(Path())
@@ -98,7 +98,7 @@ def save_random(path: str) -> None:
     from maerec_jax.config import DataConfig, TrainConfig
     from maerec_jax.models.maerec import MAERecConfig
     from maerec_jax.training.recognition import Recognition
-    from maerec_jax.weights import save_recognizer
+    from maerec_jax.weights.finding import save_recognizer
 
     model = MAERecConfig.tiny()
     config = TrainConfig(model=model, data=DataConfig(train=(RenderedWords(size=8),)), batch_size=8, steps=1)
@@ -188,9 +188,9 @@ def value_of(page: str, name: str) -> float:
 
 def plain(arguments: LoadArguments, checkpoint: str, images: list[bytes]) -> tuple[list[str], float, float]:
     """What Recognizer reads in the images, in full batches, how many in a second, and its CPU seconds for each."""
-    from maerec_jax.command import keep_compiled_programs
-    from maerec_jax.recognizer import ReadingConfig, Recognizer
-    from maerec_jax.training.host_memory import run_steps_in_this_thread
+    from data_pipelines.command import keep_compiled_programs
+    from maerec_jax.distributed.host_memory import run_steps_in_this_thread
+    from maerec_jax.reading.recognizer import ReadingConfig, Recognizer
 
     run_steps_in_this_thread()
     keep_compiled_programs()

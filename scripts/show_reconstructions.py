@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from maerec_jax.command import keep_compiled_programs, run_command
+from data_pipelines.command import keep_compiled_programs, run_command
 
 if TYPE_CHECKING:
     from maerec_jax.config import TrainConfig
@@ -55,9 +55,9 @@ class ReconstructionArguments:
 
 def load_images(names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray | None]]:
     """Images with their names, uint8 RGB; those that cannot be read are told, and None."""
-    from data_pipelines.decoding import DecodeError, pixels_of
-    from data_pipelines.records import RecordError
-    from maerec_jax.named_images import open_images
+    from data_pipelines.images.decoding import DecodeError, pixels_of
+    from data_pipelines.sources.records import RecordError
+    from maerec_jax.reading.named_images import open_images
 
     for prefix, source in map(open_images, names):
         for index in range(len(source)):
@@ -118,12 +118,12 @@ def show_reconstructions(arguments: ReconstructionArguments) -> int:
     """Draw, and print the errors; returns 1 if an image could not be read, else 0."""
     import jax
 
-    from data_pipelines.buckets import nearest_shape
-    from data_pipelines.resizing import resize_image
+    from data_pipelines.images.buckets import nearest_shape
+    from data_pipelines.images.resizing import resize_image
     from maerec_jax.config import UserError
-    from maerec_jax.pictures import reconstructions_picture, save_picture
-    from maerec_jax.training.checkpoint import load_params
+    from maerec_jax.reading.pictures import reconstructions_picture, save_picture
     from maerec_jax.training.pretraining import masked_and_reconstructed
+    from maerec_jax.weights.checkpoint import load_params
 
     keep_compiled_programs()
     run, params, _ = load_params(arguments.checkpoint)

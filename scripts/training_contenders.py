@@ -1,6 +1,6 @@
 """What scripts/benchmark_train.py compares: the project's training step, and the same step in plain PyTorch.
 
-On CPUs all of them keep the memory that they free (``maerec_jax.training.host_memory``), as training runs do.
+On CPUs all of them keep the memory that they free (``maerec_jax.distributed.host_memory``), as training runs do.
 """
 
 import math
@@ -32,7 +32,7 @@ class Settings:
 def keep_memory() -> None:
     """What the commands do about memory; before JAX is first used. Nothing in a checkout that knows nothing of it."""
     try:
-        from maerec_jax.training import host_memory
+        from maerec_jax.distributed import host_memory
     except ImportError:
         return
     host_memory.run_steps_in_this_thread()
@@ -41,7 +41,7 @@ def keep_memory() -> None:
 
 def make_config(settings: Settings, dtype: str) -> Any:
     """The recipe of configs/ for a stage, without augmentation."""
-    from data_pipelines.augmentation import NO_AUGMENTATION
+    from data_pipelines.images.augmentation import NO_AUGMENTATION
     from maerec_jax.config import load_config_module
     from maerec_jax.models.mae import MAEConfig
     from maerec_jax.models.maerec import MAERecConfig
@@ -90,11 +90,11 @@ class JaxStep:
         import numpy as np
 
         keep_memory()
-        from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
+        from maerec_jax.distributed.sharding import put_batch, put_whole, replicated, state_shardings
         from maerec_jax.training import loop
         from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
-        from maerec_jax.training.sharding import put_batch, put_whole, replicated, state_shardings
         from maerec_jax.training.step import jit_train_step, state_shapes
+        from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
 
         self.config = make_config(settings, dtype)
         self.task = loop.make_task(self.config)

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from data_pipelines.command import run_command
 from maerec_jax import evaluate, predict, train
-from maerec_jax.command import run_command
 from maerec_jax.config import to_json
-from maerec_jax.recognizer import Recognizer
+from maerec_jax.reading.recognizer import Recognizer
 from tests.training.conftest import recogniser_config, unbroken, words  # noqa: F401
 
 CONFIG_FILE = """
@@ -80,7 +80,7 @@ def test_bad_input_is_one_clear_line(lines, flags, told, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 16, 3), np.uint8))
     (tmp_path / "small.py").write_text(
         "from dataclasses import replace\n"
-        "from data_pipelines.sources import Annotations\n"
+        "from data_pipelines.sources.files import Annotations\n"
         "from tests.training.conftest import recogniser_config\n"
         "def get_config():\n"
         "    config = recogniser_config('')\n"

@@ -12,7 +12,7 @@ import warnings
 import pytest
 import tyro
 
-from data_pipelines.catalogue import LABELLED, UNLABELLED
+from data_pipelines.union14m.catalogue import LABELLED, UNLABELLED
 from tests.conftest import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
@@ -149,7 +149,7 @@ def test_commands_have_their_flags(line, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr(tyro, "cli", cli)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    monkeypatch.setattr("maerec_jax.training.host_memory.run_steps_in_this_thread", lambda: None)
+    monkeypatch.setattr("maerec_jax.distributed.host_memory.run_steps_in_this_thread", lambda: None)
     monkeypatch.setattr(sys, "argv", [what, *arguments])
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     try:

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from maerec_jax.charset import Charset
+from data_pipelines.charset import Charset
 from maerec_jax.config import UserError
-from maerec_jax.lexicon import Lexicon
+from maerec_jax.reading.lexicon import Lexicon
 
 CHARSET = Charset("abcABC- ")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from maerec_jax.charset import MAEREC_CHARACTERS, UNKNOWN_TEXT
-from maerec_jax.pictures import (
+from data_pipelines.charset import MAEREC_CHARACTERS, UNKNOWN_TEXT
+from maerec_jax.reading.pictures import (
     _draw_character,
     annotated_picture,
     attention_picture,

@@ -13,11 +13,11 @@ from maerec_jax import Recognizer, weights
 from maerec_jax.config import UserError
 from maerec_jax.export import ExportArguments, export
 from maerec_jax.training.loop import train
-from maerec_jax.weights import SHIPPED, load_recognizer, load_weights, save_weights, shipped_file
+from maerec_jax.weights.finding import SHIPPED, load_recognizer, load_weights, save_weights, shipped_file
 from tests.conftest import REPOSITORY
 from tests.training.conftest import recogniser_config
 
-FOLDER = REPOSITORY / "maerec_jax" / "shipped"
+FOLDER = REPOSITORY / "maerec_jax" / "weights" / "shipped"
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maerec_jax.charset import UNKNOWN_TEXT, Charset
-from maerec_jax.scoring import Scores, edit_similarity, without_symbols
+from data_pipelines.charset import UNKNOWN_TEXT, Charset
+from maerec_jax.reading.scoring import Scores, edit_similarity, without_symbols
 
 METRICS = json.loads((Path(__file__).parent / "fixtures" / "metrics.json").read_text())
 

@@ -26,8 +26,8 @@ from data_pipelines.prepared.layout import (
 )
 from data_pipelines.prepared.shards import ShardJob, ShardReport, read_part, read_report, write_shard
 from data_pipelines.prepared.statistics import summarize
-from data_pipelines.prepared.storage import checksum, entries, held, publish, remove_leftovers, staging
-from data_pipelines.records import DataError, RecordError, Source
+from data_pipelines.sources.records import DataError, RecordError, Source
+from data_pipelines.storage import checksum, entries, held, publish, remove_leftovers, staging
 from data_pipelines.worker_processes import Workers, spans
 
 _PLAN = "plan.json"

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_pipelines.decoding import decode_image
-from data_pipelines.resizing import Interpolation, resize_image
+from data_pipelines.images.decoding import decode_image
+from data_pipelines.images.resizing import Interpolation, resize_image
 
 # Measured on real words (docs/datasets.md): chroma in full resolution costs few bytes and saves more than a higher
 # quality would; optimized tables are worth 13 % of the bytes. PNG and lossless WebP take more than the originals.

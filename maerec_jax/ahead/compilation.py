@@ -18,14 +18,14 @@ import numpy as np
 from jax.sharding import Mesh
 from pydantic import TypeAdapter, ValidationError
 
-from data_pipelines.records import Record
-from maerec_jax.ahead.chips import Topology
+from data_pipelines.sources.records import Record
 from maerec_jax.ahead.collectives import Collective, read_program
 from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.costs.chips import Topology
+from maerec_jax.distributed.sharding import batch_sharding, make_mesh, row_shards, state_bytes, state_shardings
 from maerec_jax.training.data import make_decoder
 from maerec_jax.training.loop import make_task
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from maerec_jax.training.sharding import batch_sharding, make_mesh, row_shards, state_bytes, state_shardings
 from maerec_jax.training.step import TrainState, jit_train_step, state_shapes
 
 # What a process has to be told before it loads the compiler: that it is on no TPU machine, and need not be alone.

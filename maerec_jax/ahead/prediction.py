@@ -30,11 +30,11 @@ of data, and validation. In a loop over accumulated parts, M counts the whole st
 
 from dataclasses import dataclass
 
-from maerec_jax.ahead.chips import Chip, Topology
 from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.compilation import Compiled
 from maerec_jax.config import TrainConfig
-from maerec_jax.training.work import Work, step_work
+from maerec_jax.costs.chips import Chip, Topology
+from maerec_jax.costs.work import Work, step_work
 
 UTILISATION = 0.4
 """Share of a chip's peak that Transformers reach in practice: published runs of large ones report 0.4 to 0.6."""

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from maerec_jax.ahead.chips import Topology
 from maerec_jax.ahead.compilation import Compiled, Memory
 from maerec_jax.ahead.prediction import UTILISATION, Prediction, communication_time, predict
 from maerec_jax.config import TrainConfig
+from maerec_jax.costs.chips import Topology
 from maerec_jax.models.maerec import MAERecConfig
 
 COLUMNS = (

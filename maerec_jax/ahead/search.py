@@ -19,9 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from maerec_jax.ahead.chips import Topology
 from maerec_jax.ahead.report import Report
 from maerec_jax.config import MeshConfig, TrainConfig, UserError
+from maerec_jax.costs.chips import Topology
 from maerec_jax.models.maerec import MAERecConfig
 
 _ROOM = 0.95  # of the memory is what a guess may fill

@@ -10,8 +10,8 @@ import numpy as np
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.demo_page.examples import Mode
 from maerec_jax.demo_page.uploads import fitted
-from maerec_jax.reading import ReadingConfig, Word
-from maerec_jax.recognizer import Prepared, Recognizer
+from maerec_jax.reading.reader import ReadingConfig, Word
+from maerec_jax.reading.recognizer import Prepared, Recognizer
 
 if TYPE_CHECKING:
     from maerec_jax.scenes.crops import Crops

@@ -15,7 +15,7 @@ from maerec_jax.demo_page.desk import Found, FoundWord
 from maerec_jax.demo_page.examples import Example
 from maerec_jax.demo_page.style import ICON
 from maerec_jax.demo_page.uploads import Limits, fitted
-from maerec_jax.pictures import attention_picture, characters_of
+from maerec_jax.reading.pictures import attention_picture, characters_of
 
 _PREVIEW = (1600, 1600)
 _PANEL = (240, 120)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maerec_jax.config import UserError
-from maerec_jax.unread_requests import answer_unread
+from maerec_jax.serving.unread_requests import answer_unread
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_pipelines.decoding import DecodeError, decode_image, image_size
+from data_pipelines.images.decoding import DecodeError, decode_image, image_size
 from maerec_jax.config import UserError
 
 _MEGA = 1_000_000
@@ -45,7 +45,7 @@ class Limits:
 
 
 def open_upload(path: str, name: str, folder: Path, limits: Limits) -> np.ndarray:
-    """Decode a file that a visitor has uploaded, in full size, as ``data_pipelines.decoding`` does.
+    """Decode a file that a visitor has uploaded, in full size, as ``data_pipelines.images.decoding`` does.
 
     Args:
       path: where the page says that it is; nothing outside ``folder`` is opened.

@@ -6,8 +6,8 @@ They are 420 units wide, so that their text can still be read on a phone.
 from collections.abc import Callable, Sequence
 from html import escape
 
-from maerec_jax.evaluation.marking import one_character, printable
 from maerec_jax.evaluation.tallies import CalibrationBin, Confusions, Tally
+from maerec_jax.reading.marking import one_character, printable
 
 _WIDTH = 420
 _ROW = 22

@@ -14,7 +14,7 @@ from maerec_jax.evaluation.comparison import MEASURES, Change, Comparison, Diffe
 from maerec_jax.evaluation.groups import groups, ordered
 from maerec_jax.evaluation.predictions import Prediction, read_predictions
 from maerec_jax.evaluation.table import Table, judged_reading
-from maerec_jax.scoring import HEADLINE, verdicts
+from maerec_jax.reading.scoring import HEADLINE, verdicts
 
 _SEED, _RESAMPLES = 0, 10_000
 _BITS = len(MEASURES)

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from maerec_jax.evaluation.bootstrap import LEVEL, Interval
 from maerec_jax.evaluation.groups import Kind, ordered
-from maerec_jax.evaluation.marking import printable
-from maerec_jax.scoring import HEADLINE, METRICS
+from maerec_jax.reading.marking import printable
+from maerec_jax.reading.scoring import HEADLINE, METRICS
 
 MEASURES = tuple(name for name in METRICS if name != "edit_similarity")
 """The metrics that are compared: those for which a reading is right or wrong."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from data_pipelines.catalogue import BENCHMARK, CATALOGUE, COMMON, WordSet
+from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, WordSet
 
 WORD_SETS = {word_set.name: word_set for collection in CATALOGUE for word_set in collection.sets}
 """The sets of the catalogue by name."""

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.combining import Sources
-from data_pipelines.decoding import DecodeError, pixels_of
-from data_pipelines.records import OUTCOMES, Batch, DataError
-from data_pipelines.views import VIEWS
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.decoding import DecodeError, pixels_of
+from data_pipelines.images.views import VIEWS
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.records import OUTCOMES, Batch, DataError
 from maerec_jax.config import TrainConfig
-from maerec_jax.evaluation.passes import Passes
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.sets import MeasuredSet
-from maerec_jax.reading import NOTHING, Reader
+from maerec_jax.reading.passes import Passes
+from maerec_jax.reading.reader import NOTHING, Reader
 from maerec_jax.training.data import InvalidImages, open_sources
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from data_pipelines.records import OUTCOMES
+from data_pipelines.sources.records import OUTCOMES
 from maerec_jax.config import UserError
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from maerec_jax.evaluation.charts import accuracy_bars, heat_map, reliability, shown
-from maerec_jax.evaluation.marking import Span, differing, one_character
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.style import STYLE
 from maerec_jax.evaluation.table import HEADINGS, Table
 from maerec_jax.evaluation.tallies import ASPECTS, CONFIDENCE_BINS, LENGTHS, SIMILAR, Confusions, Tallies, Tally
-from maerec_jax.scoring import HEADLINE, METRICS
+from maerec_jax.reading.marking import Span, differing, one_character
+from maerec_jax.reading.scoring import HEADLINE, METRICS
 
 Picture = Callable[[Prediction], np.ndarray | None]
 """The image of a prediction, uint8 RGB ``(height, width, 3)``, or None where there is none to show."""

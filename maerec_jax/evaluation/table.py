@@ -12,13 +12,13 @@ from rich.box import SIMPLE
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from data_pipelines.catalogue import BENCHMARK, COMMON
-from data_pipelines.records import OUTCOMES
+from data_pipelines.sources.records import OUTCOMES
+from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
 from maerec_jax.config import UserError
 from maerec_jax.evaluation.groups import MARGIN, WORD_SETS, Coverage, Group, coverage, groups, ordered
-from maerec_jax.evaluation.marking import printable
 from maerec_jax.evaluation.predictions import Prediction
-from maerec_jax.scoring import METRICS, Scores
+from maerec_jax.reading.marking import printable
+from maerec_jax.reading.scoring import METRICS, Scores
 
 HEADINGS = (*METRICS.values(), "conf.")
 """Headings of the columns in %: the metrics and the mean confidence."""

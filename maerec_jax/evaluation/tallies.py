@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
 
-from data_pipelines.records import OUTCOMES
+from data_pipelines.sources.records import OUTCOMES
 from maerec_jax.evaluation.predictions import Prediction
-from maerec_jax.scoring import HEADLINE, verdicts
+from maerec_jax.reading.scoring import HEADLINE, verdicts
 
 LENGTHS = (*range(1, 11), 11, 13, 16, 21)
 """Where bins of the number of characters in the truth begin."""

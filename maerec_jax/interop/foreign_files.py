@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from maerec_jax.config import UserError
 from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
-from maerec_jax.weight_files import ABOUT, ENDING
+from maerec_jax.weights.files import ABOUT, ENDING
 
 _ENTRIES = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "params")
 # What wrappers put before every name: DataParallel, torch.compile, Lightning and the like.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from pydantic import TypeAdapter
 
-from data_pipelines.resizing import Interpolation
+from data_pipelines.images.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig, UserError
 from maerec_jax.interop.encoder_weights import (
     flip_channels,
@@ -34,14 +34,14 @@ from maerec_jax.interop.model_of_shapes import (
     maerec_of,
     position_layout,
 )
-from maerec_jax.interop.pytorch_names import POSITION_BUFFER, params_from_state_dict, state_dict_shapes
 from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_table, grouped, note_dropped
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weight_files import BASE, compare_sizes
+from maerec_jax.weights.files import BASE, compare_sizes
+from maerec_jax.weights.pytorch_names import POSITION_BUFFER, params_from_state_dict, state_dict_shapes
 
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
 _ADAPTER = TypeAdapter(TrainConfig)

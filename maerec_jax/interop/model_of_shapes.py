@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from maerec_jax.charset import MAEREC_CHARACTERS, Charset, characters_of_file
+from data_pipelines.charset import MAEREC_CHARACTERS, Charset, characters_of_file
 from maerec_jax.config import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig

@@ -25,7 +25,7 @@ from maerec_jax.interop.reading_facts import reading_facts, shapes_of
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import resize_table
-from maerec_jax.weight_files import written_whole
+from maerec_jax.weights.files import written_whole
 
 _IR_VERSION = 9  # the first that knows OPSET
 _LARGEST = 2**31 - 1  # bytes of a protocol buffer

@@ -10,12 +10,12 @@ import torch
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.interop.encoder_weights import flip_channels
 from maerec_jax.interop.model_of_shapes import HALF, IMAGENET
-from maerec_jax.interop.pytorch_names import state_dict_from_params
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import rescale_pixels
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weight_files import ABOUT, about_weights, written_whole
+from maerec_jax.weights.files import ABOUT, about_weights, written_whole
+from maerec_jax.weights.pytorch_names import state_dict_from_params
 
 
 def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, released: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maerec_jax.charset import UNKNOWN_TEXT
+from data_pipelines.charset import UNKNOWN_TEXT
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 

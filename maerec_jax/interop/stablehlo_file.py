@@ -25,7 +25,7 @@ from maerec_jax.models.int8 import quantize
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import normalize
-from maerec_jax.weight_files import written_whole
+from maerec_jax.weights.files import written_whole
 
 Array = jax.Array
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from maerec_jax.config import UserError
-from maerec_jax.interop.pytorch_names import POSITION_BUFFER
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import sincos_interleaved
 from maerec_jax.models.text_decoder import MAX_POSITIONS
+from maerec_jax.weights.pytorch_names import POSITION_BUFFER
 
 Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 """For each key the path of our parameter, which copies share, and the shape (``pytorch_names.state_dict_shapes``)."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maerec_jax.charset import Charset
+from data_pipelines.charset import Charset
 from maerec_jax.models.text_decoder import DecodingState, KeysValues, TextDecoder, TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig, ViTEncoder
 

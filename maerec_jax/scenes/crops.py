@@ -5,7 +5,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_pipelines.resizing import turn_image
+from data_pipelines.images.resizing import turn_image
 from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, within_reach
 
 Crops = Literal["box", "rectified"]

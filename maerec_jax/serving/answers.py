@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maerec_jax.reading import Word
+from maerec_jax.reading.reader import Word
 
 
 class _Answer(BaseModel):

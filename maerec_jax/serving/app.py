@@ -15,7 +15,7 @@ from maerec_jax.serving.description import POLICY, description_page
 from maerec_jax.serving.limits import HungUpError, Places, RefusedError
 from maerec_jax.serving.metrics import Measured
 from maerec_jax.serving.service import Service
-from maerec_jax.unread_requests import answer_unread
+from maerec_jax.serving.unread_requests import answer_unread
 
 if TYPE_CHECKING:
     from maerec_jax.serving.scenes import Scenes

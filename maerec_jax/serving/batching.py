@@ -8,9 +8,9 @@ from threading import Condition, Thread
 
 import numpy as np
 
-from data_pipelines.buckets import Shape
-from maerec_jax.reading import Word
-from maerec_jax.recognizer import Prepared, Recognizer
+from data_pipelines.images.buckets import Shape
+from maerec_jax.reading.reader import Word
+from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.serving.metrics import Metrics
 
 Key = tuple[Shape, ...]

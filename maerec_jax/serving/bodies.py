@@ -6,7 +6,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from maerec_jax.serving.limits import Held, HungUpError, Limits, RefusedError
-from maerec_jax.unread_requests import Receive
+from maerec_jax.serving.unread_requests import Receive
 
 _LONGEST_NAME = 255  # characters of a file's name that are repeated in the answer
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
-from data_pipelines.decoding import MAX_PIXELS
+from data_pipelines.images.decoding import MAX_PIXELS
 from maerec_jax.config import UserError
 
 MEGABYTE = 1_000_000

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from maerec_jax.config import UserError
-from maerec_jax.reading import Word
-from maerec_jax.recognizer import Prepared
+from maerec_jax.reading.reader import Word
+from maerec_jax.reading.recognizer import Prepared
 from maerec_jax.scenes.crops import Crops, crop
 from maerec_jax.scenes.detection import Detector, Region
 from maerec_jax.scenes.scene_reader import SceneWord

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.augmentation import CHANGES, NO_AUGMENTATION, Augmentation, Policy, RandAugment
+from data_pipelines.images.augmentation import CHANGES, NO_AUGMENTATION, Augmentation, Policy, RandAugment
 
 Array = jax.Array
 

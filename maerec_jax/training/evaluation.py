@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.buckets import Shape
-from data_pipelines.records import Source
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.buckets import Shape
+from data_pipelines.sources.records import Source
 from maerec_jax.config import TrainConfig
-from maerec_jax.evaluation.passes import Passes, Results
+from maerec_jax.distributed.sharding import state_shardings, whole_on_fsdp
+from maerec_jax.reading.passes import Passes, Results
 from maerec_jax.training.data import InvalidImages, make_decoder
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.training.sharding import state_shardings, whole_on_fsdp
 from maerec_jax.training.task import Task, Validation
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from maerec_jax.charset import Charset
+from data_pipelines.charset import Charset
 
 
 def with_characters(params: Any, source: Charset, wanted: Charset) -> tuple[Any, dict[str, str]]:

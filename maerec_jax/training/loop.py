@@ -16,24 +16,10 @@ from etils import epath
 
 from data_pipelines.pipeline import train_batches
 from maerec_jax.config import TrainConfig, UserError, compute_dtype, to_json
-from maerec_jax.models.mae import AutoencoderConfig
-from maerec_jax.training.checkpoint import Checkpoints, claim_workdir, saved_steps
-from maerec_jax.training.cluster import agree, as_first, meet
-from maerec_jax.training.data import (
-    InvalidImages,
-    make_buckets,
-    make_decoder,
-    open_sources,
-    open_validation,
-    source_names,
-)
-from maerec_jax.training.evaluation import Evaluator
-from maerec_jax.training.host_memory import keep_freed_memory
-from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer, map_by_path
-from maerec_jax.training.pretraining import Pretraining
-from maerec_jax.training.recognition import Recognition
-from maerec_jax.training.run_log import RunLog
-from maerec_jax.training.sharding import (
+from maerec_jax.costs.utilisation import Rates, peak
+from maerec_jax.distributed.cluster import agree, as_first, meet
+from maerec_jax.distributed.host_memory import keep_freed_memory
+from maerec_jax.distributed.sharding import (
     batch_part,
     describe,
     laid_out,
@@ -45,11 +31,25 @@ from maerec_jax.training.sharding import (
     state_bytes,
     state_shardings,
 )
+from maerec_jax.models.mae import AutoencoderConfig
+from maerec_jax.training.data import (
+    InvalidImages,
+    make_buckets,
+    make_decoder,
+    open_sources,
+    open_validation,
+    source_names,
+)
+from maerec_jax.training.evaluation import Evaluator
+from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer, map_by_path
+from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.training.recognition import Recognition
+from maerec_jax.training.run_log import RunLog
 from maerec_jax.training.starting import check_start, load_start, loaded_params
 from maerec_jax.training.step import TrainState, initial_state, jit_train_step, state_shapes
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
 from maerec_jax.training.task import Task, Validation
-from maerec_jax.training.utilisation import Rates, peak
+from maerec_jax.weights.checkpoint import Checkpoints, claim_workdir, saved_steps
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
 _LAG = 2

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.records import Batch
+from data_pipelines.sources.records import Batch
 from maerec_jax.models.cross_mae import CrossMAEConfig, CrossMaskedAutoencoder
 from maerec_jax.models.mae import (
     AutoencoderConfig,

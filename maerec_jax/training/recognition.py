@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.decoding import DecodeError, pixels_of
-from data_pipelines.records import Batch, DataError, Source
-from data_pipelines.resizing import resize_image, turn_image
+from data_pipelines.images.decoding import DecodeError, pixels_of
+from data_pipelines.images.resizing import resize_image, turn_image
+from data_pipelines.sources.records import Batch, DataError, Source
 from maerec_jax.models.lora import is_adapter
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import normalize
-from maerec_jax.pictures import readings_sheet
-from maerec_jax.reading import NOTHING, greedy_step, word_of
-from maerec_jax.scoring import Scores
+from maerec_jax.reading.pictures import readings_sheet
+from maerec_jax.reading.reader import NOTHING, greedy_step, word_of
+from maerec_jax.reading.scoring import Scores
 from maerec_jax.training.task import Loss, Validation
 
 Array = jax.Array

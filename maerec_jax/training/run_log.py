@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from data_pipelines.prepared.storage import is_bucket
-from maerec_jax.pictures import save_picture
+from data_pipelines.storage import is_bucket
+from maerec_jax.reading.pictures import save_picture
 from maerec_jax.training.task import Validation
 
 METRICS_FILE = "metrics.jsonl"

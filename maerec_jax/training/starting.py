@@ -13,9 +13,9 @@ from maerec_jax.models.lora import is_adapter, merge_lora
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.checkpoint import merge_params, misfits
 from maerec_jax.training.known_characters import with_characters
-from maerec_jax.weights import load_weights
+from maerec_jax.weights.checkpoint import merge_params, misfits
+from maerec_jax.weights.finding import load_weights
 
 LoadedRun = tuple[TrainConfig, Any, int]
 """What ``load_params`` returns: a run's config, its parameters and their step."""

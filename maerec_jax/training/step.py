@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from data_pipelines.records import OUTCOMES
+from data_pipelines.sources.records import OUTCOMES
 from maerec_jax.config import TrainConfig
+from maerec_jax.distributed.sharding import batch_sharding, gather, replicated, state_shardings
 from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
-from maerec_jax.training.sharding import batch_sharding, gather, replicated, state_shardings
 from maerec_jax.training.task import Task
 
 Array = jax.Array

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from data_pipelines.records import Batch, Source
+from data_pipelines.sources.records import Batch, Source
 from maerec_jax.models.vit import ViTConfig
 
 

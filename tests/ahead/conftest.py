@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from maerec_jax.ahead.chips import parse_topology
 from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.compilation import Compiled, Memory
 from maerec_jax.ahead.report import Report
 from maerec_jax.config import TrainConfig
+from maerec_jax.costs.chips import parse_topology
 from maerec_jax.models.mae import MAEConfig
 
 MIB = 2.0**20

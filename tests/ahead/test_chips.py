@@ -4,8 +4,8 @@ from math import prod
 
 import pytest
 
-from maerec_jax.ahead.chips import CHIPS, parse_topology
 from maerec_jax.config import UserError
+from maerec_jax.costs.chips import CHIPS, parse_topology
 
 
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)

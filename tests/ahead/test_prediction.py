@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from maerec_jax.ahead.chips import CHIPS, parse_topology
 from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.prediction import communication_time, predict
 from maerec_jax.ahead.report import COLUMNS, markdown_row, print_report
-from maerec_jax.training.work import step_work
+from maerec_jax.costs.chips import CHIPS, parse_topology
+from maerec_jax.costs.work import step_work
 from tests.ahead.conftest import make_compiled
 
 

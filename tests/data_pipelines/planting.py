@@ -5,10 +5,10 @@ import json
 import lmdb
 from rich.console import Console
 
-from data_pipelines.catalogue import locate
+from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.check import check_places
 from data_pipelines.inspecting import Rules
-from maerec_jax.charset import MAEREC_CHARACTERS
+from data_pipelines.union14m.catalogue import locate
 
 RULES = Rules(MAEREC_CHARACTERS, 46, 3)
 

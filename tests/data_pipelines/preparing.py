@@ -2,8 +2,8 @@
 
 import hashlib
 
+from data_pipelines.command import run_command
 from data_pipelines.prepare import PrepareArguments, prepare
-from maerec_jax.command import run_command
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
 SET = "set_train_annos_mmocr1_0_train"

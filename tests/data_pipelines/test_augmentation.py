@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.augmentation import (
+from data_pipelines.images.augmentation import (
     CHANGES,
     MOVES,
     Augmentation,
@@ -14,9 +14,9 @@ from data_pipelines.augmentation import (
     resizing_matrices,
     uniforms,
 )
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.records import Record
-from data_pipelines.resizing import resize_image, warp_image
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.resizing import resize_image, warp_image
+from data_pipelines.sources.records import Record
 
 SIZES = np.array([[40, 150], [32, 128], [90, 28], [5, 3], [1, 1], [1, 50], [50, 1]])
 POLICIES = [Augmentation(), Augmentation(frame="resized"), RandAugment()]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.buckets import (
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.buckets import (
     WORD_SHAPES,
     Buckets,
     check_shapes,
@@ -18,12 +18,12 @@ from data_pipelines.buckets import (
     nearest_shape,
     turned_sizes,
 )
-from data_pipelines.combining import Sources, Subset
-from data_pipelines.decoding import decode_image, image_size
+from data_pipelines.images.decoding import decode_image, image_size
 from data_pipelines.pipeline import evaluation_batches, train_batches
-from data_pipelines.records import DataError, MissingError, Record
 from data_pipelines.rendering import RenderedWords
-from data_pipelines.sources import Folder, LmdbWords
+from data_pipelines.sources.combining import Sources, Subset
+from data_pipelines.sources.files import Folder, LmdbWords
+from data_pipelines.sources.records import DataError, MissingError, Record
 
 SHAPES = ((16, 16), (8, 32), (4, 64))
 

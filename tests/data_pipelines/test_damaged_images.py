@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data_pipelines.decoding import DecodeError, decode_image
+from data_pipelines.images.decoding import DecodeError, decode_image
 
 HEIGHT, WIDTH = 24, 60
 

@@ -8,10 +8,10 @@ import lmdb
 import numpy as np
 import pytest
 
-from data_pipelines.combining import drop_unknown_characters
-from data_pipelines.lmdb_words import LmdbSource
-from data_pipelines.records import DataError, MissingError, OutsideError, RecordError
-from data_pipelines.sources import Annotations, Folder, LmdbWords
+from data_pipelines.sources.combining import drop_unknown_characters
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
+from data_pipelines.sources.lmdb_words import LmdbSource
+from data_pipelines.sources.records import DataError, MissingError, OutsideError, RecordError
 from tests.data_pipelines.planting import write_lmdb
 
 LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -50,7 +50,7 @@ def test_the_count_is_that_of_the_last_image_where_none_is_stated(tmp_path, jpeg
         LmdbWords("other").open(tmp_path)
 
 
-OPEN = "import sys; from data_pipelines.sources import LmdbWords; LmdbWords('words').open(sys.argv[1])"
+OPEN = "import sys; from data_pipelines.sources.files import LmdbWords; LmdbWords('words').open(sys.argv[1])"
 
 
 @pytest.mark.parametrize("kept", [0, 100, 4096, 8192, 0.3, 0.9, -1000, -4096, -8192])

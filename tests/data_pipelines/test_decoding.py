@@ -7,8 +7,8 @@ import PIL
 import pytest
 from PIL import Image
 
-from data_pipelines.decoding import decode_image, image_size
-from data_pipelines.resizing import resize_image
+from data_pipelines.images.decoding import decode_image, image_size
+from data_pipelines.images.resizing import resize_image
 
 
 @pytest.fixture(scope="module")

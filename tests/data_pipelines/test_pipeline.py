@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.augmentation import Augmentation, RandAugment
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.combining import Sources
+from data_pipelines.images.augmentation import Augmentation, RandAugment
+from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.pipeline import evaluation_batches, train_batches
-from data_pipelines.records import OUTCOMES, DataError, Record
-from data_pipelines.sources import Annotations, Folder, LmdbWords
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
+from data_pipelines.sources.records import OUTCOMES, DataError, Record
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
 
@@ -293,10 +293,10 @@ def test_pixels_need_no_decoding():
 SCRIPT = """
 import multiprocessing, sys, time
 import jax
-from data_pipelines.batch_decoder import BatchDecoder
+from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.pipeline import train_batches
-from data_pipelines.combining import Sources
-from data_pipelines.sources import Folder
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.files import Folder
 
 if __name__ == "__main__":
     jax.numpy.zeros(3).block_until_ready()

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.prepare import LEFT_OUT
 from data_pipelines.prepared import Records, shards
-from data_pipelines.records import DataError
+from data_pipelines.sources.records import DataError
 from tests.data_pipelines.preparing import LINES, SET, run, told, tree
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_line(dataset):
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000));"
-        "from data_pipelines.prepare import *; from maerec_jax.command import run_command;"
+        "from data_pipelines.prepare import *; from data_pipelines.command import run_command;"
         "sys.exit(run_command(PrepareArguments, prepare, 'prepare', sys.argv[1:]))"
     )
     flags = [str(dataset), "--out", str(dataset / "out"), "--sources", LINES, "--workers", "0"]

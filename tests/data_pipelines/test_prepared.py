@@ -10,19 +10,19 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.buckets import image_sizes
-from data_pipelines.combining import Sources, Subset, drop_unknown_characters
+from data_pipelines.charset import Charset
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.buckets import image_sizes
 from data_pipelines.overlaps.list_file import leave_out
 from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.prepared import Records, RecordSource
 from data_pipelines.prepared.conversion import fingerprint, prepare_set
 from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.layout import Plan
-from data_pipelines.records import MISSING, USED, DataError, MissingError, Source, read_records
-from data_pipelines.sources import Annotations, Folder, LmdbWords
+from data_pipelines.sources.combining import Sources, Subset, drop_unknown_characters
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
+from data_pipelines.sources.records import MISSING, USED, DataError, MissingError, Source, read_records
 from data_pipelines.worker_processes import Workers
-from maerec_jax.charset import Charset
 from maerec_jax.config import DataConfig, TrainConfig, read_json, to_json
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
@@ -108,7 +108,7 @@ def test_many_are_read_together_in_their_order(prepared, monkeypatch):
 def test_forked_processes_open_their_own_shards(prepared):
     # Forked in a fresh interpreter: forking this one, which may run threads, is what the standard library warns of.
     script = (
-        "import os, sys; from data_pipelines.prepared import Records; from data_pipelines.records import read_records\n"
+        "import os, sys; from data_pipelines.prepared import Records; from data_pipelines.sources.records import read_records\n"
         "source = Records('prepared/words').open(sys.argv[1]); first = source[0]; child = os.fork()\n"
         "same = source[0] == first and read_records(source, range(12))[0] == first\n"
         "if not child: os._exit(0 if same else 1)\n"

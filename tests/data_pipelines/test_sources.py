@@ -10,10 +10,10 @@ import threading
 import numpy as np
 import pytest
 
-from data_pipelines.combining import Sources
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import DataError, Source
-from data_pipelines.sources import Annotations, Folder, LmdbWords
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
+from data_pipelines.sources.records import DataError, Source
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
 DOCUMENT = "set/train_annos/mmocr1.0/train.json"
@@ -238,7 +238,7 @@ def test_an_open_lmdb_can_be_read_by_threads_and_after_a_fork(tmp_path, make_lmd
     assert not failures
     # Forked in a fresh interpreter: forking this one, which may run threads, is what the standard library warns of.
     script = (
-        "import os, sys; from data_pipelines.sources import LmdbWords\n"
+        "import os, sys; from data_pipelines.sources.files import LmdbWords\n"
         "source = LmdbWords('words').open(sys.argv[1]); first = source[7]; child = os.fork()\n"
         "if child == 0: os._exit(int(source[7] != first))\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.resizing import resize_image
-from data_pipelines.views import VIEWS, view_image
+from data_pipelines.images.resizing import resize_image
+from data_pipelines.images.views import VIEWS, view_image
 
 
 def smooth_image(height, width):

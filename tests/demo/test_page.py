@@ -8,14 +8,14 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from data_pipelines.decoding import decode_image
+from data_pipelines.images.decoding import decode_image
 from maerec_jax import ReadingConfig
 from maerec_jax.config import UserError
 from maerec_jax.demo_page import markup
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, FoundWord, Settings
 from maerec_jax.demo_page.examples import draw_examples
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.reading import Word
+from maerec_jax.reading.reader import Word
 from maerec_jax.scenes.detection import Region
 from tests.demo.conftest import WORDS, draw_word
 

@@ -55,7 +55,7 @@ from maerec_jax.demo_page.desk import Desk
 from maerec_jax.demo_page.page import build_page
 from maerec_jax.demo_page.server import Address, make_app
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.weights import load_recognizer
+from maerec_jax.weights.finding import load_recognizer
 import gradio.processing_utils
 
 async def fetch(url, **options):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.decoding import decode_image
+from data_pipelines.images.decoding import decode_image
 from maerec_jax.config import UserError
 from maerec_jax.demo_page.uploads import Limits, fitted, open_upload
 from tests.demo.conftest import draw_word

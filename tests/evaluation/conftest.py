@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipelines.sources import Annotations
+from data_pipelines.sources.files import Annotations
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig

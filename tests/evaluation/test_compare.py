@@ -13,7 +13,7 @@ from maerec_jax.evaluation.bootstrap import interval, resampled_means, set_seed
 from maerec_jax.evaluation.compare import compare
 from maerec_jax.evaluation.comparison import MEASURES
 from maerec_jax.evaluation.table import Table
-from maerec_jax.scoring import HEADLINE
+from maerec_jax.reading.scoring import HEADLINE
 from tests.evaluation.making import prediction, words, write
 
 

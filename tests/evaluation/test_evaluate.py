@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from data_pipelines.command import run_command
 from maerec_jax import ReadingConfig, Recognizer, evaluate, predict
-from maerec_jax.command import run_command
 from maerec_jax.evaluation.predictions import Prediction, read_predictions
 from tests.conftest import REPOSITORY
 from tests.training.processes import PATIENCE, free_port

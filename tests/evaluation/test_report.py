@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from maerec_jax.evaluation.marking import differing, printable
 from maerec_jax.evaluation.report import write_report
 from maerec_jax.evaluation.table import Table
 from maerec_jax.evaluation.tallies import ASPECTS, LENGTHS, Confusions, Tallies, Tally
+from maerec_jax.reading.marking import differing, printable
 from tests.evaluation.making import prediction, words
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from data_pipelines.catalogue import BENCHMARK, COMMON
+from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
 from maerec_jax.config import UserError
 from maerec_jax.evaluation.groups import groups
 from maerec_jax.evaluation.table import Table
-from maerec_jax.scoring import METRICS
+from maerec_jax.reading.scoring import METRICS
 from tests.evaluation.making import prediction, words
 
 HEADLINE = {s.name: s.expected for s in BENCHMARK.sets if s.headline}

@@ -6,8 +6,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from data_pipelines.command import run_command
 from maerec_jax import import_pytorch
-from maerec_jax.command import run_command
 from maerec_jax.interop.importing import import_weights
 from maerec_jax.interop.model_of_shapes import ImportOptions
 

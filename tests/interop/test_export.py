@@ -14,15 +14,15 @@ import pytest
 from maerec_jax import Recognizer
 from maerec_jax.config import DataConfig, TrainConfig, UserError
 from maerec_jax.export import ExportArguments, export
-from maerec_jax.interop.pytorch_names import params_from_state_dict
 from maerec_jax.interop.stablehlo_file import PLATFORMS, reading_program, write_stablehlo
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import ViTConfig, normalize
 from maerec_jax.training.pretraining import Pretraining
-from maerec_jax.weight_files import written_whole
-from maerec_jax.weights import load_weights, save_weights
+from maerec_jax.weights.files import written_whole
+from maerec_jax.weights.finding import load_weights, save_weights
+from maerec_jax.weights.pytorch_names import params_from_state_dict
 from tests.conftest import FIXTURES, REPOSITORY
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (17, 32, 128, 3), np.uint8)

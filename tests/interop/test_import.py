@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from data_pipelines.charset import MAEREC_CHARACTERS
 from maerec_jax import train
-from maerec_jax.charset import MAEREC_CHARACTERS
 from maerec_jax.config import TrainConfig, UserError, to_json
 from maerec_jax.interop.importing import import_weights
 from maerec_jax.interop.model_of_shapes import ImportOptions
-from maerec_jax.interop.pytorch_names import (
-    POSITION_BUFFER,
-    params_from_state_dict,
-    state_dict_from_params,
-)
 from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.recognizer import Recognizer
-from maerec_jax.training.checkpoint import load_params, merge_params, misfits, write_run
+from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.weight_files import about_weights
-from maerec_jax.weights import save_recognizer, save_weights
+from maerec_jax.weights.checkpoint import load_params, merge_params, misfits, write_run
+from maerec_jax.weights.files import about_weights
+from maerec_jax.weights.finding import save_recognizer, save_weights
+from maerec_jax.weights.pytorch_names import (
+    POSITION_BUFFER,
+    params_from_state_dict,
+    state_dict_from_params,
+)
 from tests.interop.imports import FIXTURES, PATCHES, SIZES, TINY, assert_same, imported, run, state_of
 from tests.interop.pth_files import save_pth
 from tests.training.conftest import recogniser_config

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from maerec_jax.config import UserError
-from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_shapes
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import rescale_pixels, resize_projection
 from maerec_jax.models.vit import ViTConfig, ViTEncoder, normalize
-from maerec_jax.training.checkpoint import load_params, merge_params, misfits, write_run
 from maerec_jax.training.recognition import Recognition
+from maerec_jax.weights.checkpoint import load_params, merge_params, misfits, write_run
+from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_shapes
 from tests.interop.imports import SIZES, assert_same, imported, state_of
 
 

@@ -15,11 +15,11 @@ from maerec_jax.interop import pytorch_twin as twin  # noqa: E402
 from maerec_jax.interop.importing import import_weights  # noqa: E402
 from maerec_jax.interop.model_of_shapes import IMAGENET, ImportOptions  # noqa: E402
 from maerec_jax.interop.pytorch_file import write_pytorch  # noqa: E402
-from maerec_jax.interop.pytorch_names import POSITION_BUFFER, params_from_state_dict  # noqa: E402
 from maerec_jax.models.mae import MAEConfig  # noqa: E402
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read  # noqa: E402
 from maerec_jax.models.vit import ViTConfig, normalize  # noqa: E402
 from maerec_jax.training.pretraining import Pretraining  # noqa: E402
+from maerec_jax.weights.pytorch_names import POSITION_BUFFER, params_from_state_dict  # noqa: E402
 from tests.interop.imports import FULL_SIZE, assert_same  # noqa: E402
 from tests.interop.test_export import IMAGES, autoencoder, fixture_state, recogniser  # noqa: E402, F401
 from tests.interop.test_import_full_size import MODELS, full_size_state  # noqa: E402

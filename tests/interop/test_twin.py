@@ -12,13 +12,13 @@ torch = pytest.importorskip(
 )
 
 from maerec_jax.interop import pytorch_twin as twin  # noqa: E402
-from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params  # noqa: E402
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder  # noqa: E402
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read  # noqa: E402
 from maerec_jax.models.vit import ViTConfig, normalize  # noqa: E402
 from maerec_jax.training.optimizer import map_by_path  # noqa: E402
 from maerec_jax.training.pretraining import Pretraining  # noqa: E402
 from maerec_jax.training.recognition import Recognition  # noqa: E402
+from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params  # noqa: E402
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 RECOGNISERS = {

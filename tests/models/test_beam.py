@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maerec_jax.charset import Charset
-from maerec_jax.lexicon import Lexicon
+from data_pipelines.charset import Charset
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
+from maerec_jax.reading.lexicon import Lexicon
 from tests.models.test_parity import MAEREC_CONFIG, load, tiny_recogniser
 
 PLACES = 4

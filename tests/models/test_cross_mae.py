@@ -13,9 +13,9 @@ from maerec_jax.models.cross_mae import CrossMAEConfig, CrossMaskedAutoencoder
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, random_masking, reconstruction_target
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import ViTEncoder
-from maerec_jax.training.checkpoint import merge_params, misfits
 from maerec_jax.training.optimizer import encoder_layer
 from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.weights.checkpoint import merge_params, misfits
 
 CONFIG = CrossMAEConfig.tiny(decoder_depth=2)
 IMAGE = jax.random.normal(jax.random.key(1), (2, 32, 128, 3))

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maerec_jax.charset import MAEREC_CHARACTERS
-from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
+from data_pipelines.charset import MAEREC_CHARACTERS
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.position import sincos_2d
 from maerec_jax.models.vit import patchify, unpatchify
+from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

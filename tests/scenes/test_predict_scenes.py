@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from data_pipelines.command import run_command
 from maerec_jax import predict
-from maerec_jax.command import run_command
 from maerec_jax.scenes import detection
 from maerec_jax.scenes.scene_reader import SceneReader
 from tests.scenes.conftest import Known

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data_pipelines.decoding import DecodeError
+from data_pipelines.images.decoding import DecodeError
 from maerec_jax.scenes.drawing import annotated_scene
 from maerec_jax.scenes.scene_reader import SceneReader
 from tests.scenes.conftest import Known

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from data_pipelines.sources import Annotations
+from data_pipelines.sources.files import Annotations
 from maerec_jax import Recognizer
 from maerec_jax.config import UserError
 from tests.conftest import REPOSITORY

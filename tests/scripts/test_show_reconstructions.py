@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.records import DataError
+from data_pipelines.sources.records import DataError
 from maerec_jax.config import UserError
 from maerec_jax.models.mae import MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.vit import normalize, patchify
-from maerec_jax.training.checkpoint import load_params
 from maerec_jax.training.loop import train
 from maerec_jax.training.pretraining import Pretraining, masked_and_reconstructed
+from maerec_jax.weights.checkpoint import load_params
 from tests.conftest import REPOSITORY
 from tests.training.conftest import autoencoder_config, cross_autoencoder_config, recogniser_config
 

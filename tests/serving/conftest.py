@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data_pipelines.decoding import pixels_of
+from data_pipelines.images.decoding import pixels_of
 from maerec_jax import ReadingConfig, Recognizer
 from maerec_jax.training.recognition import Recognition
 from tests.training.conftest import recogniser_config, words

@@ -16,8 +16,8 @@ for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "h
 
 import httpx  # noqa: E402
 
+from data_pipelines.command import run_command  # noqa: E402
 from maerec_jax import serve  # noqa: E402
-from maerec_jax.command import run_command  # noqa: E402
 from maerec_jax.config import UserError  # noqa: E402
 from maerec_jax.serving.limits import Limits  # noqa: E402
 from maerec_jax.serving.server import Server, listen  # noqa: E402

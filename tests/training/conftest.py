@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.charset import Charset
 from data_pipelines.rendering import RenderedWords
-from maerec_jax.charset import Charset
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig

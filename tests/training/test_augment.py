@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.augmentation import CHANGES, NO_AUGMENTATION, Augmentation, RandAugment
+from data_pipelines.images.augmentation import CHANGES, NO_AUGMENTATION, Augmentation, RandAugment
 from maerec_jax.training import augment as device
 from maerec_jax.training.augment import augment, lose_resolution
 

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource
-from maerec_jax.training.host_memory import keep_freed_memory, run_steps_in_this_thread
+from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 if {keep}:
     run_steps_in_this_thread()
     assert keep_freed_memory()

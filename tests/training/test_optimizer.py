@@ -9,7 +9,6 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.optimizer import (
@@ -22,6 +21,7 @@ from maerec_jax.training.optimizer import (
 )
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
+from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCHEDULES = json.loads((FIXTURES / "lr_schedule.json").read_text())

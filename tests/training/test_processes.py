@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from maerec_jax.config import MeshConfig, UserError
-from maerec_jax.training import cluster
-from maerec_jax.training.checkpoint import saved_steps
-from maerec_jax.training.cluster import Cluster
+from maerec_jax.distributed import cluster
+from maerec_jax.distributed.cluster import Cluster
+from maerec_jax.weights.checkpoint import saved_steps
 from tests.training.conftest import autoencoder_config, logged, recogniser_config
 from tests.training.processes import PATIENCE, Processes, write_config
 

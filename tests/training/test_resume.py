@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from maerec_jax.config import MeshConfig, UserError
-from maerec_jax.training.checkpoint import load_params, saved_steps
 from maerec_jax.training.loop import train
+from maerec_jax.weights.checkpoint import load_params, saved_steps
 from tests.training.conftest import logged, recogniser_config
 from tests.training.processes import Processes, has_logged, write_config
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from data_pipelines.rendering import RenderedWords
-from data_pipelines.sources import Annotations
+from data_pipelines.sources.files import Annotations
 from maerec_jax import ReadingConfig, Recognizer
 from maerec_jax.config import DataConfig
+from maerec_jax.distributed.sharding import make_mesh
 from maerec_jax.models.mae import MaskedAutoencoder
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import resize_table, sincos_2d
 from maerec_jax.models.vit import ViTConfig, ViTEncoder
-from maerec_jax.training.checkpoint import load_params
 from maerec_jax.training.evaluation import Evaluator
 from maerec_jax.training.loop import make_task, train
-from maerec_jax.training.sharding import make_mesh
+from maerec_jax.weights.checkpoint import load_params
 from tests.data_pipelines.planting import write_lines
 from tests.training.conftest import CHARACTERS, autoencoder_config, interrupt_after, logged, recogniser_config
 

@@ -3,14 +3,14 @@
 import jax
 import pytest
 
-from maerec_jax.ahead.chips import CHIPS
 from maerec_jax.config import MeshConfig
+from maerec_jax.costs import utilisation
+from maerec_jax.costs.chips import CHIPS
+from maerec_jax.costs.utilisation import Rates, measured_peak, peak, published_peak
+from maerec_jax.costs.work import step_work
+from maerec_jax.distributed.sharding import make_mesh
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training import utilisation
-from maerec_jax.training.sharding import make_mesh
-from maerec_jax.training.utilisation import Rates, measured_peak, peak, published_peak
-from maerec_jax.training.work import step_work
 
 MODEL = MAEConfig(encoder=ViTConfig.tiny(position_table="grid"), decoder_dim=32, decoder_depth=1, decoder_heads=2)
 SIZE = (32, 128)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from maerec_jax.config import TrainConfig
+from maerec_jax.costs.work import step_work
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -14,7 +15,6 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.loop import make_task
 from maerec_jax.training.step import loss_gradients
-from maerec_jax.training.work import step_work
 
 # Wide enough that matrix multiplications are nearly all there is, and with sizes that differ from each other.
 ENCODER = ViTConfig(dim=256, depth=2, heads=4, position_table="grid")

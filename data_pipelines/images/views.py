@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.augmentation import affine_matrices, resizing_matrices
-from data_pipelines.resizing import Interpolation, resize_image, warp_image
+from data_pipelines.images.augmentation import affine_matrices, resizing_matrices
+from data_pipelines.images.resizing import Interpolation, resize_image, warp_image
 
 
 class View(NamedTuple):

@@ -15,15 +15,15 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 
 from maerec_jax.config import TrainConfig, UserError
-from maerec_jax.interop.pytorch_names import (
+from maerec_jax.models.lora import encoder_without_adapters, merge_lora
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.weights.files import BASE, read_weights, write_weights
+from maerec_jax.weights.pytorch_names import (
     FROZEN_BY_LORA,
     POSITION_BUFFER,
     params_from_state_dict,
     state_dict_from_params,
 )
-from maerec_jax.models.lora import encoder_without_adapters, merge_lora
-from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.weight_files import BASE, read_weights, write_weights
 
 
 def encoder_checksum(params: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from maerec_jax.evaluation.marking import printable
-from maerec_jax.reading import Word
+from maerec_jax.reading.marking import printable
+from maerec_jax.reading.reader import Word
 
 if TYPE_CHECKING:
     from maerec_jax.scenes.scene_reader import Scene

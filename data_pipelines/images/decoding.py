@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from data_pipelines.records import Record
+from data_pipelines.sources.records import Record
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, in pixels: some 150 MB of RGB. A word crop is a thousandth of that."""

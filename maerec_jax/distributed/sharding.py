@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.records import Batch
+from data_pipelines.sources.records import Batch
 from maerec_jax.config import MeshConfig, UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -118,9 +118,11 @@ def _spec(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
         return ()  # counters
     axes = next((axes for pattern, axes in RULES if re.search(rf"(^|/|_)({pattern})$", path)), None)
     if axes is None:
-        raise ValueError(f"no rule of maerec_jax.training.sharding says how {path} {shape} lies on a mesh")
+        raise ValueError(f"no rule of maerec_jax.distributed.sharding says how {path} {shape} lies on a mesh")
     if axes and len(axes) != len(shape):
-        raise ValueError(f"the rule of maerec_jax.training.sharding for {path} has {len(axes)} axes, not {len(shape)}")
+        raise ValueError(
+            f"the rule of maerec_jax.distributed.sharding for {path} has {len(axes)} axes, not {len(shape)}"
+        )
     return axes
 
 

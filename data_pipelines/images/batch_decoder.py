@@ -7,12 +7,21 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_pipelines.augmentation import Draws, Policy, resizing_matrices
-from data_pipelines.buckets import is_vertical
-from data_pipelines.decoding import MAX_PIXELS, DecodeError, pixels_of
-from data_pipelines.records import MISSING, UNREADABLE, USED, Batch, DataError, MissingError, Record, RecordError
-from data_pipelines.resizing import Interpolation, resize_image, turn_image, warp_image
-from data_pipelines.views import view_image
+from data_pipelines.images.augmentation import Draws, Policy, resizing_matrices
+from data_pipelines.images.buckets import is_vertical
+from data_pipelines.images.decoding import MAX_PIXELS, DecodeError, pixels_of
+from data_pipelines.images.resizing import Interpolation, resize_image, turn_image, warp_image
+from data_pipelines.images.views import view_image
+from data_pipelines.sources.records import (
+    MISSING,
+    UNREADABLE,
+    USED,
+    Batch,
+    DataError,
+    MissingError,
+    Record,
+    RecordError,
+)
 
 _log = logging.getLogger(__name__)
 

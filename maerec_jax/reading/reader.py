@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.buckets import Shape
-from data_pipelines.views import VIEWS, view_image
-from maerec_jax.charset import Charset
+from data_pipelines.charset import Charset
+from data_pipelines.images.buckets import Shape
+from data_pipelines.images.views import VIEWS, view_image
 from maerec_jax.config import TrainConfig, UserError, compute_dtype
-from maerec_jax.lexicon import Lexicon
+from maerec_jax.distributed.sharding import put_whole, replicated
 from maerec_jax.models.attention_maps import attention_maps
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.int8 import quantize
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import normalize
-from maerec_jax.training.sharding import put_whole, replicated
+from maerec_jax.reading.lexicon import Lexicon
 
 Array = jax.Array
 

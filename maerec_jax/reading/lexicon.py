@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maerec_jax.charset import Charset
+from data_pipelines.charset import Charset
 from maerec_jax.config import UserError
 from maerec_jax.models.trie import Trie, build_trie
 

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from maerec_jax.ahead.chips import CHIPS
 from maerec_jax.config import ModelConfig
-from maerec_jax.training.work import step_work
+from maerec_jax.costs.chips import CHIPS
+from maerec_jax.costs.work import step_work
 
-# ``device_kind`` of TPUs: the chip of maerec_jax.ahead.chips.
+# ``device_kind`` of TPUs: the chip of maerec_jax.costs.chips.
 _TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
 
 # What ``device_kind`` of GPUs looks like, and operations a second of dense matrix multiplication in bfloat16 and in

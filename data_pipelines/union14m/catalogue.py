@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.original_datasets import LABELLED_ORIGINALS, UNLABELLED_ORIGINALS, OriginalDataset
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
+from data_pipelines.union14m.original_datasets import LABELLED_ORIGINALS, UNLABELLED_ORIGINALS, OriginalDataset
 
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
 _LIST_ENDINGS = (".jsonl", ".json", ".tsv", ".txt")

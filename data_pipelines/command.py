@@ -39,7 +39,7 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
 
     ``place`` says what such a line begins with.
     """
-    from data_pipelines.records import DataError
+    from data_pipelines.sources.records import DataError
     from maerec_jax.config import UserError
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
@@ -81,7 +81,7 @@ def check_outputs(*paths: str) -> None:
     Raises:
       UserError: for a path that cannot be written, and for two that are the same.
     """
-    from data_pipelines.prepared.storage import is_bucket
+    from data_pipelines.storage import is_bucket
     from maerec_jax.config import UserError
 
     for name in filter(is_bucket, paths):

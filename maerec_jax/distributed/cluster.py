@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import tyro
 from jax.experimental import multihost_utils
 
-from maerec_jax.command import guarded
+from data_pipelines.command import guarded
 from maerec_jax.config import UserError
 
 Method = Literal["auto", "none", "tpu", "slurm", "ompi", "k8s"]

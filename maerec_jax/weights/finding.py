@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
-from data_pipelines.prepared.storage import is_bucket
-from maerec_jax.adapters import attach_adapters
+from data_pipelines.storage import is_bucket
 from maerec_jax.config import TrainConfig, UserError
-from maerec_jax.interop.pytorch_names import params_from_state_dict, state_dict_from_params
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.training.checkpoint import load_params
-from maerec_jax.weight_files import BASE, ENDING, read_weights, write_weights
+from maerec_jax.weights.adapters import attach_adapters
+from maerec_jax.weights.checkpoint import load_params
+from maerec_jax.weights.files import BASE, ENDING, read_weights, write_weights
+from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
 
 SHIPPED = ("maerec_tiny", "maerec_tiny_rendered")
 """The names of the weights that come with the package, which stand for their files; the first are the default."""
@@ -31,7 +31,7 @@ def load_recognizer(
       path: a workdir of a fine-tuning run (its best checkpoint by validation, or its latest), one of its
         ``checkpoints/<step>``, a file that ``save_recognizer`` wrote, or one of ``SHIPPED``, of which the first is the
         default.
-      adapters: a file that ``maerec_jax.adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
+      adapters: a file that ``maerec_jax.weights.adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
         which may be a masked autoencoder, too, and the adapters are merged into that.
 
     Returns:
@@ -72,7 +72,7 @@ def shipped_file(name: str) -> Path:
     Raises:
       UserError: where it is missing or was changed.
     """
-    folder = Path(str(resources.files("maerec_jax"))) / "shipped"
+    folder = Path(str(resources.files("maerec_jax.weights"))) / "shipped"
     file = folder / f"{name}{ENDING}"
     try:
         lines = (folder / "SHA256SUMS").read_text().splitlines()

@@ -13,14 +13,14 @@ import numpy as np
 import PIL.Image
 from etils import epath
 
-from data_pipelines.buckets import Shape, nearest_shape
-from data_pipelines.decoding import DecodeError, decode_image, rgb_of
-from data_pipelines.resizing import turn_image
-from maerec_jax.adapters import save_adapters
+from data_pipelines.images.buckets import Shape, nearest_shape
+from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
+from data_pipelines.images.resizing import turn_image
 from maerec_jax.config import TrainConfig, UserError
-from maerec_jax.reading import Reader, ReadingConfig, Word
-from maerec_jax.training.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
-from maerec_jax.weights import load_recognizer, save_recognizer
+from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.reading.reader import Reader, ReadingConfig, Word
+from maerec_jax.weights.adapters import save_adapters
+from maerec_jax.weights.finding import load_recognizer, save_recognizer
 
 Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 """An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
-from maerec_jax.charset import UNKNOWN_TEXT
+from data_pipelines.charset import UNKNOWN_TEXT
 
 _SCALE = 2
 _LINE = 18

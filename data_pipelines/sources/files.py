@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.annotations import Format, Listing, place_of, read_annotations
-from data_pipelines.lmdb_words import LmdbSource
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.records import (
+from data_pipelines.sources.annotations import Format, Listing, place_of, read_annotations
+from data_pipelines.sources.lmdb_words import LmdbSource
+from data_pipelines.sources.records import (
     IMAGE_ENDINGS,
     DataError,
     MissingError,
@@ -37,7 +37,7 @@ class Annotations:
     path: str
     """The list, relative to the data root: .jsonl, .json, .tsv, .txt or any other ending."""
     format: Format = "auto"
-    """How it is written (``data_pipelines/annotations.py`` shows the forms); "auto" tells it by the first line."""
+    """How it is written (``data_pipelines/sources/annotations.py`` shows the forms); "auto" tells it by the first line."""
     image_field: str = ""
     """The field of JSON records that names the image; by default one of the usual ones, if there is only one."""
     text_field: str = ""

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.batch_decoder import BatchDecoder
-from data_pipelines.buckets import Buckets, Shape, image_sizes
-from data_pipelines.combining import Subset
+from data_pipelines.images.batch_decoder import BatchDecoder
+from data_pipelines.images.buckets import Buckets, Shape, image_sizes
 from data_pipelines.pipeline import evaluation_batches
-from data_pipelines.records import Batch, Source
-from maerec_jax.training.sharding import batch_ladder, batch_part, fetch, put_batch, replicated, row_shards
+from data_pipelines.sources.combining import Subset
+from data_pipelines.sources.records import Batch, Source
+from maerec_jax.distributed.sharding import batch_ladder, batch_part, fetch, put_batch, replicated, row_shards
 
 Outputs = dict[str, np.ndarray]
 """What a step has made of a batch; arrays with a row for each image, and others."""
@@ -37,7 +37,7 @@ class Passes:
       batch_size: images a step, over all devices.
       workers: worker processes that read.
       mesh: the devices. Every process reads its part of the rows.
-      shapes: image sizes to choose from for each image (see ``data_pipelines.buckets``), instead of the decoder's one.
+      shapes: image sizes to choose from for each image (see ``data_pipelines.images.buckets``), instead of the decoder's one.
       confidence: how sure row i of the outputs is. With it, images that are higher than wide are also turned to the
         left and to the right, and of the three outputs the surest is taken. They come last then. ``turns`` in the
         outputs says how often an image was turned by 90 degrees against the clock.

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import orbax.checkpoint as ocp
 from etils import epath
 
-from data_pipelines.prepared.storage import is_bucket
+from data_pipelines.storage import is_bucket
 
 _FILES = "files.json"  # in a checkpoint: the sizes of its other files
 _CHANGING = "_CHECKPOINT_METADATA"  # Orbax writes the time into it afterwards

@@ -1,0 +1,1 @@
+"""What Union14M and the common benchmarks are made of."""
