@@ -8,9 +8,8 @@ Run: python -m maerec_jax.train --config configs/cross_mae_vit_s.py --data.root 
 """
 
 from data_pipelines.sources import LmdbWords
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

@@ -7,9 +7,8 @@ Run: python -m maerec_jax.train --config configs/mae_vit_s.py --data.root /path/
 """
 
 from data_pipelines.sources import LmdbWords
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.mae import MAEConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

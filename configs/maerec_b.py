@@ -11,9 +11,8 @@ Run: python -m maerec_jax.train --config configs/maerec_b.py --data.root /path/t
 
 from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

@@ -9,9 +9,8 @@ Run: python -m maerec_jax.train --config configs/maerec_s_strong.py --data.root 
 
 from data_pipelines.images.augmentation import RandAugment
 from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

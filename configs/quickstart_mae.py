@@ -8,10 +8,9 @@ Run: python -m maerec_jax.train --config configs/quickstart_mae.py --workdir run
 from dataclasses import replace
 
 from data_pipelines.rendering import RenderedWords
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

@@ -9,10 +9,9 @@ import string
 
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import LmdbWords
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

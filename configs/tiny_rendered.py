@@ -19,11 +19,10 @@ from dataclasses import replace
 from data_pipelines.charset import Charset
 from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.rendering import RenderedWords
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 
 def get_config() -> TrainConfig:

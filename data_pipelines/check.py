@@ -15,12 +15,13 @@ from rich.console import Console
 from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.check_report import SetReport, print_report, report_as_json
 from data_pipelines.command import run_command
+from data_pipelines.errors import DataError
 from data_pipelines.inspecting import Findings, Rules, inspect, open_annotations, open_lmdb, open_records, verify
 from data_pipelines.prepared import RecordSource
 from data_pipelines.prepared.layout import MANIFEST
 from data_pipelines.progress import Bar, progress_bar
 from data_pipelines.sources.files import AnnotatedImages
-from data_pipelines.sources.records import DataError, Source
+from data_pipelines.sources.records import Source
 from data_pipelines.union14m.catalogue import Collection, Kind, Place, WordSet, locate
 from data_pipelines.worker_processes import CHUNK, Workers, spans
 

@@ -39,8 +39,7 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
 
     ``place`` says what such a line begins with.
     """
-    from data_pipelines.sources.records import DataError
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import DataError, UserError
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
     # And it leaves errors of many reads behind where one was enough, some of which find that nobody waits for them.
@@ -81,8 +80,8 @@ def check_outputs(*paths: str) -> None:
     Raises:
       UserError: for a path that cannot be written, and for two that are the same.
     """
+    from data_pipelines.errors import UserError
     from data_pipelines.storage import is_bucket
-    from maerec_jax.config import UserError
 
     for name in filter(is_bucket, paths):
         raise UserError(f"{name}: is written to disks only: give a path on one, and copy it")

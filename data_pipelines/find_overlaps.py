@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from data_pipelines.errors import DataError
 from data_pipelines.overlaps.index import IndexOptions
 from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, Findings, Thresholds, find_overlaps
 from data_pipelines.prepared import Records
 from data_pipelines.prepared.layout import MANIFEST
 from data_pipelines.sources.combining import Sources, SourceSpec
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import DataError
 
 
 @dataclass(frozen=True)

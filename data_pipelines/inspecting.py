@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.errors import DataError, MissingError, OutsideError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import RecordSource
@@ -17,7 +18,7 @@ from data_pipelines.prepared.layout import FileSum
 from data_pipelines.sources.annotations import read_annotations
 from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
-from data_pipelines.sources.records import DataError, MissingError, OutsideError, Source
+from data_pipelines.sources.records import Source
 from data_pipelines.storage import checksum
 
 PROBLEMS = {

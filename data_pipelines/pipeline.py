@@ -18,11 +18,12 @@ import grain
 import numpy as np
 from absl import flags
 
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import Buckets, Shape
 from data_pipelines.order import Stream, share_out
 from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.records import Batch, DataError, Record, RecordError, Source, read_records
+from data_pipelines.sources.records import Batch, Record, Source, read_records
 from data_pipelines.worker_processes import follow_parent, mute_libraries
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead

@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipelines.command import run_command
+from data_pipelines.errors import DataError
 from data_pipelines.find_overlaps import spec_by_ending
 from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelled, prepare_set
 from data_pipelines.prepared.layout import Plan
 from data_pipelines.progress import Bar, progress_bar
 from data_pipelines.sources.combining import SourceSpec
 from data_pipelines.sources.files import Annotations, LmdbWords
-from data_pipelines.sources.records import DataError
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON, Place, locate
 from data_pipelines.worker_processes import Workers
 

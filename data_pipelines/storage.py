@@ -11,7 +11,7 @@ from pathlib import Path
 
 from etils import epath
 
-from data_pipelines.sources.records import DataError
+from data_pipelines.errors import DataError
 
 _WRITING = "writing-"  # folders of files that are being written
 

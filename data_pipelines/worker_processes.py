@@ -14,7 +14,7 @@ from multiprocessing import connection, parent_process
 from types import TracebackType
 from typing import Any, TypeVar
 
-from data_pipelines.sources.records import DataError
+from data_pipelines.errors import DataError
 
 Result = TypeVar("Result")
 

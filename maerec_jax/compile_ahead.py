@@ -55,10 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compile_ahead(parsed: argparse.Namespace, flags: Sequence[str]) -> int:
     from rich.console import Console
 
+    from data_pipelines.errors import UserError
     from maerec_jax.ahead.compilation import compile_step, prepare_environment
     from maerec_jax.ahead.report import Report, print_report
     from maerec_jax.ahead.search import Candidate, search
-    from maerec_jax.config import UserError, config_from_flags
+    from maerec_jax.config import config_from_flags
     from maerec_jax.costs.chips import parse_topology
 
     topology = parse_topology(parsed.topology, parsed.num_slices)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -15,6 +16,7 @@ import tyro
 from etils import epath
 from pydantic import Field, TypeAdapter, ValidationError
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
 from data_pipelines.images.buckets import check_shapes
 from data_pipelines.images.resizing import Interpolation
@@ -25,15 +27,10 @@ from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 SourceConfig = Annotated[Annotations | LmdbWords | Folder | Records | RenderedWords, Field(discriminator="kind")]
 ModelConfig = Annotated[MAEConfig | CrossMAEConfig | MAERecConfig, Field(discriminator="kind")]
 AugmentationConfig = Annotated[Augmentation | RandAugment, Field(discriminator="kind")]
-
-
-class UserError(Exception):
-    """A mistake in what the user asked for. The message is one line that says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,50 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.timeout < 0:
             raise ValueError(f"data.timeout must not be negative, but is {self.timeout}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its learning-rate schedule."""
+
+    algorithm: Literal["adamw", "muon"] = "adamw"
+    """What makes updates of gradients. "adamw" is the published one. "muon" (Jordan et al., 2024) makes those of the
+    matrices in the blocks orthogonal, and scales them so that a learning rate of AdamW's fits (arXiv 2502.16982,
+    section 2.2); all else is AdamW's, with Nesterov's momentum. It needs fewer images, and more time for a step, which
+    counts where batches are small."""
+    learning_rate: float = 1e-4
+    """Peak learning rate; for ``reference_batch`` images a step where that is set."""
+    reference_batch: int = 0
+    """Scale the learning rate by batch_size / reference_batch; 0 leaves it as it is."""
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    """What follows the warm-up. "one_cycle" starts at 1/25 of the peak and warms up along a cosine, too."""
+    warmup_epochs: float = 0.0
+    """Epochs of warm-up from 0 to the peak."""
+    warmup_steps: int = 0
+    """Steps of warm-up, instead of epochs, where it is not 0."""
+    final_learning_rate: float = 0.0
+    """Where the cosine ends ("one_cycle" ends at 4e-6 of the peak instead)."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay, scaled by the learning rate."""
+    decay_vectors: bool = False
+    """Also decay biases and the scales of norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the first and second moments."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    clip_norm: float = 0.0
+    """Scale gradients down to this global norm; 0 for no clipping."""
+    layer_decay: float = 1.0
+    """Layer-wise learning-rate decay: each encoder block learns this much slower than the one above it."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup_epochs", "warmup_steps", "weight_decay", "clip_norm", "reference_batch"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optimizer.{name} must not be negative, but is {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas) or not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"optimizer.betas {self.betas} must be in [0, 1), layer_decay {self.layer_decay} in (0, 1]"
+            )
 
 
 @dataclass(frozen=True)
@@ -178,8 +219,19 @@ _FREE |= {"log_every", "validate_every", "checkpoint_every", "keep_last", "keep_
 _FREE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"}
 
 
+# Where config files of version 0.1 import from, and where that is now.
+_MOVED = {
+    "data_pipelines.augmentation": "data_pipelines.images.augmentation",
+    "data_pipelines.buckets": "data_pipelines.images.buckets",
+    "data_pipelines.resizing": "data_pipelines.images.resizing",
+    "maerec_jax.charset": "data_pipelines.charset",
+}
+
+
 def load_config_module(path: str) -> ModuleType:
     """Import a config file by its path. Raises ``UserError`` where there is none, or it has no ``get_config``."""
+    for old, new in _MOVED.items():
+        sys.modules.setdefault(old, importlib.import_module(new))
     file = Path(path)
     if not file.is_file():
         known = sorted(str(p) for p in file.parent.glob("*.py") if not p.name.startswith("_"))

@@ -47,7 +47,7 @@ class DemoArguments:
 
 def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.demo_page.server import listen, make_app, own_folder, serve
     from maerec_jax.weights.finding import load_recognizer
 
@@ -73,7 +73,7 @@ def demo(arguments: DemoArguments) -> int:
 
 def _detector(arguments: DemoArguments) -> "Detector | None":
     """Finds the words of scenes; None where that is not wanted or not installed, which is told."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.scenes.detection import load_detector
 
     if not arguments.scenes:

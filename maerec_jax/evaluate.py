@@ -139,7 +139,7 @@ def _choose(
     config: "TrainConfig", arguments: EvaluateArguments, message: Callable[[str], None]
 ) -> tuple["TrainConfig", list["MeasuredSet"]]:
     """The run's config with the data root, keeping all words; and what to measure."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.evaluation.sets import Fields, MeasuredSet, find_sets
 
     data = replace(config.data, unknown_characters="keep", root=arguments.data or config.data.root)

@@ -79,7 +79,7 @@ def export(arguments: ExportArguments) -> int:
     """Load, write, and say what was written; returns 0."""
     from rich.console import Console
 
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.models.maerec import MAERecConfig
     from maerec_jax.weights.finding import SHIPPED
 
@@ -104,7 +104,7 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     import jax
     import numpy as np
 
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.weights.finding import SHIPPED, load_weights
 
     config, params, step = load_weights(arguments.checkpoint)
@@ -125,7 +125,7 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
 
 def _see_that_there_is(form: Format) -> None:
     """Raise ``UserError`` where a format needs what is not installed."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     missing = [name for name in _NEEDED.get(form, ()) if find_spec(name) is None]
     if missing:

@@ -81,8 +81,7 @@ def predict(arguments: PredictArguments) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from data_pipelines.sources.records import DataError
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import DataError, UserError
     from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
     from maerec_jax.reading.named_images import LoadedAhead, open_images
     from maerec_jax.reading.recognizer import Recognizer

@@ -63,7 +63,7 @@ class ServeArguments:
 
 def serve(arguments: ServeArguments) -> int:
     """Serve until a signal; returns 0."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.distributed.host_memory import run_steps_in_this_thread
     from maerec_jax.reading.recognizer import Recognizer
 

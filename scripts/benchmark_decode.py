@@ -90,7 +90,7 @@ def load(arguments: DecodeArguments) -> tuple[Any, Any]:
     import jax
     import jax.numpy as jnp
 
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.models.int8 import quantize
     from maerec_jax.models.maerec import MAERec, MAERecConfig
     from maerec_jax.weights.checkpoint import load_params
@@ -110,8 +110,8 @@ def load(arguments: DecodeArguments) -> tuple[Any, Any]:
 
 def known_lengths(labels: str) -> np.ndarray:
     """Lengths of labels, int (labels,)."""
+    from data_pipelines.errors import UserError
     from data_pipelines.sources.annotations import read_annotations
-    from maerec_jax.config import UserError
 
     if not labels:
         return np.repeat(list(LABELS_OF_LENGTH), list(LABELS_OF_LENGTH.values()))
@@ -142,7 +142,7 @@ class Running(ContenderProcess):
 
 def check(found: dict[str, np.ndarray], dtype: str) -> None:
     """See that all contenders have read the same. Raises ``UserError`` where they have not."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     reference, *others = found
     for name in others:

@@ -74,8 +74,8 @@ def read_all(read: Read, images: "Sequence[Prepared]", charset: "Charset", batch
 
 def images_of(recognizer: "Recognizer", source: Any) -> Iterator[tuple["Prepared", str, str]]:
     """Prepared images of a set that can be decoded, their labels and their names."""
+    from data_pipelines.errors import RecordError
     from data_pipelines.images.decoding import DecodeError, pixels_of
-    from data_pipelines.sources.records import RecordError
 
     for index in range(len(source)):
         try:

@@ -28,14 +28,13 @@ from rich.table import Table
 from data_pipelines.images.augmentation import Augmentation
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.files import Annotations, LmdbWords
-from maerec_jax.config import DataConfig, TrainConfig, read_json, to_json
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig, read_json, to_json
 from maerec_jax.costs.work import step_work
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONSOLE = Console(width=None if sys.stdout.isatty() else 150)

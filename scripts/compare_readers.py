@@ -75,7 +75,7 @@ def open_ours(arguments: ReaderArguments) -> Read:
 
 def open_rapidocr(arguments: ReaderArguments) -> Read:
     """The recogniser in the wheel of rapidocr, without its detector and its classifier of orientation."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     del arguments
     try:
@@ -155,7 +155,7 @@ class Tally:
 def compare(arguments: ReaderArguments) -> int:
     """Read, print the tables; returns 0."""
     check_outputs(arguments.json, arguments.misread)
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
         usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -163,9 +163,9 @@ def compare(arguments: ReaderArguments) -> int:
             os.sched_setaffinity(0, {arguments.core})  # before any library makes threads
         except OSError:
             raise UserError(f"--core {arguments.core} is none that can be used, which are {usable}") from None
+    from data_pipelines.errors import RecordError
     from data_pipelines.images.decoding import DecodeError, pixels_of
     from data_pipelines.overlaps.list_file import read_list
-    from data_pipelines.sources.records import RecordError
     from maerec_jax.evaluation.sets import find_sets
 
     def message(text: str) -> None:

@@ -156,8 +156,8 @@ class Cutter:
 
     def words(self, source: Sources, name: str) -> Iterator[Labelled]:
         """The words of a list that can be cut: those of one line with three or more characters."""
+        from data_pipelines.errors import RecordError
         from data_pipelines.images.decoding import DecodeError, pixels_of
-        from data_pipelines.sources.records import RecordError
 
         self.told["lists"] += 1
         progress = Console(stderr=True)
@@ -202,7 +202,7 @@ class Cutter:
 
 def cut_words(arguments: CutArguments) -> int:
     """Cut, write, tell; returns 0."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
     from maerec_jax.reading.recognizer import ReadingConfig, Recognizer
 
     keep_compiled_programs()

@@ -30,7 +30,7 @@ def open_reader(path: str) -> Read:
 def _onnx(path: str) -> Read:
     import onnxruntime
 
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()

@@ -71,8 +71,8 @@ class _Load:
 
 def images_of(arguments: LoadArguments) -> list[bytes]:
     """The files of images that are sent."""
+    from data_pipelines.errors import UserError
     from data_pipelines.sources.files import Folder
-    from maerec_jax.config import UserError
 
     if arguments.images:
         source = Folder(path=".").open(Path(arguments.images))
@@ -107,7 +107,7 @@ def save_random(path: str) -> None:
 
 def start_service(arguments: LoadArguments, checkpoint: str) -> tuple[subprocess.Popen[str], str]:
     """Start the service; returns its process and its address, as soon as it is ready."""
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     command = [sys.executable, "-m", "maerec_jax.serve", "--checkpoint", checkpoint, "--port", "0"]
     for name in ("batch_size", "beam", "queue"):

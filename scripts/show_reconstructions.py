@@ -55,8 +55,8 @@ class ReconstructionArguments:
 
 def load_images(names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray | None]]:
     """Images with their names, uint8 RGB; those that cannot be read are told, and None."""
+    from data_pipelines.errors import RecordError
     from data_pipelines.images.decoding import DecodeError, pixels_of
-    from data_pipelines.sources.records import RecordError
     from maerec_jax.reading.named_images import open_images
 
     for prefix, source in map(open_images, names):
@@ -76,7 +76,8 @@ def shapes_of(run: "TrainConfig") -> tuple[tuple[int, int], ...]:
 
 def tasks_of(run: "TrainConfig", ratios: tuple[float, ...], checkpoint: str) -> dict[float, "Pretraining"]:
     """The model at each mask ratio. Raises ``UserError`` where there is none."""
-    from maerec_jax.config import UserError, compute_dtype
+    from data_pipelines.errors import UserError
+    from maerec_jax.config import compute_dtype
     from maerec_jax.models.cross_mae import CrossMAEConfig
     from maerec_jax.models.mae import AutoencoderConfig
     from maerec_jax.training.pretraining import Pretraining
@@ -118,9 +119,9 @@ def show_reconstructions(arguments: ReconstructionArguments) -> int:
     """Draw, and print the errors; returns 1 if an image could not be read, else 0."""
     import jax
 
+    from data_pipelines.errors import UserError
     from data_pipelines.images.buckets import nearest_shape
     from data_pipelines.images.resizing import resize_image
-    from maerec_jax.config import UserError
     from maerec_jax.reading.pictures import reconstructions_picture, save_picture
     from maerec_jax.training.pretraining import masked_and_reconstructed
     from maerec_jax.weights.checkpoint import load_params

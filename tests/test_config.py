@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from maerec_jax.config import TrainConfig, UserError, config_from_flags, differences, read_json, to_json
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig, config_from_flags, differences, read_json, to_json
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.charset import Charset
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.reading.lexicon import Lexicon
 
 CHARSET = Charset("abcABC- ")

@@ -8,9 +8,9 @@ import PIL.Image
 import pytest
 from safetensors.numpy import save_file
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError
 from maerec_jax import ReadingConfig, Recognizer
-from maerec_jax.config import UserError
 from maerec_jax.weights.checkpoint import load_params
 from maerec_jax.weights.finding import load_recognizer, save_recognizer
 from tests.training.conftest import pretrained, unbroken, words  # noqa: F401

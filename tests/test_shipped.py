@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.errors import UserError
 from data_pipelines.rendering import RenderedWords
 from maerec_jax import Recognizer, weights
-from maerec_jax.config import UserError
 from maerec_jax.export import ExportArguments, export
 from maerec_jax.training.loop import train
 from maerec_jax.weights.finding import SHIPPED, load_recognizer, load_weights, save_weights, shipped_file

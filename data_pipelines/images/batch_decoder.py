@@ -7,21 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.images.augmentation import Draws, Policy, resizing_matrices
 from data_pipelines.images.buckets import is_vertical
 from data_pipelines.images.decoding import MAX_PIXELS, DecodeError, pixels_of
 from data_pipelines.images.resizing import Interpolation, resize_image, turn_image, warp_image
 from data_pipelines.images.views import view_image
-from data_pipelines.sources.records import (
-    MISSING,
-    UNREADABLE,
-    USED,
-    Batch,
-    DataError,
-    MissingError,
-    Record,
-    RecordError,
-)
+from data_pipelines.sources.records import MISSING, UNREADABLE, USED, Batch, Record
 
 _log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, image_size
 from data_pipelines.rendering.source import RenderedSource
 from data_pipelines.sources.combining import Sources, Subset
-from data_pipelines.sources.records import DataError, Source
+from data_pipelines.sources.records import Source
 from data_pipelines.worker_processes import in_chunks
 
 Shape = tuple[int, int]

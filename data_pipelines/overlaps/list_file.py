@@ -8,11 +8,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.rendering.source import RenderedSource
 from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.lmdb_words import LmdbSource
-from data_pipelines.sources.records import DataError, Source
+from data_pipelines.sources.records import Source
 
 Kind = Literal["bytes", "label", "pixels"]
 """How a copy was recognised: by equal bytes; by near hashes, equal labels and a high correlation of the pixels; or by

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.overlaps.alignment import aligned_correlation
 from data_pipelines.overlaps.hashing import EDGES, HEIGHT, VIEWS, WIDTH, WORDS, hash_views, is_flat, thumbnail
 from data_pipelines.overlaps.index import HashIndex, IndexOptions
 from data_pipelines.overlaps.list_file import Overlap
-from data_pipelines.sources.records import DataError, Record, Source
+from data_pipelines.sources.records import Record, Source
 from data_pipelines.worker_processes import in_chunks
 
 NAMED = 5

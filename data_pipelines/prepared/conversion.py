@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.index import FOLDER, IndexWriter, index_files, map_array, map_strings
 from data_pipelines.prepared.layout import (
@@ -26,7 +27,7 @@ from data_pipelines.prepared.layout import (
 )
 from data_pipelines.prepared.shards import ShardJob, ShardReport, read_part, read_report, write_shard
 from data_pipelines.prepared.statistics import summarize
-from data_pipelines.sources.records import DataError, RecordError, Source
+from data_pipelines.sources.records import Source
 from data_pipelines.storage import checksum, entries, held, publish, remove_leftovers, staging
 from data_pipelines.worker_processes import Workers, spans
 

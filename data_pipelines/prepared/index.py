@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.layout import Manifest
-from data_pipelines.sources.records import DataError
 
 FOLDER = "index"
 _AGAIN = "copy the folder anew, or prepare the set again"

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from data_pipelines.sources.records import DataError
+from data_pipelines.errors import DataError
 
 MANIFEST = "records.json"
 STATISTICS = "statistics.json"

@@ -12,11 +12,12 @@ from etils import epath
 from pydantic import TypeAdapter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError
 from data_pipelines.packed_strings import PackedStrings, StringPacker
 from data_pipelines.prepared.encoding import Cost, Stored, store
 from data_pipelines.prepared.layout import UNFINISHED, Plan, Shard
-from data_pipelines.sources.records import DataError, Source
+from data_pipelines.sources.records import Source
 from data_pipelines.storage import checksum, publish, staging
 
 _NAMED = 1000  # records left out of a shard that are named

@@ -13,11 +13,12 @@ from typing import Literal
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest
-from data_pipelines.sources.records import DataError, MissingError, Record, RecordError, Source
+from data_pipelines.sources.records import Record, Source
 
 # Reading by position costs time in proportion to the records of the file, in each call, but reads several at once; to
 # seek and read costs the same for any file, if nothing is read ahead. From this many records of a shard on the first is

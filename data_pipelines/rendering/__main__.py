@@ -14,10 +14,11 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
 from data_pipelines.sources.files import Annotations
-from data_pipelines.sources.records import DataError, Record, RecordError, Source
+from data_pipelines.sources.records import Record, Source
 
 _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import ImageFont
 
-from data_pipelines.sources.records import DataError
+from data_pipelines.errors import DataError
 
 CAPITAL_HEIGHT = 32
 """The height of a capital H in pixels in every mask: each font gets the one size that yields it (within 16 to 96)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from english_words import get_english_words_set
 
-from data_pipelines.sources.records import DataError
+from data_pipelines.errors import DataError
 
 
 def listed(words: str) -> tuple[str, ...]:

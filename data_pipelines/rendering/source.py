@@ -8,10 +8,11 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.rendering.fonts import find_fonts
 from data_pipelines.rendering.picture import render
 from data_pipelines.rendering.texts import Split, Texts, texts
-from data_pipelines.sources.records import DataError, Record
+from data_pipelines.sources.records import Record
 
 # Every symbol of a keyboard but ^ { | }, which the 91-class models do not read.
 _CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "

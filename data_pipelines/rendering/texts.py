@@ -12,8 +12,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.rendering.lexicon import listed, word_tiers
-from data_pipelines.sources.records import DataError
 
 Split = Literal["train", "validation"]
 T = TypeVar("T")

@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from data_pipelines.errors import DataError, OutsideError
 from data_pipelines.packed_strings import PackedStrings, StringPacker
 from data_pipelines.sources.json_lists import entries_of, first_value_is_text
-from data_pipelines.sources.records import IMAGE_ENDINGS, DataError, OutsideError
+from data_pipelines.sources.records import IMAGE_ENDINGS
 
 Format = Literal["auto", "jsonl", "json", "tab", "space", "names"]
 """How a list is written, see above; "auto" tells it by the file's ending and its first line."""

@@ -10,8 +10,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.sources.records import DataError, Record, Source, read_records
+from data_pipelines.sources.records import Record, Source, read_records
 
 Mixing = Literal["by_size", "balanced"]
 """How sources without a weight divide what the others leave of the training records: by their sizes, or evenly."""

@@ -10,18 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.annotations import Format, Listing, place_of, read_annotations
 from data_pipelines.sources.lmdb_words import LmdbSource
-from data_pipelines.sources.records import (
-    IMAGE_ENDINGS,
-    DataError,
-    MissingError,
-    OutsideError,
-    Record,
-    RecordError,
-    Source,
-)
+from data_pipelines.sources.records import IMAGE_ENDINGS, Record, Source
 
 _INSPECTED = 16  # records whose files are looked for when an annotation file is opened
 

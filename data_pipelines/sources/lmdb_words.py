@@ -15,8 +15,9 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.sources.records import DataError, MissingError, Record, RecordError
+from data_pipelines.sources.records import Record
 
 _UNUSED = 2**20  # bytes of unused pages that may be missing at the end of a data.mdb
 _TOUCH_EVERYTHING = """

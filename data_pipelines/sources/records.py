@@ -28,22 +28,6 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gi
 """Endings, in lower case, that mark a file as an image where nothing else does."""
 
 
-class DataError(Exception):
-    """Input data that cannot be used. The message is one line that names the file or record and says what to do."""
-
-
-class RecordError(DataError):
-    """One record that cannot be read. Others of its source may be: training masks it, counts it and goes on."""
-
-
-class MissingError(RecordError):
-    """An image file, or a key of an LMDB, that is not there."""
-
-
-class OutsideError(RecordError):
-    """The name of an image file, or a link, that leads out of the dataset's folder."""
-
-
 class Record(NamedTuple):
     """One word image: the bytes of a file, or uint8 RGB pixels ``(height, width, 3)``; and its label, if any."""
 

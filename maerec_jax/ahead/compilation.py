@@ -18,9 +18,10 @@ import numpy as np
 from jax.sharding import Mesh
 from pydantic import TypeAdapter, ValidationError
 
+from data_pipelines.errors import UserError
 from data_pipelines.sources.records import Record
 from maerec_jax.ahead.collectives import Collective, read_program
-from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import Topology
 from maerec_jax.distributed.sharding import batch_sharding, make_mesh, row_shards, state_bytes, state_shardings
 from maerec_jax.training.data import make_decoder

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data_pipelines.errors import UserError
 from maerec_jax.ahead.report import Report
-from maerec_jax.config import MeshConfig, TrainConfig, UserError
+from maerec_jax.config import MeshConfig, TrainConfig
 from maerec_jax.costs.chips import Topology
 from maerec_jax.models.maerec import MAERecConfig
 

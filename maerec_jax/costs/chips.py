@@ -13,7 +13,7 @@ from itertools import combinations_with_replacement
 from math import prod
 from typing import Any
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 
 Shape = tuple[int, ...]
 """Chips along each axis of the network in a slice."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maerec_jax.config import TrainConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.demo_page.examples import Mode
 from maerec_jax.demo_page.uploads import fitted
 from maerec_jax.reading.reader import ReadingConfig, Word

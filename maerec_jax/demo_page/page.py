@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from data_pipelines.sources.records import DataError
-from maerec_jax.config import UserError
+from data_pipelines.errors import DataError, UserError
 from maerec_jax.demo_page import markup, script
 from maerec_jax.demo_page.desk import Desk, Found, Settings
 from maerec_jax.demo_page.examples import Example, draw_examples

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.serving.unread_requests import answer_unread
 
 if TYPE_CHECKING:

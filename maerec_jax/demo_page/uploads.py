@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image, image_size
-from maerec_jax.config import UserError
 
 _MEGA = 1_000_000
 

@@ -18,7 +18,7 @@ import tyro
 from jax.experimental import multihost_utils
 
 from data_pipelines.command import guarded
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 
 Method = Literal["auto", "none", "tpu", "slurm", "ompi", "k8s"]
 

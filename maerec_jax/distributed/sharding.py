@@ -16,8 +16,9 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.errors import UserError
 from data_pipelines.sources.records import Batch
-from maerec_jax.config import MeshConfig, UserError
+from maerec_jax.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 _ROWS = PartitionSpec(("data", "fsdp"))

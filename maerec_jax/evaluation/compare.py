@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.evaluation.bootstrap import interval, resampled_means, set_seed
 from maerec_jax.evaluation.comparison import MEASURES, Change, Comparison, Difference, Lone, Measure, Relabelled
 from maerec_jax.evaluation.groups import groups, ordered

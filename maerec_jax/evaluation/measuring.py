@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.views import VIEWS
 from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.records import OUTCOMES, Batch, DataError
+from data_pipelines.sources.records import OUTCOMES, Batch
 from maerec_jax.config import TrainConfig
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.sets import MeasuredSet

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
-from maerec_jax.config import UserError
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.errors import UserError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import Records
 from data_pipelines.prepared.layout import MANIFEST
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, Place, locate
-from maerec_jax.config import SourceConfig, UserError
+from maerec_jax.config import SourceConfig
 
 GROUPS = {"benchmark": BENCHMARK, "common": COMMON}
 """Names for all sets of a collection together."""

@@ -12,9 +12,9 @@ from rich.box import SIMPLE
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
-from maerec_jax.config import UserError
 from maerec_jax.evaluation.groups import MARGIN, WORD_SETS, Coverage, Group, coverage, groups, ordered
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.reading.marking import printable

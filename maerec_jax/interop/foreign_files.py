@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
 from maerec_jax.weights.files import ABOUT, ENDING

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from pydantic import TypeAdapter
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
-from maerec_jax.config import DataConfig, TrainConfig, UserError
+from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.interop.encoder_weights import (
     flip_channels,
     for_words,

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from data_pipelines.charset import MAEREC_CHARACTERS, Charset, characters_of_file
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig

@@ -16,7 +16,8 @@ import onnx.checker
 import onnx.parser
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from maerec_jax.config import TrainConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.interop import pytorch_twin as twin
 from maerec_jax.interop.onnx_int8 import quantize_graph
 from maerec_jax.interop.onnx_parts import OPSET, export_encoding, export_step

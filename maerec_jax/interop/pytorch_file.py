@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from maerec_jax.config import TrainConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.interop.encoder_weights import flip_channels
 from maerec_jax.interop.model_of_shapes import HALF, IMAGENET
 from maerec_jax.models.mae import MAEConfig

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import sincos_interleaved
 from maerec_jax.models.text_decoder import MAX_POSITIONS

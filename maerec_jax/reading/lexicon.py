@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.charset import Charset
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.models.trie import Trie, build_trie
 
 _CODE_POINTS = 0x110000

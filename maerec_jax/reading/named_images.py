@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from data_pipelines.errors import RecordError, UserError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.files import Folder, ImageFolder, LmdbWords
-from data_pipelines.sources.records import RecordError, Source
-from maerec_jax.config import UserError
+from data_pipelines.sources.records import Source
 
 Loaded = TypeVar("Loaded")
 

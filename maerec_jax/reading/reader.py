@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.charset import Charset
+from data_pipelines.errors import UserError
 from data_pipelines.images.buckets import Shape
 from data_pipelines.images.views import VIEWS, view_image
-from maerec_jax.config import TrainConfig, UserError, compute_dtype
+from maerec_jax.config import TrainConfig, compute_dtype
 from maerec_jax.distributed.sharding import put_whole, replicated
 from maerec_jax.models.attention_maps import attention_maps
 from maerec_jax.models.beam import beam_read

@@ -13,10 +13,11 @@ import numpy as np
 import PIL.Image
 from etils import epath
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.buckets import Shape, nearest_shape
 from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.images.resizing import turn_image
-from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
 from maerec_jax.reading.reader import Reader, ReadingConfig, Word
 from maerec_jax.weights.adapters import save_adapters

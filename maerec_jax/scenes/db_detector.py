@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pyclipper
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.scenes.detection import DetectionConfig, Region, reading_order
 from maerec_jax.scenes.polygons import level_corners
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 
 _INSTALL = "pip install 'maerec-jax[detect]'"
 

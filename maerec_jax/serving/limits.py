@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import MAX_PIXELS
-from maerec_jax.config import UserError
 
 MEGABYTE = 1_000_000
 

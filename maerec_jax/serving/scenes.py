@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.reading.reader import Word
 from maerec_jax.reading.recognizer import Prepared
 from maerec_jax.scenes.crops import Crops, crop

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.serving.app import make_app
 from maerec_jax.serving.service import Service
 

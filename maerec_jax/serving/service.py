@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 import numpy as np
 from starlette.requests import Request
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
-from maerec_jax.config import UserError
 from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.serving.answers import Failure, ImageReading, Readings
 from maerec_jax.serving.batching import Batcher

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.augmentation import NO_AUGMENTATION
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import Buckets, image_sizes, turned_sizes
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.sources.combining import Sources, SourceSpec, Subset, drop_unknown_characters
-from data_pipelines.sources.records import MISSING, OUTCOMES, UNREADABLE, USED, Batch, DataError, RecordError, Source
+from data_pipelines.sources.records import MISSING, OUTCOMES, UNREADABLE, USED, Batch, Source
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.models.maerec import MAERecConfig

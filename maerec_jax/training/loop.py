@@ -14,8 +14,9 @@ import numpy as np
 import optax
 from etils import epath
 
+from data_pipelines.errors import UserError
 from data_pipelines.pipeline import train_batches
-from maerec_jax.config import TrainConfig, UserError, compute_dtype, to_json
+from maerec_jax.config import TrainConfig, compute_dtype, to_json
 from maerec_jax.costs.utilisation import Rates, peak
 from maerec_jax.distributed.cluster import agree, as_first, meet
 from maerec_jax.distributed.host_memory import keep_freed_memory

@@ -3,56 +3,14 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimizer and its learning-rate schedule."""
-
-    algorithm: Literal["adamw", "muon"] = "adamw"
-    """What makes updates of gradients. "adamw" is the published one. "muon" (Jordan et al., 2024) makes those of the
-    matrices in the blocks orthogonal, and scales them so that a learning rate of AdamW's fits (arXiv 2502.16982,
-    section 2.2); all else is AdamW's, with Nesterov's momentum. It needs fewer images, and more time for a step, which
-    counts where batches are small."""
-    learning_rate: float = 1e-4
-    """Peak learning rate; for ``reference_batch`` images a step where that is set."""
-    reference_batch: int = 0
-    """Scale the learning rate by batch_size / reference_batch; 0 leaves it as it is."""
-    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
-    """What follows the warm-up. "one_cycle" starts at 1/25 of the peak and warms up along a cosine, too."""
-    warmup_epochs: float = 0.0
-    """Epochs of warm-up from 0 to the peak."""
-    warmup_steps: int = 0
-    """Steps of warm-up, instead of epochs, where it is not 0."""
-    final_learning_rate: float = 0.0
-    """Where the cosine ends ("one_cycle" ends at 4e-6 of the peak instead)."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay, scaled by the learning rate."""
-    decay_vectors: bool = False
-    """Also decay biases and the scales of norms."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay rates of the first and second moments."""
-    epsilon: float = 1e-8
-    """Added to the root of the second moment."""
-    clip_norm: float = 0.0
-    """Scale gradients down to this global norm; 0 for no clipping."""
-    layer_decay: float = 1.0
-    """Layer-wise learning-rate decay: each encoder block learns this much slower than the one above it."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "warmup_epochs", "warmup_steps", "weight_decay", "clip_norm", "reference_batch"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"optimizer.{name} must not be negative, but is {getattr(self, name)}")
-        if not all(0 <= beta < 1 for beta in self.betas) or not 0 < self.layer_decay <= 1:
-            raise ValueError(
-                f"optimizer.betas {self.betas} must be in [0, 1), layer_decay {self.layer_decay} in (0, 1]"
-            )
+from maerec_jax.config import OptimizerConfig
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.resizing import resize_image, turn_image
-from data_pipelines.sources.records import Batch, DataError, Source
+from data_pipelines.sources.records import Batch, Source
 from maerec_jax.models.lora import is_adapter
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import normalize

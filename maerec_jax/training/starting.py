@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from maerec_jax.config import TrainConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.models.deeper import deepen
 from maerec_jax.models.lora import is_adapter, merge_lora
 from maerec_jax.models.maerec import MAERecConfig

@@ -14,7 +14,8 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 
-from maerec_jax.config import TrainConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.models.lora import encoder_without_adapters, merge_lora
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.weights.files import BASE, read_weights, write_weights

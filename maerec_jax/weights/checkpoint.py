@@ -18,8 +18,9 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from data_pipelines.errors import UserError
 from data_pipelines.storage import is_bucket
-from maerec_jax.config import ModelConfig, TrainConfig, UserError, differences, read_json, to_json
+from maerec_jax.config import ModelConfig, TrainConfig, differences, read_json, to_json
 from maerec_jax.distributed.cluster import as_first, meet
 from maerec_jax.weights.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
 

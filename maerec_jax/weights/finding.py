@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
+from data_pipelines.errors import UserError
 from data_pipelines.storage import is_bucket
-from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.weights.adapters import attach_adapters

@@ -4,7 +4,7 @@ from math import prod
 
 import pytest
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.costs.chips import CHIPS, parse_topology
 
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 import jax
 import pytest
 
+from data_pipelines.errors import UserError
 from maerec_jax.ahead import compilation
 from maerec_jax.ahead.compilation import compile_step, largest_image
 from maerec_jax.compile_ahead import main
-from maerec_jax.config import DataConfig, TrainConfig, UserError
+from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.costs.chips import parse_topology
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from data_pipelines.errors import UserError
 from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.report import Report
 from maerec_jax.ahead.search import search
-from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import parse_topology
 from maerec_jax.models.mae import MAEConfig
 from tests.ahead.conftest import MIB, make_compiled

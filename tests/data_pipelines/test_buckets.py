@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from data_pipelines.errors import DataError, MissingError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import (
     WORD_SHAPES,
@@ -23,7 +24,7 @@ from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.files import Folder, LmdbWords
-from data_pipelines.sources.records import DataError, MissingError, Record
+from data_pipelines.sources.records import Record
 
 SHAPES = ((16, 16), (8, 32), (4, 64))
 

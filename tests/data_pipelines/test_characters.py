@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.sources.combining import Sources, drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import DataError, Record
+from data_pipelines.sources.records import Record
 
 KNOWN = "abcdefghijklmnopqrstuvwxyzé"
 

@@ -8,10 +8,10 @@ import lmdb
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.sources.combining import drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.sources.lmdb_words import LmdbSource
-from data_pipelines.sources.records import DataError, MissingError, OutsideError, RecordError
 from tests.data_pipelines.planting import write_lmdb
 
 LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import decode_image
 from data_pipelines.overlaps.alignment import aligned_correlation, correlation
 from data_pipelines.overlaps.hashing import hash_views, is_flat, thumbnail
@@ -14,7 +15,7 @@ from data_pipelines.overlaps.search import BenchmarkIndex, Thresholds, find_over
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.files import Annotations
-from data_pipelines.sources.records import DataError, Record
+from data_pipelines.sources.records import Record
 from data_pipelines.worker_processes import in_chunks
 
 PLANTED, POOL = 300, 1000

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.errors import DataError, OutsideError
 from data_pipelines.sources.annotations import read_annotations
-from data_pipelines.sources.records import DataError, OutsideError
 from tests.data_pipelines.planting import RULES, counts, easy, found_in, write_document, write_lmdb
 
 

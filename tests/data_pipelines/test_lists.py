@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError, OutsideError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.annotations import IMAGE_FIELDS, TEXT_FIELDS, read_annotations
 from data_pipelines.sources.files import Annotations, LmdbWords
-from data_pipelines.sources.records import DataError, OutsideError
 from tests.data_pipelines.planting import counts, found_in, write_lmdb
 
 RECORDS = [

@@ -11,12 +11,12 @@ import tyro
 from rich.console import Console
 
 from data_pipelines.charset import Charset
+from data_pipelines.errors import DataError
 from data_pipelines.find_overlaps import Arguments, main, run
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import DataError
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig

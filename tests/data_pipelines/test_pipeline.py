@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.augmentation import Augmentation, RandAugment
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import OUTCOMES, DataError, Record
+from data_pipelines.sources.records import OUTCOMES, Record
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
 

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
+from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import decode_image
 from data_pipelines.images.resizing import resize_image
 from data_pipelines.prepare import LEFT_OUT, find_tasks
@@ -17,7 +18,6 @@ from data_pipelines.prepared import Records, shards
 from data_pipelines.prepared.encoding import Cost, store
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.files import Annotations, LmdbWords
-from data_pipelines.sources.records import DataError
 from tests.data_pipelines.planting import write_lmdb
 from tests.data_pipelines.preparing import LINES, SET, run, told, tree
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.prepare import LEFT_OUT
 from data_pipelines.prepared import Records, shards
-from data_pipelines.sources.records import DataError
 from tests.data_pipelines.preparing import LINES, SET, run, told, tree
 
 

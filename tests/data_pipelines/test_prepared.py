@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines.charset import Charset
+from data_pipelines.errors import DataError, MissingError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import image_sizes
 from data_pipelines.overlaps.list_file import leave_out
@@ -21,7 +22,7 @@ from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.layout import Plan
 from data_pipelines.sources.combining import Sources, Subset, drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import MISSING, USED, DataError, MissingError, Source, read_records
+from data_pipelines.sources.records import MISSING, USED, Source, read_records
 from data_pipelines.worker_processes import Workers
 from maerec_jax.config import DataConfig, TrainConfig, read_json, to_json
 from maerec_jax.models.maerec import MAERecConfig

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.rendering.colours import draw_colours, luma
 from data_pipelines.rendering.fonts import Face, find_fonts
@@ -20,7 +21,7 @@ from data_pipelines.rendering.layout import draw_column, draw_line
 from data_pipelines.rendering.lexicon import word_tiers
 from data_pipelines.rendering.picture import _beside_board, _stacked
 from data_pipelines.rendering.texts import in_split
-from data_pipelines.sources.records import DataError, Source
+from data_pipelines.sources.records import Source
 
 SPEC = RenderedWords(size=5000)
 

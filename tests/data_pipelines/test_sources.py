@@ -10,10 +10,11 @@ import threading
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import DataError, Source
+from data_pipelines.sources.records import Source
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
 DOCUMENT = "set/train_annos/mmocr1.0/train.json"

@@ -8,9 +8,9 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import decode_image
 from maerec_jax import ReadingConfig
-from maerec_jax.config import UserError
 from maerec_jax.demo_page import markup
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, FoundWord, Settings
 from maerec_jax.demo_page.examples import draw_examples

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 from PIL import Image
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.demo_page.server import Address, listen, own_folder
 from maerec_jax.demo_page.uploads import Limits
 from tests.demo.conftest import FOLDERS, draw_word, served, unbroken  # noqa: F401

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import decode_image
-from maerec_jax.config import UserError
 from maerec_jax.demo_page.uploads import Limits, fitted, open_upload
 from tests.demo.conftest import draw_word
 

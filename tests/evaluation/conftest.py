@@ -3,11 +3,10 @@
 import pytest
 
 from data_pipelines.sources.files import Annotations
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.optimizer import OptimizerConfig
 
 ANNOTATIONS = "Union14M-L/train_annos/mmocr-0.x"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.evaluation.bootstrap import interval, resampled_means, set_seed
 from maerec_jax.evaluation.compare import compare
 from maerec_jax.evaluation.comparison import MEASURES

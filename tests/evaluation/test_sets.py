@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from data_pipelines.errors import UserError
 from data_pipelines.sources.files import Annotations, LmdbWords
-from maerec_jax.config import UserError
 from maerec_jax.evaluation.sets import MeasuredSet, find_sets
 from tests.data_pipelines.conftest import make_lmdb  # noqa: F401
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from data_pipelines.errors import UserError
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
-from maerec_jax.config import UserError
 from maerec_jax.evaluation.groups import groups
 from maerec_jax.evaluation.table import Table
 from maerec_jax.reading.scoring import METRICS

@@ -11,8 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from data_pipelines.errors import UserError
 from maerec_jax import Recognizer
-from maerec_jax.config import DataConfig, TrainConfig, UserError
+from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.export import ExportArguments, export
 from maerec_jax.interop.stablehlo_file import PLATFORMS, reading_program, write_stablehlo
 from maerec_jax.models.cross_mae import CrossMAEConfig

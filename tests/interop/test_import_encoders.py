@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import rescale_pixels, resize_projection

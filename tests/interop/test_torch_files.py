@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.interop.foreign_files import open_weights
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
 from tests.interop.pth_files import Raw, called, named, operations, save_pth, tensor

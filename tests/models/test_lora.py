@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec
 
+from maerec_jax.config import OptimizerConfig
 from maerec_jax.distributed.sharding import make_mesh, state_shardings
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.int8 import quantize
@@ -17,7 +18,7 @@ from maerec_jax.models.lora import encoder_without_adapters, is_adapter, merge_l
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
+from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.recognition import Recognition, token_loss
 from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
 from tests.conftest import REPOSITORY

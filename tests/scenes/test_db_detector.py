@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pyclipper")
 
-from maerec_jax.config import UserError
+from data_pipelines.errors import UserError
 from maerec_jax.scenes.db_detector import DBDetector, regions_of, unclip
 from maerec_jax.scenes.detection import DetectionConfig, load_detector
 from tests.scenes.shapes import iou, rectangle

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from data_pipelines.errors import UserError
 from data_pipelines.rendering.scene import compose_scene
-from maerec_jax.config import UserError
 from maerec_jax.scenes import detection
 from maerec_jax.scenes.detection import DetectionConfig, Region, load_detector, reading_order
 from maerec_jax.scenes.scene_reader import SceneReader

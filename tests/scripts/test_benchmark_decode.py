@@ -87,7 +87,7 @@ def test_lengths_are_those_of_labels(scripts, tmp_path):
 
 
 def test_words_read_otherwise_are_noticed(scripts):
-    from maerec_jax.config import UserError
+    from data_pipelines.errors import UserError
 
     benchmark, _ = scripts
     tokens = np.zeros((100, 12), int)

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from data_pipelines.errors import UserError
 from data_pipelines.sources.files import Annotations
 from maerec_jax import Recognizer
-from maerec_jax.config import UserError
 from tests.conftest import REPOSITORY
 from tests.scripts.conftest import printed_words, write_list
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.sources.records import DataError
-from maerec_jax.config import UserError
+from data_pipelines.errors import DataError, UserError
 from maerec_jax.models.mae import MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.vit import normalize, patchify
 from maerec_jax.training.loop import train

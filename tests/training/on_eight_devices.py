@@ -13,7 +13,7 @@ jax.config.update("jax_enable_compilation_cache", False)  # what comes from it l
 
 import numpy as np  # noqa: E402
 
-from maerec_jax.config import MeshConfig, TrainConfig  # noqa: E402
+from maerec_jax.config import MeshConfig, OptimizerConfig, TrainConfig  # noqa: E402
 from maerec_jax.distributed.sharding import (  # noqa: E402
     laid_out,
     make_mesh,
@@ -24,7 +24,7 @@ from maerec_jax.distributed.sharding import (  # noqa: E402
     state_shardings,
 )
 from maerec_jax.training.loop import fresh_state, make_task  # noqa: E402
-from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer  # noqa: E402
+from maerec_jax.training.optimizer import make_optimizer  # noqa: E402
 from maerec_jax.training.step import jit_train_step, state_shapes  # noqa: E402
 from maerec_jax.weights.checkpoint import Checkpoints  # noqa: E402
 from tests.training.conftest import (  # noqa: E402

@@ -12,9 +12,10 @@ import lmdb
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError, MissingError
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.files import Annotations, LmdbWords
-from data_pipelines.sources.records import OUTCOMES, DataError, MissingError, Record
+from data_pipelines.sources.records import OUTCOMES, Record
 from maerec_jax.config import to_json
 from maerec_jax.training.data import InvalidImages
 from maerec_jax.training.loop import train

@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from data_pipelines.command import run_command
+from data_pipelines.errors import UserError
 from maerec_jax import evaluate, predict
-from maerec_jax.config import UserError
+from maerec_jax.config import OptimizerConfig
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.maerec import MAERec
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.training.loop import train
-from maerec_jax.training.optimizer import OptimizerConfig
 from maerec_jax.weights.adapters import encoder_checksum, save_adapters
 from maerec_jax.weights.checkpoint import load_params
 from maerec_jax.weights.finding import load_recognizer, save_recognizer

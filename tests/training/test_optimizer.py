@@ -9,16 +9,10 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from maerec_jax.config import OptimizerConfig
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.training.optimizer import (
-    OptimizerConfig,
-    encoder_layer,
-    is_vector,
-    learning_rate_schedule,
-    make_optimizer,
-    muon_axes,
-)
+from maerec_jax.training.optimizer import encoder_layer, is_vector, learning_rate_schedule, make_optimizer, muon_axes
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params

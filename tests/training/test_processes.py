@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from maerec_jax.config import MeshConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import MeshConfig
 from maerec_jax.distributed import cluster
 from maerec_jax.distributed.cluster import Cluster
 from maerec_jax.weights.checkpoint import saved_steps

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maerec_jax.config import MeshConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import MeshConfig
 from maerec_jax.training.loop import train
 from maerec_jax.weights.checkpoint import load_params, saved_steps
 from tests.training.conftest import logged, recogniser_config

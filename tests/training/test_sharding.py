@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from maerec_jax.config import MeshConfig, UserError, differences, to_json
+from data_pipelines.errors import UserError
+from maerec_jax.config import MeshConfig, OptimizerConfig, differences, to_json
 from maerec_jax.distributed.sharding import RULES, batch_part, make_mesh, state_shardings
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
@@ -21,7 +22,7 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training import loop
 from maerec_jax.training.loop import make_task, train
-from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
+from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.step import state_shapes
 from tests.conftest import REPOSITORY
 from tests.training.conftest import autoencoder_config, logged, recogniser_config

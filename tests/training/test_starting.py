@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from maerec_jax.config import TrainConfig, UserError
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig, ViTEncoder

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from maerec_jax.config import TrainConfig
+from maerec_jax.config import OptimizerConfig, TrainConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.training.loop import make_task
-from maerec_jax.training.optimizer import OptimizerConfig, make_optimizer
+from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.step import TrainState, loss_gradients, make_train_step
 
 RECOGNISER = MAERecConfig.tiny(decoder=TextDecoderConfig.tiny(dropout=0.0))

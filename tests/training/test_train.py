@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.charset import Charset
+from data_pipelines.errors import DataError, UserError
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from data_pipelines.sources.records import DataError
-from maerec_jax.config import UserError, read_json, to_json
+from maerec_jax.config import OptimizerConfig, read_json, to_json
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.training.loop import NotFiniteError, train
-from maerec_jax.training.optimizer import OptimizerConfig
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.weights.checkpoint import CONFIG_FILE, load_params, saved_steps
 from tests.training.conftest import (

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.errors import DataError
 from data_pipelines.pipeline import train_batches
 from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.records import DataError, Record
+from data_pipelines.sources.records import Record
 from maerec_jax.training.data import make_decoder
 from maerec_jax.training.stopping import Patience
 from tests.training.conftest import recogniser_config
