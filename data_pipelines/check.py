@@ -25,7 +25,7 @@ from data_pipelines.sources.records import Source
 from data_pipelines.union14m.catalogue import Collection, Kind, Place, WordSet, locate
 from data_pipelines.worker_processes import CHUNK, Workers, spans
 
-_NAMED = Collection("named", "what --sources names", ())
+_NAMED = Collection("named", ())  # what --sources names
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What Union14M and the six common benchmarks are: their parts, counts and files, and the datasets they were made from.
+"""What Union14M and the six common benchmarks are: their parts, counts and files.
 
-Counts, names and sources are those of Jiang et al., *Revisiting Scene Text Recognition: A Data Perspective* (ICCV 2023)
-and of its published files.
+Counts and names are those of Jiang et al., *Revisiting Scene Text Recognition: A Data Perspective* (ICCV 2023) and of
+its published files, https://github.com/Mountchicken/Union14M.
 """
 
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
-from data_pipelines.union14m.original_datasets import LABELLED_ORIGINALS, UNLABELLED_ORIGINALS, OriginalDataset
 
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
 _LIST_ENDINGS = (".jsonl", ".json", ".tsv", ".txt")
@@ -57,14 +56,8 @@ class Collection:
 
     name: str
     """Its name."""
-    about: str
-    """What it is for, in a line."""
     sets: tuple[WordSet, ...]
     """Its parts."""
-    sources: tuple[OriginalDataset, ...] = ()
-    """What it was made from."""
-    link: str = ""
-    """Where it is published."""
     total: int | None = None
     """How many records all parts have together, where the counts of the parts are not known."""
 
@@ -84,7 +77,6 @@ class Place:
     searched root."""
 
 
-_UNION14M = "https://github.com/Mountchicken/Union14M"
 _LEVELS = {"easy": 2_076_161, "medium": 145_525, "hard": 308_025, "normal": 218_154, "challenging": 482_877}
 
 
@@ -109,19 +101,15 @@ def _common(name: str, expected: int, *folders: str, listing: str = "", also: tu
 
 LABELLED = Collection(
     "Union14M-L",
-    "four million labelled words in five levels of difficulty, found by error voting of 13 recognisers",
     (
         *(WordSet(f"train_{k}", n, _lists(f"train_annos/mmocr*/train_{k}")) for k, n in _LEVELS.items()),
         WordSet("val_annos", 400_000, _lists("train_annos/mmocr*/val_annos")),
     ),
-    LABELLED_ORIGINALS,
-    _UNION14M,
 )
 """Union14M-L: ``train_*`` 3,230,742 records in all, and ``val_annos``."""
 
 BENCHMARK = Collection(
     "Union14M-Benchmark",
-    "the seven sets of the headline average, and pairs of whole and cut words",
     (
         _benchmark("curve", 2_426),
         _benchmark("multi_oriented", 1_369),
@@ -133,35 +121,28 @@ BENCHMARK = Collection(
         _benchmark("incomplete", 1_495, headline=False),
         _benchmark("incomplete_ori", 1_495, headline=False),
     ),
-    link=_UNION14M,
 )
 """Union14M-Benchmark."""
 
 UNLABELLED = Collection(
     "Union14M-U",
-    "ten million words without labels, found by three text detectors, for pre-training",
     (
         WordSet("book32_lmdb", 2_700_000, lmdbs=("book32_lmdb",), labelled=False, rounded_to=100_000),
         WordSet("cc_lmdb", 5_600_000, lmdbs=("cc_lmdb",), labelled=False, rounded_to=100_000),
         WordSet("openvino_lmdb", 2_300_000, lmdbs=("openvino_lmdb",), labelled=False, rounded_to=100_000),
     ),
-    UNLABELLED_ORIGINALS,
-    _UNION14M,
 )
 """Union14M-U."""
 
 FILTERED = Collection(
     "Union14M-L-Filter",
-    "the training words of Union14M-L without 6,599 that are also in the benchmarks, as labelled LMDBs",
     tuple(WordSet(f"filter_train_{k}", None, lmdbs=(f"filter_train_{k}", f"train_{k}")) for k in _LEVELS),
-    LABELLED.sources,
     total=3_224_143,
 )
 """Union14M-L-Filter."""
 
 COMMON = Collection(
     "common benchmarks",
-    "the six sets that the field has measured on for years; two of them in two sizes",
     (
         _common("IC13_857", 857, "ic13", "icdar2013", "icdar_2013", listing="textrecog_test_857"),
         _common("IC15_1811", 1_811, "ic15", "icdar2015", "icdar_2015", listing="textrecog_test_1811"),
@@ -175,8 +156,8 @@ COMMON = Collection(
 )
 """The six common benchmarks, in folders named as Union14M, PARSeq, CLOVA, OpenOCR or mmocr name them."""
 
-OTHER = Collection("other prepared sets", "what data_pipelines.prepare made of sources outside the catalogue", ())
-"""What prepared sets without another collection belong to."""
+OTHER = Collection("other prepared sets", ())
+"""What prepared sets without another collection belong to: made of sources outside the catalogue."""
 
 CATALOGUE = (LABELLED, BENCHMARK, UNLABELLED, FILTERED, COMMON)
 """All collections."""
