@@ -3,8 +3,8 @@
 In three steps, each from the weights of the one before: a few easy words show where characters are, a million are in
 patches of 32 x 8 pixels, which are half the work, and then come more in patches of 32 x 4.
 Data: fonts and words under data.root:
-  bash scripts/get_fonts.sh ROOT/fonts --large
-  python scripts/get_words.py ROOT/words.txt
+  bash scripts/weights/get_fonts.sh ROOT/fonts --large
+  python scripts/weights/get_words.py ROOT/words.txt
 Run: python -m maerec_jax.train --config configs/tiny_rendered.py --data.root ROOT --model.encoder.patch-size 32 8 \\
        --data.train.0.difficulty 0.3 --optimizer.schedule constant --optimizer.learning-rate 1e-3 \\
        --optimizer.warmup-steps 150 --steps 600 --workdir runs/tiny_easy

@@ -41,9 +41,11 @@ class RenderedWords:
     difficulty: float = 1.0
     """From 0, dark print on light paper, to 1, the full range of photographs."""
     fonts: str = ""
-    """A folder with more .ttf and .otf fonts, searched with its subfolders (``scripts/get_fonts.sh`` fills one)."""
+    """A folder with more .ttf and .otf fonts, searched with its subfolders (``scripts/weights/get_fonts.sh``
+    fills one)."""
     words: str = ""
-    """A text file with a word a line, the most frequent first, instead of dictionaries (``scripts/get_words.py``)."""
+    """A text file with a word a line, the most frequent first, instead of dictionaries
+    (``scripts/weights/get_words.py``)."""
 
     def open(self, root: Path = Path()) -> "RenderedSource":
         """The source of these words. ``root`` is where relative ``fonts`` and ``words`` start.

@@ -104,11 +104,11 @@ try_onnx() {
 }
 
 try_compare() {
-  try "$python" "$clone/scripts/compare_readers.py" --data words --sets $lists/train_easy.jsonl --core -1
+  try "$python" "$clone/scripts/weights/compare_readers.py" --data words --sets $lists/train_easy.jsonl --core -1
 }
 
 try_words() {
-  try "$python" "$clone/scripts/get_words.py" words.txt
+  try "$python" "$clone/scripts/weights/get_words.py" words.txt
 }
 
 try_ahead() {

@@ -124,12 +124,12 @@ pack() {
 
 # The command on each machine that unpacks the archive, which lies beside the folder for the code, and installs it.
 install_command() { # install_command EXTRAS SETUP
-  printf 'mkdir -p %s && tar -xzf %s -C %s && cd %s && bash scripts/worker.sh install %s' \
+  printf 'mkdir -p %s && tar -xzf %s -C %s && cd %s && bash scripts/launching/worker.sh install %s' \
     "$(quoted "$folder")" "$(quoted "$folder.tar.gz")" "$(quoted "$folder")" "$(quoted "$folder")" "$(quoted "$1")"
   [ -z "$2" ] || printf ' && bash -c %s' "$(quoted "$2")"
 }
 
-worker() { printf 'cd %s && %s' "$(quoted "$folder")" "$(quoted bash scripts/worker.sh "$@")"; }
+worker() { printf 'cd %s && %s' "$(quoted "$folder")" "$(quoted bash scripts/launching/worker.sh "$@")"; }
 
 # field NAME: the first "NAME: ..." in $answer
 field() { printf '%s\n' "$answer" | sed -n "s/^$1: //p" | head -n 1; }

@@ -92,7 +92,7 @@ TXT
 submit() {
   local script=$slurm_folder/$name.sbatch
   take mkdir -p "$slurm_folder"
-  [ -z "$install" ] || take bash scripts/worker.sh install '[cuda]'
+  [ -z "$install" ] || take bash scripts/launching/worker.sh install '[cuda]'
   if [ -n "$dry_run" ]; then
     printf "cat >%s <<'END_OF_BATCH_SCRIPT'\n%s\nEND_OF_BATCH_SCRIPT\n" "$script" "$(batch_script)" >&3
     show sbatch --parsable "$script"

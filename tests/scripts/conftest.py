@@ -63,7 +63,7 @@ class Stage:
         return [line.split("\x1f")[:-1] for line in self.lines("starts")]
 
     def command(self, script, *arguments):
-        return ["bash", str(self.project / "scripts" / script), *map(str, arguments)]
+        return ["bash", str(self.project / "scripts" / "launching" / script), *map(str, arguments)]
 
     def run(self, script, *arguments, timeout=120, **environment):
         """Run a script to its end; what it prints is one text."""
@@ -99,11 +99,19 @@ class Stage:
 
 @pytest.fixture(scope="session")
 def script_module():
-    """Imports a script by its name."""
-    folder = str(REPOSITORY / "scripts")
-    sys.path.insert(0, folder)
-    yield importlib.import_module
-    sys.path.remove(folder)
+    """Imports a script by its path in scripts/, without its ending."""
+    folders = set()
+
+    def load(path):
+        file = REPOSITORY / "scripts" / path
+        if str(file.parent) not in folders:
+            folders.add(str(file.parent))
+            sys.path.insert(0, str(file.parent))
+        return importlib.import_module(file.name)
+
+    yield load
+    for folder in folders:
+        sys.path.remove(folder)
 
 
 def printed_words(folder, number, min_length, max_length):

@@ -1,4 +1,4 @@
-"""scripts/choose_fonts.py and scripts/get_words.py: what is kept, and in which order."""
+"""scripts/weights/choose_fonts.py and get_words.py: what is kept, and in which order."""
 
 import json
 import shutil
@@ -11,13 +11,13 @@ import pytest
 from data_pipelines.rendering.fonts import find_fonts
 from tests.conftest import REPOSITORY
 
-SCRIPTS = REPOSITORY / "scripts"
+SCRIPTS = REPOSITORY / "scripts" / "weights"
 
 
 @pytest.fixture(scope="module")
 def scripts(script_module):
     """The two scripts as modules."""
-    return script_module("choose_fonts"), script_module("get_words")
+    return script_module("weights/choose_fonts"), script_module("weights/get_words")
 
 
 @pytest.fixture(scope="module")

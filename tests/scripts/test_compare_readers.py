@@ -1,4 +1,4 @@
-"""scripts/compare_readers.py: what it counts, and that both readers read real files."""
+"""scripts/weights/compare_readers.py: what it counts, and that both readers read real files."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from data_pipelines.rendering import RenderedWords
 from tests.conftest import REPOSITORY
 from tests.scripts.conftest import printed_words, write_list
 
-SCRIPT = REPOSITORY / "scripts" / "compare_readers.py"
+SCRIPT = REPOSITORY / "scripts" / "weights" / "compare_readers.py"
 
 
 @pytest.fixture(scope="module")
 def compare_readers(script_module):
     """The script as a module."""
-    return script_module("compare_readers")
+    return script_module("weights/compare_readers")
 
 
 @pytest.fixture(scope="module")

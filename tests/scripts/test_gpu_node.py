@@ -1,4 +1,4 @@
-"""scripts/gpu_node.sh: one machine, hosts by ssh, and Slurm, with programs that play them."""
+"""scripts/launching/gpu_node.sh: one machine, hosts by ssh, and Slurm, with programs that play them."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def dry_run(stage, *arguments):
 def remote(words):
     """The words of the command that ssh brings to another machine, after "worker.sh"."""
     inner = shlex.split(words[-1])
-    return inner[inner.index("scripts/worker.sh") + 1 :]
+    return inner[inner.index("scripts/launching/worker.sh") + 1 :]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,8 @@ def test_wrong_arguments_are_one_clear_line(stage, arguments, told):
 def test_this_machine(stage):
     run = [".venv/bin/python", "-m", "maerec_jax.train", *TRAINING, *AWKWARD]
     printed = commands(dry_run(stage, "--env", "COLOUR=dark blue", "--dry-run", "--", *TRAINING, *AWKWARD))
-    assert printed == [["bash", "scripts/worker.sh", "install", "[cuda]"], *[["env", "COLOUR=dark blue", *run]] * 2]
+    installing = ["bash", "scripts/launching/worker.sh", "install", "[cuda]"]
+    assert printed == [installing, *[["env", "COLOUR=dark blue", *run]] * 2]
 
     stage.lay_out("runs", "fail 3", "fail 3", "done")
     finished = stage.run("gpu_node.sh", "--env", "COLOUR=dark blue", "--", *TRAINING, *AWKWARD)
@@ -116,7 +117,7 @@ def test_hosts_run_until_it_is_done(stage):
     assert stage.starts() == [[*TRAINING, *AWKWARD, *place]] * 2
     assert "done: /shared/a run" in finished.stdout
     for host in ("one", "me@two", "three"):
-        assert (stage.play / "machines" / host / "maerec_jax" / "scripts" / "worker.sh").exists()
+        assert (stage.play / "machines" / host / "maerec_jax" / "scripts" / "launching" / "worker.sh").exists()
 
 
 def test_hosts_stop_on_request(stage):

@@ -1,4 +1,4 @@
-"""scripts/tpu_pod.sh: what it prints and does, with a gcloud that plays slices coming and going."""
+"""scripts/launching/tpu_pod.sh: what it prints and does, with a gcloud that plays slices coming and going."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""scripts/worker.sh: what runs on each machine, and what it tells of it."""
+"""scripts/launching/worker.sh: what runs on each machine, and what it tells of it."""
 
 import os
 import signal
@@ -110,4 +110,4 @@ def test_old_logs_are_kept(stage):
 def test_explains_itself(stage):
     finished = stage.run("worker.sh")
     assert finished.returncode == 2
-    assert "bash scripts/worker.sh install EXTRAS" in finished.stdout
+    assert "bash scripts/launching/worker.sh install EXTRAS" in finished.stdout

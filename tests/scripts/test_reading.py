@@ -1,4 +1,4 @@
-"""scripts/benchmark_decode.py: it runs, and what it compares computes the same."""
+"""scripts/benchmarks/reading.py: it runs, and what it compares computes the same."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 from maerec_jax.models.maerec import MAERecConfig, greedy_read
 from tests.conftest import REPOSITORY
 
-SCRIPT = REPOSITORY / "scripts" / "benchmark_decode.py"
+SCRIPT = REPOSITORY / "scripts" / "benchmarks" / "reading.py"
 
 
 @pytest.fixture(scope="module")
 def scripts(script_module):
     """The scripts as modules."""
-    return script_module("benchmark_decode"), script_module("decoding_contenders")
+    return script_module("benchmarks/reading"), script_module("benchmarks/reading_ways")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Measure the data pipeline against the hardware: python scripts/benchmark_data.py --root /path/to/Union14M
+"""Measure the data pipeline against the hardware: python scripts/benchmarks/data.py --root /path/to/Union14M
 
 Prints, for one core, how many images a second the pipeline delivers as batches, read from LMDB and from ArrayRecord,
 with and without augmentation, beside two other things measured in the same run, in turn with it: what the reference

@@ -1,4 +1,4 @@
-"""Measure finding and reading the words of scenes: python scripts/benchmark_scenes.py --checkpoint runs/maerec_s"""
+"""Measure finding and reading the words of scenes: python scripts/benchmarks/scenes.py --checkpoint runs/maerec_s"""
 
 import json
 import statistics
@@ -126,4 +126,4 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(ScenesArguments, measure, "python scripts/benchmark_scenes.py"))
+    sys.exit(run_command(ScenesArguments, measure, "python scripts/benchmarks/scenes.py"))

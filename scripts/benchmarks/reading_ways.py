@@ -1,8 +1,8 @@
-"""What scripts/benchmark_decode.py compares: reading with and without a cache, and PyTorch's way.
+"""What scripts/benchmarks/reading.py compares: reading with and without a cache, and PyTorch's way.
 
 All end their words where they are told, so that words are as long as real ones whatever the weights say: the forced end
-costs as much as none. All keep the memory that they free on CPUs (``maerec_jax.distributed.host_memory``), as the commands
-do.
+costs as much as none. All keep the memory that they free on CPUs (``maerec_jax.distributed.host_memory``),
+as the commands do.
 """
 
 import os

@@ -3,7 +3,7 @@
 set -euo pipefail
 usage() {
   cat <<'TXT'
-bash scripts/tpu_pod.sh [COMMAND] --type TYPE [options] -- --config FILE --workdir gs://BUCKET/FOLDER [overrides]
+bash scripts/launching/tpu_pod.sh [COMMAND] --type TYPE [options] -- --config FILE --workdir gs://BUCKET/FOLDER [overrides]
 
 Trains on a Cloud TPU slice, or several, that it asks for as a queued resource. What follows -- goes to
 python -m maerec_jax.train. When the slice is taken away it is made again, and the same command goes on from the last
@@ -38,7 +38,7 @@ Options
   --dry-run                print every command as it would run, and run nothing; needs no gcloud
 TXT
 }
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 . scripts/launching/commands.sh
 . scripts/launching/keep_running.sh
 . scripts/launching/slice.sh
@@ -166,11 +166,11 @@ case $command in
     plan_node=READY plan_run="running failed-1 failed-1 failed-1 done"
     trap 'say "the run goes on without this script: the same command follows it again, down deletes the slice"; exit 130' INT
     if ! keep_running; then
-      say "the slice is still there and costs money: bash scripts/tpu_pod.sh down --name $name --project $project --zone $zone"
+      say "the slice is still there and costs money: bash scripts/launching/tpu_pod.sh down --name $name --project $project --zone $zone"
       exit 1
     fi
     if [ "$outcome" != "done" ] || [ -n "$keep" ]; then
-      say "the slice is still there and costs money: bash scripts/tpu_pod.sh down --name $name --project $project --zone $zone"
+      say "the slice is still there and costs money: bash scripts/launching/tpu_pod.sh down --name $name --project $project --zone $zone"
     else
       down
     fi

@@ -1,4 +1,4 @@
-"""What scripts/benchmark_train.py compares: the project's training step, and the same step in plain PyTorch.
+"""What scripts/benchmarks/training.py compares: the project's training step, and the same step in plain PyTorch.
 
 On CPUs all of them keep the memory that they free (``maerec_jax.distributed.host_memory``), as training runs do.
 """
@@ -48,7 +48,7 @@ def make_config(settings: Settings, dtype: str) -> Any:
 
     size = "s" if settings.model == "tiny" else settings.model
     name = f"mae_vit_{size}.py" if settings.stage == "mae" else f"maerec_{size}.py"
-    config = load_config_module(str(Path(__file__).parents[1] / "configs" / name)).get_config()
+    config = load_config_module(str(Path(__file__).parents[2] / "configs" / name)).get_config()
     if settings.model == "tiny":
         config = replace(config, model=MAEConfig.tiny() if settings.stage == "mae" else MAERecConfig.tiny())
     data = replace(config.data, augmentation=NO_AUGMENTATION)

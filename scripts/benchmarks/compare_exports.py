@@ -1,4 +1,4 @@
-"""Compare exported files with their checkpoint: python scripts/compare_exports.py FILE --checkpoint DIR --data ROOT"""
+"""Compare exported files with their checkpoint: compare_exports.py FILE --checkpoint DIR --data ROOT"""
 
 import sys
 from collections import defaultdict
@@ -169,4 +169,4 @@ def compare(arguments: CompareArguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(CompareArguments, compare, "python scripts/compare_exports.py"))
+    sys.exit(run_command(CompareArguments, compare, "python scripts/benchmarks/compare_exports.py"))

@@ -3,7 +3,7 @@
 set -euo pipefail
 usage() {
   cat <<'TXT'
-bash scripts/gpu_node.sh [COMMAND] [--hosts A,B,C | --slurm] [options] -- --config FILE --workdir FOLDER [overrides]
+bash scripts/launching/gpu_node.sh [COMMAND] [--hosts A,B,C | --slurm] [options] -- --config FILE --workdir FOLDER [overrides]
 
 Trains on GPUs: those of this machine (all of them, in one process); those of machines that ssh reaches, a process
 each; or those that Slurm gives out. What follows -- goes to python -m maerec_jax.train. A run that fails is started
@@ -38,7 +38,7 @@ with --slurm
   --job NUMBER             for status, logs and stop: another job than the last one
 TXT
 }
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 . scripts/launching/commands.sh
 . scripts/launching/keep_running.sh
 . scripts/launching/hosts.sh
@@ -149,7 +149,7 @@ fi
 run_here() {
   local failures=0 began status child='' stopping=''
   local run=(${environment[@]+env "${environment[@]}"} "$python" -m maerec_jax.train "${training[@]}")
-  if [ -n "$install" ]; then take bash scripts/worker.sh install '[cuda]'; fi
+  if [ -n "$install" ]; then take bash scripts/launching/worker.sh install '[cuda]'; fi
   if [ -n "$setup" ]; then take bash -c "$setup"; fi
   if [ -n "$dry_run" ]; then
     show "${run[@]}"

@@ -1,4 +1,4 @@
-"""Measure training: python scripts/benchmark_train.py --stage mae --model s --batch-size 32
+"""Measure training: python scripts/benchmarks/training.py --stage mae --model s --batch-size 32
 
 Times whole training steps as the loop takes them (``jit_train_step``: normalising uint8 images that lie on the device,
 masks or dropout, loss, gradients, AdamW), beside a plain PyTorch implementation of the same step where PyTorch is
@@ -20,8 +20,8 @@ as the cores of this process, and its own memory: on GPUs JAX is kept from reser
 finds no room drops out and is named. All of them together have to fit.
 
 On a machine that is not idle wall time says little: two threads that wait for each other both wait for the slower one.
-The processor's time is shown, too; it is comparable on one core (taskset -c 0 python scripts/benchmark_train.py ...),
-where no thread waits for another.
+The processor's time is shown, too; it is comparable on one core, where no thread waits for another
+(taskset -c 0 python scripts/benchmarks/training.py ...).
 """
 
 import argparse
@@ -36,10 +36,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contender_processes import Actions, ContenderProcess, DroppedOutError
 from rich.console import Console
 from rich.table import Table
-from training_contenders import JaxStep, Settings, TorchStep, make_config, measure_peak
+from training_steps import JaxStep, Settings, TorchStep, make_config, measure_peak
+from turns import Actions, ContenderProcess, DroppedOutError
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 160)
 AGREEMENT = {"float32": 1e-3, "bfloat16": 2e-2}  # relative difference of losses and gradient norms that is let pass
@@ -61,7 +61,7 @@ def make_actions(contender: Contender, settings: Settings) -> Actions:
     # Read when a library is loaded: memory is taken as it is needed.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     implementation, _, checkout = contender.implementation.partition("@")
-    sys.path.insert(0, checkout or str(Path(__file__).parents[1]))
+    sys.path.insert(0, checkout or str(Path(__file__).parents[2]))
     if implementation == "jax":
         step: Any = JaxStep(settings, contender.dtype)
     else:

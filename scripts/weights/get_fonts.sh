@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Fonts for rendered words, from Debian's packages, into a folder. Needs no root rights: packages are unpacked, not installed.
-#   bash scripts/get_fonts.sh fonts            about 130 packages, 150 MB to download
-#   bash scripts/get_fonts.sh fonts --large    and TeX Live's 500 families: 510 MB more, and worth it
-# Then fonts/chosen holds those that can be read (scripts/choose_fonts.py), for RenderedWords(fonts="fonts/chosen").
+#   bash scripts/weights/get_fonts.sh fonts            about 130 packages, 150 MB to download
+#   bash scripts/weights/get_fonts.sh fonts --large    and TeX Live's 500 families: 510 MB more, and worth it
+# Then fonts/chosen holds those that can be read (scripts/weights/choose_fonts.py), for RenderedWords(fonts="fonts/chosen").
 # They are free fonts under their own licences (most of them SIL OFL, GPL with font exception, or public domain), which
 # stand in each package's copyright file, kept in fonts/all/PACKAGE. Runs on Debian and Ubuntu.
 set -euo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${1:0:1}" = - ] || [ "${2:---large}" != --large ]; then
-  echo "usage: bash scripts/get_fonts.sh FOLDER [--large]" >&2
+  echo "usage: bash scripts/weights/get_fonts.sh FOLDER [--large]" >&2
   exit 2
 fi
 folder=$1

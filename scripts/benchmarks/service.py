@@ -1,4 +1,4 @@
-"""Load the service: python scripts/load_test.py --checkpoint runs/maerec --images FOLDER"""
+"""Load the service: python scripts/benchmarks/service.py --checkpoint runs/maerec --images FOLDER"""
 
 import asyncio
 import signal
@@ -258,4 +258,4 @@ def load_test(arguments: LoadArguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(LoadArguments, load_test, "python scripts/load_test.py"))
+    sys.exit(run_command(LoadArguments, load_test, "python scripts/benchmarks/service.py"))

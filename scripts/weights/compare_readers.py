@@ -1,4 +1,4 @@
-"""Compare our recogniser with PP-OCR's: python scripts/compare_readers.py --data ROOT --sets benchmark words.jsonl"""
+"""Compare our recogniser with PP-OCR's: compare_readers.py --data ROOT --sets benchmark words.jsonl"""
 
 import json
 import os
@@ -235,4 +235,4 @@ def show(tallies: dict[str, Tally]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(ReaderArguments, compare, "python scripts/compare_readers.py"))
+    sys.exit(run_command(ReaderArguments, compare, "python scripts/weights/compare_readers.py"))

@@ -1,4 +1,4 @@
-"""Measure the search for overlaps at full size, on made-up hashes: python scripts/benchmark_overlaps.py
+"""Measure the search for overlaps at full size, on made-up hashes: python scripts/benchmarks/overlaps.py
 
 Prints for a benchmark of 100,000 and of 400,000 images how fast training images are looked up and how many hashes are
 compared for each. The images are smooth noise, so that the 16 hashes of one are related as those of a photograph are;

@@ -1,4 +1,4 @@
-"""Write a list of words for rendered words, the most frequent first: python scripts/get_words.py words.txt
+"""Write a list of words for rendered words, the most frequent first: python scripts/weights/get_words.py words.txt
 
 The words are those of the wordfreq package (pip install wordfreq; its data is CC BY-SA 4.0), English ones with some of
 other languages between them, since signs show both. RenderedWords(words="words.txt") reads them.

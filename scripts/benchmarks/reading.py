@@ -1,4 +1,4 @@
-"""Measure reading: python scripts/benchmark_decode.py"""
+"""Measure reading: python scripts/benchmarks/reading.py"""
 
 import json
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from contender_processes import ContenderProcess, DroppedOutError
 from rich.console import Console
 from rich.table import Table
+from turns import ContenderProcess, DroppedOutError
 
 from data_pipelines.command import run_command
 
@@ -125,7 +125,7 @@ class Running(ContenderProcess):
     """A contender at a batch size in its process, and what was measured of it."""
 
     def __init__(self, name: str, arguments: DecodeArguments, config: Any, params: Any, image: np.ndarray) -> None:
-        from decoding_contenders import make_actions
+        from reading_ways import make_actions
 
         super().__init__(make_actions, name, config, params, image, arguments.dtype)
         self.name, self.compiling = name, self.ask("compiling")
@@ -255,4 +255,4 @@ def benchmark(arguments: DecodeArguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(DecodeArguments, benchmark, "scripts/benchmark_decode.py"))
+    sys.exit(run_command(DecodeArguments, benchmark, "scripts/benchmarks/reading.py"))

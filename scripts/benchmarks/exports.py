@@ -1,4 +1,4 @@
-"""Measure what exported files cost: python scripts/benchmark_exports.py --checkpoint DIR, or --size s --places 6"""
+"""Measure what exported files cost: python scripts/benchmarks/exports.py --checkpoint DIR, or --size s --places 6"""
 
 import statistics
 import sys
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from contender_processes import ContenderProcess, DroppedOutError
 from exported_readers import open_reader, size_of
 from rich.console import Console
 from rich.table import Table
+from turns import ContenderProcess, DroppedOutError
 
 from data_pipelines.command import run_command
 
@@ -162,4 +162,4 @@ def benchmark(arguments: BenchmarkArguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(BenchmarkArguments, benchmark, "python scripts/benchmark_exports.py"))
+    sys.exit(run_command(BenchmarkArguments, benchmark, "python scripts/benchmarks/exports.py"))

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # What runs on each machine of a run that tpu_pod.sh or gpu_node.sh has started, from the folder with the code:
-#   bash scripts/worker.sh install EXTRAS      an environment in .venv, with pip's extras such as [tpu,gcs]
-#   bash scripts/worker.sh start COMMAND ...   in the background; it outlives the connection. One run a folder
-#   bash scripts/worker.sh state [COMMAND ...] a line "state: ..." (below); "other" where COMMAND is not what is running
-#   bash scripts/worker.sh watch OFFSET        the same, "offset: BYTES", and what the log has gained since OFFSET
-#   bash scripts/worker.sh log [LINES]         the end of the log;  follow [LINES]: and what comes
-#   bash scripts/worker.sh stop                asks the run to save and end;  kill: ends it
+#   bash scripts/launching/worker.sh install EXTRAS      an environment in .venv, with pip's extras such as [tpu,gcs]
+#   bash scripts/launching/worker.sh start COMMAND ...   in the background; it outlives the connection. One run a folder
+#   bash scripts/launching/worker.sh state [COMMAND ...] a line "state: ..." (below); "other" where COMMAND is not what is running
+#   bash scripts/launching/worker.sh watch OFFSET        the same, "offset: BYTES", and what the log has gained since OFFSET
+#   bash scripts/launching/worker.sh log [LINES]         the end of the log;  follow [LINES]: and what comes
+#   bash scripts/launching/worker.sh stop                asks the run to save and end;  kill: ends it
 # States: absent, running, done, halted (saved and ended because of "stop"), stopped (saved and ended because something
 # else sent SIGTERM), ended (with status 0, and nothing to say), failed-STATUS.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 state_folder=run
 log=$state_folder/log
 

@@ -1,4 +1,4 @@
-"""Choose fonts for rendered words: python scripts/choose_fonts.py fonts/all fonts/chosen
+"""Choose fonts for rendered words: python scripts/weights/choose_fonts.py fonts/all fonts/chosen
 
 Large font collections hold symbols under the names of letters, alphabets of other scripts, and letters that nobody
 could read. A font is kept if its letters and digits look like those of most fonts: each is brought to one size and

@@ -1,6 +1,6 @@
 """Compile the published recipes for TPU pods, and write the table in docs/ahead_of_time.md.
 
-    python scripts/ahead_of_time.py
+    python scripts/benchmarks/ahead_of_time.py
 
 Needs libtpu (pip install 'maerec-jax[ahead]') and no TPU. Each row is a compile of several minutes; results are kept in
 the cache of maerec_jax.compile_ahead, so that a run that was stopped goes on where it was. The table is written anew
@@ -17,14 +17,14 @@ from rich.console import Console
 
 from data_pipelines.command import CACHE
 from maerec_jax.ahead.compilation import compile_step, prepare_environment
-from maerec_jax.ahead.report import COLUMNS, Report, markdown_row
+from maerec_jax.ahead.report import Report, markdown_cells
 from maerec_jax.config import load_config_module
 from maerec_jax.costs.chips import parse_topology
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENT = REPOSITORY / "docs" / "ahead_of_time.md"
 RESULTS = CACHE / "compile_ahead"
-BEGIN, END = "<!-- scripts/ahead_of_time.py writes from here -->\n", "<!-- to here -->\n"
+BEGIN, END = "<!-- scripts/benchmarks/ahead_of_time.py writes from here -->\n", "<!-- to here -->\n"
 
 # Images a chip on v5e and on v5p: powers of two that fit without remat.
 CONFIGS = {"mae_vit_s": (64, 256), "maerec_s": (64, 256), "mae_vit_b": (32, 128), "maerec_b": (32, 128)}
@@ -56,8 +56,10 @@ def write_table(document: Path, reports: list[Report]) -> None:
     if not rest or END not in rest:
         raise SystemExit(f"{document} has no lines {BEGIN.strip()} and {END.strip()}")
     versions = sorted({f"{k} {v}" for report in reports for k, v in report.compiled.versions.items()})
-    lines = [f"Compiled with {', '.join(versions)}.", "", "| " + " | ".join(COLUMNS) + " |"]
-    lines += ["|" + "---|" * len(COLUMNS), *map(markdown_row, reports), ""]
+    rows = [markdown_cells(report) for report in reports]
+    columns = list(max(rows, key=len))
+    cells = [columns, ["---"] * len(columns), *([row.get(name, "-") for name in columns] for row in rows)]
+    lines = [f"Compiled with {', '.join(versions)}.", "", *(f"| {' | '.join(row)} |" for row in cells), ""]
     document.write_text(before + BEGIN + "\n".join(lines) + END + after)
 
 
