@@ -11,10 +11,10 @@ from data_pipelines.command import run_command
 from maerec_jax.demo_page.server import Address
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading.reader import ReadingConfig
-from maerec_jax.scenes.detection import DetectionConfig
+from maerec_jax.scenes.regions import DetectionConfig
 
 if TYPE_CHECKING:
-    from maerec_jax.scenes.detection import Detector
+    from maerec_jax.scenes.regions import Detector
 
 
 @dataclass(frozen=True)

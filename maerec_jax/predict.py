@@ -12,7 +12,7 @@ from maerec_jax.reading.marking import printable
 from maerec_jax.reading.printed_readings import Format, ScenePrinter, WordPrinter
 from maerec_jax.reading.reader import ReadingConfig, Word
 from maerec_jax.scenes.crops import Crops
-from maerec_jax.scenes.detection import DetectionConfig, Detector
+from maerec_jax.scenes.regions import DetectionConfig, Detector
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ import tyro
 from data_pipelines.command import keep_compiled_programs, run_command
 from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.scenes.crops import Crops
-from maerec_jax.scenes.detection import DetectionConfig
+from maerec_jax.scenes.regions import DetectionConfig
 from maerec_jax.serving.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")

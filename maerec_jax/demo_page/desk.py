@@ -16,7 +16,7 @@ from maerec_jax.reading.recognizer import Prepared, Recognizer
 
 if TYPE_CHECKING:
     from maerec_jax.scenes.crops import Crops
-    from maerec_jax.scenes.detection import Detector
+    from maerec_jax.scenes.regions import Detector
 
 MOST_WORDS, MOST_LETTERS = 500, 20_000
 """Of a lexicon that a visitor types."""

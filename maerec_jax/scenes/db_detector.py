@@ -16,8 +16,8 @@ import numpy as np
 import pyclipper
 
 from data_pipelines.errors import UserError
-from maerec_jax.scenes.detection import DetectionConfig, Region, reading_order
 from maerec_jax.scenes.polygons import level_corners
+from maerec_jax.scenes.regions import DetectionConfig, Region, reading_order
 
 # Else onnxruntime reports to its makers, and keeps a name for this machine in the home folder, from its import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

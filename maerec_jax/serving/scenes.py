@@ -10,7 +10,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.reading.reader import Word
 from maerec_jax.reading.recognizer import Prepared
 from maerec_jax.scenes.crops import Crops, crop
-from maerec_jax.scenes.detection import Detector, Region
+from maerec_jax.scenes.regions import Detector, Region
 from maerec_jax.scenes.scene_reader import SceneWord
 from maerec_jax.serving.answers import SceneReading, SceneReadings, SceneWordReading
 from maerec_jax.serving.bodies import Upload

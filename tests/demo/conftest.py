@@ -14,7 +14,7 @@ from PIL import Image
 from data_pipelines.rendering.fonts import find_fonts
 from data_pipelines.rendering.picture import render
 from maerec_jax.demo_page.desk import Desk
-from maerec_jax.scenes.detection import Region
+from maerec_jax.scenes.regions import Region
 from maerec_jax.weights.finding import load_recognizer
 from tests.conftest import REPOSITORY
 from tests.training.conftest import unbroken  # noqa: F401

@@ -11,15 +11,13 @@ import pytest
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import decode_image
 from maerec_jax import ReadingConfig
-from maerec_jax.demo_page import markup
+from maerec_jax.demo_page import markup, page
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, FoundWord, Settings
 from maerec_jax.demo_page.examples import draw_examples
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading.reader import Word
-from maerec_jax.scenes.detection import Region
+from maerec_jax.scenes.regions import Region
 from tests.demo.conftest import WORDS, draw_word
-
-page = pytest.importorskip("maerec_jax.demo_page.page", reason="needs gradio: pip install 'maerec-jax[demo]'")
 
 PICTURE, READING, DETAIL, SAVE, SHOWN, FOUND = range(6)
 

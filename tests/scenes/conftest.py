@@ -9,7 +9,7 @@ from data_pipelines.rendering import RenderedWords
 from data_pipelines.rendering.scene import compose_scene
 from maerec_jax import Recognizer
 from maerec_jax.models.maerec import MAERec
-from maerec_jax.scenes.detection import Region
+from maerec_jax.scenes.regions import Region
 from tests.training.conftest import recogniser_config
 
 

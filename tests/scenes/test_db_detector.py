@@ -4,12 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("pyclipper")
-
 from data_pipelines.errors import UserError
 from maerec_jax.scenes.db_detector import DBDetector, regions_of, unclip
-from maerec_jax.scenes.detection import DetectionConfig, load_detector
+from maerec_jax.scenes.detection import load_detector
+from maerec_jax.scenes.regions import DetectionConfig
 from tests.scenes.shapes import iou, rectangle
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # the map of a test network is the picture's brightness
@@ -106,7 +104,6 @@ def test_no_words_in_empty_maps():
 @pytest.fixture(scope="module")
 def bright(tmp_path_factory):
     """Writes a network that takes for words what is bright."""
-    pytest.importorskip("onnx")
     from tests.scenes.onnx_files import write_detector
 
     folder = tmp_path_factory.mktemp("networks")

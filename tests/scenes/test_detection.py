@@ -9,7 +9,8 @@ import pytest
 from data_pipelines.errors import UserError
 from data_pipelines.rendering.scene import compose_scene
 from maerec_jax.scenes import detection
-from maerec_jax.scenes.detection import DetectionConfig, Region, load_detector, reading_order
+from maerec_jax.scenes.detection import load_detector
+from maerec_jax.scenes.regions import DetectionConfig, Region, reading_order
 from maerec_jax.scenes.scene_reader import SceneReader
 from tests.scenes.conftest import Known
 from tests.scenes.shapes import iou, rectangle
@@ -17,8 +18,6 @@ from tests.scenes.shapes import iou, rectangle
 
 @pytest.fixture(scope="module")
 def detector():
-    pytest.importorskip("rapidocr")
-    pytest.importorskip("onnxruntime")
     return load_detector()
 
 

@@ -2,21 +2,17 @@
 
 import asyncio
 
+import httpx
 import numpy as np
 import pytest
 
-for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx"):
-    pytest.importorskip(module, reason=f"{module} is not installed: pip install -e '.[serve]'")
-
-import httpx  # noqa: E402
-
-from maerec_jax.scenes.detection import Region  # noqa: E402
-from maerec_jax.scenes.scene_reader import SceneReader  # noqa: E402
-from maerec_jax.serving.app import make_app  # noqa: E402
-from maerec_jax.serving.limits import Limits  # noqa: E402
-from maerec_jax.serving.scenes import Scenes  # noqa: E402
-from maerec_jax.serving.service import Service  # noqa: E402
-from tests.serving.conftest import form, patient, png, until  # noqa: E402
+from maerec_jax.scenes.regions import Region
+from maerec_jax.scenes.scene_reader import SceneReader
+from maerec_jax.serving.app import make_app
+from maerec_jax.serving.limits import Limits
+from maerec_jax.serving.scenes import Scenes
+from maerec_jax.serving.service import Service
+from tests.serving.conftest import form, patient, png, until
 
 
 class Tiles:
