@@ -13,7 +13,8 @@ import numpy as np
 
 from data_pipelines.command import run_command
 from maerec_jax.scenes.crops import Crops
-from maerec_jax.scenes.detection import DetectionConfig, Detector, load_detector
+from maerec_jax.scenes.detection import load_detector
+from maerec_jax.scenes.regions import DetectionConfig, Detector
 
 if TYPE_CHECKING:
     from data_pipelines.sources.records import Source
