@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
+without_cuda
+unset PYTHONDONTWRITEBYTECODE # uv compiles nothing: without it each of the hundreds of processes would compile all
 
 if [ "${1:-}" = --lowest ]; then
   shift

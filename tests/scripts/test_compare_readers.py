@@ -86,7 +86,6 @@ def test_ours_reads_print_with_the_weights_of_the_package(compare_readers, root)
 
 
 def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(root, tmp_path):
-    pytest.importorskip("rapidocr", reason="rapidocr is not installed")
     command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "rapidocr"]
     command += ["--json", tmp_path / "told.json", "--misread", tmp_path / "misread.jsonl"]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -100,7 +99,6 @@ def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(root, tmp_path):
 
 
 def test_a_portrait_crop_is_turned_for_pp_ocr(compare_readers, root):
-    pytest.importorskip("rapidocr", reason="rapidocr is not installed")
     read = compare_readers.open_rapidocr(compare_readers.ReaderArguments(data=str(root)))
     pixels = np.asarray(RenderedWords(difficulty=0.0, min_length=5, max_length=6).open()[1].image)
     assert read(pixels) == read(np.rot90(pixels, -1)) != ""

@@ -49,7 +49,6 @@ def test_all_ways_write_the_same_words_of_the_lengths_asked_for(scripts, tiny):
 
 @pytest.mark.parametrize("way", ["torch", "torch-recomputed"])
 def test_pytorch_writes_the_same_words(scripts, tiny, way):
-    pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
     _, contenders = scripts
     expected = contenders.JaxContender("cached", *tiny, "float32").run(LENGTHS)[1]
     np.testing.assert_array_equal(contenders.TorchContender(way, *tiny, "float32").run(LENGTHS)[1], expected)
