@@ -3,25 +3,25 @@
 set -euo pipefail
 usage() {
   cat <<'TXT'
-bash scripts/clean_machine.sh [--all] [--with REQUIREMENT ...] [EXTRA ...]
+bash scripts/clean_machine.sh [--all] [--keep] [EXTRA ...]
 
 Tries the project as somebody gets it who has nothing of it: clones the committed HEAD, builds wheel and source
 distribution, and installs the wheel into fresh environments, first alone and then with each extra of pyproject.toml
-alone (or with those named). In each it imports every module, and runs every command's --help and main path outside
-the source tree. Anything that is not packaged, not required or not runnable ends it with status 1.
+alone (or with those named). In each it imports every module, asks every command for --help, and runs the main path of
+what it makes possible, outside the source tree. Anything that is not packaged, not required or not runnable ends it
+with status 1.
 
-  --all                extras of several gigabytes (cuda, tpu, ahead) are installed, too; without, it is only seen
-                       that their versions can be resolved
-  --with REQUIREMENT   of several versions that would do take this one, such as torch==2.13.0 (may be repeated)
-  --keep               leave the temporary folder there
+  --all    extras of several gigabytes (cuda, tpu, ahead) are installed, too; without, it is only seen that their
+           versions can be resolved
+  --keep   leave the temporary folder there
 
-PYTHON names the interpreter (python3). Builds that pip is told of with PIP_FIND_LINKS or in its configuration, such
-as a PyTorch without CUDA, are found here, too.
+PYTHON names the interpreter (python3). PyTorch is the one that scripts/test.sh takes, too.
 TXT
 }
 started=$SECONDS
 cd "$(dirname "$0")/.."
 repository=$PWD
+. scripts/environment.sh
 . scripts/clean_machine/main_paths.sh
 
 fail() {
@@ -29,18 +29,13 @@ fail() {
   exit 1
 }
 
-all='' keep='' wanted=() with=()
+all='' keep='' wanted=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage && exit ;;
     --all) all=1 ;;
     --keep) keep=1 ;;
-    --with)
-      [ $# -gt 1 ] || fail "--with needs a requirement"
-      with+=("$2")
-      shift
-      ;;
-    -*) fail "no such option: $1 (there are --all, --with and --keep)" ;;
+    -*) fail "no such option: $1 (there are --all and --keep)" ;;
     *) wanted+=("$1") ;;
   esac
   shift
@@ -56,9 +51,7 @@ clean_up() {
 }
 trap clean_up EXIT
 export UV_NO_PROGRESS=1
-links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$base" -m pip config get global.find-links 2>/dev/null || true)}}
-[ -z "$links" ] || export UV_FIND_LINKS=$links
-printf '%s\n' ${with[@]+"${with[@]}"} >"$work/constraints.txt"
+without_cuda
 if command -v uv >/dev/null; then
   uv=uv
 else
@@ -99,12 +92,20 @@ done
 mkdir "$work/tried"
 cd "$work/tried"
 unset PYTHONPATH PYTHONHOME
+# What one process has compiled, of Python or for JAX, the next ones find: what is tried is whether they run.
 smoke_environment=(JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR="$work/compiled" XDG_CACHE_HOME="$work/cache"
-  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2)
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 JAX_DISABLE_MOST_OPTIMIZATIONS=1
+  PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX="$work/bytecode")
+python=$work/environment/bin/python
 
-install() { # install NAME REQUIREMENT ...: a fresh environment
-  "$uv" venv --quiet --python "$base" "$work/$1"
-  "$uv" pip install --quiet --python "$work/$1/bin/python" --constraint "$work/constraints.txt" "${@:2}"
+install() { # install LIST: a fresh environment with just that, always in the same place
+  "$uv" venv --quiet --clear --python "$base" "$work/environment"
+  "$uv" pip sync --quiet --python "$python" "$1"
+}
+
+resolve() { # resolve NAME REQUIREMENT: the versions that satisfy it, into a list
+  "$uv" pip compile --quiet --python "$base" --output-file "$work/$1.txt" - <<<"$2" >/dev/null ||
+    fail "no versions satisfy $2"
 }
 
 try() { # try COMMAND ...: runs it with the environment that is being tried; what it prints is shown where it fails
@@ -116,29 +117,18 @@ try() { # try COMMAND ...: runs it with the environment that is being tried; wha
   printf '  %3d s  %s\n' $((SECONDS - begun)) "$(sed "s|$work/||g" <<<"$*")"
 }
 
-echo "== no extra"
-install plain "$wheel"
-python=$work/plain/bin/python
-try "$python" "$clone/scripts/clean_machine/imports.py" "$clone"
-# Two at a time: each is one process that mostly imports.
-printf '%s\n' "${commands[@]}" >commands.txt
-try xargs -a commands.txt -P 2 -I MODULE sh -c "'$python' -m MODULE --help >/dev/null || exit 255"
-try_plain
-
-for extra in "${extras[@]}"; do
-  [ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " = *" $extra "* ]] || continue
-  echo "== $extra"
-  "$uv" pip compile --quiet --python "$base" --constraint "$work/constraints.txt" --output-file "$work/$extra.txt" - \
-    <<<"maerec-jax[$extra] @ file://$wheel" >/dev/null || fail "no versions satisfy the extra $extra"
-  heavy=$(grep -oE '^(nvidia-|libtpu)' "$work/$extra.txt" | sort -u | tr '\n' ' ') || true
+for extra in '' "${extras[@]}"; do
+  [ ${#wanted[@]} = 0 ] || [ -z "$extra" ] || [[ " ${wanted[*]} " = *" $extra "* ]] || continue
+  name=${extra:-plain}
+  echo "== $name"
+  resolve "$name" "maerec-jax${extra:+[$extra]} @ file://$wheel"
+  heavy=$(grep -oE '^(nvidia-|libtpu)' "$work/$name.txt" | sort -u | tr '\n' ' ') || true
   if [ -n "$heavy" ] && [ -z "$all" ]; then
-    echo "  $(grep -c '==' "$work/$extra.txt") packages, not installed without --all: among them are gigabytes ($heavy)"
+    echo "  $(grep -c '==' "$work/$name.txt") packages, not installed without --all: among them are gigabytes ($heavy)"
     continue
   fi
-  install "$extra" "maerec-jax[$extra] @ file://$wheel"
-  python=$work/$extra/bin/python
+  install "$work/$name.txt"
   try "$python" "$clone/scripts/clean_machine/imports.py" "$clone" "$extra"
-  "try_${extra//-/_}"
-  rm -rf "${work:?}/$extra"
+  "try_${name//-/_}"
 done
 echo "clean machine: all of it works, in $((SECONDS - started)) s"

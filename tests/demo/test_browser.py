@@ -3,21 +3,18 @@
 import json
 import shutil
 import signal
-from importlib.util import find_spec
 from itertools import pairwise
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
+from playwright import sync_api as playwright
 
 from tests.demo.conftest import draw_word, served, unbroken  # noqa: F401
 
-pytest.importorskip("gradio", reason="needs gradio: pip install 'maerec-jax[demo]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs a browser's driver: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
-    pytest.skip("needs a browser: install chromium", allow_module_level=True)
-SCENES = all(find_spec(package) for package in ("rapidocr", "onnxruntime", "pyclipper"))
+    pytest.skip("no browser here: install chromium (Debian, Ubuntu: apt-get install chromium)", allow_module_level=True)
 PHONE = {"width": 360, "height": 740}
 RESULT = "#reading .headline, #reading .notice, #reading table"
 
@@ -131,7 +128,6 @@ def test_an_example_is_read_and_a_beam_changes_how(visit):
     assert saved(page)["alternatives"]
 
 
-@pytest.mark.skipif(not SCENES, reason="needs a detector: pip install 'maerec-jax[detect]'")
 def test_the_words_of_a_scene_are_chosen_in_the_picture_and_in_the_table(visit):
     page = visit()
     page.click("#examples button >> nth=0")
@@ -205,22 +201,18 @@ def test_nothing_is_wider_than_a_phone(scheme, visit, word_files, tmp_path):
     assert overflow(page) == 0
     boxes = [page.locator(name).bounding_box() for name in ("#picture", "#results", "#more")]
     assert all(upper["y"] + upper["height"] <= lower["y"] for upper, lower in pairwise(boxes))
-    if SCENES:
-        page.click("#examples button >> nth=0")
-        page.wait_for_selector("#reading tr[data-word='1']")
-        assert overflow(page) == 0
+    page.click("#examples button >> nth=0")
+    page.wait_for_selector("#reading tr[data-word='1']")
+    assert overflow(page) == 0
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_behind(end, unbroken, browser, word_files, tmp_path):  # noqa: F811
-    flags = [] if SCENES else ["--no-scenes"]
-    with served(unbroken, tmp_path, *flags) as (process, address), browser.new_context() as context:
+    with served(unbroken, tmp_path) as (process, address), browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
         page.wait_for_selector("#picture .drop")
-        page.wait_for_selector("#mode", state="visible" if SCENES else "hidden")
-        if SCENES:
-            page.click("#mode label:has-text('Whole scene')")
+        page.click("#mode label:has-text('Whole scene')")
         upload(page, word_files["lemon"])
         page.wait_for_selector("#picture .name:has-text('lemon.png')")
         assert [*tmp_path.glob("maerec_demo_*/**/lemon.png")]

@@ -17,8 +17,6 @@ from maerec_jax.demo_page.server import Address, listen, own_folder
 from maerec_jax.demo_page.uploads import Limits
 from tests.demo.conftest import FOLDERS, draw_word, served, unbroken  # noqa: F401
 
-pytest.importorskip("gradio", reason="needs gradio: pip install 'maerec-jax[demo]'")
-
 
 def test_the_folder_goes_away_whatever_happens(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "before")
