@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +18,19 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.augmentation import NO_AUGMENTATION, Augmentation, RandAugment
-from data_pipelines.images.buckets import check_shapes
 from data_pipelines.images.resizing import Interpolation
 from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Mixing
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from maerec_jax.models.cross_mae import CrossMAEConfig
-from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.interface import ModelConfig
+from maerec_jax.models.kinds import model_configs
 
 SourceConfig = Annotated[Annotations | LmdbWords | Folder | Records | RenderedWords, Field(discriminator="kind")]
-ModelConfig = Annotated[MAEConfig | CrossMAEConfig | MAERecConfig, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    AnyModel = ModelConfig
+else:
+    AnyModel = Annotated[Union[model_configs()], Field(discriminator="kind")]  # noqa: UP007
 AugmentationConfig = Annotated[Augmentation | RandAugment, Field(discriminator="kind")]
 
 
@@ -142,7 +143,7 @@ class MeshConfig:
 class TrainConfig:
     """A training run: a masked autoencoder as the model is pre-trained, a recogniser fine-tuned."""
 
-    model: ModelConfig
+    model: AnyModel
     """The model: its sizes and, for a recogniser, its charset."""
     data: DataConfig = field(default_factory=DataConfig)
     """The data."""
@@ -199,9 +200,9 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
         if self.data.buckets:
-            check_shapes(self.data.buckets, self.model.encoder.patch_size)
-            if self.model.encoder.position_table != "grid":
-                raise ValueError('data.buckets need a position table that can be resized: model.encoder\'s "grid"')
+            self.model.check_shapes(self.data.buckets)
+        if self.optimizer.layer_decay != 1 and self.model.encoder is None:
+            raise ValueError("optimizer.layer_decay is for models with a Vision Transformer")
         if not self.steps and not self.epochs > 0:
             raise ValueError(f"epochs must be more than 0, not {self.epochs}")
 

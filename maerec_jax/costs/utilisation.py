@@ -2,7 +2,7 @@
 
     utilisation = operations of the model for the images of a second / (peak of a device x devices)
 
-Operations are those of ``work.step_work``: the multiplications that the model needs, whatever else is computed. So
+Operations are those of the model's ``work``: the multiplications that the model needs, whatever else is computed. So
 ``remat`` lowers the utilisation, and padding inside the compiler does too.
 """
 
@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from maerec_jax.config import ModelConfig
 from maerec_jax.costs.chips import CHIPS
-from maerec_jax.costs.work import step_work
+from maerec_jax.costs.work import Work
 
 # ``device_kind`` of TPUs: the chip of maerec_jax.costs.chips.
 _TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
@@ -87,16 +86,20 @@ class Rates:
 
     Args:
       batch_size: images a step.
-      model: what is trained.
+      work: what a model needs for one image of a height and width.
       peak: operations a second of all devices.
       clock: seconds from some moment on.
     """
 
     def __init__(
-        self, batch_size: int, model: ModelConfig, peak: float, clock: Callable[[], float] = time.perf_counter
+        self,
+        batch_size: int,
+        work: Callable[[tuple[int, int]], Work],
+        peak: float,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._batch_size, self._peak, self._clock = batch_size, peak, clock
-        self._work = cache(lambda image_size: step_work(model, image_size).model)
+        self._work = cache(lambda image_size: work(image_size).model)
         self.restart()
 
     def restart(self) -> None:

@@ -1,9 +1,9 @@
 """The mesh, and how batches, parameters and optimizer state lie on it.
 
 The mesh has three axes: "data" and "fsdp", between which the rows of a batch are divided, and "tensor", between which
-attention heads and hidden units are divided. Parameters are divided along "fsdp" and "tensor" as ``RULES`` says; what
-is derived from parameters, such as the moments of the optimizer, lies where they lie. ``docs/tpu.md`` tells when to use
-which.
+attention heads and hidden units are divided. Parameters are divided along "fsdp" and "tensor" as their model's
+``sharding`` says; what is derived from parameters, such as the moments of the optimizer, lies where they lie.
+``docs/tpu.md`` tells when to use which.
 """
 
 import math
@@ -22,29 +22,10 @@ from maerec_jax.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 _ROWS = PartitionSpec(("data", "fsdp"))
+Rule = tuple[str, tuple[str | None, ...]]
+"""A pattern, and how the parameters whose paths end so lie on the mesh (``ModelConfig.sharding``)."""
 
-# The first pattern that fits the end of a parameter's path decides on which mesh axis each of its dimensions lies. A
-# matrix is divided along "tensor" where its heads or hidden units are, so that attention and MLP need one reduction
-# each, and along "fsdp" where the residual stream is. The rest is replicated: about a hundredth of a model.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"blocks_\d+/q?kv/kernel", ("fsdp", None, "tensor", None)),  # width, 3 or 2, heads, head width
-    (r"blocks_\d+/q?kv/bias", (None, "tensor", None)),
-    (r"(blocks_\d+/q|attention/(query|key|value))/kernel", ("fsdp", "tensor", None)),
-    (r"blocks_\d+/q/bias", ("tensor", None)),
-    (r"lora_(query|value)/a/kernel", ()),  # width, rank: too small to be divided
-    (r"lora_(query|value)/b/kernel", (None, "tensor", None)),  # rank, heads, head width
-    (r"(blocks_\d+/proj|attention/out)/kernel", ("tensor", None, "fsdp")),
-    (r"(blocks|layers)_\d+/fc1/kernel", ("fsdp", "tensor")),
-    (r"(blocks|layers)_\d+/fc1/bias", ("tensor",)),
-    (r"(blocks|layers)_\d+/fc2/kernel", ("tensor", "fsdp")),
-    (r"encoder/patch_embed/kernel", (None, "fsdp")),  # patch values, width
-    (r"decoder_embed/kernel|decoder_pred/kernel|decoder/classifier/kernel", ("fsdp", None)),
-    # The gradient of a divided table of characters would be scattered to all devices, and it is small.
-    (r"encoder/cls_token|mask_token|encoder/pos_embed|decoder_pos_embed|decoder/embedding|feature_weights", ()),
-    (r"norm\d?/(scale|bias)", ()),
-    (r"(proj|fc2|patch_embed|decoder_embed|decoder_pred|classifier)/bias", ()),
-    (r"ns_coeffs", ()),  # Muon's
-)
+_MUON: tuple[Rule, ...] = ((r"ns_coeffs", ()),)
 
 
 def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
@@ -113,27 +94,26 @@ def batch_ladder(batch_size: int, parts: int) -> tuple[int, ...]:
     return tuple(sorted(sizes))
 
 
-def _spec(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+def _spec(path: str, shape: tuple[int, ...], rules: Sequence[Rule]) -> tuple[str | None, ...]:
     """The mesh axis of each dimension of a parameter, or of something derived from it and named like it."""
     if not shape:
         return ()  # counters
-    axes = next((axes for pattern, axes in RULES if re.search(rf"(^|/|_)({pattern})$", path)), None)
+    axes = next((axes for pattern, axes in (*rules, *_MUON) if re.search(rf"(^|/|_)({pattern})$", path)), None)
     if axes is None:
-        raise ValueError(f"no rule of maerec_jax.distributed.sharding says how {path} {shape} lies on a mesh")
+        raise ValueError(f"no rule of the model's sharding says how {path} {shape} lies on a mesh")
     if axes and len(axes) != len(shape):
-        raise ValueError(
-            f"the rule of maerec_jax.distributed.sharding for {path} has {len(axes)} axes, not {len(shape)}"
-        )
+        raise ValueError(f"the rule of the model's sharding for {path} has {len(axes)} axes, not {len(shape)}")
     return axes
 
 
-def state_shardings(shapes: Any, mesh: Mesh) -> Any:
+def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule]) -> Any:
     """Where each array of a training state, or of parameters alone, lies.
 
     Args:
       shapes: a tree of arrays or ``jax.ShapeDtypeStruct``. Moments and averages are found by the end of their paths,
         which is that of the parameter; scalars are replicated.
       mesh: the devices.
+      rules: the model's ``sharding``.
 
     Returns:
       A tree of ``NamedSharding``, of the same structure.
@@ -145,7 +125,7 @@ def state_shardings(shapes: Any, mesh: Mesh) -> Any:
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        axes = _spec(name, leaf.shape)
+        axes = _spec(name, leaf.shape, rules)
         for axis, size in zip(axes, leaf.shape, strict=False):
             if axis and size % mesh.shape[axis]:
                 raise UserError(

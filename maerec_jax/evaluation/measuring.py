@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ from data_pipelines.errors import DataError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.views import VIEWS
+from data_pipelines.opening import Labels, open_sources
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.records import OUTCOMES, Batch
+from data_pipelines.unusable import InvalidImages
 from maerec_jax.config import TrainConfig
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.sets import MeasuredSet
 from maerec_jax.reading.passes import Passes
-from maerec_jax.reading.reader import NOTHING, Reader
-from maerec_jax.training.data import InvalidImages, open_sources
+from maerec_jax.reading.reader import Reader
+from maerec_jax.reading.word import NOTHING
 
 
 class SetReader:
@@ -50,11 +53,12 @@ class SetReader:
     ) -> None:
         self.name, self._reader = measured.name, reader
         self._message = lambda text: message(f"{self.name}: {text}")
-        self.source: Sources = open_sources(config, (measured.spec,), self._message)
+        labels = Labels(reader.config.charset.characters, reader.config.max_length - 2, "keep")
+        self.source: Sources = open_sources((measured.spec,), Path(config.data.root), self._message, labels)
         if reader.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
                 reader.lexicon.root_of(self.source.name(index))
-        height, width = reader.config.encoder.image_size
+        height, width = reader.config.image_size
         self._passes = Passes(
             reader.step,
             self.source,
@@ -123,7 +127,7 @@ def describe(reader: Reader) -> dict[str, Any]:
     """How a recogniser reads, as JSON can hold it: what decides, beside its weights, what is read."""
     reading = reader.reading
     described: dict[str, Any] = {
-        "dtype": str(reader.model.dtype),
+        "dtype": str(reader.dtype),
         "beam": reading.beam,
         "turn": reader.turn,
         "int8": reading.int8,

@@ -9,7 +9,7 @@ import numpy as np
 
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weights.pytorch_names import params_from_state_dict
+from maerec_jax.weights.state_dicts import params_from_state_dict
 
 _HEADS = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
 """What other Vision Transformers have on top of the encoder, or beside its class token (DeiT's distillation token)."""

@@ -35,14 +35,15 @@ from maerec_jax.interop.model_of_shapes import (
     maerec_of,
     position_layout,
 )
-from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_table, grouped, note_dropped
+from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_constants, grouped, note_dropped
+from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.files import BASE, compare_sizes
-from maerec_jax.weights.pytorch_names import POSITION_BUFFER, params_from_state_dict, state_dict_shapes
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_shapes
 
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -107,12 +108,12 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions, count: Calla
     path, notes = weights.path, weights.notes
     make = mae_of if kind == "mae" else maerec_of
     model: MAEConfig | MAERecConfig = make(path, weights.shapes, options)
-    compare(path, weights.shapes, state_dict_shapes(model), {POSITION_BUFFER, *_CONSTANTS})
+    compare(path, weights.shapes, state_dict_shapes(model), {*_constants_of(model), *_CONSTANTS})
     state = _floats(weights, count)
     mean, std, color = _pixels(
         state, options, "bgr" if kind == "maerec" else "rgb", IMAGENET if kind == "maerec" else HALF
     )
-    drop_table(path, state, model, notes)
+    drop_constants(path, state, model, notes)
     compare_copies(state, state_dict_shapes(model), notes)
     params: dict[str, Any] = params_from_state_dict(state, model)
     layout = position_layout(params["encoder"]["pos_embed"], model.encoder)
@@ -120,6 +121,12 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions, count: Calla
     interpolation: Interpolation = "bicubic" if kind == "mae" else "bilinear"
     run = TrainConfig(model=model, data=DataConfig(interpolation=interpolation))
     return _finished(weights, options, run, params, color)
+
+
+def _constants_of(model: ModelConfig) -> set[str]:
+    """What PyTorch's state dict of a model holds that can be computed."""
+    names = model.names()
+    return set() if names is None else set(names.constants)
 
 
 def _finished(
@@ -158,9 +165,9 @@ def _our_own(weights: WeightFile, options: ImportOptions, count: Callable[[int],
     model = run.model
     if not isinstance(model, MAEConfig | MAERecConfig):
         raise UserError(f"{path}: a model of kind {model.kind!r} has no PyTorch names")
-    compare(path, weights.shapes, state_dict_shapes(model), {POSITION_BUFFER})
+    compare(path, weights.shapes, state_dict_shapes(model), _constants_of(model))
     state = _floats(weights, count)
-    drop_table(path, state, model, weights.notes)
+    drop_constants(path, state, model, weights.notes)
     params = params_from_state_dict(state, model)
     weights.notes.append("sizes, characters and pixel scale are those that the file names itself")
     return _finished(weights, options, run, params, color)

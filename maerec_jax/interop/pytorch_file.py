@@ -16,7 +16,7 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import rescale_pixels
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.files import ABOUT, about_weights, written_whole
-from maerec_jax.weights.pytorch_names import state_dict_from_params
+from maerec_jax.weights.state_dicts import state_dict_from_params
 
 
 def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, released: bool = False) -> None:

@@ -1,6 +1,6 @@
 """The models in plain PyTorch, with the keys and shapes of the reference's state dicts. This file needs torch alone.
 
-What is computed is what ``maerec_jax.models`` computes from the parameters that ``pytorch_names`` puts in the same
+What is computed is what ``maerec_jax.models`` computes from the parameters that ``weights.state_dicts`` puts in the same
 places. The twin reads the reference's weights, is what speed is compared with, and is the way to whatever PyTorch is
 the way to::
 

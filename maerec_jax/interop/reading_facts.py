@@ -4,14 +4,14 @@ from typing import Any
 
 from data_pipelines.charset import UNKNOWN_TEXT
 from maerec_jax.config import TrainConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.interface import RecogniserConfig
 
 Shape = tuple[int, int]
 
 
 def shapes_of(config: TrainConfig) -> tuple[Shape, ...]:
     """Heights and widths of the images that a model reads."""
-    return config.data.buckets or (config.model.encoder.image_size,)
+    return config.data.buckets or (config.model.image_size,)
 
 
 def reading_facts(config: TrainConfig, step: int, weights: str) -> dict[str, Any]:
@@ -23,22 +23,22 @@ def reading_facts(config: TrainConfig, step: int, weights: str) -> dict[str, Any
       weights: how the weights are held, "float32" or "int8".
     """
     model = config.model
-    assert isinstance(model, MAERecConfig)
-    charset, encoder = model.charset, model.encoder
+    assert isinstance(model, RecogniserConfig)
+    charset = model.charset
     return {
         "characters": charset.characters,
         "start_end": charset.start_end,
         "padding": charset.padding,
         "unknown": charset.unknown,
         "unknown_text": UNKNOWN_TEXT,
-        "max_length": model.decoder.max_length,
+        "max_length": model.max_length,
         "channels": "RGB",
         "image_sizes": [list(shape) for shape in shapes_of(config)],
         "interpolation": config.data.interpolation,
         "turn_vertical": config.data.turn_vertical,
         # These two are for information: the exported models take pixels from 0 to 255.
-        "pixel_mean": list(encoder.pixel_mean),
-        "pixel_std": list(encoder.pixel_std),
+        "pixel_mean": list(model.pixel_mean),
+        "pixel_std": list(model.pixel_std),
         "weights": weights,
         "step": step,
     }

@@ -22,9 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from maerec_jax.config import TrainConfig
 from maerec_jax.interop.reading_facts import reading_facts, shapes_of
 from maerec_jax.models.int8 import quantize
-from maerec_jax.models.lora import merge_lora
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
-from maerec_jax.models.vit import normalize
+from maerec_jax.models.interface import RecogniserConfig, normalize
 from maerec_jax.weights.files import written_whole
 
 Array = jax.Array
@@ -56,8 +54,8 @@ def write_stablehlo(
       dtype: of the computation.
       tell: is called with a line for each program.
     """
-    assert isinstance(config.model, MAERecConfig)
-    model, params = merge_lora(config.model, params)
+    model, params = config.model.merged(params)
+    assert isinstance(model, RecogniserConfig)
     weights = flatten_dict(jax.device_get(quantize(params)) if int8 else params, sep="/")
     shapes = shapes_of(config)
     with written_whole(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
@@ -74,14 +72,12 @@ def write_stablehlo(
 
 
 def reading_program(
-    model: MAERecConfig, weights: dict[str, Array], shape: tuple[int, int], dtype: str = "float32"
+    model: RecogniserConfig, weights: dict[str, Array], shape: tuple[int, int], dtype: str = "float32"
 ) -> jax.export.Exported:
     """Greedy reading of images of a shape, lowered for ``PLATFORMS``; see ``write_stablehlo``."""
-    recogniser = MAERec(model, jnp.dtype(dtype))
 
     def read(weights: dict[str, Array], image: Array) -> dict[str, Array]:
-        pixels = normalize(image, model.encoder)
-        reading = greedy_read(recogniser, unflatten_dict(weights, sep="/"), pixels)
+        reading = model.read(unflatten_dict(weights, sep="/"), normalize(image, model), jnp.dtype(dtype))
         return {"tokens": reading.tokens_BT, "probabilities": reading.probability_BT}
 
     (batch,) = jax.export.symbolic_shape("batch")

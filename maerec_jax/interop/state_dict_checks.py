@@ -4,30 +4,27 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_pipelines.errors import UserError
-from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.models.position import sincos_interleaved
-from maerec_jax.models.text_decoder import MAX_POSITIONS
-from maerec_jax.weights.pytorch_names import POSITION_BUFFER
+from maerec_jax.models.interface import ModelConfig
 
 Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
-"""For each key the path of our parameter, which copies share, and the shape (``pytorch_names.state_dict_shapes``)."""
+"""For each key the path of our parameter, which copies share, and the shape (``state_dicts.state_dict_shapes``)."""
 
 
-def drop_table(path: Path, state: dict[str, np.ndarray], model: Any, notes: list[str]) -> None:
-    """Take out the decoder's position table, which is computed. Raises ``UserError`` where it is another."""
-    table = state.pop(POSITION_BUFFER, None)
-    if table is None or not isinstance(model, MAERecConfig):
-        return
-    ours = sincos_interleaved(MAX_POSITIONS, model.decoder.dim)[None]
-    # Half precision rounds it by up to 0.002 (bfloat16); another table differs by about 1.
-    if table.shape != ours.shape or not np.allclose(table, ours, rtol=0, atol=4e-3):
-        raise UserError(f"{path}: {POSITION_BUFFER} is not the table of {MAX_POSITIONS} places that MAERec has")
-    notes.append(f"{POSITION_BUFFER} is computed, not stored (largest difference {np.abs(table - ours).max():.1g})")
+def drop_constants(path: Path, state: dict[str, np.ndarray], model: ModelConfig, notes: list[str]) -> None:
+    """Take out what is computed, such as position tables. Raises ``UserError`` where it is another."""
+    table = model.names()
+    for name, ours in (table.constants if table else {}).items():
+        found = state.pop(name, None)
+        if found is None:
+            continue
+        # Half precision rounds it by up to 0.002 (bfloat16); another table differs by about 1.
+        if found.shape != ours.shape or not np.allclose(found, ours, rtol=0, atol=4e-3):
+            raise UserError(f"{path}: {name} is not the table of {ours.shape[1]} places that the model has")
+        notes.append(f"{name} is computed, not stored (largest difference {np.abs(found - ours).max():.1g})")
 
 
 def compare(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted, aside: set[str]) -> None:

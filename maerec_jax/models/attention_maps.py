@@ -5,12 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from maerec_jax.models.maerec import MAERec
-
 Array = jax.Array
 
 
-def attention_maps(model: MAERec, params: Any, image_BHWC: Array, tokens_BT: Array, layer: int = -1) -> Array:
+def attention_maps(model: Any, params: Any, image_BHWC: Array, tokens_BT: Array, layer: int = -1) -> Array:
     """Where the decoder looked in the image when it wrote each token.
 
     One teacher-forced pass over tokens that were read before, in whatever way. The maps are the cross-attention of one
@@ -22,7 +20,7 @@ def attention_maps(model: MAERec, params: Any, image_BHWC: Array, tokens_BT: Arr
     lie with the last layer, 0.19 with the first and 0.11 with the mean of both.
 
     Args:
-      model: the recogniser.
+      model: the module of a MAERec.
       params: its parameters.
       image_BHWC: normalised pixels (B, H, W, 3), of any size that the model can read.
       tokens_BT: int (B, T), the tokens that were read (``Reading.tokens_BT``): without the start token.

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from maerec_jax.models.maerec import MAERec
-from maerec_jax.models.text_decoder import DecodingState
 from maerec_jax.models.trie import Trie, next_nodes
 
 Array = jax.Array
@@ -34,7 +32,7 @@ class _Beam(NamedTuple):
     total_BK: Array  # sum of the log probabilities
     length_BK: Array  # tokens written, the end included
     ended_BK: Array
-    state: DecodingState
+    state: Any
 
 
 def _take(x_BK: Array, index_BK: Array) -> Array:
@@ -43,7 +41,7 @@ def _take(x_BK: Array, index_BK: Array) -> Array:
 
 
 def beam_read(
-    model: MAERec,
+    model: Any,
     params: Any,
     image_BHWC: Array,
     size: int,
@@ -58,7 +56,7 @@ def beam_read(
     as all hypotheses of all images have ended; those that reach ``max_length`` places without an end stay without one.
 
     Args:
-      model: the recogniser.
+      model: the module of a recogniser with ``has_beams``.
       params: its parameters.
       image_BHWC: normalised pixels (B, H, W, 3).
       size: number of hypotheses of an image, K.
@@ -75,7 +73,7 @@ def beam_read(
     """
     if size < 1:
         raise ValueError(f"a beam needs at least 1 hypothesis, not {size}")
-    charset, length = model.config.charset, model.config.decoder.max_length
+    charset, length = model.config.charset, model.config.max_length
     batch, kept = len(image_BHWC), min(size, charset.n_classes)
     apply: Any = partial(model.apply, {"params": params})
     memory, state = apply(image_BHWC, size, method="start")

@@ -3,7 +3,8 @@
 CrossMAE, Fu et al., "Rethinking Patch Dependence for Masked Autoencoders", arXiv 2401.14391, section 3.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from maerec_jax.costs.work import Blocks, Work
 from maerec_jax.models.attention import attend
 from maerec_jax.models.dense import Dense, rematerialised
 from maerec_jax.models.mae import AutoencoderConfig, random_masking
@@ -42,6 +44,24 @@ class CrossMAEConfig(AutoencoderConfig):
             raise ValueError(
                 f"prediction_ratio {self.prediction_ratio} must be more than 0 and at most mask_ratio {self.mask_ratio}"
             )
+
+    def module(self, dtype: Any = jnp.float32) -> "CrossMaskedAutoencoder":
+        """The Flax module."""
+        return CrossMaskedAutoencoder(self, dtype)
+
+    def whole(self) -> "CrossMAEConfig":
+        """The same autoencoder, but one that predicts all hidden patches."""
+        return replace(self, prediction_ratio=self.mask_ratio)
+
+    def work(self, image_size: tuple[int, int]) -> Work:
+        """The operations for one image."""
+        cfg, width, depth = self.encoder, self.decoder_dim, self.decoder_depth
+        patches = math.prod(cfg.grid_of(image_size))
+        seen, predicted = self.n_keep(patches), self.n_predicted(patches)
+        rest = 2 * predicted * width * cfg.patch_values
+        if self.weighted_features:
+            rest += 2 * (cfg.depth + 1) * depth * (1 + seen) * cfg.dim
+        return cfg.work(seen, [Blocks(predicted, width, depth, 4, memory=(1 + seen, cfg.dim))], rest)
 
     def n_predicted(self, n_patches: int) -> int:
         """Number of predicted patches of an image of ``n_patches``; all hidden ones where the two ratios are equal."""

@@ -1,23 +1,34 @@
 """The masked autoencoder that pre-trains the image encoder (He et al., arXiv 2111.06377, section 3)."""
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from maerec_jax.costs.work import Blocks, Work
 from maerec_jax.models.dense import Dense
+from maerec_jax.models.names.mae import mae_names
+from maerec_jax.models.names.table import NameTable
 from maerec_jax.models.position import resize_table, sincos_2d
-from maerec_jax.models.vit import ViTConfig, ViTEncoder, apply_blocks, patchify
+from maerec_jax.models.vit import SHARDING, OfEncoder, ViTConfig, ViTEncoder, apply_blocks, patchify
 
 Array = jax.Array
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(OfEncoder):
     """What all masked autoencoders have: the encoder to be pre-trained and the decoder that reconstructs pixels."""
+
+    sharding: ClassVar = (
+        *SHARDING,
+        (r"decoder_embed/kernel|decoder_pred/kernel", ("fsdp", None)),
+        (r"mask_token|decoder_pos_embed|feature_weights|(decoder_embed|decoder_pred)/bias", ()),
+    )
 
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
     """The encoder, which sees the visible patches only."""
@@ -58,6 +69,23 @@ class AutoencoderConfig:
         sizes = {"encoder": ViTConfig.tiny(), "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
         return cls(**{**sizes, **changes})
 
+    @abstractmethod
+    def module(self, dtype: Any = jnp.float32) -> nn.Module:
+        """The Flax module: normalised pixels and noise, float32 (B, N), to what ``MaskedAutoencoder`` returns."""
+
+    def whole(self) -> Self:
+        """The same autoencoder, but one that predicts all hidden patches."""
+        return self
+
+    def init(self, key: Array) -> Any:
+        """Fresh parameters."""
+        image = jnp.zeros((1, *self.image_size, 3))
+        return self.module().init(key, image, jnp.zeros((1, self.encoder.n_patches)))["params"]
+
+    def frozen(self, path: str) -> bool:
+        """The position tables are constants."""
+        return path in ("encoder/pos_embed", "decoder_pos_embed")
+
     def n_keep(self, n_patches: int) -> int:
         """Number of visible patches of an image of ``n_patches``."""
         return int(n_patches * (1 - self.mask_ratio))
@@ -72,6 +100,23 @@ class MAEConfig(AutoencoderConfig):
 
     kind: Literal["mae"] = field(default="mae", kw_only=True)
     """The kind of model."""
+
+    def module(self, dtype: Any = jnp.float32) -> "MaskedAutoencoder":
+        """The Flax module."""
+        return MaskedAutoencoder(self, dtype)
+
+    def work(self, image_size: tuple[int, int]) -> Work:
+        """The operations for one image."""
+        cfg = self.encoder
+        patches = math.prod(cfg.grid_of(image_size))
+        seen = self.n_keep(patches)
+        rest = 2 * (1 + seen) * cfg.dim * self.decoder_dim + 2 * patches * self.decoder_dim * cfg.patch_values
+        decoder = Blocks(1 + patches, self.decoder_dim, self.decoder_depth, 4)
+        return cfg.work(seen, [decoder], rest)
+
+    def names(self) -> NameTable:
+        """The reference's."""
+        return mae_names(self.encoder, self.decoder_dim, self.decoder_heads)
 
 
 def random_masking(noise_BN: Array, n_keep: int) -> tuple[Array, Array, Array]:

@@ -1,22 +1,39 @@
-"""MAERec: the image encoder followed by the text decoder (arXiv 2307.08723, section 5), and greedy reading."""
+"""MAERec: the image encoder followed by the text decoder (arXiv 2307.08723, section 5)."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from data_pipelines.charset import Charset
+from maerec_jax.costs.work import Work
+from maerec_jax.models import text_decoder
+from maerec_jax.models.attention_maps import attention_maps
+from maerec_jax.models.greedy import greedy_read
+from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, token_loss
+from maerec_jax.models.lora import is_adapter, merge_lora
+from maerec_jax.models.names.maerec import maerec_names
+from maerec_jax.models.names.table import NameTable
 from maerec_jax.models.text_decoder import DecodingState, KeysValues, TextDecoder, TextDecoderConfig
-from maerec_jax.models.vit import ViTConfig, ViTEncoder
+from maerec_jax.models.vit import SHARDING, OfEncoder, ViTConfig, ViTEncoder
 
 Array = jax.Array
 
 
 @dataclass(frozen=True)
-class MAERecConfig:
+class MAERecConfig(OfEncoder, RecogniserConfig):
     """A recogniser: image encoder, text decoder, and the characters that it reads."""
+
+    sharding: ClassVar = (*SHARDING, *text_decoder.SHARDING)
+    has_beams: ClassVar = True
+    character_tables: ClassVar = {
+        "decoder/embedding": 0,
+        "decoder/classifier/kernel": -1,
+        "decoder/classifier/bias": -1,
+    }
 
     kind: Literal["maerec"] = field(default="maerec", kw_only=True)
     """The kind of model."""
@@ -41,6 +58,65 @@ class MAERecConfig:
     def tiny(cls, **changes: Any) -> "MAERecConfig":
         """Encoder 64/2/2, decoder of 2 layers: for tests."""
         return cls(**{"encoder": ViTConfig.tiny(), "decoder": TextDecoderConfig.tiny(), **changes})
+
+    @property
+    def max_length(self) -> int:
+        """That of the decoder."""
+        return self.decoder.max_length
+
+    def module(self, dtype: Any = jnp.float32) -> "MAERec":
+        """The Flax module."""
+        return MAERec(self, dtype)
+
+    def init(self, key: Array) -> Any:
+        """Fresh parameters."""
+        image = jnp.zeros((1, *self.image_size, 3))
+        return self.module().init(key, image, jnp.zeros((1, self.max_length), jnp.int32))["params"]
+
+    def frozen(self, path: str) -> bool:
+        """Beside adapters the encoder is a constant."""
+        return self.encoder.lora_rank > 0 and path.startswith("encoder/") and not is_adapter(path)
+
+    def loss(
+        self,
+        params: Any,
+        image_BHWC: Array,
+        tokens_BT: Array,
+        valid_B: Array,
+        key: Array,
+        smoothing: float = 0.0,
+        dtype: Any = jnp.float32,
+    ) -> Loss:
+        """Cross-entropy summed over the characters (and ends) of the valid images; the weight is their number."""
+        inputs, rngs = (image_BHWC, tokens_BT[:, :-1]), {"dropout": key}
+        logits_BTV: Any = self.module(dtype).apply({"params": params}, *inputs, deterministic=False, rngs=rngs)
+        target_BT = tokens_BT[:, 1:]
+        loss_BT, weight_BT = token_loss(logits_BTV, target_BT, self.charset.padding, smoothing)
+        weight_BT *= valid_B[:, None]
+        correct_BT = (logits_BTV.argmax(axis=-1) == target_BT) * weight_BT
+        return Loss((loss_BT * valid_B[:, None]).sum(), weight_BT.sum(), {"character_accuracy": correct_BT.sum()})
+
+    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32) -> Reading:
+        """Read normalised pixels greedily (``greedy_read``)."""
+        return greedy_read(self.module(dtype), params, image_BHWC)
+
+    def attention(self, params: Any, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32) -> Array:
+        """Where the text decoder looked (``attention_maps``)."""
+        return attention_maps(self.module(dtype), params, image_BHWC, tokens_BT)
+
+    def work(self, image_size: tuple[int, int]) -> Work:
+        """The operations for one image."""
+        patches = math.prod(self.encoder.grid_of(image_size))
+        decoder, again = self.decoder.work(1 + patches, self.encoder.dim, self.charset.n_classes)
+        return self.encoder.work(patches, [], decoder, again)
+
+    def names(self) -> NameTable:
+        """The reference's."""
+        return maerec_names(self.encoder, self.decoder)
+
+    def merged(self, params: Any) -> tuple["MAERecConfig", Any]:
+        """Without adapters."""
+        return merge_lora(self, params)
 
 
 class MAERec(nn.Module):
@@ -86,50 +162,3 @@ class MAERec(nn.Module):
     ) -> tuple[Array, DecodingState]:
         """``step`` for several hypotheses of each image: float32 (B, K, classes), and the next state."""
         return self.decoder.step_beam(token_BK, position, state, memory)
-
-
-class Reading(NamedTuple):
-    """What was read, before it is turned into text (``Charset.decode``)."""
-
-    tokens_BT: Array
-    """int32 (B, T): a class for each place, the start token not included; padding after the end."""
-    probability_BT: Array
-    """float32 (B, T): softmax probability of that class; 0 where nothing was read."""
-
-
-def greedy_read(model: MAERec, params: Any, image_BHWC: Array) -> Reading:
-    """Read images by taking the likeliest token at each place, with cached keys and values.
-
-    Stops as soon as every text has ended. What comes before each end equals decoding all ``max_length`` places.
-
-    Args:
-      model: the recogniser.
-      params: its parameters.
-      image_BHWC: normalised pixels (B, H, W, 3).
-
-    Returns:
-      Tokens and probabilities, each (B, max_length).
-    """
-    charset, length = model.config.charset, model.config.decoder.max_length
-    batch = image_BHWC.shape[0]  # no int where a program is exported for batches of any size
-    memory, state = model.apply({"params": params}, image_BHWC, method="start")
-    reading = Reading(jnp.full((batch, length), charset.padding, jnp.int32), jnp.zeros((batch, length), jnp.float32))
-    token_B = jnp.full(batch, charset.start_end, jnp.int32)
-    ended_B = jnp.zeros(batch, bool)
-
-    def unfinished(carry: tuple) -> Array:
-        position, ended_B = carry[:2]
-        return (position < length) & ~ended_B.all()
-
-    def step(carry: tuple) -> tuple:
-        position, ended_B, token_B, state, reading = carry
-        logits, state = model.apply({"params": params}, token_B, position, state, memory, method="step")
-        probability = jax.nn.softmax(logits)
-        token_B = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        reading = Reading(
-            reading.tokens_BT.at[:, position].set(jnp.where(ended_B, charset.padding, token_B)),
-            reading.probability_BT.at[:, position].set(jnp.where(ended_B, 0.0, probability.max(axis=-1))),
-        )
-        return position + 1, ended_B | (token_B == charset.start_end), token_B, state, reading
-
-    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), ended_B, token_B, state, reading))[-1]

@@ -16,6 +16,19 @@ from maerec_jax.models.vit import check_positive
 Array = jax.Array
 MAX_POSITIONS = 200
 
+SHARDING = (
+    (r"attention/(query|key|value)/kernel", ("fsdp", "tensor", None)),  # width, heads, head width
+    (r"attention/out/kernel", ("tensor", None, "fsdp")),
+    (r"layers_\d+/fc1/kernel", ("fsdp", "tensor")),
+    (r"layers_\d+/fc1/bias", ("tensor",)),
+    (r"layers_\d+/fc2/kernel", ("tensor", "fsdp")),
+    (r"decoder/classifier/kernel", ("fsdp", None)),
+    (r"decoder/(layers_\d+/)?norm\d?/(scale|bias)|layers_\d+/fc2/bias|classifier/bias", ()),
+    # The gradient of a divided table of characters would be scattered to all devices, and it is small.
+    (r"decoder/embedding", ()),
+)
+"""How the decoder's parameters lie on a mesh (``ModelConfig.sharding``)."""
+
 
 @dataclass(frozen=True)
 class TextDecoderConfig:
@@ -61,6 +74,22 @@ class TextDecoderConfig:
     def tiny(cls, **changes: Any) -> "TextDecoderConfig":
         """64 wide, 2 layers, 4 heads: for tests."""
         return cls(**{"dim": 64, "layers": 2, "heads": 4, "inner_dim": 256, "max_length": 12, **changes})
+
+    def work(self, memory: int, memory_dim: int, classes: int) -> tuple[int, int]:
+        """Operations of all places at once, for an encoded image of ``memory`` places (``costs.work``).
+
+        Returns:
+          Those of the forward pass, and those that are computed again for the gradient.
+        """
+        places = self.max_length - 1
+        attention = 4 * places * (places + memory) * self.dim
+        last_kernel = 2 * places * self.inner_dim * self.dim
+        projections = 2 * places * self.dim * (4 + 2) * self.dim  # of self-attention; query and output of the other
+        layer = projections + attention + 2 * last_kernel
+        keys_values = 2 * memory * memory_dim * 2 * self.dim
+        again = attention if self.remat_keeps == "products" else layer - last_kernel
+        forward = self.layers * (keys_values + layer) + 2 * places * self.dim * classes
+        return forward, self.layers * again * self.remat
 
 
 class KeysValues(NamedTuple):

@@ -10,12 +10,38 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
+from data_pipelines.images.buckets import check_shapes
+from maerec_jax.costs.work import Blocks, Work
 from maerec_jax.models.attention import attend
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
+from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.lora import LowRank
 from maerec_jax.models.position import resize_table, sincos_2d
 
 Array = jax.Array
+
+# A matrix is divided along "tensor" where its heads or hidden units are, so that attention and MLP need one reduction
+# each, and along "fsdp" where the residual stream is. The rest is replicated: about a hundredth of a model.
+BLOCK_SHARDING = (
+    (r"blocks_\d+/q?kv/kernel", ("fsdp", None, "tensor", None)),  # width, 3 or 2, heads, head width
+    (r"blocks_\d+/q?kv/bias", (None, "tensor", None)),
+    (r"blocks_\d+/q/kernel", ("fsdp", "tensor", None)),
+    (r"blocks_\d+/q/bias", ("tensor", None)),
+    (r"lora_(query|value)/a/kernel", ()),  # width, rank: too small to be divided
+    (r"lora_(query|value)/b/kernel", (None, "tensor", None)),  # rank, heads, head width
+    (r"blocks_\d+/proj/kernel", ("tensor", None, "fsdp")),
+    (r"blocks_\d+/fc1/kernel", ("fsdp", "tensor")),
+    (r"blocks_\d+/fc1/bias", ("tensor",)),
+    (r"blocks_\d+/fc2/kernel", ("tensor", "fsdp")),
+    (r"blocks_(\d+/\w*)?norm\d?/(scale|bias)|blocks_\d+/(proj|fc2)/bias", ()),
+)
+"""How the parameters of blocks lie on a mesh (``ModelConfig.sharding``)."""
+SHARDING = (
+    *BLOCK_SHARDING,
+    (r"encoder/patch_embed/kernel", (None, "fsdp")),  # patch values, width
+    (r"patch_embed/bias|encoder/cls_token|encoder/pos_embed", ()),
+)
+"""Those of an encoder."""
 
 
 def check_positive(config: Any, *names: str) -> None:
@@ -97,16 +123,58 @@ class ViTConfig:
         """Number of patches, the class token not counted."""
         return self.grid[0] * self.grid[1]
 
+    def work(self, seen: int, decoder: Sequence[Blocks], rest: int, recomputed: int = 0) -> Work:
+        """The work of a model with this encoder.
+
+        Args:
+          seen: patches of an image that are encoded.
+          decoder: blocks of a decoder that are computed again where those of the encoder are.
+          rest: the forward pass of everything else.
+          recomputed: what else is computed again for the gradient.
+        """
+        blocks = [Blocks(1 + seen, self.dim, self.depth, self.mlp_ratio, self.lora_rank), *decoder]
+        embedding = 2 * seen * self.patch_values * self.dim
+        forward = embedding + sum(block.forward for block in blocks) + rest
+        if self.remat:
+            kept = self.remat_keeps == "products"
+            recomputed += sum(b.between_products if kept else b.forward - b.last_kernel for b in blocks)
+        # Pixels have no gradient; beside adapters the patch projection has none either.
+        backward = 2 * forward - embedding
+        if self.lora_rank:
+            backward -= embedding + sum(block.frozen for block in blocks)
+        return Work(forward, backward, recomputed)
+
     @property
     def patch_values(self) -> int:
         """Values in a patch: height x width x 3."""
         return self.patch_size[0] * self.patch_size[1] * 3
 
 
-def normalize(image_BHWC: Array, config: ViTConfig) -> Array:
-    """uint8 RGB (B, H, W, 3) to the float32 pixels that the encoder expects."""
-    mean, std = jnp.array(config.pixel_mean, jnp.float32), jnp.array(config.pixel_std, jnp.float32)
-    return (image_BHWC.astype(jnp.float32) - mean) / std
+class OfEncoder(ModelConfig):
+    """A model whose images are those of the Vision Transformer in it."""
+
+    encoder: ViTConfig
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Those of the encoder."""
+        return self.encoder.image_size
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """That of the encoder."""
+        return self.encoder.pixel_mean
+
+    @property
+    def pixel_std(self) -> tuple[float, float, float]:
+        """That of the encoder."""
+        return self.encoder.pixel_std
+
+    def check_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Raise ``ValueError`` for heights and widths that cannot be cut into patches, or have no position table."""
+        check_shapes(shapes, self.encoder.patch_size)
+        if self.encoder.position_table != "grid":
+            raise ValueError('data.buckets need a position table that can be resized: model.encoder\'s "grid"')
 
 
 def patchify(image_BHWC: Array, patch_size: tuple[int, int]) -> Array:

@@ -37,7 +37,7 @@ class Passes:
       batch_size: images a step, over all devices.
       workers: worker processes that read.
       mesh: the devices. Every process reads its part of the rows.
-      shapes: image sizes to choose from for each image (see ``data_pipelines.images.buckets``), instead of the decoder's one.
+      shapes: image sizes to choose from for each image (``data_pipelines.images.buckets``), not the decoder's one.
       confidence: how sure row i of the outputs is. With it, images that are higher than wide are also turned to the
         left and to the right, and of the three outputs the surest is taken. They come last then. ``turns`` in the
         outputs says how often an image was turned by 90 degrees against the clock.

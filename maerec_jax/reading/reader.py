@@ -1,8 +1,8 @@
-"""How words are read: the settings, the step that runs on the devices, and the words from what it returns."""
+"""How words are read: the settings, and the step that runs on the devices."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,19 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
 from data_pipelines.images.buckets import Shape
 from data_pipelines.images.views import VIEWS, view_image
 from maerec_jax.config import TrainConfig, compute_dtype
 from maerec_jax.distributed.sharding import put_whole, replicated
-from maerec_jax.models.attention_maps import attention_maps
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.int8 import quantize
-from maerec_jax.models.lora import merge_lora
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
-from maerec_jax.models.vit import normalize
+from maerec_jax.models.interface import RecogniserConfig, normalize
 from maerec_jax.reading.lexicon import Lexicon
+from maerec_jax.reading.word import Word, greedy_step, word_of
 
 Array = jax.Array
 
@@ -65,86 +62,6 @@ class ReadingConfig:
             raise UserError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
 
 
-@dataclass(frozen=True)
-class Word:
-    """What was read in an image."""
-
-    text: str
-    """The text."""
-    confidence: float
-    """Mean of the character confidences, 0 to 1; 0 where nothing was read. It is how sure the model was on its way, not
-    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
-    several views it is that of the first in which this was read, however many others agree."""
-    character_confidences: tuple[float, ...]
-    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
-    turns: int = 0
-    """By how many times 90 degrees the image was turned against the clock before it was read so."""
-    tokens: tuple[int, ...] = field(default=(), repr=False)
-    """The classes that were written, without the end: one for each character, and perhaps padding, which is none."""
-    alternatives: tuple["Word", ...] = field(default=(), repr=False)
-    """Other texts: those of other views, the most votes first, then those that the beam search found, best first."""
-
-    def described(self) -> dict[str, Any]:
-        """The word as JSON can hold it; turns and alternatives only where there are some."""
-        found: dict[str, Any] = {
-            "text": self.text,
-            "confidence": self.confidence,
-            "character_confidences": self.character_confidences,
-        }
-        if self.turns:
-            found["turns"] = self.turns
-        if self.alternatives:
-            found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in self.alternatives]
-        return found
-
-
-NOTHING = Word("", 0.0, ())
-"""What is read in an image that cannot be used."""
-
-
-def greedy_step(model: MAERec, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
-    """Read a batch greedily.
-
-    Args:
-      model: the recogniser.
-      params: its parameters.
-      batch: ``image`` uint8 RGB (B, H, W, 3).
-
-    Returns:
-      ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
-    """
-    reading = greedy_read(model, params, normalize(batch["image"], model.config.encoder))
-    return {"tokens_BKT": reading.tokens_BT[:, None], "probability_BKT": reading.probability_BT[:, None]}
-
-
-def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon: Lexicon | None = None) -> Word:
-    """What a step has read in image ``row``: the best of its texts, with the others as alternatives.
-
-    Args:
-      made: ``tokens_BKT`` and ``probability_BKT``, the best of K readings first; ``score_BK`` and ``node_BK`` of a beam
-        search; and ``turns``, where images were turned.
-      row: the image.
-      charset: the characters.
-      lexicon: the only words, where there are some.
-    """
-    turns = int(made["turns"][row]) if "turns" in made else 0
-    words: dict[str, Word] = {}
-    for place, (tokens_T, probability_T) in enumerate(
-        zip(made["tokens_BKT"][row], made["probability_BKT"][row], strict=True)
-    ):
-        if "score_BK" in made and made["score_BK"][row, place] == -np.inf:
-            continue
-        text, places = charset.decode(tokens_T)
-        if lexicon is not None:
-            text = lexicon.word(int(made["node_BK"][row, place]))
-        confidences = probability_T[places].astype(float)
-        confidence = float(confidences.mean()) if len(places) else 0.0
-        tokens = tuple(tokens_T[: places[-1] + 1].tolist()) if len(places) else ()
-        words.setdefault(text, Word(text, confidence, tuple(confidences.tolist()), turns, tokens))
-    best, *others = words.values()
-    return replace(best, alternatives=tuple(others))
-
-
 class Reader:
     """A recogniser on the devices of a mesh, and how it reads.
 
@@ -169,20 +86,24 @@ class Reader:
         words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
         tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
-        assert isinstance(config.model, MAERecConfig)
-        self.config, params = merge_lora(config.model, params)
+        assert isinstance(config.model, RecogniserConfig)
+        merged, params = config.model.merged(params)
+        assert isinstance(merged, RecogniserConfig)
+        self.config = merged
         self.data, self.reading, self.mesh = config.data, reading, mesh
         self.turn = config.data.turn_vertical if reading.turn is None else reading.turn
-        self.shapes: tuple[Shape, ...] = config.data.buckets or (self.config.encoder.image_size,)
+        self.shapes: tuple[Shape, ...] = config.data.buckets or (self.config.image_size,)
         self.lexicon: Lexicon | None = None
-        charset, longest = self.config.charset, self.config.decoder.max_length - 2
+        charset, longest = self.config.charset, self.config.max_length - 2
         if words is not None and reading.lexicon:
             raise UserError(f"give the words or the file {reading.lexicon}, not both")
         if words is not None:
             self.lexicon = Lexicon.of(words, charset, longest, not reading.match_case, tell)
         elif reading.lexicon:
             self.lexicon = Lexicon.read(Path(reading.lexicon), charset, longest, not reading.match_case, tell)
-        self.model = MAERec(self.config, compute_dtype(reading.dtype or config.dtype))
+        if not self.config.has_beams and (reading.beam > 1 or self.lexicon is not None):
+            raise UserError(f"a model of kind {self.config.kind!r} has no beams and lexicons: read without them")
+        self.dtype = compute_dtype(reading.dtype or config.dtype)
         weights = {"params": quantize(params) if reading.int8 else params}
         if self.lexicon is not None:
             weights["trie"] = self.lexicon.trie
@@ -203,11 +124,11 @@ class Reader:
 
     def _read(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
         if self.reading.beam == 1 and self.lexicon is None:
-            return greedy_step(self.model, weights["params"], batch)
+            return greedy_step(self.config, weights["params"], batch, self.dtype)
         found = beam_read(
-            self.model,
+            self.config.module(self.dtype),
             weights["params"],
-            normalize(batch["image"], self.config.encoder),
+            normalize(batch["image"], self.config),
             self.reading.beam,
             self.reading.length_normalisation,
             weights.get("trie"),
@@ -216,9 +137,9 @@ class Reader:
         return found._asdict()
 
     def attention(self, weights: Any, batch: dict[str, Array]) -> Array:
-        """Attention maps (``models.attention_maps``) of ``image`` and the ``tokens`` that were read, under jit."""
-        image_BHWC = normalize(batch["image"], self.config.encoder)
-        return attention_maps(self.model, weights["params"], image_BHWC, batch["tokens"])
+        """Attention maps of ``image`` and the ``tokens`` that were read, under jit."""
+        image_BHWC = normalize(batch["image"], self.config)
+        return self.config.attention(weights["params"], image_BHWC, batch["tokens"], self.dtype)
 
     def columns(self, names: Sequence[str | None]) -> dict[str, np.ndarray]:
         """What a batch needs beside its images: each image's word list by its name (None for rows without an image).

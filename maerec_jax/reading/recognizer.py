@@ -19,7 +19,8 @@ from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.images.resizing import turn_image
 from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
-from maerec_jax.reading.reader import Reader, ReadingConfig, Word
+from maerec_jax.reading.reader import Reader, ReadingConfig
+from maerec_jax.reading.word import Word
 from maerec_jax.weights.adapters import save_adapters
 from maerec_jax.weights.finding import load_recognizer, save_recognizer
 
@@ -204,7 +205,7 @@ class Recognizer:
         Returns:
           float32 (characters, rows, columns): over the patches of the whole image, as it was turned when it was read.
         """
-        charset, length = self._reader.config.charset, self._reader.config.decoder.max_length
+        charset, length = self._reader.config.charset, self._reader.config.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
         tokens[0, : len(word.tokens)] = word.tokens
         pixels = image.picture(word)

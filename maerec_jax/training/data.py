@@ -1,4 +1,4 @@
-"""Training and validation data as a config describes them, and the count of images that cannot be used."""
+"""Training and validation data as a config describes them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,63 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.augmentation import NO_AUGMENTATION
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import Buckets, image_sizes, turned_sizes
-from data_pipelines.images.decoding import DecodeError, pixels_of
-from data_pipelines.overlaps.list_file import leave_out, read_list
-from data_pipelines.sources.combining import Sources, SourceSpec, Subset, drop_unknown_characters
-from data_pipelines.sources.records import MISSING, OUTCOMES, UNREADABLE, USED, Batch, Source
+from data_pipelines.opening import Labels, open_sources
+from data_pipelines.sources.combining import Sources, SourceSpec, Subset
+from data_pipelines.sources.records import Source
 from maerec_jax.config import TrainConfig
-from maerec_jax.models.mae import AutoencoderConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.interface import RecogniserConfig
 
 _LOOKED_AT = 256
-_NAMED = 10  # unusable images of a source that are named
-_DECIDED = 100  # unusable images that can stop a run
-_LATEST = 10_000  # images after which the counts of those before are halved
 
 
-def open_sources(
-    config: TrainConfig, specs: tuple[SourceSpec, ...], message: Callable[[str], None], exclude: Sequence[str] = ()
-) -> Sources:
-    """Open sources under the data root; for a recogniser, without the labels that it cannot write or with them.
-
-    ``exclude`` names lists of records to leave out; it is for training data only. What is left out is told through
-    ``message``. Raises ``DataError`` for a source or list that cannot be used.
-    """
-    sources = Sources.open(specs, Path(config.data.root), config.data.mixing)
-    for source in sources.sources:
-        for note in getattr(source, "notes", ()):
-            message(note)
-    if isinstance(config.model, MAERecConfig):
-        for source in sources.sources:
-            if source.text(0) is None:
-                raise DataError(
-                    f"{source.name(0)} has no label, and a recogniser needs labels: choose labelled sources"
-                )
-        characters, action = config.model.charset.characters, config.data.unknown_characters
-        longest = config.model.decoder.max_length - 2  # beside the start and the end
-        kept, report = drop_unknown_characters(sources, characters, action, longest)
-        if report.unknown or report.empty or report.unreadable or report.cut:
-            message(str(report))
-        assert isinstance(kept, Sources)
-        sources = kept
-    # Last, so that all labels could be looked at in one piece.
-    return _without(sources, Path(config.data.root), exclude, message)
+def needed_labels(config: TrainConfig) -> Labels | None:
+    """What a run's model needs of labels; None for one that is not trained on any."""
+    model = config.model
+    if not isinstance(model, RecogniserConfig):
+        return None
+    return Labels(model.charset.characters, model.max_length - 2, config.data.unknown_characters)  # without start, end
 
 
-def _without(sources: Sources, root: Path, lists: Sequence[str], message: Callable[[str], None]) -> Sources:
-    """The sources without the records that the lists name."""
-    if not lists:
-        return sources
-    names = {overlap.train for name in lists for overlap in read_list(root / name)}
-    sources, count, unknown = leave_out(sources, names)
-    message(f"{count:,} records left out by {', '.join(lists)}")
-    if unknown:
-        message(f"{len(unknown):,} of {len(names):,} excluded names are in no training source, {min(unknown)} for one")
-    return sources
+def open_training(config: TrainConfig, message: Callable[[str], None]) -> Sources:
+    """The training data. Raises ``DataError`` for what cannot be used; ``message`` is told what is left out."""
+    data = config.data
+    return open_sources(data.train, Path(data.root), message, needed_labels(config), data.mixing, data.exclude)
 
 
 def open_validation(config: TrainConfig, sources: Sources, message: Callable[[str], None]) -> Source | None:
@@ -71,9 +38,10 @@ def open_validation(config: TrainConfig, sources: Sources, message: Callable[[st
 
     Pre-training without any looks at some of its training images instead, for the pictures' sake.
     """
-    if config.data.validation:
-        return open_sources(config, config.data.validation, message)
-    if isinstance(config.model, AutoencoderConfig):
+    data, labels = config.data, needed_labels(config)
+    if data.validation:
+        return open_sources(data.validation, Path(data.root), message, labels, data.mixing)
+    if labels is None:
         indices = np.unique(np.linspace(0, len(sources) - 1, _LOOKED_AT).astype(np.int64))
         message(f"none given, so reconstructions are of {len(indices)} training images")
         return Subset(sources, indices)
@@ -82,12 +50,11 @@ def open_validation(config: TrainConfig, sources: Sources, message: Callable[[st
 
 def make_decoder(config: TrainConfig) -> BatchDecoder:
     """What turns records into batches for this config's model."""
-    data, (height, width) = config.data, config.model.encoder.image_size
-    tokenize = None
-    if isinstance(config.model, MAERecConfig):
-        tokenize = partial(config.model.charset.encode, length=config.model.decoder.max_length)
+    data, model, tokenize = config.data, config.model, None
+    if isinstance(model, RecogniserConfig):
+        tokenize = partial(model.charset.encode, length=model.max_length)
     augmentation = None if data.augmentation == NO_AUGMENTATION else data.augmentation
-    return BatchDecoder(height, width, data.interpolation, tokenize, augmentation, data.turn_vertical)
+    return BatchDecoder(*model.image_size, data.interpolation, tokenize, augmentation, data.turn_vertical)
 
 
 def make_buckets(config: TrainConfig, source: Source, message: Callable[[str], None]) -> Buckets | None:
@@ -114,93 +81,3 @@ def source_names(specs: Sequence[SourceSpec]) -> list[str]:
         f"data.train.{number} ({getattr(spec, 'path', '') or getattr(spec, 'kind', type(spec).__name__)})"
         for number, spec in enumerate(specs)
     ]
-
-
-class InvalidImages:
-    """Counts images that cannot be used by source, names the first ones, and stops a run that has too many of them.
-
-    Args:
-      source: where the images come from; the parts of ``Sources`` are counted one by one.
-      message: prints a line.
-      names: what messages call the parts.
-      limit: the largest share of the latest images, of one part or of all together, that may be unusable. Before there
-        are a hundred of them nothing is decided, and older images count less: by half after every 10,000.
-    """
-
-    def __init__(
-        self, source: Source, message: Callable[[str], None], names: Sequence[str] = ("",), limit: float = 1.0
-    ) -> None:
-        self.source, self.message, self.limit = source, message, limit
-        self._starts = np.array(source.starts if isinstance(source, Sources) else (0, len(source)))
-        parts = len(self._starts) - 1
-        self.names = list(names) if len(names) == parts else [""] * parts
-        self.counts = np.zeros((parts, len(OUTCOMES)), np.int64)
-        """How many records of each part became what, over all processes."""
-        self._latest = np.zeros((parts + 1, 2))  # seen and unusable, of each part and of all
-        self._told = [0] * parts
-
-    @property
-    def found(self) -> int:
-        """How many images could not be used so far."""
-        return int(self.counts[:, USED + 1 :].sum())
-
-    def parts_of(self, index: np.ndarray) -> np.ndarray:
-        """int32: the part that each record of a batch is in."""
-        return (np.searchsorted(self._starts, index, side="right") - 1).clip(0).astype(np.int32)
-
-    def outcomes_of(self, batch: Batch) -> np.ndarray:
-        """int64 (parts, outcomes): what became of the records of a batch."""
-        records, outcomes = batch["index"] >= 0, np.zeros_like(self.counts)
-        np.add.at(outcomes, (self.parts_of(batch["index"][records]), batch["outcome"][records]), 1)
-        return outcomes
-
-    def tell(self, batch: Batch) -> None:
-        """Name those of a batch (of this process's part of it, where there are several): ten of each source."""
-        unusable = batch["index"][batch["outcome"] != USED]
-        for index, part in zip(unusable.tolist(), self.parts_of(unusable).tolist(), strict=True):
-            self._told[part] += 1
-            if self._told[part] <= _NAMED:
-                name, reason = self.source.name(index), self._reason(index)
-                self.message(f"masked out: {reason}" if name in reason else f"masked out: {name}: {reason}")
-            elif self._told[part] == _NAMED + 1:
-                self.message(f"masked out: more of {self.names[part] or 'them'}, counted as invalid_images")
-
-    def count(self, outcomes: np.ndarray) -> None:
-        """Count the records of a step over all processes, int (parts, outcomes).
-
-        Raises ``DataError`` when too many are unusable. All processes count the same, so they stop at the same step.
-        """
-        self.counts += outcomes
-        latest = np.stack([outcomes.sum(axis=1), outcomes[:, USED + 1 :].sum(axis=1)], axis=1)
-        self._latest += np.concatenate([latest, latest.sum(axis=0, keepdims=True)])
-        for (seen, unusable), name in zip(self._latest, [*self.names, "data.train"], strict=True):
-            if unusable >= _DECIDED and unusable > self.limit * seen:
-                raise DataError(
-                    f"{name}: {unusable:,.0f} of the latest {seen:,.0f} images cannot be used, more than "
-                    f'data.max_invalid {self.limit:.0%}; the lines "masked out" name some: mend them or leave them out'
-                )
-        self._latest[self._latest[:, 0] > _LATEST] /= 2
-
-    def by_source(self) -> list[dict[str, str | int]]:
-        """What became of the records of each part, for the log."""
-        return [
-            {"source": name} | dict(zip(OUTCOMES, counts, strict=True))
-            for name, counts in zip(self.names, self.counts.tolist(), strict=True)
-        ]
-
-    def summary(self) -> list[str]:
-        """A line for each part with images that could not be used."""
-        return [
-            f"not used: {unusable:,} of {counts.sum():,} images of {name} "
-            f"({counts[MISSING]:,} missing, {counts[UNREADABLE]:,} unreadable)"
-            for name, counts in zip(self.names, self.counts, strict=True)
-            if (unusable := counts[USED + 1 :].sum())
-        ]
-
-    def _reason(self, index: int) -> str:
-        # The worker that met it sent no text along: the few that are named are read again.
-        try:
-            pixels_of(self.source[index])
-        except (RecordError, DecodeError) as error:
-            return str(error)
-        return "could not be resized or distorted, or can be read by now"

@@ -6,14 +6,12 @@ from typing import Any
 
 import jax
 
-from data_pipelines.images.batch_decoder import BatchDecoder
-from data_pipelines.images.buckets import Shape
 from data_pipelines.sources.records import Source
+from data_pipelines.unusable import InvalidImages
 from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import state_shardings, whole_on_fsdp
 from maerec_jax.reading.passes import Passes, Results
-from maerec_jax.training.data import InvalidImages, make_decoder
-from maerec_jax.training.recognition import Recognition
+from maerec_jax.training.data import make_decoder
 from maerec_jax.training.task import Task, Validation
 
 
@@ -21,36 +19,18 @@ class Evaluator:
     """Runs a task's evaluation over a source; compiled once for each image size and used for every pass.
 
     Args:
+      config: the run: batch size, worker processes, and how images are prepared. Where it turns vertical words, images
+        that are higher than wide are also read turned, and of the readings the surest is taken.
       task: what is evaluated.
-      source, decoder, batch_size, workers, shapes: those of ``Passes``.
+      source: the data.
       mesh: devices; parameters lie on them in any way, or are NumPy arrays that every process has.
-      turn: read images that are higher than wide also turned to the left and to the right, and take the reading that
-        the recogniser is surest of.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        source: Source,
-        decoder: BatchDecoder,
-        batch_size: int,
-        workers: int,
-        mesh: jax.sharding.Mesh,
-        shapes: tuple[Shape, ...] = (),
-        turn: bool = False,
-    ) -> None:
-        self.task, self.source, self.mesh = task, source, mesh
-        confidence = task.confidence if turn and isinstance(task, Recognition) else None
-        step = task.evaluation_step
-        self._passes = Passes(step, source, decoder, batch_size, workers, mesh, shapes, confidence)
-
-    @classmethod
-    def of_run(
-        cls, config: TrainConfig, task: Task, source: Source, batch_size: int, workers: int, mesh: jax.sharding.Mesh
-    ) -> "Evaluator":
-        """An evaluator that prepares images as a run's config says."""
-        data = config.data
-        return cls(task, source, make_decoder(config), batch_size, workers, mesh, data.buckets, data.turn_vertical)
+    def __init__(self, config: TrainConfig, task: Task, source: Source, mesh: jax.sharding.Mesh) -> None:
+        self._task, self._source, self._mesh, data = task, source, mesh, config.data
+        confidence = task.confidence if data.turn_vertical else None
+        step, decoder = task.evaluation_step, make_decoder(config)
+        self._passes = Passes(step, source, decoder, config.batch_size, data.workers, mesh, data.buckets, confidence)
 
     def __call__(
         self,
@@ -68,10 +48,10 @@ class Evaluator:
           waiting: is entered for as long as a batch is waited for.
         """
         # Otherwise reading would gather divided parameters anew for each character.
-        params = jax.device_put(params, whole_on_fsdp(state_shardings(params, self.mesh)))
-        invalid = InvalidImages(self.source, message)
+        params = jax.device_put(params, whole_on_fsdp(state_shardings(params, self._mesh, self._task.config.sharding)))
+        invalid = InvalidImages(self._source, message)
         results = _watched(self._passes(params, waiting=waiting), invalid, on_step)
-        found = self.task.validate(results, self.source)
+        found = self._task.validate(results, self._source)
         return found._replace(
             metrics=found.metrics | ({"invalid_images": float(invalid.found)} if invalid.found else {})
         )

@@ -1,23 +1,27 @@
 """Starting from a recogniser of other characters: what it knows of those that both have is kept."""
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.charset import Charset
 
 
-def with_characters(params: Any, source: Charset, wanted: Charset) -> tuple[Any, dict[str, str]]:
+def with_characters(
+    params: Any, tables: Mapping[str, int], source: Charset, wanted: Charset
+) -> tuple[Any, dict[str, str]]:
     """A recogniser's parameters for the classes of another charset.
 
-    Embedding and classifier of a character that both have, and of the special classes, stay what they are. One that is
+    The rows of a character that both have, and of the special classes, stay what they are. One that is
     new starts as a character that looks like it, if there is one: its letter without accents, or in the other case; or
     else as the mean of all.
 
     Args:
       params: parameters of a recogniser, as NumPy arrays.
+      tables: those with a row for each class (``RecogniserConfig.character_tables``).
       source: its charset.
       wanted: the other.
 
@@ -35,10 +39,9 @@ def with_characters(params: Any, source: Charset, wanted: Charset) -> tuple[Any,
         rows = np.stack([mean if i < 0 else rows[i] for i in origins + special])
         return np.moveaxis(rows, 0, axis).astype(table.dtype)
 
-    decoder = params["decoder"]
-    classifier = {name: chosen(table, -1) for name, table in decoder["classifier"].items()}
-    decoder = {**decoder, "embedding": chosen(decoder["embedding"], 0), "classifier": classifier}
-    return {**params, "decoder": decoder}, new
+    flat = flatten_dict(params, sep="/")
+    flat |= {path: chosen(flat[path], axis) for path, axis in tables.items()}
+    return unflatten_dict(flat, sep="/"), new
 
 
 def _like(character: str, characters: str) -> Iterator[str]:

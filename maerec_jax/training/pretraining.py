@@ -9,16 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.sources.records import Batch
-from maerec_jax.models.cross_mae import CrossMAEConfig, CrossMaskedAutoencoder
-from maerec_jax.models.mae import (
-    AutoencoderConfig,
-    MAEConfig,
-    MaskedAutoencoder,
-    reconstruction_error,
-    reconstruction_target,
-)
-from maerec_jax.models.vit import ViTConfig, normalize, unpatchify
-from maerec_jax.training.task import Loss, Validation
+from maerec_jax.models.interface import Loss, normalize
+from maerec_jax.models.mae import AutoencoderConfig, reconstruction_error, reconstruction_target
+from maerec_jax.models.vit import ViTConfig, unpatchify
+from maerec_jax.training.task import Validation
 
 Array = jax.Array
 
@@ -29,24 +23,13 @@ class Pretraining:
     Validation is over all of them.
     """
 
-    def __init__(self, config: MAEConfig | CrossMAEConfig, dtype: Any) -> None:
-        self.config: AutoencoderConfig = config
+    confidence = None  # images are not turned to be reconstructed
+
+    def __init__(self, config: AutoencoderConfig, dtype: Any) -> None:
+        self.config, self.dtype = config, dtype
         self.encoder = config.encoder
-        self.dtype = dtype
-        if isinstance(config, CrossMAEConfig):
-            self.model: Any = CrossMaskedAutoencoder(config, dtype)
-            self.whole: Any = CrossMaskedAutoencoder(replace(config, prediction_ratio=config.mask_ratio), dtype)
-        else:
-            self.model = self.whole = MaskedAutoencoder(config, dtype)
-
-    def init(self, key: Array) -> Any:
-        """Fresh parameters."""
-        image = jnp.zeros((1, *self.encoder.image_size, 3))
-        return self.model.init(key, image, jnp.zeros((1, self.encoder.n_patches)))["params"]
-
-    def frozen(self, path: str) -> bool:
-        """The position tables are constants here."""
-        return path in ("encoder/pos_embed", "decoder_pos_embed")
+        self.model: Any = config.module(dtype)
+        self.whole: Any = config.whole().module(dtype)
 
     def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         """Add noise for the whole batch, which decides what is hidden and predicted however the batch is split."""
@@ -56,7 +39,7 @@ class Pretraining:
     def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
         """Reconstruction error of the valid images, summed; the weight is their number."""
         del key
-        image_BHWC = normalize(batch["image"], self.encoder)
+        image_BHWC = normalize(batch["image"], self.config)
         out = self.model.apply({"params": params}, image_BHWC, batch["noise"])
         return self._loss(out, image_BHWC, batch["valid"])
 
@@ -75,7 +58,7 @@ class Pretraining:
           (B, N), 1 where one is hidden; ``pixels`` float32 (B, H, W, 3), what is predicted, in the encoder's scale.
           Of normalised patches only the contrast within them is predicted: they get their true mean and deviation.
         """
-        image_BHWC = normalize(batch["image"], self.encoder)
+        image_BHWC = normalize(batch["image"], self.config)
         out = self.whole.apply({"params": params}, image_BHWC, batch["noise"])
         pixels = self._pixels(out["pred"], image_BHWC)
         return {"error": self._error(out, image_BHWC), "mask": out["mask"], "pixels": pixels}

@@ -5,17 +5,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.deeper import deepen
-from maerec_jax.models.lora import is_adapter, merge_lora
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.interface import ModelConfig, RecogniserConfig
+from maerec_jax.models.lora import is_adapter
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.known_characters import with_characters
-from maerec_jax.weights.checkpoint import merge_params, misfits
 from maerec_jax.weights.finding import load_weights
 
 LoadedRun = tuple[TrainConfig, Any, int]
@@ -24,7 +23,7 @@ LoadedRun = tuple[TrainConfig, Any, int]
 
 def check_start(config: TrainConfig) -> None:
     """Raise ``UserError`` where a new run would keep an encoder of random numbers as it is."""
-    if config.model.encoder.lora_rank and not config.init_from:
+    if _rank(config.model) and not config.init_from:
         raise UserError(
             "model.encoder.lora_rank trains adapters and keeps the encoder as it is: name the run that the encoder "
             "comes from with --init-from"
@@ -48,6 +47,8 @@ def load_start(config: TrainConfig) -> LoadedRun | None:
     if config.init_encoder_from:
         other, others, _ = load_weights(config.init_encoder_from)
         one, two = source.model.encoder, other.model.encoder
+        if one is None or two is None:
+            raise UserError("--init-encoder-from is for models with a Vision Transformer")
         names = (field.name for field in fields(one) if not field.name.startswith("remat"))
         differing = [name for name in names if getattr(one, name) != getattr(two, name)]
         if differing:
@@ -78,25 +79,28 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
       UserError: where nothing fits, or not all of an encoder that is not trained.
     """
     source, loaded, step = loaded_run
-    rank, of_source = config.model.encoder.lora_rank, source.model.encoder.lora_rank
+    rank, of_source = _rank(config.model), _rank(source.model)
     if of_source not in (0, rank):
-        loaded = merge_lora(source.model, loaded)[1]
+        loaded = source.model.merged(loaded)[1]
     refused = misfits(source.model, config.model)
-    encoder, deeper = _as_deep(loaded["encoder"], source.model.encoder, config.model.encoder)
-    fitted, changes = _for_images(encoder, source.model.encoder, config.model.encoder)
-    loaded = {**loaded, "encoder": encoder if fitted is None else fitted}
-    if fitted is not None:
-        refused = {start: reason for start, reason in refused.items() if not start.startswith("encoder/")}
+    changes: list[str] = []
+    if source.model.encoder is not None and config.model.encoder is not None:
+        encoder, deeper = _as_deep(loaded["encoder"], source.model.encoder, config.model.encoder)
+        fitted, changes = _for_images(encoder, source.model.encoder, config.model.encoder)
+        loaded, changes = {**loaded, "encoder": encoder if fitted is None else fitted}, deeper + changes
+        if fitted is not None:
+            refused = {start: reason for start, reason in refused.items() if not start.startswith("encoder/")}
     characters = ""
-    if isinstance(source.model, MAERecConfig) and isinstance(config.model, MAERecConfig):
-        loaded, new = with_characters(loaded, source.model.charset, config.model.charset)
+    if isinstance(source.model, RecogniserConfig) and isinstance(config.model, RecogniserConfig):
+        tables = source.model.character_tables
+        loaded, new = with_characters(loaded, tables, source.model.charset, config.model.charset)
         named = ", ".join(f"{c!r} (starts as {like!r})" if like else repr(c) for c, like in new.items())
         if new:
             characters = f"  {len(new)} of {len(config.model.charset.characters)} characters are new: {named}"
     params, missing, unused = merge_params(params, loaded, refused)
     total = len(jax.tree.leaves(params))
     if len(missing) == total:
-        raise UserError(f"no parameter of {config.init_from} fits: compare its model.encoder with this one's")
+        raise UserError(f"no parameter of {config.init_from} fits: compare its model with this one's")
     if rank:
         for path, reason in missing.items():
             if _part(path) == "encoder":
@@ -111,9 +115,9 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         f"{len(unused)} of its own not used"
         f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
     )
-    for change in deeper + changes:
+    for change in changes:
         message(f"  {change}")
-    if characters and "decoder/embedding" not in missing:
+    if characters and not set(tables) & set(missing):
         message(characters)
     # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
     absent = {_part(path) for path in missing} - {_part(path) for path in flatten_dict(loaded, sep="/")}
@@ -148,6 +152,59 @@ def _for_images(params: Any, source: ViTConfig, wanted: ViTConfig) -> tuple[Any,
     return fit_encoder(params, source, made)
 
 
+def _rank(model: ModelConfig) -> int:
+    """The rank of a model's adapters, 0 without any."""
+    return 0 if model.encoder is None else model.encoder.lora_rank
+
+
 def _part(path: str) -> str:
     """The part of a model that a parameter belongs to."""
     return "adapters" if is_adapter(path) else path.split("/")[0]
+
+
+def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
+    """Parameters of one model that mean something else in another, though their shapes may agree.
+
+    Returns:
+      A dict from the beginning of their paths to the reason.
+    """
+    found: dict[str, str] = {}
+    if saved.kind != wanted.kind:
+        found |= dict.fromkeys(("decoder_", "mask_token"), "another kind of decoder")  # of autoencoders
+    if saved.encoder is None or wanted.encoder is None:
+        return found
+    if saved.encoder.patch_size != wanted.encoder.patch_size:
+        found |= dict.fromkeys(("encoder/patch_embed", "decoder_pred/"), "another patch size")
+    if saved.encoder.grid != wanted.encoder.grid:
+        found |= dict.fromkeys(("encoder/pos_embed", "decoder_pos_embed"), "another patch grid")
+    scale = ("pixel_mean", "pixel_std")
+    if any(getattr(saved.encoder, name) != getattr(wanted.encoder, name) for name in scale):
+        found["encoder/patch_embed"] = "another pixel scale"
+    return found
+
+
+def merge_params(fresh: Any, loaded: Any, refused: dict[str, str]) -> tuple[Any, dict[str, str], list[str]]:
+    """Put loaded parameters in the place of fresh ones where path and shape agree.
+
+    Args:
+      fresh: a parameter tree.
+      loaded: another.
+      refused: beginnings of paths that are not to be taken, with the reason (``misfits``).
+
+    Returns:
+      The merged tree; a dict from each path that stayed fresh to the reason; the loaded paths that found no place.
+    """
+    fresh_flat, loaded_flat = flatten_dict(fresh, sep="/"), flatten_dict(loaded, sep="/")
+    merged, missing = {}, {}
+    for path, value in fresh_flat.items():
+        other = loaded_flat.get(path)
+        reason = next((why for start, why in refused.items() if path.startswith(start)), None)
+        if other is None:
+            reason = "not there"
+        elif other.shape != value.shape:
+            reason = f"has shape {other.shape}, needs {value.shape}"
+        merged[path] = value if reason else other
+        if reason:
+            missing[path] = reason
+    unused = [path for path in loaded_flat if path not in fresh_flat]
+    return unflatten_dict(merged, sep="/"), missing, unused

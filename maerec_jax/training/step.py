@@ -40,7 +40,7 @@ def initial_state(params: Any, optimizer: optax.GradientTransformation, config: 
 
 def state_shapes(task: Task, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
     """The shapes and dtypes of a run's state, as ``jax.ShapeDtypeStruct``; nothing is computed."""
-    return jax.eval_shape(lambda key: initial_state(task.init(key), optimizer, config), jax.random.key(0))
+    return jax.eval_shape(lambda key: initial_state(task.config.init(key), optimizer, config), jax.random.key(0))
 
 
 def jit_train_step(
@@ -52,7 +52,7 @@ def jit_train_step(
     int32 scalar. Raises ``UserError`` where the model cannot be laid over the mesh.
     """
     shapes = state_shapes(task, optimizer, config)
-    lies, everywhere = state_shardings(shapes, mesh), replicated(mesh)
+    lies, everywhere = state_shardings(shapes, mesh, task.config.sharding), replicated(mesh)
     return jax.jit(
         make_train_step(task, optimizer, config, partial(gather, shardings=lies.params)),
         in_shardings=(lies, batch_sharding(mesh), everywhere),
@@ -74,7 +74,7 @@ def loss_gradients(
       The gradients, with None in the place of those of frozen parameters, which are not computed; the weight to divide
       by; and the sums of what is logged.
     """
-    frozen = map_by_path(task.frozen, params)
+    frozen = map_by_path(task.config.frozen, params)
 
     def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
         params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, gather(params), frozen)
@@ -127,7 +127,7 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g / weight, grads)
         norm = optax.tree.norm(grads)
         metrics = {name: total / weight for name, total in sums.items()} | {"gradient_norm": norm}
-        frozen = map_by_path(task.frozen, state.params)
+        frozen = map_by_path(task.config.frozen, state.params)
         grads = jax.tree.map(lambda p, f, g: jnp.zeros_like(p) if f else g, state.params, frozen, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         moved = optax.tree.norm(updates)

@@ -1,24 +1,13 @@
 """What the training loop asks of a stage: pre-training and recognition each implement this."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from data_pipelines.sources.records import Batch, Source
-from maerec_jax.models.vit import ViTConfig
-
-
-class Loss(NamedTuple):
-    """A loss as a sum and the weight to divide it by, so that parts of a batch add up to the mean over the whole."""
-
-    total: jax.Array
-    """float32 scalar: the sum of what is averaged."""
-    weight: jax.Array
-    """float32 scalar: how many were summed (images, or characters)."""
-    metrics: dict[str, jax.Array]
-    """Other sums over the same things, logged divided by the same weight."""
+from maerec_jax.models.interface import Loss, ModelConfig
 
 
 class Validation(NamedTuple):
@@ -37,18 +26,13 @@ class Validation(NamedTuple):
 class Task(Protocol):
     """A stage of training: what is initialised, what is minimised, what is shown."""
 
-    encoder: ViTConfig
-    """The image encoder's sizes."""
+    @property
+    def config(self) -> ModelConfig:
+        """The model: its parameters, which of them are constants, and how they lie on a mesh."""
+        ...
+
     dtype: Any
     """Dtype of the computation."""
-
-    def init(self, key: jax.Array) -> Any:
-        """Fresh parameters, float32."""
-        ...
-
-    def frozen(self, path: str) -> bool:
-        """Whether the parameter at a path is a constant."""
-        ...
 
     def prepare(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Add what is drawn for the whole batch, before it is split for gradient accumulation."""
@@ -60,6 +44,11 @@ class Task(Protocol):
 
     def evaluation_step(self, params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """What ``validate`` needs of a batch, computed on the device."""
+        ...
+
+    @property
+    def confidence(self) -> Callable[[dict[str, np.ndarray], int], float] | None:
+        """How sure a row of what ``evaluation_step`` made is; None where turned images are not tried."""
         ...
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:

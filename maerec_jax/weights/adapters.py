@@ -16,15 +16,10 @@ from flax.traverse_util import flatten_dict
 
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
-from maerec_jax.models.lora import encoder_without_adapters, merge_lora
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.lora import encoder_without_adapters
+from maerec_jax.models.names.vit import FROZEN_BY_LORA
 from maerec_jax.weights.files import BASE, read_weights, write_weights
-from maerec_jax.weights.pytorch_names import (
-    FROZEN_BY_LORA,
-    POSITION_BUFFER,
-    params_from_state_dict,
-    state_dict_from_params,
-)
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 
 
 def encoder_checksum(params: Mapping[str, Any]) -> str:
@@ -56,10 +51,13 @@ def save_adapters(path: str | Path, config: TrainConfig, params: Mapping[str, An
       UserError: for a recogniser that has no adapters, for another ending, or where the file cannot be written.
     """
     model = config.model
-    if not isinstance(model, MAERecConfig) or not model.encoder.lora_rank:
+    if model.encoder is None or not model.encoder.lora_rank:
         raise UserError(f"{path}: there are no adapters to be written: the run has model.encoder.lora_rank 0")
+    names = model.names()
+    assert names is not None
     tensors = state_dict_from_params(params, model, aliases=False)
-    tensors = {key: x for key, x in tensors.items() if not key.startswith(FROZEN_BY_LORA) and key != POSITION_BUFFER}
+    left_out = (FROZEN_BY_LORA, *names.constants)
+    tensors = {key: x for key, x in tensors.items() if not key.startswith(left_out)}
     base = {"encoder": encoder_checksum(params), "name": epath.Path(config.init_encoder_from or config.init_from).name}
     write_weights(path, config, step, tensors, **{BASE: base})
 
@@ -79,7 +77,7 @@ def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tup
       UserError: where the file cannot be read or holds no adapters, or the encoder is another.
     """
     config, step, tensors, about = read_weights(Path(path))
-    if not isinstance(about.get(BASE), dict) or not isinstance(config.model, MAERecConfig):
+    if not isinstance(about.get(BASE), dict) or config.model.encoder is None:
         raise UserError(f"{path} holds a whole model, no adapters: give it as the checkpoint")
     found, wanted = encoder_checksum(base[1]), about[BASE].get("encoder")
     if found != wanted:
@@ -93,5 +91,5 @@ def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tup
         params = params_from_state_dict(state_dict_from_params(encoder, config.model) | tensors, config.model)
     except ValueError as error:
         raise UserError(f"{path}: its metadata and tensors do not fit: {error}") from error
-    model, params = merge_lora(config.model, params)
+    model, params = config.model.merged(params)
     return replace(config, model=model), params, step

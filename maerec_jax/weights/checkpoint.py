@@ -15,12 +15,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from data_pipelines.errors import UserError
 from data_pipelines.storage import is_bucket
-from maerec_jax.config import ModelConfig, TrainConfig, differences, read_json, to_json
+from maerec_jax.config import TrainConfig, differences, read_json, to_json
 from maerec_jax.distributed.cluster import as_first, meet
 from maerec_jax.weights.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
 
@@ -263,49 +262,3 @@ def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{workdir}: checkpoint {step} cannot be read, is it damaged? ({reason})") from error
     return config, next(iter(params.values())), step
-
-
-def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
-    """Parameters of one model that mean something else in another, though their shapes may agree.
-
-    Returns:
-      A dict from the beginning of their paths to the reason.
-    """
-    found: dict[str, str] = {}
-    if saved.kind != wanted.kind:
-        found |= dict.fromkeys(("decoder_", "mask_token"), "another kind of decoder")  # of autoencoders
-    if saved.encoder.patch_size != wanted.encoder.patch_size:
-        found |= dict.fromkeys(("encoder/patch_embed", "decoder_pred/"), "another patch size")
-    if saved.encoder.grid != wanted.encoder.grid:
-        found |= dict.fromkeys(("encoder/pos_embed", "decoder_pos_embed"), "another patch grid")
-    scale = ("pixel_mean", "pixel_std")
-    if any(getattr(saved.encoder, name) != getattr(wanted.encoder, name) for name in scale):
-        found["encoder/patch_embed"] = "another pixel scale"
-    return found
-
-
-def merge_params(fresh: Any, loaded: Any, refused: dict[str, str]) -> tuple[Any, dict[str, str], list[str]]:
-    """Put loaded parameters in the place of fresh ones where path and shape agree.
-
-    Args:
-      fresh: a parameter tree.
-      loaded: another.
-      refused: beginnings of paths that are not to be taken, with the reason (``misfits``).
-
-    Returns:
-      The merged tree; a dict from each path that stayed fresh to the reason; the loaded paths that found no place.
-    """
-    fresh_flat, loaded_flat = flatten_dict(fresh, sep="/"), flatten_dict(loaded, sep="/")
-    merged, missing = {}, {}
-    for path, value in fresh_flat.items():
-        other = loaded_flat.get(path)
-        reason = next((why for start, why in refused.items() if path.startswith(start)), None)
-        if other is None:
-            reason = "not there"
-        elif other.shape != value.shape:
-            reason = f"has shape {other.shape}, needs {value.shape}"
-        merged[path] = value if reason else other
-        if reason:
-            missing[path] = reason
-    unused = [path for path in loaded_flat if path not in fresh_flat]
-    return unflatten_dict(merged, sep="/"), missing, unused

@@ -24,6 +24,7 @@ BASE = "base"
 
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
 _FLOATS = {"F16", "F32", "F64"}
+_PIXELS = 2**16  # of an image that any model may be made for
 _LARGEST_BUCKET = 16  # times the pixels of the images that a model is made for
 _ADAPTER = TypeAdapter(TrainConfig)
 
@@ -108,8 +109,8 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         data, model = about.pop("data"), about.pop("model")
         compare_sizes(model, {name: tensor.shape for name, tensor in tensors.items()})
         data = {name: data[name] for name in _PREPARATION if name in data}
-        _check_buckets(data.get("buckets", ()), model["encoder"]["image_size"])
         config = _ADAPTER.validate_python({"model": model, "data": data, "dtype": about.pop("dtype")})
+        _check_buckets(config.data.buckets, config.model.image_size)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -130,24 +131,25 @@ def compare_sizes(model: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     Raises:
       ValueError: where it is larger than they are; ``LookupError``, ``TypeError`` and the like for what is no config.
     """
-    encoder = model["encoder"]
-    decoder = model.get("decoder") or {"dim": model["decoder_dim"], "layers": model["decoder_depth"], "inner_dim": 1}
-    (height, width), (rows, columns) = encoder["image_size"], encoder["patch_size"]
     longest = max(max(shape, default=1) for shape in shapes.values())
     largest = max(math.prod(shape) for shape in shapes.values())
-    most = {
-        "encoder.dim": (encoder["dim"], longest),
-        "encoder.mlp_ratio": (encoder["dim"] * encoder["mlp_ratio"], largest),
-        "encoder.depth": (encoder["depth"], len(shapes)),
-        "encoder.patch_size": (rows * columns, largest),
-        "encoder.image_size": (height // rows * (width // columns), largest),
-        "decoder.dim": (decoder["dim"], longest),
-        "decoder.layers": (decoder["layers"], len(shapes)),
-        "decoder.inner_dim": (decoder["inner_dim"], longest),
-    }
-    for name, (said, limit) in most.items():
-        if said > limit:
-            raise ValueError(f"its {name} is larger than any of the tensors can be of")
+
+    def check(name: str, said: Any) -> None:
+        if isinstance(said, dict):
+            for key, value in said.items():
+                check(f"{name}.{key}" if name else key, value)
+        elif isinstance(said, list | tuple):  # of numbers: a height and a width
+            check(name, math.prod(n for n in said if isinstance(n, int)))
+        elif isinstance(said, int):
+            limit = max(largest, _PIXELS)
+            if name.endswith("dim"):
+                limit = longest
+            elif name.endswith(("depth", "layers")):
+                limit = len(shapes)
+            if said > limit:
+                raise ValueError(f"its {name} is larger than any of the tensors can be of")
+
+    check("", model)
 
 
 def _check_buckets(shapes: Sequence[Sequence[int]], image_size: Sequence[int]) -> None:

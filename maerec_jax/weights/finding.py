@@ -12,12 +12,11 @@ from etils import epath
 from data_pipelines.errors import UserError
 from data_pipelines.storage import is_bucket
 from maerec_jax.config import TrainConfig
-from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.weights.adapters import attach_adapters
 from maerec_jax.weights.checkpoint import load_params
 from maerec_jax.weights.files import BASE, ENDING, read_weights, write_weights
-from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 
 SHIPPED = ("maerec_tiny", "maerec_tiny_rendered")
 """The names of the weights that come with the package, which stand for their files; the first are the default."""
@@ -32,7 +31,7 @@ def load_recognizer(
       path: a workdir of a fine-tuning run (its best checkpoint by validation, or its latest), one of its
         ``checkpoints/<step>``, a file that ``save_recognizer`` wrote, or one of ``SHIPPED``, of which the first is the
         default.
-      adapters: a file that ``maerec_jax.weights.adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
+      adapters: a file that ``adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
         which may be a masked autoencoder, too, and the adapters are merged into that.
 
     Returns:
@@ -45,7 +44,7 @@ def load_recognizer(
     config, params, step = load_weights(path)
     if adapters:
         return attach_adapters((config, params, step), adapters)
-    if not isinstance(config.model, MAERecConfig):
+    if not isinstance(config.model, RecogniserConfig):
         raise UserError(f"{path} holds a masked autoencoder, which cannot read: fine-tune it first (--init-from)")
     return config, params, step
 
@@ -88,7 +87,6 @@ def shipped_file(name: str) -> Path:
 
 def save_recognizer(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
     """Write a recogniser to one file, as ``save_weights`` does."""
-    assert isinstance(config.model, MAERecConfig)
     save_weights(path, config, params, step)
 
 
@@ -111,7 +109,7 @@ def save_weights(
       UserError: for another ending, where the reference has no such model, or the file cannot be written; and for a
         number that float16 cannot hold.
     """
-    if not isinstance(config.model, MAEConfig | MAERecConfig):
+    if config.model.names() is None:
         raise UserError(f"{path}: a model of the kind {config.model.kind} cannot be exported: the reference has none")
     tensors = state_dict_from_params(params, config.model)
     if dtype == "float16":
@@ -127,8 +125,6 @@ def _read_file(path: Path) -> tuple[TrainConfig, Any, int]:
     config, step, tensors, about = read_weights(path)
     if BASE in about:
         raise UserError(f"{path} holds adapters: give it as such (--adapters), and the checkpoint that they belong to")
-    if not isinstance(config.model, MAEConfig | MAERecConfig):
-        raise UserError(f"{path}: a model of the kind {config.model.kind} is in no such file")
     try:
         return config, params_from_state_dict(tensors, config.model), step
     except ValueError as error:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from maerec_jax.models.attention_maps import attention_maps
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.greedy import greedy_read
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 
 CONFIG = MAERecConfig.tiny()

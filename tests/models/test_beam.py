@@ -9,7 +9,8 @@ import pytest
 
 from data_pipelines.charset import Charset
 from maerec_jax.models.beam import beam_read
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.greedy import greedy_read
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.reading.lexicon import Lexicon

@@ -15,7 +15,7 @@ from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import ViTEncoder
 from maerec_jax.training.optimizer import encoder_layer
 from maerec_jax.training.pretraining import Pretraining
-from maerec_jax.weights.checkpoint import merge_params, misfits
+from maerec_jax.training.starting import merge_params, misfits
 
 CONFIG = CrossMAEConfig.tiny(decoder_depth=2)
 IMAGE = jax.random.normal(jax.random.key(1), (2, 32, 128, 3))
@@ -119,18 +119,18 @@ def test_the_decoder_is_what_the_paper_writes(weighted):
 @pytest.mark.parametrize("weighted", [True, False])
 def test_gradients_reach_every_parameter_that_is_trained(weighted):
     task = Pretraining(replace(CONFIG, weighted_features=weighted), jnp.float32)
-    params = jax.jit(task.init)(jax.random.key(0))
+    params = jax.jit(task.config.init)(jax.random.key(0))
     batch = {"image": jax.random.randint(jax.random.key(1), (2, 32, 128, 3), 0, 256), "valid": jnp.ones(2, bool)}
     batch = task.prepare(batch, jax.random.key(2))
     grads = jax.jit(jax.grad(lambda p: task.loss(p, batch, jax.random.key(3)).total))(params)
     flat = flatten_dict(grads, sep="/")
-    assert [path for path, g in flat.items() if not np.abs(g).max() > 1e-6 and not task.frozen(path)] == []
+    assert [path for path, g in flat.items() if not np.abs(g).max() > 1e-6 and not task.config.frozen(path)] == []
     assert ("feature_weights" in flat) == weighted
 
 
 def test_the_loss_is_over_what_is_predicted_and_validation_over_all_that_is_hidden():
     task = Pretraining(CONFIG, jnp.float32)
-    params = jax.jit(task.init)(jax.random.key(0))
+    params = jax.jit(task.config.init)(jax.random.key(0))
     image = jax.random.randint(jax.random.key(1), (3, 32, 128, 3), 0, 256).astype(jnp.uint8)
     batch = task.prepare({"image": image, "valid": jnp.array([True, True, False])}, jax.random.key(0))
     pixels = (image.astype(jnp.float32) - 127.5) / 127.5

@@ -10,9 +10,10 @@ from flax.traverse_util import flatten_dict
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.cross_mae import CrossMAEConfig, CrossMaskedAutoencoder
 from maerec_jax.models.dense import Dense
+from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.int8 import quantize
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from tests.models.test_parity import MAEREC_CONFIG, load, tiny_recogniser
 
 LAYERS = [

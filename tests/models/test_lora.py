@@ -13,14 +13,16 @@ from jax.sharding import PartitionSpec
 from maerec_jax.config import OptimizerConfig
 from maerec_jax.distributed.sharding import make_mesh, state_shardings
 from maerec_jax.models.beam import beam_read
+from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.int8 import quantize
+from maerec_jax.models.interface import token_loss
 from maerec_jax.models.lora import encoder_without_adapters, is_adapter, merge_lora
 from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.optimizer import make_optimizer
-from maerec_jax.training.recognition import Recognition, token_loss
-from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
+from maerec_jax.training.recognition import Recognition
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 from tests.conftest import REPOSITORY
 from tests.models.test_parity import assert_close, load
 from tests.training.test_sharding import devices
@@ -122,7 +124,7 @@ def test_merged_weights_are_a_plain_model_with_the_same_logits(lora, tiny):
 def test_fresh_adapters_change_nothing():
     config = replace(CONFIG, encoder=replace(CONFIG.encoder, position_table="grid"))
     task = Recognition(config, np.float32)
-    params = jax.jit(task.init)(jax.random.key(0))
+    params = jax.jit(task.config.init)(jax.random.key(0))
     _, plain = merge_lora(config, params)
     adapters = {path: x for path, x in flatten_dict(params, sep="/").items() if is_adapter(path)}
     assert len(adapters) == 8
@@ -179,18 +181,18 @@ def test_what_is_trained_at_full_size(name):
     """The published numbers; the optimizer's state is two moments of just that, and lies on any mesh."""
     config, (trained, total) = full_size(name), SIZES[name]
     task = Recognition(config, np.float32)
-    params = jax.eval_shape(task.init, jax.random.key(0))
+    params = jax.eval_shape(task.config.init, jax.random.key(0))
     sizes = {path: x.size for path, x in flatten_dict(params, sep="/").items()}
     assert sum(sizes.values()) == total
-    assert sum(size for path, size in sizes.items() if not task.frozen(path)) == trained
-    assert not any(task.frozen(path) for path in sizes if path.startswith("decoder/"))
-    optimizer = make_optimizer(OptimizerConfig(), lambda step: 1e-3, 12, task.frozen)
+    assert sum(size for path, size in sizes.items() if not task.config.frozen(path)) == trained
+    assert not any(task.config.frozen(path) for path in sizes if path.startswith("decoder/"))
+    optimizer = make_optimizer(OptimizerConfig(), lambda step: 1e-3, 12, task.config.frozen)
     moments = jax.eval_shape(optimizer.init, params)
     assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(moments) if x.ndim) == 2 * 4 * trained
     plain = Recognition(replace(config, encoder=replace(config.encoder, lora_rank=0)), np.float32)
     assert not any(plain.frozen(path) for path in sizes)
     mesh = make_mesh(devices=devices(1))
-    lies = flatten_dict(state_shardings(params, mesh), sep="/")
+    lies = flatten_dict(state_shardings(params, mesh, MAERecConfig.sharding), sep="/")
     assert lies["encoder/blocks_0/lora_value/a/kernel"].spec == PartitionSpec()
     assert lies["encoder/blocks_0/lora_query/b/kernel"].spec == PartitionSpec(None, "tensor", None)
 

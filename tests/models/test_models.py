@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, random_masking, reconstruction_target
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.position import sincos_2d
 from maerec_jax.models.vit import ViTConfig
 

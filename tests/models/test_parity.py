@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from data_pipelines.charset import MAEREC_CHARACTERS
+from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.position import sincos_2d
 from maerec_jax.models.vit import patchify, unpatchify
-from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -116,7 +117,7 @@ def test_maerec_targets(maerec):
 
 
 def test_maerec_loss_and_gradients(maerec):
-    from maerec_jax.training.recognition import token_loss
+    from maerec_jax.models.interface import token_loss
 
     params, images = tiny_recogniser(maerec)
     model, tokens = MAERec(MAEREC_CONFIG), jnp.asarray(maerec["padded_indexes"])

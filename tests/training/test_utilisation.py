@@ -7,7 +7,6 @@ from maerec_jax.config import MeshConfig
 from maerec_jax.costs import utilisation
 from maerec_jax.costs.chips import CHIPS
 from maerec_jax.costs.utilisation import Rates, measured_peak, peak, published_peak
-from maerec_jax.costs.work import step_work
 from maerec_jax.distributed.sharding import make_mesh
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.vit import ViTConfig
@@ -31,7 +30,7 @@ def clock():
 
 
 def test_rates_of_known_steps(clock):
-    work = step_work(MODEL, SIZE).model
+    work = MODEL.work(SIZE).model
     rates = Rates(16, MODEL, peak=1e12, clock=clock)
     for _ in range(5):
         rates.count(0.25, SIZE)
@@ -52,7 +51,7 @@ def test_rates_of_known_steps(clock):
 
 def test_each_step_counts_with_its_own_image_size(clock):
     sizes = [(32, 128), (16, 256), (32, 64), (32, 64)]
-    work = [step_work(MODEL, size).model for size in sizes]
+    work = [MODEL.work(size).model for size in sizes]
     assert len(set(work[1:])) == 2
     rates = Rates(4, MODEL, peak=1e12, clock=clock)
     for size in sizes:

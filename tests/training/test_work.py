@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 from maerec_jax.config import TrainConfig
-from maerec_jax.costs.work import step_work
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.loop import make_task
+from maerec_jax.training.run import make_task
 from maerec_jax.training.step import loss_gradients
 
 # Wide enough that matrix multiplications are nearly all there is, and with sizes that differ from each other.
@@ -36,7 +35,7 @@ def counted(model, image_size, gradient):
     """Operations for an image by XLA's count of the program before it is compiled, in which nothing is fused."""
     images = 2
     task = make_task(TrainConfig(model=model, dtype="float32"))
-    params = jax.eval_shape(task.init, jax.random.key(0))
+    params = jax.eval_shape(task.config.init, jax.random.key(0))
     rows, columns = model.encoder.grid_of(image_size)
     batch = {
         "image": jax.ShapeDtypeStruct((images, *image_size, 3), jnp.uint8),
@@ -59,7 +58,7 @@ def counted(model, image_size, gradient):
 @pytest.mark.parametrize("image_size", [(32, 128), (16, 256)], ids=str)
 @pytest.mark.parametrize("kind", MODELS)
 def test_forward_and_backward_are_what_xla_counts(kind, image_size):
-    work = step_work(MODELS[kind], image_size)
+    work = MODELS[kind].work(image_size)
     # XLA counts norms, softmaxes and activations too: a few per cent, and never less than the multiplications alone.
     assert 0.93 < work.forward / counted(MODELS[kind], image_size, gradient=False) <= 1
     assert 0.95 < work.executed / counted(MODELS[kind], image_size, gradient=True) <= 1
@@ -79,9 +78,9 @@ def test_remat_is_what_xla_counts(kind):
     everything, attention = (with_remat(plain, keeps) for keeps in ("nothing", "products"))
     images = (32, 128)
     most = counted(everything, images, gradient=True)
-    work = step_work(everything, images)
+    work = everything.work(images)
     assert 0.93 < work.recomputed / (most - counted(plain, images, gradient=True)) <= 1
-    assert work.model == step_work(plain, images).model
+    assert work.model == plain.work(images).model
     # Norms and activations, which XLA counts too, are computed again in both cases.
-    saved = work.recomputed - step_work(attention, images).recomputed
+    saved = work.recomputed - attention.work(images).recomputed
     assert saved / (most - counted(attention, images, gradient=True)) == pytest.approx(1, abs=0.02)

@@ -1,0 +1,48 @@
+"""Greedy reading, step by step: the likeliest class at each place."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from maerec_jax.models.interface import Reading
+
+Array = jax.Array
+
+
+def greedy_read(model: Any, params: Any, image_BHWC: Array) -> Reading:
+    """Read images by taking the likeliest token at each place, with cached keys and values.
+
+    Stops as soon as every text has ended. What comes before each end equals decoding all ``max_length`` places.
+
+    Args:
+      model: the module of a recogniser that writes one class after the other (``RecogniserConfig.has_beams``).
+      params: its parameters.
+      image_BHWC: normalised pixels (B, H, W, 3).
+
+    Returns:
+      Tokens and probabilities, each (B, max_length).
+    """
+    charset, length = model.config.charset, model.config.max_length
+    batch = image_BHWC.shape[0]  # no int where a program is exported for batches of any size
+    memory, state = model.apply({"params": params}, image_BHWC, method="start")
+    reading = Reading(jnp.full((batch, length), charset.padding, jnp.int32), jnp.zeros((batch, length), jnp.float32))
+    token_B = jnp.full(batch, charset.start_end, jnp.int32)
+    ended_B = jnp.zeros(batch, bool)
+
+    def unfinished(carry: tuple) -> Array:
+        position, ended_B = carry[:2]
+        return (position < length) & ~ended_B.all()
+
+    def step(carry: tuple) -> tuple:
+        position, ended_B, token_B, state, reading = carry
+        logits, state = model.apply({"params": params}, token_B, position, state, memory, method="step")
+        probability = jax.nn.softmax(logits)
+        token_B = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        reading = Reading(
+            reading.tokens_BT.at[:, position].set(jnp.where(ended_B, charset.padding, token_B)),
+            reading.probability_BT.at[:, position].set(jnp.where(ended_B, 0.0, probability.max(axis=-1))),
+        )
+        return position + 1, ended_B | (token_B == charset.start_end), token_B, state, reading
+
+    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), ended_B, token_B, state, reading))[-1]

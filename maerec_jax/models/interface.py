@@ -1,0 +1,166 @@
+"""What every model brings, so that nothing outside its file asks which one it is.
+
+A model is a frozen dataclass: its sizes, and pure functions of parameters, which are plain trees of float32 arrays.
+There are two kinds: autoencoders, which pre-train an encoder (``AutoencoderConfig`` in ``mae``), and recognisers.
+docs/design.md shows how to add one, here or in a package of your own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from data_pipelines.charset import Charset
+from maerec_jax.costs.work import Work
+from maerec_jax.models.names.table import NameTable
+
+Array = jax.Array
+Params = Any
+"""A tree of float32 arrays."""
+Axes = tuple[str | None, ...]
+"""The mesh axis, "fsdp" or "tensor", that each dimension of a parameter is divided along; None for none."""
+
+
+class Loss(NamedTuple):
+    """A loss as a sum and the weight to divide it by, so that parts of a batch add up to the mean over the whole."""
+
+    total: Array
+    """float32 scalar: the sum of what is averaged."""
+    weight: Array
+    """float32 scalar: how many were summed (images, or characters)."""
+    metrics: dict[str, Array]
+    """Other sums over the same things, logged divided by the same weight."""
+
+
+class Reading(NamedTuple):
+    """What was read, before it is turned into text (``Charset.decode``)."""
+
+    tokens_BT: Array
+    """int32 (B, T): a class for each place, the start token not included; padding after the end."""
+    probability_BT: Array
+    """float32 (B, T): softmax probability of that class; 0 where nothing was read."""
+
+
+class ModelConfig(ABC):
+    """A model's sizes and what is computed with them. Subclasses are frozen dataclasses."""
+
+    kind: Any
+    """``Literal["..."]``: the name of the kind of model in JSON."""
+    encoder: Any
+    """The ``ViTConfig`` of the Vision Transformer in it, which runs hand on to each other; None for a model without."""
+    sharding: ClassVar[tuple[tuple[str, Axes], ...]] = ()
+    """How parameters lie on a mesh: the first pattern that fits the end of a path decides. Every parameter needs one,
+    () for those that every device has whole."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+
+    @property
+    @abstractmethod
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """Mean of R, G and B (0 to 255) that is subtracted from the pixels."""
+
+    @property
+    @abstractmethod
+    def pixel_std(self) -> tuple[float, float, float]:
+        """What R, G and B are divided by after that."""
+
+    @abstractmethod
+    def init(self, key: Array) -> Params:
+        """Fresh parameters."""
+
+    @abstractmethod
+    def work(self, image_size: tuple[int, int]) -> Work:
+        """The floating-point operations of a training step for one image of a height and width."""
+
+    def check_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Raise ``ValueError`` where images of several heights and widths cannot be told apart or computed with."""
+        raise ValueError(f"data.buckets: a model of kind {self.kind!r} takes images of one size only")
+
+    def frozen(self, path: str) -> bool:
+        """Whether the parameter at a path is a constant in training."""
+        return False
+
+    def names(self) -> NameTable | None:
+        """Where the tensors of PyTorch's state dict lie; None for a model that PyTorch has not."""
+        return None
+
+    def merged(self, params: Params) -> tuple["ModelConfig", Params]:
+        """The same model as it is read with: without adapters, which are merged into the weights beside them."""
+        return self, params
+
+
+class RecogniserConfig(ModelConfig):
+    """A model that reads words."""
+
+    charset: Charset
+    """The characters that can be read, and the special classes beside them."""
+    has_beams: ClassVar[bool] = False
+    """Whether beams and lexicons can be used: ``module`` then has the methods ``start`` and ``step_beam``."""
+
+    character_tables: ClassVar[dict[str, int]] = {}
+    """The parameters with a row for each class, by path, and the axis that classes lie along: what a recogniser of
+    other characters starts with."""
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int:
+        """Places of a text, its start and end included."""
+
+    @abstractmethod
+    def module(self, dtype: Any = jnp.float32) -> Any:
+        """The Flax module that computes in a dtype; its parameters are float32."""
+
+    @abstractmethod
+    def loss(
+        self,
+        params: Params,
+        image_BHWC: Array,
+        tokens_BT: Array,
+        valid_B: Array,
+        key: Array,
+        smoothing: float = 0.0,
+        dtype: Any = jnp.float32,
+    ) -> Loss:
+        """The loss of a batch.
+
+        Args:
+          params: the parameters.
+          image_BHWC: normalised pixels.
+          tokens_BT: int32 (B, max_length): the texts as ``Charset.encode`` writes them.
+          valid_B: float32, 0 for images that do not count.
+          key: for dropout and the like.
+          smoothing: share of each target that is spread over all classes.
+          dtype: of the computation.
+        """
+
+    @abstractmethod
+    def read(self, params: Params, image_BHWC: Array, dtype: Any = jnp.float32) -> Reading:
+        """Read normalised pixels, taking the likeliest class at each place."""
+
+    def attention(self, params: Params, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32) -> Array:
+        """Where the model looks for each of the tokens that it has read, float32 (B, T, rows, columns)."""
+        raise ValueError(f"a model of kind {self.kind!r} has no attention maps")
+
+
+def normalize(image_BHWC: Array, scale: Any) -> Array:
+    """uint8 RGB (B, H, W, 3) to the float32 pixels that a model expects; ``scale`` has ``pixel_mean`` and ``_std``."""
+    mean, std = jnp.array(scale.pixel_mean, jnp.float32), jnp.array(scale.pixel_std, jnp.float32)
+    return (image_BHWC.astype(jnp.float32) - mean) / std
+
+
+def token_loss(logits_BTV: Array, target_BT: Array, padding: int, smoothing: float = 0.0) -> tuple[Array, Array]:
+    """Cross-entropy of each place, float32 (B, T), 0 at padding; and its weights (B, T), 1 where there is no padding.
+
+    ``smoothing`` is the share of the target that is spread evenly over all classes.
+    """
+    weight_BT = (target_BT != padding).astype(jnp.float32)
+    log_probability = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
+    loss_BT = -jnp.take_along_axis(log_probability, target_BT[..., None], axis=-1)[..., 0]
+    if smoothing:
+        loss_BT = (1 - smoothing) * loss_BT - smoothing * log_probability.mean(axis=-1)
+    return loss_BT * weight_BT, weight_BT

@@ -1,0 +1,98 @@
+"""Words: what is read in an image, and how it comes out of what the devices return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.charset import Charset
+from maerec_jax.models.interface import RecogniserConfig, normalize
+from maerec_jax.reading.lexicon import Lexicon
+
+Array = jax.Array
+
+
+@dataclass(frozen=True)
+class Word:
+    """What was read in an image."""
+
+    text: str
+    """The text."""
+    confidence: float
+    """Mean of the character confidences, 0 to 1; 0 where nothing was read. It is how sure the model was on its way, not
+    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
+    several views it is that of the first in which this was read, however many others agree."""
+    character_confidences: tuple[float, ...]
+    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    turns: int = 0
+    """By how many times 90 degrees the image was turned against the clock before it was read so."""
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+    """The classes that were written, without the end: one for each character, and perhaps padding, which is none."""
+    alternatives: tuple["Word", ...] = field(default=(), repr=False)
+    """Other texts: those of other views, the most votes first, then those that the beam search found, best first."""
+
+    def described(self) -> dict[str, Any]:
+        """The word as JSON can hold it; turns and alternatives only where there are some."""
+        found: dict[str, Any] = {
+            "text": self.text,
+            "confidence": self.confidence,
+            "character_confidences": self.character_confidences,
+        }
+        if self.turns:
+            found["turns"] = self.turns
+        if self.alternatives:
+            found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in self.alternatives]
+        return found
+
+
+NOTHING = Word("", 0.0, ())
+"""What is read in an image that cannot be used."""
+
+
+def greedy_step(
+    model: RecogniserConfig, params: Any, batch: Mapping[str, Array], dtype: Any = jnp.float32
+) -> dict[str, Array]:
+    """Read a batch greedily.
+
+    Args:
+      model: the recogniser.
+      params: its parameters.
+      batch: ``image`` uint8 RGB (B, H, W, 3).
+      dtype: of the computation.
+
+    Returns:
+      ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
+    """
+    reading = model.read(params, normalize(batch["image"], model), dtype)
+    return {"tokens_BKT": reading.tokens_BT[:, None], "probability_BKT": reading.probability_BT[:, None]}
+
+
+def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon: Lexicon | None = None) -> Word:
+    """What a step has read in image ``row``: the best of its texts, with the others as alternatives.
+
+    Args:
+      made: ``tokens_BKT`` and ``probability_BKT``, the best of K readings first; ``score_BK`` and ``node_BK`` of a beam
+        search; and ``turns``, where images were turned.
+      row: the image.
+      charset: the characters.
+      lexicon: the only words, where there are some.
+    """
+    turns = int(made["turns"][row]) if "turns" in made else 0
+    words: dict[str, Word] = {}
+    for place, (tokens_T, probability_T) in enumerate(
+        zip(made["tokens_BKT"][row], made["probability_BKT"][row], strict=True)
+    ):
+        if "score_BK" in made and made["score_BK"][row, place] == -np.inf:
+            continue
+        text, places = charset.decode(tokens_T)
+        if lexicon is not None:
+            text = lexicon.word(int(made["node_BK"][row, place]))
+        confidences = probability_T[places].astype(float)
+        confidence = float(confidences.mean()) if len(places) else 0.0
+        tokens = tuple(tokens_T[: places[-1] + 1].tolist()) if len(places) else ()
+        words.setdefault(text, Word(text, confidence, tuple(confidences.tolist()), turns, tokens))
+    best, *others = words.values()
+    return replace(best, alternatives=tuple(others))

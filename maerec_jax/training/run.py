@@ -1,0 +1,211 @@
+"""A run before its first step: its mesh, task, data, schedule and optimizer, and the state that it begins with."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+
+from data_pipelines.errors import UserError
+from data_pipelines.images.buckets import Buckets
+from data_pipelines.sources.combining import Sources
+from data_pipelines.sources.records import Source
+from maerec_jax.config import TrainConfig, compute_dtype, to_json
+from maerec_jax.distributed.cluster import agree, as_first, meet
+from maerec_jax.distributed.host_memory import keep_freed_memory
+from maerec_jax.distributed.sharding import (
+    batch_part,
+    describe,
+    laid_out,
+    make_mesh,
+    put_whole,
+    row_shards,
+    state_bytes,
+    state_shardings,
+)
+from maerec_jax.models.interface import RecogniserConfig
+from maerec_jax.models.mae import AutoencoderConfig
+from maerec_jax.training.data import make_buckets, open_training, open_validation
+from maerec_jax.training.optimizer import Schedule, learning_rate_schedule, make_optimizer, map_by_path
+from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.training.recognition import Recognition
+from maerec_jax.training.starting import LoadedRun, check_start, load_start, loaded_params
+from maerec_jax.training.step import TrainState, initial_state, state_shapes
+from maerec_jax.training.task import Task
+from maerec_jax.weights.checkpoint import Checkpoints, claim_workdir, saved_steps
+
+
+def make_task(config: TrainConfig) -> Task:
+    """The stage that a config's model belongs to."""
+    model, dtype = config.model, compute_dtype(config.dtype)
+    if isinstance(model, AutoencoderConfig):
+        return Pretraining(model, dtype)
+    assert isinstance(model, RecogniserConfig)
+    return Recognition(model, dtype, config.label_smoothing)
+
+
+def check_batch_size(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
+    """Raise ``UserError`` where a batch cannot be divided between the devices."""
+    if config.batch_size % (row_shards(mesh) * config.accumulation):
+        devices = f"{row_shards(mesh)} devices (data x fsdp) x accumulation {config.accumulation}"
+        raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
+
+
+def fresh_state(
+    config: TrainConfig,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    shardings: TrainState,
+    replace_params: Callable[[Any], Any] | None = None,
+) -> TrainState:
+    """The state of a new run. No device ever holds more of it than its part.
+
+    Args:
+      config: the run.
+      task: its stage.
+      optimizer: its optimizer.
+      shardings: where the state lies.
+      replace_params: is given the fresh parameters; what it returns takes their place, with NumPy arrays for those that
+        every process has loaded.
+    """
+    params = jax.jit(task.config.init, out_shardings=shardings.params)(jax.random.key(config.seed))
+    if replace_params is not None:
+        params = jax.tree.map(
+            lambda x, sharding: x if isinstance(x, jax.Array) else put_whole(x, sharding),
+            replace_params(params),
+            shardings.params,
+        )
+    complete = partial(initial_state, optimizer=optimizer, config=config)
+    return jax.jit(complete, out_shardings=shardings, donate_argnums=0)(params)
+
+
+@dataclass
+class Run:
+    """What the loop needs to know of a run, the same from its first step to its last."""
+
+    config: TrainConfig
+    mesh: jax.sharding.Mesh
+    task: Task
+    sources: Sources
+    """The training data."""
+    held_out: Source | None
+    """The validation data."""
+    buckets: Buckets | None
+    loaded: LoadedRun | None
+    """What a new run starts from; until its state is made."""
+    notes: list[str]
+    """What was found out before the log is open."""
+    total_steps: int
+    schedule: Schedule
+    optimizer: optax.GradientTransformation
+    shapes: TrainState
+    shardings: TrainState
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps that see as many images as there are."""
+        return len(self.sources) / self.config.batch_size
+
+    def is_validated(self, done: int) -> bool:
+        """Whether the state after ``done`` steps is validated."""
+        every = self.config.validate_every or max(1, round(self.steps_per_epoch))
+        return self.held_out is not None and (done % every == 0 or done == self.total_steps)
+
+    def is_saved(self, done: int) -> bool:
+        """Whether the state after ``done`` steps is saved, validated or not."""
+        return done % self.config.checkpoint_every == 0 or done == self.total_steps
+
+    def described(self) -> str:
+        """The run in a line."""
+        sizes = jax.tree.map(lambda x: x.size, self.shapes.params)
+        trained = jax.tree.map(lambda size, f: 0 if f else size, sizes, map_by_path(self.task.config.frozen, sizes))
+        return (
+            f"{len(self.sources):,} training images, {self.steps_per_epoch:,.1f} steps an epoch, "
+            f"{self.total_steps:,} steps; {sum(jax.tree.leaves(sizes)):,} parameters, "
+            f"{sum(jax.tree.leaves(trained)):,} of them trained, in {self.task.dtype} on {describe(self.mesh)}: "
+            f"{state_bytes(self.shapes, self.shardings) / 2**20:,.1f} MiB of state a device"
+        )
+
+    def state(self, checkpoints: Checkpoints, start: int, message: Callable[[str], None]) -> TrainState:
+        """The state after ``start`` steps: restored, or that of a new run."""
+        config, loaded, self.loaded = self.config, self.loaded, None
+        if start:
+            given = {"--init-from": config.init_from, "--init-encoder-from": config.init_encoder_from}
+            unused = "".join(f"; {flag} {path} is not used" for flag, path in given.items() if path)
+            state = checkpoints.restore(start, laid_out(self.shapes, self.shardings))
+            message(f"resumed {config.workdir} at step {start}{unused}")
+            return state
+        replace_params = None if loaded is None else partial(loaded_params, config, loaded, message=message)
+        return fresh_state(config, self.task, self.optimizer, self.shardings, replace_params)
+
+
+def open_run(config: TrainConfig) -> Run:
+    """Open a run's data, and make or check its workdir. All processes do so together.
+
+    Raises:
+      UserError: for a workdir of another config, and other mistakes in the config.
+      DataError: for data that cannot be used.
+    """
+    if not config.data.train:
+        raise UserError("the config names no training data: data.train is empty")
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config, mesh)
+    batch_part(mesh)  # raises where processes would share a part of their rows
+    task = make_task(config)
+    if mesh.devices.flat[0].platform == "cpu":
+        keep_freed_memory()
+    # Raises before anything is read or written.
+    state_shardings(jax.eval_shape(task.config.init, jax.random.key(0)), mesh, task.config.sharding)
+
+    notes: list[str] = []
+    sources = open_training(config, lambda text: notes.append(f"training data: {text}"))
+    held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
+    buckets = make_buckets(config, sources, notes.append)
+    meet("all have opened their data")
+    agree(
+        {
+            "config": to_json(replace(config, data=replace(config.data, root="", workers=0, timeout=0.0))),
+            "number of training images": len(sources),
+            "number of validation images": 0 if held_out is None else len(held_out),
+            "images of each bucket": [] if buckets is None else np.bincount(buckets.numbers).tolist(),
+        }
+    )
+    # Read before the workdir is made, so that a mistyped name leaves none behind.
+    loaded = None
+    if not as_first(bool(saved_steps(epath.Path(config.workdir)))):
+        check_start(config)
+        loaded = load_start(config)
+    claim_workdir(config, write=jax.process_index() == 0)
+
+    steps_per_epoch = len(sources) / config.batch_size
+    total_steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
+    schedule = learning_rate_schedule(config.optimizer, config.batch_size, steps_per_epoch, total_steps)
+    if schedule.warmup_steps >= total_steps:
+        notes.append(
+            f"warning: a warm-up of {schedule.warmup_steps:,.0f} steps in a run of {total_steps:,}: "
+            "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
+        )
+    depth = 0 if task.config.encoder is None else task.config.encoder.depth
+    optimizer = make_optimizer(config.optimizer, schedule, depth, task.config.frozen)
+    shapes = state_shapes(task, optimizer, config)
+    shardings = state_shardings(shapes, mesh, task.config.sharding)
+    return Run(
+        config,
+        mesh,
+        task,
+        sources,
+        held_out,
+        buckets,
+        loaded,
+        notes,
+        total_steps,
+        schedule,
+        optimizer,
+        shapes,
+        shardings,
+    )
