@@ -1,30 +1,12 @@
 """Paired bootstrap of differences in accuracy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 
 LEVEL = 0.95
 """Share of the resampled differences that an interval holds."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A difference and where it lies if other images of the same kind had been taken."""
-
-    difference: float
-    """The difference that was measured, as a fraction of 1."""
-    low: float
-    """Lower end of the interval."""
-    high: float
-    """Upper end."""
-
-    @property
-    def sign(self) -> int:
-        """1 where it is above 0, -1 where it is below, 0 where 0 is in it."""
-        return int(self.low > 0) - int(self.high < 0)
 
 
 def resampled_means(gained: int, lost: int, words: int, resamples: int, seed: int | Sequence[int]) -> np.ndarray:
@@ -50,7 +32,7 @@ def set_seed(seed: int, name: str, metric: int) -> tuple[int, ...]:
     return seed, crc32(name.encode("utf-8", "backslashreplace")), metric
 
 
-def interval(difference: float, means_R: np.ndarray) -> Interval:
-    """The interval between the percentiles of resampled differences."""
+def interval(means_R: np.ndarray) -> tuple[float, float]:
+    """Lower and upper end of the interval that holds ``LEVEL`` of resampled differences."""
     low, high = np.quantile(means_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(difference, float(low), float(high))
+    return float(low), float(high)

@@ -1,39 +1,95 @@
 """What a comparison of two runs found, for the terminal and for JSON."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from rich.box import SIMPLE
 from rich.console import Group as Parts
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from maerec_jax.evaluation.bootstrap import LEVEL, Interval
+from maerec_jax.evaluation.bootstrap import LEVEL
 from maerec_jax.evaluation.groups import Kind, ordered
+from maerec_jax.evaluation.table import plain_table
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.scoring import HEADLINE, METRICS
 
 MEASURES = tuple(name for name in METRICS if name != "edit_similarity")
 """The metrics that are compared: those for which a reading is right or wrong."""
 
+_HEADLINE = MEASURES.index(HEADLINE)
+_HEADINGS = ("words", "a", "b", "b - a", f"{LEVEL:.0%} interval", "fixed", "broken", "verdict")
+
+
+class Image(NamedTuple):
+    """What an image is known by in both runs: its set, its place in it, and where it comes from."""
+
+    set: str
+    place: int
+    file: str
+
+
+class Judged(NamedTuple):
+    """What a run read in an image: its label in the run's file, the reading, its confidence, and whether it is right
+    by each of ``MEASURES``."""
+
+    truth: str
+    reading: str
+    confidence: float
+    right: tuple[bool, ...]
+
+
+class Pair(NamedTuple):
+    """An image that both runs have, and what each of them read in it."""
+
+    image: Image
+    a: Judged
+    b: Judged
+
+    @property
+    def change(self) -> int:
+        """1 where only the second run reads it right, by ``HEADLINE``, -1 where only the first does, else 0."""
+        return self.b.right[_HEADLINE] - self.a.right[_HEADLINE]
+
+    def described(self) -> dict[str, Any]:
+        """The pair as JSON can hold it."""
+        described: dict[str, Any] = {"set": self.image.set, "index": self.image.place, "file": self.image.file}
+        for name in ("truth", "reading", "confidence"):
+            described |= {f"{name}_a": getattr(self.a, name), f"{name}_b": getattr(self.b, name)}
+        return described
+
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of a set or an average in both runs."""
+    """A metric of a set or an average in both runs, as fractions of 1, on the images that both have."""
 
     a: float
-    """In the first run, as a fraction of 1; on the images that both have, as all else."""
+    """In the first run."""
     b: float
     """In the second."""
-    interval: Interval
-    """The second minus the first."""
+    low: float
+    """Lower end of the interval of the second minus the first."""
+    high: float
+    """Its upper end."""
     fixed: int
     """Images that only the second run reads right."""
     broken: int
     """Images that only the first reads right."""
+
+    @property
+    def difference(self) -> float:
+        """The second minus the first."""
+        return self.b - self.a
+
+    def __str__(self) -> str:
+        return f"{100 * self.difference:+.2f} {self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """The interval in points."""
+        return f"[{100 * self.low:+.2f}, {100 * self.high:+.2f}]"
 
 
 @dataclass(frozen=True)
@@ -60,60 +116,18 @@ class Difference:
         measure = self.measures[metric]
         if not measure.fixed and not measure.broken:
             return "no verdict changed"
-        better = measure.interval.sign * (-1 if self.kind == "margin" else 1)
-        return {1: "b is better", 0: "interval contains 0", -1: "a is better"}[better]
+        if measure.low <= 0 <= measure.high:
+            return "interval contains 0"
+        return "b is better" if (measure.low > 0) != (self.kind == "margin") else "a is better"
 
-
-@dataclass(frozen=True)
-class Change:
-    """An image that one of the runs reads right and the other wrong, by ``HEADLINE``."""
-
-    set: str
-    """Its set."""
-    index: int
-    """Its place in the set."""
-    file: str
-    """Where it comes from."""
-    truth_a: str
-    """Its label in the first run's file."""
-    truth_b: str
-    """Its label in the second's."""
-    reading_a: str
-    """What the first run read."""
-    reading_b: str
-    """What the second read."""
-    confidence_a: float
-    """Confidence of the first's reading."""
-    confidence_b: float
-    """Confidence of the second's."""
-    fixed: bool
-    """Whether it is the second run that reads it right."""
-
-
-@dataclass(frozen=True)
-class Relabelled:
-    """An image that has different labels in the two files."""
-
-    set: str
-    """Its set."""
-    index: int
-    """Its place in the set."""
-    file: str
-    """Where it comes from."""
-    truth_a: str
-    """Its label in the first run's file."""
-    truth_b: str
-    """Its label in the second's."""
-
-
-@dataclass(frozen=True)
-class Lone:
-    """Images of a set that only one of the runs has."""
-
-    files: tuple[str, ...]
-    """Where they come from."""
-    whole_set: bool
-    """Whether the other run has nothing of the set."""
+    def described(self) -> dict[str, Any]:
+        """The difference as JSON can hold it, in fractions of 1."""
+        metrics = {
+            name: asdict(measure) | {"difference": measure.difference, "verdict": self.verdict(name)}
+            for name, measure in self.measures.items()
+        }
+        about = {"name": self.name, "kind": self.kind, "words": self.words, "remark": self.remark}
+        return about | {"metrics": metrics, "read_otherwise": self.reworded}
 
 
 @dataclass(frozen=True)
@@ -130,48 +144,49 @@ class Comparison:
     """How many times the images were drawn anew."""
     differences: tuple[Difference, ...]
     """Of each set, then of each average that can be made of them."""
-    changes: tuple[Change, ...]
-    """The images that were fixed or broken."""
-    relabelled: tuple[Relabelled, ...]
+    fixed: tuple[Pair, ...]
+    """The images that only the second run reads right, by ``HEADLINE``."""
+    broken: tuple[Pair, ...]
+    """Those that only the first run reads right."""
+    relabelled: tuple[Pair, ...]
     """The images with different labels."""
-    only_a: Mapping[str, Lone]
-    """What is in the first run only, by set."""
-    only_b: Mapping[str, Lone]
-    """What is in the second run only."""
+    only_a: Mapping[str, Sequence[str]]
+    """Files of the images that are in the first run only, by set."""
+    only_b: Mapping[str, Sequence[str]]
+    """Files of those in the second run only."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON, in fractions of 1, every changed image with it."""
-        changes: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-        for change in self.changes:
-            changes[change.fixed].append({k: v for k, v in asdict(change).items() if k != "fixed"})
-        lone = {
-            f"only_in_{run}": {
-                name: {"images": len(lone.files), "whole_set": lone.whole_set, "files": list(lone.files)}
-                for name, lone in found.items()
-            }
-            for run, found in (("a", self.only_a), ("b", self.only_b))
-        }
-        return {
+        found: dict[str, Any] = {
             "a": self.a,
             "b": self.b,
             "judged_by": HEADLINE,
             "bootstrap": {"level": LEVEL, "resamples": self.resamples, "seed": self.seed},
-            "differences": [_difference(difference) for difference in self.differences],
-            "fixed": changes[True],
-            "broken": changes[False],
-            "different_truths": [asdict(image) for image in self.relabelled],
-            **lone,
+            "differences": [difference.described() for difference in self.differences],
+            "fixed": [pair.described() for pair in self.fixed],
+            "broken": [pair.described() for pair in self.broken],
+            "different_truths": [pair.described() for pair in self.relabelled],
+            "only_in_a": {},
+            "only_in_b": {},
         }
+        for run, _, name, files, whole in self._lone():
+            found[f"only_in_{run}"][name] = {"images": len(files), "whole_set": whole, "files": list(files)}
+        return found
 
     def to_rich(self, shown: int = 20) -> RenderableType:
         """For a terminal: the differences in points, about ``shown`` fixed and as many broken images, and remarks."""
+        others = [name for name in MEASURES if name != HEADLINE]
         return Parts(
             Text(f"a: {printable(self.a)}\nb: {printable(self.b)}\n"),
-            self._headline_table(),
+            self._table(f"{METRICS[HEADLINE]} (%), differences in points", _HEADINGS, _headline_cells),
             Text(),
-            self._other_table(),
-            *self._changed("fixed", [change for change in self.changes if change.fixed], shown),
-            *self._changed("broken", [change for change in self.changes if not change.fixed], shown),
+            self._table(
+                "b - a in points, the other metrics",
+                [METRICS[name] for name in others],
+                lambda difference: [str(difference.measures[name]) for name in others],
+            ),
+            *_images("fixed", self.fixed, shown),
+            *_images("broken", self.broken, shown),
             Text("\n" + "\n".join(self.remarks())),
         )
 
@@ -189,105 +204,68 @@ class Comparison:
             first = self.relabelled[0]
             remarks.append(
                 f"Different labels in the two files, where each run is judged by its own: {len(self.relabelled):,} of "
-                f"the images, first {printable(first.file)} of {printable(first.set)}: "
-                f'"{printable(first.truth_a)}" and "{printable(first.truth_b)}".'
+                f"the images, first {printable(first.image.file)} of {printable(first.image.set)}: "
+                f'"{printable(first.a.truth)}" and "{printable(first.b.truth)}".'
             )
-        for run, other, found in (("a", "b", self.only_a), ("b", "a", self.only_b)):
-            for name, lone in found.items():
-                what = "the whole set" if lone.whole_set else f"first {printable(lone.files[0])}"
-                remarks.append(f"Only in {run}, not in {other}: {len(lone.files):,} of {printable(name)}, {what}.")
+        for run, other, name, files, whole in self._lone():
+            what = "the whole set" if whole else f"first {printable(files[0])}"
+            remarks.append(f"Only in {run}, not in {other}: {len(files):,} of {printable(name)}, {what}.")
         return remarks
 
-    def _headline_table(self) -> RichTable:
-        table = _table(f"{METRICS[HEADLINE]} (%), differences in points")
-        for heading in ("words", "a", "b", "b - a", f"{LEVEL:.0%} interval", "fixed", "broken"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("verdict")
-        styles = {"b is better": "green", "a is better": "red"}
-        for difference, style, ends in self._rows():
-            measure, verdict = difference.measures[HEADLINE], difference.verdict()
-            table.add_row(
-                Text(printable(difference.label)),
-                f"{difference.words:,}",
-                f"{100 * measure.a:.2f}",
-                f"{100 * measure.b:.2f}",
-                f"{100 * measure.interval.difference:+.2f}",
-                _range(measure.interval),
-                f"{measure.fixed:,}",
-                f"{measure.broken:,}",
-                Text(verdict.removeprefix("interval "), styles.get(verdict, "")),
-                style=style,
-                end_section=ends,
-            )
-        return table
+    def _lone(self) -> Iterator[tuple[str, str, str, Sequence[str], bool]]:
+        """Of each set with images that one run lacks: the run that has them, the other, the set, the files, and whether
+        the other has nothing of the set."""
+        common = {difference.name for difference in self.differences if difference.kind == "set"}
+        for run, other, here, there in (("a", "b", self.only_a, self.only_b), ("b", "a", self.only_b, self.only_a)):
+            for name, files in here.items():
+                yield run, other, name, files, name not in common | there.keys()
 
-    def _other_table(self) -> RichTable:
-        table = _table("b - a in points, the other metrics")
-        others = [name for name in MEASURES if name != HEADLINE]
-        for name in others:
-            table.add_column(METRICS[name], justify="right", no_wrap=True)
-        for difference, style, ends in self._rows():
-            cells = []
-            for name in others:
-                interval = difference.measures[name].interval
-                cells.append(Text(f"{100 * interval.difference:+.2f} {_range(interval)}"))
-            table.add_row(Text(printable(difference.label)), *cells, style=style, end_section=ends)
-        return table
-
-    def _rows(self) -> Iterable[tuple[Difference, str, bool]]:
-        """The differences, the style of each and whether a section ends there."""
-        sets = sum(difference.kind == "set" for difference in self.differences)
-        for place, difference in enumerate(self.differences, 1):
+    def _table(self, title: str, headings: Sequence[str], cells: Callable[[Difference], Iterable[str]]) -> RichTable:
+        """A row for each difference, with a line below the last set."""
+        table = plain_table(title, 12)
+        for heading in headings:
+            number = heading != "verdict"
+            table.add_column(heading, justify="right" if number else "left", no_wrap=number)
+        for difference in self.differences:
             style = "" if difference.kind == "set" else "italic" if difference.remark else "bold"
-            yield difference, style, place in (sets, len(self.differences))
-
-    def _changed(self, kind: str, changes: list[Change], shown: int) -> Iterable[RenderableType]:
-        """Changed images, as many of each set as make about ``shown`` of all."""
-        if not changes:
-            return
-        yield Text()
-        totals = Counter(change.set for change in changes)
-        each = max(1, shown // len(totals))
-        table = _table(f"{kind}, by {METRICS[HEADLINE]}: {len(changes):,}")
-        for heading in ("file", "label", "a", "b"):
-            table.add_column(heading, overflow="fold")
-        for name in ordered(totals):
-            total = totals[name]
-            some = [change for change in changes if change.set == name][:each]
-            for change in some:
-                truth = change.truth_a if change.truth_a == change.truth_b else f"{change.truth_a} | {change.truth_b}"
-                cells = (change.set, change.file, truth, change.reading_a, change.reading_b)
-                table.add_row(*(Text(printable(cell)) for cell in cells))
-            if total > each:
-                table.add_row("", Text(f"and {total - each:,} more", "dim"))
-            table.add_section()
-        yield table
-        if sum(totals.values()) > sum(min(total, each) for total in totals.values()):
-            yield Text(f"The JSON of the comparison has all {len(changes):,}.", "dim")
+            if style and not table.rows[-1].style:
+                table.add_section()
+            table.add_row(Text(printable(difference.label)), *cells(difference), style=style)
+        return table
 
 
-def _table(title: str) -> RichTable:
-    table = RichTable(
-        title=title, title_justify="left", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False
+def _headline_cells(difference: Difference) -> tuple[str, ...]:
+    measure, verdict = difference.measures[HEADLINE], difference.verdict()
+    style = {"b is better": "green", "a is better": "red"}.get(verdict, "none")
+    return (
+        f"{difference.words:,}",
+        f"{100 * measure.a:.2f}",
+        f"{100 * measure.b:.2f}",
+        f"{100 * measure.difference:+.2f}",
+        measure.interval,
+        f"{measure.fixed:,}",
+        f"{measure.broken:,}",
+        f"[{style}]{verdict.removeprefix('interval ')}",
     )
-    table.add_column("set", overflow="fold", min_width=12)
-    return table
 
 
-def _range(interval: Interval) -> str:
-    return f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-
-
-def _difference(difference: Difference) -> dict[str, Any]:
-    metrics = {}
-    for name, measure in difference.measures.items():
-        metrics[name] = {
-            "a": measure.a,
-            "b": measure.b,
-            **asdict(measure.interval),
-            "fixed": measure.fixed,
-            "broken": measure.broken,
-            "verdict": difference.verdict(name),
-        }
-    about = {"name": difference.name, "kind": difference.kind, "words": difference.words, "remark": difference.remark}
-    return about | {"metrics": metrics, "read_otherwise": difference.reworded}
+def _images(kind: str, pairs: Sequence[Pair], shown: int) -> Iterator[RenderableType]:
+    """Changed images, as many of each set as make about ``shown`` of all."""
+    if not pairs:
+        return
+    yield Text()
+    totals = Counter(pair.image.set for pair in pairs)
+    each = max(1, shown // len(totals))
+    table = plain_table(f"{kind}, by {METRICS[HEADLINE]}: {len(pairs):,}", 12)
+    for heading in ("file", "label", "a", "b"):
+        table.add_column(heading, overflow="fold")
+    for name in ordered(totals):
+        for image, a, b in [pair for pair in pairs if pair.image.set == name][:each]:
+            truth = a.truth if a.truth == b.truth else f"{a.truth} | {b.truth}"
+            table.add_row(*(Text(printable(cell)) for cell in (name, image.file, truth, a.reading, b.reading)))
+        if totals[name] > each:
+            table.add_row("", Text(f"and {totals[name] - each:,} more", "dim"))
+        table.add_section()
+    yield table
+    if max(totals.values()) > each:
+        yield Text(f"The JSON of the comparison has all {len(pairs):,}.", "dim")

@@ -15,9 +15,6 @@ MARGIN = ("incomplete_ori", "incomplete")
 Kind = Literal["mean", "weighted", "margin"]
 """How a group is averaged: plainly over sets, by their words, or as the first set minus the second."""
 
-Coverage = Literal["complete", "sample", "more", "unknown"]
-"""What the number of words of a set says; see ``WordSet.compare``."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -86,12 +83,6 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: places.get(name, len(places)))
 
 
-def coverage(name: str, words: int) -> Coverage:
-    """What ``words`` words of the set ``name`` are of what is published under that name."""
-    word_set = WORD_SETS.get(name)
-    return "unknown" if word_set is None else word_set.compare(words)
-
-
 def groups(words: Mapping[str, int]) -> tuple[Group, ...]:
     """The averages that can be made of sets with these numbers of words, those that lack some of their sets too.
 
@@ -104,29 +95,22 @@ def groups(words: Mapping[str, int]) -> tuple[Group, ...]:
             measured.setdefault(part.name, whole)
     headline = [s for s in BENCHMARK.sets if s.headline]
     found = [_group("Union14M-Benchmark", "average", "mean", headline, words, measured)]
-    variants = [(sizes, sets, {s.name for s in sets} & measured.keys()) for sizes, sets in _common_six()]
+    smaller, larger = list(_PARTS.values()), [WORD_SETS[name] for name in _PARTS]
+    small_six, large_six = ([s for s in COMMON.sets if s not in others] for others in (larger, smaller))
+    small_there, large_there = ({s.name for s in six} & measured.keys() for six in (small_six, large_six))
     # Where all that is there of one is there of the other too, one tells everything.
-    kept = [variant for variant, (_, _, other) in zip(variants, variants[::-1], strict=True) if not variant[2] < other]
-    for sizes, sets, _ in kept[:1] if kept[0][2] == kept[-1][2] else kept:
-        over = f"common six with {' and '.join(sizes)}"
-        short = " + ".join(size.split()[1] for size in sizes)
-        found.append(_group(over, f"average, {short}", "mean", sets, words, measured))
-        found.append(_group(over, f"by words, {short}", "weighted", sets, words, measured))
+    variants = [] if small_there < large_there else [(smaller, small_six)]
+    variants += [] if large_there <= small_there else [(larger, large_six)]
+    for sizes, six in variants:
+        over = f"common six with {' and '.join(f'{n} {s.expected:,}' for n, s in zip(_PARTS, sizes, strict=True))}"
+        short = " + ".join(f"{s.expected:,}" for s in sizes)
+        found.append(_group(over, f"average, {short}", "mean", six, words, measured))
+        found.append(_group(over, f"by words, {short}", "weighted", six, words, measured))
     found.append(_group("Incomplete", "margin", "margin", [WORD_SETS[name] for name in MARGIN], words, measured))
     return tuple(group for group in found if group.weights)
 
 
 _PARTS = {s.name: WORD_SETS[f"{s.name}_{size}"] for s in COMMON.sets for size in s.also}
-
-
-def _common_six() -> list[tuple[list[str], list[WordSet]]]:
-    """The six common benchmarks with the smaller and with the larger sets, and what tells them apart."""
-    smaller, larger = list(_PARTS.values()), [WORD_SETS[name] for name in _PARTS]
-    variants = []
-    for ours, others in ((smaller, larger), (larger, smaller)):
-        sizes = [f"{name} {s.expected:,}" for name, s in zip(_PARTS, ours, strict=True)]
-        variants.append((sizes, [s for s in COMMON.sets if s not in others]))
-    return variants
 
 
 def _group(
@@ -141,7 +125,5 @@ def _group(
     else:
         weights = {here: 1 / len(present) for _, here in present}
     missing = tuple(s.name for s in sets if s.name not in measured)
-    samples, larger = (
-        tuple(here for s, here in present if s.compare(words[here]) == kind) for kind in ("sample", "more")
-    )
+    samples, larger = (tuple(h for s, h in present if s.compare(words[h]) == what) for what in ("sample", "more"))
     return Group(over, short, kind, weights, missing, samples, larger)

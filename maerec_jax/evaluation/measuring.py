@@ -102,18 +102,9 @@ class SetReader:
         index, usable = int(told["index"][row]), bool(told["valid"][row])
         word = self._reader.word(made, row) if usable else NOTHING
         height, width = told["size"][row].tolist()
-        return Prediction(
-            self.name,
-            index,
-            self.source.name(index),
-            self.source.text(index) or "",
-            word.text,
-            word.confidence,
-            word.character_confidences,
-            height,
-            width,
-            OUTCOMES[int(told["outcome"][row])],
-        )
+        file, truth, outcome = self.source.name(index), self.source.text(index) or "", OUTCOMES[told["outcome"][row]]
+        read = word.text, word.confidence, word.character_confidences
+        return Prediction(self.name, index, file, truth, *read, height=height, width=width, outcome=outcome)
 
     def picture(self, prediction: Prediction) -> np.ndarray | None:
         """The image of one of the predictions, uint8 RGB; None where it cannot be read."""
@@ -126,12 +117,8 @@ class SetReader:
 def describe(reader: Reader) -> dict[str, Any]:
     """How a recogniser reads, as JSON can hold it: what decides, beside its weights, what is read."""
     reading = reader.reading
-    described: dict[str, Any] = {
-        "dtype": str(reader.dtype),
-        "beam": reading.beam,
-        "turn": reader.turn,
-        "int8": reading.int8,
-    }
+    described: dict[str, Any] = {"dtype": str(reader.dtype), "beam": reading.beam, "turn": reader.turn}
+    described["int8"] = reading.int8
     if reading.views > 1:
         described["views"] = [list(view) for view in VIEWS[: reading.views]]
     if reading.beam > 1:

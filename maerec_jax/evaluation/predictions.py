@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any
 
 import numpy as np
@@ -39,6 +38,11 @@ class Prediction:
     outcome: str = OUTCOMES[0]
     """What became of it, one of ``OUTCOMES``: those that cannot be used count as read wrong."""
 
+    @property
+    def judged_reading(self) -> str | None:
+        """The reading as ``scoring.verdicts`` takes it: None where the image could not be used."""
+        return self.reading if self.outcome == OUTCOMES[0] else None
+
     def to_line(self) -> str:
         """The line of JSON that ``read_predictions`` reads, without its end."""
         rounded = {
@@ -66,9 +70,13 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
             try:
                 yield _ADAPTER.validate_json(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(map(str, first["loc"])) or "JSON"
-                raise UserError(f"{path}:{number}: not a prediction: {field}: {first['msg']}") from error
+                raise UserError(f"{path}:{number}: not a prediction: {first_fault(error)}") from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong, after the field where it is."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
 
 
 class PredictionsFile:
@@ -94,19 +102,19 @@ class PredictionsFile:
         Raises:
           UserError: for a file with the predictions of another measurement; it names what differs.
         """
-        if self.path.exists() and not overwrite:
-            found = self._found()
-            differ = sorted(name for name in found | self.made_with if found.get(name) != self.made_with.get(name))
-            if differ:
-                raise UserError(
-                    f"{self.path} holds predictions that were made otherwise ({', '.join(differ)} differ): give "
-                    "another file, or --overwrite"
-                )
-            self._cut()
+        if not self.path.exists() or overwrite:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(b"")
+            self._beside.write_text(json.dumps(self.made_with, indent=2) + "\n")
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_bytes(b"")
-        self._beside.write_text(json.dumps(self.made_with, indent=2) + "\n")
+        found = self._found()
+        if differ := sorted(name for name in found | self.made_with if found.get(name) != self.made_with.get(name)):
+            raise UserError(
+                f"{self.path} holds predictions that were made otherwise ({', '.join(differ)} differ): give "
+                "another file, or --overwrite"
+            )
+        with self.path.open("r+b") as file:  # a last line that has no end is cut off: its writer was killed
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
     def _found(self) -> dict[str, Any]:
         try:
@@ -117,21 +125,6 @@ class PredictionsFile:
                 "or --overwrite"
             ) from error
         return found if isinstance(found, dict) else {}
-
-    def _cut(self) -> None:
-        """Cut off a last line that has no end: its writer was killed."""
-        with self.path.open("r+b") as file:
-            size = file.seek(0, 2)
-            step = 2**16
-            end = size
-            while end:
-                start = max(0, end - step)
-                file.seek(start)
-                if (place := file.read(end - start).rfind(b"\n")) >= 0:
-                    end = start + place + 1
-                    break
-                end = start
-            file.truncate(end)
 
     def done(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
         """Which images have been read, bool (size) for each set.
@@ -145,8 +138,9 @@ class PredictionsFile:
         found = {name: np.zeros(size, bool) for name, size in sizes.items()}
         for number, prediction in enumerate(self.read(), 1):
             name, index = prediction.set, prediction.index
-            if not 0 <= index < sizes.get(name, 0) or found[name][index]:
-                problem = "stands there twice" if name in sizes and 0 <= index < sizes[name] else "is not measured"
+            measured = 0 <= index < sizes.get(name, 0)
+            if not measured or found[name][index]:
+                problem = "stands there twice" if measured else "is not measured"
                 raise UserError(f"{self.path}:{number}: image {index} of {name} {problem}: --overwrite begins again")
             found[name][index] = True
         return found
@@ -155,18 +149,7 @@ class PredictionsFile:
         """What is in the file so far."""
         return read_predictions(self.path)
 
-    def __enter__(self) -> "PredictionsFile":
-        """Open it for ``add``."""
-        self._file = self.path.open("a", encoding="utf-8")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self._file.close()
-
     def add(self, predictions: Sequence[Prediction]) -> None:
-        """Write the predictions of a batch."""
-        self._file.writelines(prediction.to_line() + "\n" for prediction in predictions)
-        self._file.flush()
+        """Write the predictions of a batch behind those that are there."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(prediction.to_line() + "\n" for prediction in predictions)

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from data_pipelines.errors import UserError
 from data_pipelines.packed_strings import PackedStrings
@@ -23,13 +22,6 @@ _NAMES = {word_set.name.lower() for collection in CATALOGUE for word_set in coll
 _FORMS = ("annotations", "lmdb", "records")
 
 
-class Fields(NamedTuple):
-    """Fields of JSON records that name the image and hold the label; the usual ones where they are ""."""
-
-    image: str = ""
-    text: str = ""
-
-
 @dataclass(frozen=True)
 class MeasuredSet:
     """A set of labelled words, to be measured as a whole."""
@@ -41,7 +33,7 @@ class MeasuredSet:
 
 
 def find_sets(
-    root: Path, names: Sequence[str], message: Callable[[str], None], fields: Fields | None = None
+    root: Path, names: Sequence[str], message: Callable[[str], None], image_field: str = "", text_field: str = ""
 ) -> list[MeasuredSet]:
     """Find sets to measure.
 
@@ -51,7 +43,8 @@ def find_sets(
         ``common`` for all of a collection, or paths: of an annotation file, an LMDB, a prepared set, or a folder that
         holds such. Without any, all of Union14M-Benchmark and of the common benchmarks that are there.
       message: is told what was decided.
-      fields: of the records in annotation files that are named by their paths.
+      image_field: names the image in the JSON records of annotation files that are named by their paths.
+      text_field: holds the label in them. The usual fields where they are "".
 
     Raises:
       UserError: where there are none, or one of the names is not found.
@@ -71,19 +64,22 @@ def find_sets(
     for name in names:
         wanted = name.lower()
         places = [p for p in known if wanted == p.word_set.name.lower() or GROUPS.get(wanted) is p.collection]
-        found += _sets(root, places, message) if places else _at_path(root, name, fields or Fields(), message)
+        if places:
+            found += _sets(root, places, message)
+        elif (root / name).is_file():
+            spec = Annotations(path=name, image_field=image_field, text_field=text_field)
+            found.append(MeasuredSet(name.rstrip("/"), spec))
+        else:
+            found += _in_folder(root, name, message)
     twice = {found_set.name for found_set in found if sum(other.name == found_set.name for other in found) > 1}
     if twice:
         raise UserError(f"named twice: {', '.join(sorted(twice))}")
     return found
 
 
-def _at_path(root: Path, name: str, fields: Fields, message: Callable[[str], None]) -> list[MeasuredSet]:
-    """The set at a path, or those in a folder."""
-    path = root / name
-    title = name.rstrip("/")
-    if path.is_file():
-        return [MeasuredSet(title, Annotations(path=name, image_field=fields.image, text_field=fields.text))]
+def _in_folder(root: Path, name: str, message: Callable[[str], None]) -> list[MeasuredSet]:
+    """The set that a folder is, or those in it."""
+    path, title = root / name, name.rstrip("/")
     if not path.is_dir():
         groups = ", ".join(GROUPS)
         raise UserError(f"{name} is no set that was found in {root}, nor a path in it; {groups} name whole collections")
@@ -92,7 +88,8 @@ def _at_path(root: Path, name: str, fields: Fields, message: Callable[[str], Non
     if (path / MANIFEST).is_file():
         return [MeasuredSet(title, Records(path=name))]
     places, extra = locate(path)
-    found = list(_sets(root, [_moved(place, title) for place in places], message))
+    places = [replace(place, paths=tuple(os.path.join(title, inner) for inner in place.paths)) for place in places]
+    found = list(_sets(root, places, message))
     for inner in extra:
         inner_path = f"{title}/{inner}"
         is_lmdb = (root / inner_path).is_dir()
@@ -100,11 +97,6 @@ def _at_path(root: Path, name: str, fields: Fields, message: Callable[[str], Non
     if not found:
         raise UserError(f"{path} holds no list of labels, LMDB or prepared set: name the annotation file itself")
     return found
-
-
-def _moved(place: Place, folder: str) -> Place:
-    """A place that was found in a folder of the root, as one of the root."""
-    return Place(place.collection, place.word_set, place.kind, tuple(os.path.join(folder, p) for p in place.paths))
 
 
 def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -> Iterable[MeasuredSet]:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -15,56 +15,49 @@ from rich.text import Text
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
-from maerec_jax.evaluation.groups import MARGIN, WORD_SETS, Coverage, Group, coverage, groups, ordered
-from maerec_jax.evaluation.predictions import Prediction
+from maerec_jax.evaluation.groups import MARGIN, WORD_SETS, Group, groups, ordered
+from maerec_jax.evaluation.predictions import Prediction, first_fault
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.scoring import METRICS, Scores
-
-HEADINGS = (*METRICS.values(), "conf.")
-"""Headings of the columns in %: the metrics and the mean confidence."""
 
 
 @dataclass(frozen=True)
 class SetResult:
     """What was measured on one set."""
 
-    name: str
-    """Its name."""
-    words: int
+    words: Annotated[int, Field(ge=1)]
     """How many words it has here, all of which count."""
-    unusable: int
+    unusable: Annotated[int, Field(ge=0)]
     """Those of them whose image could not be used: read wrong, with confidence 0."""
-    metrics: dict[str, float]
+    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]
     """Each of ``scoring.METRICS``, 0 to 1."""
-    confidence: float
+    confidence: Annotated[float, Field(ge=0, le=1)]
     """Mean confidence of its words, 0 to 1."""
+    name: str = ""
+    """Its name."""
 
     @property
-    def coverage(self) -> Coverage:
-        """What it is of the published set."""
-        return coverage(self.name, self.words)
+    def published_words(self) -> int | None:
+        """How many words are published under its name; None where that is not known."""
+        return WORD_SETS[self.name].expected if self.name in WORD_SETS else None
+
+    @property
+    def coverage(self) -> str:
+        """What it is of the published set; see ``WordSet.compare``."""
+        return WORD_SETS[self.name].compare(self.words) if self.name in WORD_SETS else "unknown"
 
     @property
     def count(self) -> str:
         """How many words it has and, where these are more or less, how many are published."""
-        if self.coverage in ("complete", "unknown"):
-            return f"{self.words:,}"
-        return f"{self.words:,}/{WORD_SETS[self.name].expected:,}"
-
-
-@dataclass(frozen=True)
-class _StoredSet:
-    words: Annotated[int, Field(ge=1)]
-    unusable: Annotated[int, Field(ge=0)]
-    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]
-    confidence: Annotated[float, Field(ge=0, le=1)]
+        differs = self.coverage not in ("complete", "unknown")
+        return f"{self.words:,}/{self.published_words:,}" if differs else f"{self.words:,}"
 
 
 @dataclass(frozen=True)
 class _StoredTable:
     """The part of ``Table.to_dict`` that cannot be made again."""
 
-    sets: dict[str, _StoredSet]
+    sets: dict[str, SetResult]
 
 
 _STORED = TypeAdapter(_StoredTable)
@@ -92,12 +85,8 @@ class Line:
     """Of a set, of an average, or of an average that is not what is published."""
     label: str
     """What it is the line of."""
-    words: str
-    """How many words."""
-    unusable: str
-    """How many could not be used."""
-    values: tuple[str, ...]
-    """A cell for each of ``HEADINGS``."""
+    cells: tuple[str, ...]
+    """What stands below ``Table.headings``, but for the first."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +106,14 @@ class Table:
             if (score := scores.get(prediction.set)) is None:
                 score = scores[prediction.set] = Scores()
                 confidence[prediction.set] = unusable[prediction.set] = 0
-            score.add(judged_reading(prediction), prediction.truth)
+            score.add(prediction.judged_reading, prediction.truth)
             confidence[prediction.set] += prediction.confidence
             unusable[prediction.set] += prediction.outcome != OUTCOMES[0]
-        results = []
+        results = {}
         for name, score in scores.items():
-            metrics = score.summary()
-            del metrics["words"]
-            results.append(SetResult(name, score.words, unusable[name], metrics, confidence[name] / score.words))
-        return cls._sorted(results)
+            metrics = {metric: total / score.words for metric, total in score.totals.items()}
+            results[name] = SetResult(score.words, unusable[name], metrics, confidence[name] / score.words, name)
+        return cls(tuple(results[name] for name in ordered(results)))
 
     @classmethod
     def from_dict(cls, data: Any) -> "Table":
@@ -135,22 +123,13 @@ class Table:
           UserError: where it is no such table; it names the field, but not the file.
         """
         try:
-            found = _STORED.validate_python(data)
+            found = _STORED.validate_python(data).sets
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "JSON"
-            raise UserError(f"not a table made by evaluate: {where}: {first['msg']}") from error
-        results = []
-        for name, entry in found.sets.items():
-            if missing := METRICS.keys() - entry.metrics.keys():
+            raise UserError(f"not a table made by evaluate: {first_fault(error)}") from error
+        for name, result in found.items():
+            if missing := METRICS.keys() - result.metrics.keys():
                 raise UserError(f"not a table made by evaluate: sets.{name}.metrics lacks {min(missing)}")
-            results.append(SetResult(name, entry.words, entry.unusable, entry.metrics, entry.confidence))
-        return cls._sorted(results)
-
-    @classmethod
-    def _sorted(cls, results: list[SetResult]) -> "Table":
-        by_name = {result.name: result for result in results}
-        return cls(tuple(by_name[name] for name in ordered(by_name)))
+        return cls(tuple(replace(found[name], name=name) for name in ordered(found)))
 
     @cached_property
     def averages(self) -> tuple[Average, ...]:
@@ -168,19 +147,30 @@ class Table:
             averages.append(Average(group, words, metrics, confidence))
         return tuple(averages)
 
+    @property
+    def unusable(self) -> int:
+        """How many images could not be used."""
+        return sum(result.unusable for result in self.sets)
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Headings of the columns; those behind the counts are in %."""
+        return ("set", "words", *(("unusable",) if self.unusable else ()), *METRICS.values(), "conf.")
+
     def sections(self) -> list[list[Line]]:
         """The lines as they are shown: the headline's sets, Incomplete, the common benchmarks and all else, each with
         their averages."""
         places = {s.name: 0 if s.headline else 1 for s in BENCHMARK.sets} | {s.name: 2 for s in COMMON.sets}
         sections: list[list[Line]] = [[], [], [], []]
         for result in self.sets:
-            cells = _cells(result.metrics, result.confidence)
-            line = Line("set", result.name, result.count, str(result.unusable or ""), cells)
+            counts = (result.count, *((str(result.unusable or ""),) if self.unusable else ()))
+            line = Line("set", result.name, (*counts, *_percents(result.metrics, result.confidence)))
             sections[places.get(result.name, 3)].append(line)
         for average in self.averages:
             group = average.group
-            cells = _cells(average.metrics, average.confidence, "+.2f" if group.kind == "margin" else ".2f")
-            line = Line("average" if group.published else "partial", group.label, f"{average.words:,}", "", cells)
+            counts = (f"{average.words:,}", *(("",) if self.unusable else ()))
+            values = _percents(average.metrics, average.confidence, "+.2f" if group.kind == "margin" else ".2f")
+            line = Line("average" if group.published else "partial", group.label, (*counts, *values))
             sections[places[next(iter(group.weights))]].append(line)
         return [section for section in sections if section]
 
@@ -190,44 +180,29 @@ class Table:
         remarks = [remark for remark in dict.fromkeys(average.group.remark for average in self.averages) if remark]
         if any(average.group.kind == "margin" and average.group.defined for average in self.averages):
             remarks.append(f"margin: {' minus '.join(MARGIN)}, in points; less is better.")
-        if unusable := sum(result.unusable for result in self.sets):
-            remarks.append(f"{unusable:,} images could not be used; they count as read wrong, with confidence 0.")
+        if self.unusable:
+            remarks.append(f"{self.unusable:,} images could not be used; they count as read wrong, with confidence 0.")
         return remarks
 
     def to_rich(self, title: str = "") -> RichTable:
         """The table for a terminal, in %; averages that are not the published ones are in italics, with a remark."""
-        shows_unusable = any(result.unusable for result in self.sets)
-        headings = ("words", *(("unusable",) if shows_unusable else ()), *HEADINGS)
-        table = RichTable(
-            title=Text(f"{title} (%)" if title else "%"),
-            box=SIMPLE,
-            padding=(0, 0, 0, 1),  # so that it fits into 80 columns
-            pad_edge=False,
-            show_edge=False,
-            caption_justify="left",
-            title_justify="left",
-        )
-        table.add_column("set", overflow="fold", min_width=16)
-        for heading in headings:
+        table = plain_table(f"{title} (%)" if title else "%", 16)
+        for heading in self.headings[1:]:
             table.add_column(heading, justify="right", no_wrap=True)
         styles = {"set": "", "average": "bold", "partial": "italic"}
         for section in self.sections():
             for line in section:
-                cells = (line.words, *((line.unusable,) if shows_unusable else ()), *line.values)
-                table.add_row(
-                    Text(printable(line.label)), *cells, style=styles[line.kind], end_section=line is section[-1]
-                )
-        table.caption = Text("\n".join(self.remarks())) if self.remarks() else None
+                table.add_row(Text(printable(line.label)), *line.cells, style=styles[line.kind])
+            table.add_section()
+        table.caption, table.caption_justify = Text("\n".join(self.remarks())) if self.remarks() else None, "left"
         return table
 
     def to_dict(self) -> dict[str, Any]:
         """Sets and averages for JSON, in fractions of 1; ``from_dict`` reads the sets and makes the averages again."""
         sets = {}
         for result in self.sets:
-            entry = asdict(result)
-            word_set = WORD_SETS.get(entry.pop("name"))
-            published = None if word_set is None else word_set.expected
-            sets[result.name] = entry | {"published_words": published, "coverage": result.coverage}
+            entry = asdict(result) | {"published_words": result.published_words, "coverage": result.coverage}
+            sets[entry.pop("name")] = entry
         averages = []
         for average in self.averages:
             group = average.group
@@ -239,27 +214,29 @@ class Table:
 
     def to_csv(self) -> str:
         """A line for each set and average, in fractions of 1; a margin's are whole words minus cut words."""
+        columns = ("kind", "name", "coverage", "words", "unusable", *METRICS, "confidence", "sets", "missing")
         file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("kind", "name", "coverage", "words", "unusable", *METRICS, "confidence", "sets", "missing"))
-        for result in self.sets:
-            values = [*result.metrics.values(), result.confidence, "", ""]
-            writer.writerow(["set", result.name, result.coverage, result.words, result.unusable, *values])
-        for average in self.averages:
-            group = average.group
-            about = [group.kind, group.name, "complete" if group.published else "partial", average.words, ""]
-            values = [average.metrics.get(name, "") for name in METRICS]
-            confidence = "" if average.confidence is None else average.confidence
-            writer.writerow([*about, *values, confidence, " ".join(group.weights), " ".join(group.missing)])
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        data = self.to_dict()
+        for name, entry in data["sets"].items():
+            writer.writerow(entry | entry["metrics"] | {"kind": "set", "name": name})
+        for entry in data["averages"]:
+            lists = {name: " ".join(entry[name]) for name in ("sets", "missing")}
+            lists["coverage"] = "complete" if entry["published"] else "partial"
+            writer.writerow(entry | entry["metrics"] | lists)
         return file.getvalue()
 
 
-def judged_reading(prediction: Prediction) -> str | None:
-    """The reading as ``scoring.verdicts`` takes it: None where the image could not be used."""
-    return prediction.reading if prediction.outcome == OUTCOMES[0] else None
+def plain_table(title: str, width: int) -> RichTable:
+    """A table for a terminal without frames that fits into 80 columns, whose first column, "set", has some width."""
+    table = RichTable(
+        title=Text(title), title_justify="left", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False
+    )
+    table.add_column("set", overflow="fold", min_width=width)
+    return table
 
 
-def _cells(metrics: Mapping[str, float], confidence: float | None, form: str = ".2f") -> tuple[str, ...]:
-    """Cells in %."""
+def _percents(metrics: Mapping[str, float], confidence: float | None, form: str = ".2f") -> tuple[str, ...]:
     cells = [format(100 * metrics[name], form) if name in metrics else "-" for name in METRICS]
     return (*cells, "-" if confidence is None else f"{100 * confidence:.1f}")

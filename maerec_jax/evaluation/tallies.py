@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rapidfuzz.distance import Levenshtein
 
@@ -32,11 +33,25 @@ class Tally:
 
     words: int = 0
     right: int = 0
+    confidence_sum: float = 0.0
+    label: str = ""
+    """Which words."""
+
+    def add(self, right: bool, confidence: float) -> None:
+        """Count a word."""
+        self.words += 1
+        self.right += right
+        self.confidence_sum += confidence
 
     @property
     def accuracy(self) -> float:
         """Share of words read right; 0 without any."""
         return self.right / max(self.words, 1)
+
+    @property
+    def confidence(self) -> float:
+        """Their mean confidence; 0 without any."""
+        return self.confidence_sum / max(self.words, 1)
 
     def bounds(self) -> tuple[float, float]:
         """95 % interval of the accuracy (Wilson's)."""
@@ -47,18 +62,6 @@ class Tally:
         centre = (share + z2 / (2 * n)) / (1 + z2 / n)
         reach = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
         return max(0.0, centre - reach), min(1.0, centre + reach)
-
-
-@dataclass
-class CalibrationBin(Tally):
-    """Words of about one confidence."""
-
-    confidence_sum: float = 0.0
-
-    @property
-    def confidence(self) -> float:
-        """Their mean confidence."""
-        return self.confidence_sum / max(self.words, 1)
 
 
 @dataclass
@@ -88,6 +91,18 @@ class Confusions:
         self.words += 1
         self.occurrences.update(truth)
 
+    def most_confused(self, number: int) -> list[str]:
+        """The characters that are in most confusions, sorted."""
+        involved: Counter[str] = Counter()
+        for pair, count in sorted(self.pairs.items()):
+            involved.update(dict.fromkeys(filter(None, pair), count))
+        return sorted(character for character, _ in involved.most_common(number))
+
+    def commonest(self, number: int, in_truth: bool, in_reading: bool) -> list[tuple[tuple[str, str], int]]:
+        """The commonest pairs with how often, by whether there is a character in the truth, and in the reading."""
+        found = [item for item in self.pairs.items() if (item[0][0] != "", item[0][1] != "") == (in_truth, in_reading)]
+        return sorted(found, key=lambda item: (-item[1], item[0]))[:number]
+
 
 class Tallies:
     """Counts over predictions, taken one by one; of the predictions themselves only the worst are kept.
@@ -101,11 +116,13 @@ class Tallies:
     """
 
     def __init__(self, predictions: Iterable[Prediction], sets: int, worst: int = 12) -> None:
-        self.lengths = [Tally() for _ in LENGTHS]
+        self.lengths = [Tally(label=str(a) if a + 1 == b else f"{a}\u2013{b - 1}") for a, b in pairwise(LENGTHS)]
         """By ``LENGTHS``; a truth without any character is in none."""
-        self.aspects = [Tally() for _ in ASPECTS]
+        self.lengths.append(Tally(label=f"{LENGTHS[-1]} or more"))
+        self.aspects = [Tally(label=f"{a:g} to {b:g}" if a else f"below {b:g}") for a, b in pairwise(ASPECTS)]
         """By ``ASPECTS``; images that cannot be used are in none."""
-        self.calibration = [CalibrationBin() for _ in range(CONFIDENCE_BINS)]
+        self.aspects.append(Tally(label=f"{ASPECTS[-1]:g} or more"))
+        self.calibration = [Tally(label=f"{10 * i} to {10 * (i + 1)} %") for i in range(CONFIDENCE_BINS)]
         """By confidence; without images that cannot be used."""
         self.confusions = Confusions()
         """Characters of the images that can be used."""
@@ -123,33 +140,28 @@ class Tallies:
             self._add(number, prediction)
 
     def _add(self, number: int, prediction: Prediction) -> None:
-        usable = prediction.outcome == OUTCOMES[0]
-        found = verdicts(prediction.reading if usable else None, prediction.truth)
-        right = found[HEADLINE] == 1
+        found = verdicts(prediction.judged_reading, prediction.truth)
+        right, confidence = found[HEADLINE] == 1, prediction.confidence
         if prediction.truth:
-            _count(self.lengths[bisect_right(LENGTHS, len(prediction.truth)) - 1], right)
-        if not usable:
+            self.lengths[bisect_right(LENGTHS, len(prediction.truth)) - 1].add(right, confidence)
+        if prediction.outcome != OUTCOMES[0]:
             if len(self.unusable) < _UNUSABLE_SHOWN:
                 self.unusable.append(prediction)
             return
         if prediction.height and prediction.width:
-            _count(self.aspects[bisect_right(ASPECTS, prediction.width / prediction.height) - 1], right)
-        place = min(int(prediction.confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)
-        _count(self.calibration[place], right)
-        self.calibration[place].confidence_sum += prediction.confidence
+            self.aspects[bisect_right(ASPECTS, prediction.width / prediction.height) - 1].add(right, confidence)
+        self.calibration[min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)].add(right, confidence)
         self.confusions.add(prediction.truth, prediction.reading)
         if right:
             self.case_only += found["word_accuracy"] < found["word_accuracy_ignore_case"]
             self.symbols_only += found["word_accuracy_ignore_case"] < 1
             return
         self.wrong += 1
-        # The earlier of two with the same confidence; predictions themselves cannot be ordered.
-        entry = (prediction.confidence, -number, prediction)
         heap = self._worst.setdefault(prediction.set, [])
-        if len(heap) < self._keep:
-            heapq.heappush(heap, entry)
-        elif entry > heap[0]:
-            heapq.heapreplace(heap, entry)
+        # The earlier of two with the same confidence; predictions themselves cannot be ordered.
+        heapq.heappush(heap, (confidence, -number, prediction))
+        if len(heap) > self._keep:
+            heapq.heappop(heap)
 
     @property
     def calibration_error(self) -> float:
@@ -164,8 +176,3 @@ class Tallies:
         # More sets than there is room for: those whose errors are surest.
         names = sorted(kept, key=lambda name: -kept[name][0].confidence)[:_WORST_IN_ALL]
         return {name: kept[name] for name in kept if name in set(names)}
-
-
-def _count(tally: Tally, right: bool) -> None:
-    tally.words += 1
-    tally.right += right

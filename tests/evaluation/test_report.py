@@ -110,17 +110,27 @@ def test_the_page_stands_alone(tmp_path):
 
 
 def test_every_chart_can_be_read_by_a_screen_reader(tmp_path):
+    """Charts are tables: what is drawn is hidden, and the same stands beside it in numbers."""
     page = Page(report(tmp_path, mixed()))
-    charts = page.named("svg")
-    assert len(charts) == 4
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for chart in charts:
-        assert chart["role"] == "img"
-        assert set(chart["aria-labelledby"].split()) <= set(ids)
+    charts = [table["class"] for table in page.named("table") if "class" in table]
+    assert charts == ["bars"] * 3 + ["heat"]
+    assert all(heading["scope"] in ("row", "col") for heading in page.named("th"))
     assert all(image["alt"] for image in page.named("img"))
-    for unit in ("characters", "width/height", "confidence (%)", "WAICS (%)", "words (%)"):
-        assert unit in page.text("text")
+    for unit in ("characters", "width/height", "confidence", "conf. (%)", "WAICS (%)", "words"):
+        assert unit in page.text("th")
+
+
+def test_bars_are_as_long_as_the_numbers_say(tmp_path):
+    some = [prediction("word", "word" if i < 3 else "ward", 0.75, index=i) for i in range(4)]
+    page = Page(report(tmp_path, some))
+    styles = {}
+    for mark in page.named("i"):
+        styles.setdefault(mark["class"], []).append(mark["style"])
+    assert styles["bar"] == ["width:75.0%"] * 3
+    low, high = (f"{100 * bound:.1f}" for bound in Tally(4, 3).bounds())
+    assert all(style.startswith(f"left:{low}%") for style in styles["interval"])
+    assert float(high) == pytest.approx(float(low) + float(styles["interval"][0].split("width:")[1][:-1]), abs=0.1)
+    assert styles["confidence"] == ["left:75.0%"]
 
 
 @pytest.mark.parametrize("evil", EVIL)
