@@ -24,6 +24,11 @@ def fail(message: str) -> int:
     return 1
 
 
+def tell(text: str) -> None:
+    """Print a line for people, at once and not among the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _ignore_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``hook``, but for a read that comes to its end after another one's error."""
 

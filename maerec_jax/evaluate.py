@@ -1,26 +1,35 @@
 """Measure a recogniser: ``python -m maerec_jax.evaluate --checkpoint DIR_OR_FILE --data ROOT ...``."""
 
+import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import jax
+import numpy as np
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipelines.command import check_outputs, keep_compiled_programs, run_command
-from maerec_jax.distributed.cluster import Cluster, run_together
+from data_pipelines.command import check_outputs, keep_compiled_programs, run_command, tell
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
+from maerec_jax.distributed.cluster import Cluster, agree, array_of_first, run_together
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
-from maerec_jax.reading.reader import ReadingConfig
-
-if TYPE_CHECKING:
-    from maerec_jax.config import TrainConfig
-    from maerec_jax.evaluation.measuring import SetReader
-    from maerec_jax.evaluation.predictions import PredictionsFile
-    from maerec_jax.evaluation.sets import MeasuredSet
-    from maerec_jax.evaluation.table import Table
-    from maerec_jax.reading.reader import Reader
+from maerec_jax.distributed.sharding import make_mesh
+from maerec_jax.evaluation.compare import compare
+from maerec_jax.evaluation.measuring import SetReader, describe
+from maerec_jax.evaluation.predictions import PredictionsFile
+from maerec_jax.evaluation.report import write_report
+from maerec_jax.evaluation.sets import MeasuredSet, find_sets
+from maerec_jax.evaluation.table import Table
+from maerec_jax.reading.reader import Reader, ReadingConfig
+from maerec_jax.weights.finding import SHIPPED, load_recognizer
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,6 @@ def evaluate(arguments: EvaluateArguments) -> int:
 
 
 def _compare(arguments: EvaluateArguments) -> int:
-    from rich.console import Console
-
-    from maerec_jax.evaluation.compare import compare
-
     check_outputs(arguments.json)
     first, second = map(Path, arguments.compare)
     found = compare(first, second)
@@ -102,23 +107,14 @@ def _compare(arguments: EvaluateArguments) -> int:
 
 
 def _measure(arguments: EvaluateArguments) -> int:
-    import jax
-
-    from maerec_jax.distributed.cluster import agree
-    from maerec_jax.distributed.sharding import make_mesh
-    from maerec_jax.evaluation.measuring import SetReader
-    from maerec_jax.evaluation.predictions import PredictionsFile
-    from maerec_jax.evaluation.table import Table
-    from maerec_jax.reading.reader import Reader
-    from maerec_jax.weights.finding import load_recognizer
-
     keep_compiled_programs()
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    first, place = jax.process_index() == 0, _predictions_path(arguments)
+    first = jax.process_index() == 0
+    file = arguments.predictions or (arguments.json and str(Path(arguments.json).with_suffix(".jsonl")))
     if first:
-        check_outputs(arguments.json, arguments.csv, arguments.report, str(place or ""))
-    message: Callable[[str], None] = _print_to_stderr if first else _ignore
+        check_outputs(arguments.json, arguments.csv, arguments.report, file)
+    message: Callable[[str], None] = tell if first else lambda text: None
     config, params, step = load_recognizer(arguments.checkpoint, arguments.adapters)
     config, measured = _choose(config, arguments, message)
     reader = Reader(config, params, arguments.reading, make_mesh(), tell=message)
@@ -126,45 +122,34 @@ def _measure(arguments: EvaluateArguments) -> int:
     made_with = _made_with(reader, params, step, sets)
     agree({"the recogniser or the sets": made_with})
     with tempfile.TemporaryDirectory() as scratch:
-        predictions = PredictionsFile(place or Path(scratch) / "predictions.jsonl", made_with)
+        predictions = PredictionsFile(Path(file or f"{scratch}/predictions.jsonl"), made_with)
         if first:
             predictions.prepare(arguments.overwrite)
-        _read(sets, predictions, first, message)
+        _read(sets, predictions, first)
         if first:
-            _show(arguments, Table.from_predictions(predictions.read()), predictions, sets, step)
+            _show(arguments, predictions, sets)
     return 0
 
 
 def _choose(
-    config: "TrainConfig", arguments: EvaluateArguments, message: Callable[[str], None]
-) -> tuple["TrainConfig", list["MeasuredSet"]]:
+    config: TrainConfig, arguments: EvaluateArguments, message: Callable[[str], None]
+) -> tuple[TrainConfig, list[MeasuredSet]]:
     """The run's config with the data root, keeping all words; and what to measure."""
-    from data_pipelines.errors import UserError
-    from maerec_jax.evaluation.sets import Fields, MeasuredSet, find_sets
-
     data = replace(config.data, unknown_characters="keep", root=arguments.data or config.data.root)
     config = replace(config, data=data)
     if arguments.data:
-        fields = Fields(arguments.image_field, arguments.text_field)
-        return config, find_sets(Path(arguments.data), arguments.sets, message, fields)
+        fields = arguments.image_field, arguments.text_field
+        return config, find_sets(Path(arguments.data), arguments.sets, message, *fields)
     if not data.validation:
         raise UserError("there are no validation data of a run: give --data, the folder that holds the sets")
     if not Path(data.root).is_dir():
         raise UserError(f"the data root of the run, {data.root}, is not here: give --data")
-    if len(data.validation) == 1:
-        return config, [MeasuredSet("validation", data.validation[0])]
-    return config, [MeasuredSet(f"validation.{i}", spec) for i, spec in enumerate(data.validation)]
+    names = ["validation"] if len(data.validation) == 1 else [f"validation.{i}" for i in range(len(data.validation))]
+    return config, [MeasuredSet(name, spec) for name, spec in zip(names, data.validation, strict=True)]
 
 
-def _made_with(reader: "Reader", params: Any, step: int, sets: list["SetReader"]) -> dict[str, Any]:
+def _made_with(reader: Reader, params: Any, step: int, sets: Sequence[SetReader]) -> dict[str, Any]:
     """What decides about the readings: the weights, how they read, and the words."""
-    import zlib
-
-    import jax
-    import numpy as np
-
-    from maerec_jax.evaluation.measuring import describe
-
     digest = 0
     for leaf in jax.tree.leaves(params):
         digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
@@ -176,33 +161,17 @@ def _made_with(reader: "Reader", params: Any, step: int, sets: list["SetReader"]
     }
 
 
-def _predictions_path(arguments: EvaluateArguments) -> Path | None:
-    if arguments.predictions:
-        return Path(arguments.predictions)
-    return Path(arguments.json).with_suffix(".jsonl") if arguments.json else None
-
-
-def _read(sets: list["SetReader"], predictions: "PredictionsFile", first: bool, message: Callable[[str], None]) -> None:
+def _read(sets: Sequence[SetReader], predictions: PredictionsFile, first: bool) -> None:
     """Read what is not read yet, and let the first process write it down."""
-    from contextlib import nullcontext
-
-    import numpy as np
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from maerec_jax.distributed.cluster import array_of_first
-
     sizes = {set_reader.name: len(set_reader.source) for set_reader in sets}
     # Only the first looks into the file, which the others may not have, or see late.
     found = predictions.done(sizes) if first else {name: np.zeros(size, bool) for name, size in sizes.items()}
     done = {name: array_of_first(read) for name, read in found.items()}
-    if already := sum(int(read.sum()) for read in done.values()):
-        message(f"{predictions.path}: going on after {already:,} words that are read already")
+    already = sum(int(read.sum()) for read in done.values())
+    if already and first:
+        tell(f"{predictions.path}: going on after {already:,} words that are read already")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        predictions if first else nullcontext(),
-        Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress,
-    ):
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress:
         for set_reader in sets:
             read = done[set_reader.name]
             bar = progress.add_task(set_reader.name, total=len(read), completed=int(read.sum()))
@@ -212,56 +181,28 @@ def _read(sets: list["SetReader"], predictions: "PredictionsFile", first: bool, 
                 progress.advance(bar, len(batch))
 
 
-def _show(
-    arguments: EvaluateArguments, table: "Table", predictions: "PredictionsFile", sets: list["SetReader"], step: int
-) -> None:
+def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Sequence[SetReader]) -> None:
     """Print the table, and write what was asked for."""
-    import os
-
-    import jax
-    from rich.console import Console
-
-    from maerec_jax.weights.finding import SHIPPED
-
-    title = f"{arguments.checkpoint or SHIPPED[0]}, step {step:,}"
+    table = Table.from_predictions(predictions.read())
+    title = f"{arguments.checkpoint or SHIPPED[0]}, step {predictions.made_with['step']:,}"
     Console().print(table.to_rich(title))
     details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
     details |= {"devices": f"{jax.device_count()} {jax.devices()[0].device_kind}", "jax": jax.__version__}
     if arguments.json:
         beside = os.path.relpath(predictions.path, Path(arguments.json).parent)
         if beside.startswith(os.pardir):
-            _print_to_stderr(f"{arguments.json}: to compare it later, keep its predictions in the same folder")
+            tell(f"{arguments.json}: to compare it later, keep its predictions in the same folder")
         _write(arguments.json, {"title": title, **details, **table.to_dict(), "predictions": beside})
     if arguments.csv:
-        _write(arguments.csv, table.to_csv())
+        Path(arguments.csv).write_text(table.to_csv(), encoding="utf-8")
     if arguments.report:
-        from maerec_jax.evaluation.report import write_report
-
         by_name = {set_reader.name: set_reader for set_reader in sets}
-        write_report(
-            Path(arguments.report),
-            title,
-            details,
-            table,
-            predictions.read(),
-            lambda prediction: by_name[prediction.set].picture(prediction),
-        )
+        made_from = title, details, table, predictions.read()
+        write_report(Path(arguments.report), *made_from, lambda each: by_name[each.set].picture(each))
 
 
-def _write(path: str, content: Any) -> None:
-    import json
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    Path(path).write_text(text, encoding="utf-8")
-
-
-def _print_to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _ignore(text: str) -> None:
-    del text
+def _write(path: str, data: dict[str, Any]) -> None:
+    Path(path).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,39 @@
 """Read words: ``python -m maerec_jax.predict IMAGE_OR_FOLDER_OR_LMDB ... --checkpoint runs/maerec_s [--detect]``."""
 
+import csv
+import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, NamedTuple
 
+import jax
+import numpy as np
 import tyro
+from rich.console import Console
+from rich.progress import Progress
 
-from data_pipelines.command import check_outputs, keep_compiled_programs, run_command
+from data_pipelines.command import check_outputs, keep_compiled_programs, run_command, tell
+from data_pipelines.errors import DataError, UserError
+from data_pipelines.images.resizing import turn_image
+from data_pipelines.sources.records import Source
+from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 from maerec_jax.reading.marking import printable
-from maerec_jax.reading.printed_readings import Format, ScenePrinter, WordPrinter
-from maerec_jax.reading.reader import ReadingConfig, Word
+from maerec_jax.reading.named_images import loaded_ahead, open_images
+from maerec_jax.reading.pictures import annotated_picture, readings_sheet, save_picture
+from maerec_jax.reading.reader import ReadingConfig
+from maerec_jax.reading.recognizer import Prepared, Recognizer
+from maerec_jax.reading.word import Word
 from maerec_jax.scenes.crops import Crops
+from maerec_jax.scenes.detection import load_detector
+from maerec_jax.scenes.drawing import annotated_scene
 from maerec_jax.scenes.regions import DetectionConfig, Detector
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from maerec_jax.reading.recognizer import Prepared, Recognizer
-    from maerec_jax.scenes.scene_reader import PreparedScene
-
+from maerec_jax.scenes.scene_reader import PreparedScene, SceneReader
 
 _LARGE = 400  # pixels: crops of one word are hardly ever as high and as wide
+_ON_SHEET = 48
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class PredictArguments:
     maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
-    format: Format = "table"
+    format: Literal["table", "jsonl", "csv"] = "table"
     """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values. With
     --detect a picture is a line and one for each of its words, a JSON object, or a row for each word."""
     visualise: str = ""
@@ -77,189 +89,167 @@ class PredictArguments:
 
 def predict(arguments: PredictArguments) -> int:
     """Read and print; returns 1 if an image could not be read, else 0."""
-    import jax
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from data_pipelines.errors import DataError, UserError
-    from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
-    from maerec_jax.reading.named_images import LoadedAhead, open_images
-    from maerec_jax.reading.recognizer import Recognizer
-    from maerec_jax.scenes.detection import load_detector
-
     run_steps_in_this_thread()
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     keep_compiled_programs()
     check_outputs(arguments.sheet)
+    sources, refused = _open(arguments.images)
+    detector = load_detector(config=arguments.detection) if arguments.detect else None
+    recognizer = Recognizer.load(
+        arguments.checkpoint, arguments.reading, arguments.batch_size, tell=tell, adapters=arguments.adapters
+    )
+    for reason in refused:
+        tell(f"not read: {printable(reason)}")
+    for _, source in sources:
+        for note in getattr(source, "notes", ()):
+            tell(note)
+    failed = len(refused) + sum(getattr(source, "left_out", 0) for _, source in sources)
+    total = failed + sum(len(source) for _, source in sources)
+    work = _Words(arguments, recognizer) if detector is None else _Scenes(recognizer, detector, arguments.crops)
+    output = _Output(arguments, work.columns, work.ending)
+    # Between the lines of a terminal a bar has no place.
+    with Progress(console=Console(stderr=True), transient=True, disable=sys.stdout.isatty()) as progress:
+        bar = progress.add_task("reading", total=total)
+        for loaded in loaded_ahead(sources, work.load, work.size):
+            readable: list[tuple[str, Any]] = []
+            for name, image in loaded:
+                if isinstance(image, Exception):
+                    failed += 1
+                    reason = printable(str(image) if name in str(image) else f"{name}: {image}")
+                    progress.console.print(f"not read: {reason}", markup=False, highlight=False, soft_wrap=True)
+                else:
+                    readable.append((name, image))
+            for read in work.read(readable):
+                output.add(read)
+            progress.advance(bar, len(loaded))
+    output.finish()
+    if output.noted:
+        tell(f"{output.noted:,} of {output.done:,} {work.note}")
+    if failed:
+        tell(f"{failed:,} of {total:,} images could not be read")
+    return 1 if failed else 0
+
+
+def _open(names: Sequence[str]) -> tuple[list[tuple[str, Source]], list[str]]:
+    """What can be opened of the names on the command line, and why the others cannot."""
     sources, refused = [], []
-    for name in arguments.images:
+    for name in names:
         try:
             sources.append(open_images(name))
         except (UserError, DataError) as error:
             refused.append(str(error))
     if not sources:
         raise UserError("; ".join(refused))
-    detector = load_detector(config=arguments.detection) if arguments.detect else None
-    recognizer = Recognizer.load(
-        arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
-    )
-    for reason in refused:
-        _tell(f"not read: {printable(reason)}")
-    for _, source in sources:
-        for note in getattr(source, "notes", ()):
-            _tell(note)
-    failed = len(refused) + sum(getattr(source, "left_out", 0) for _, source in sources)
-    total = failed + sum(len(source) for _, source in sources)
-    work: _Work = _Words(arguments, recognizer) if detector is None else _Scenes(arguments, recognizer, detector)
-    # Between the lines of a terminal a bar has no place.
-    with Progress(console=Console(stderr=True), transient=True, disable=sys.stdout.isatty()) as progress:
-        bar = progress.add_task("reading", total=total)
-        for names, loaded in LoadedAhead(sources, work.load, work.size):
-            readable = []
-            for name, image in zip(names, loaded, strict=True):
-                if isinstance(image, Exception):
-                    failed += 1
-                    reason = str(image) if name in str(image) else f"{name}: {image}"
-                    progress.console.print(
-                        f"not read: {printable(reason)}", markup=False, highlight=False, soft_wrap=True
-                    )
-                else:
-                    readable.append((name, image))
-            work.read(readable)
-            progress.advance(bar, len(names))
-    work.finish()
-    if failed:
-        _tell(f"{failed:,} of {total:,} images could not be read")
-    return 1 if failed else 0
+    return sources, refused
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+class _Read(NamedTuple):
+    """What was read in an image, in all the forms in which it may be shown."""
 
-
-class _Work(Protocol):
-    """What is done with images."""
-
-    size: int
-    """How many of them at a time."""
-
-    def load(self, pixels: "np.ndarray", name: str) -> Any:
-        """Make what ``read`` takes of an image."""
-        ...
-
-    def read(self, images: list[tuple[str, Any]]) -> None:
-        """Read images, and print what was read."""
-        ...
-
-    def finish(self) -> None:
-        """Write what belongs to the end."""
-        ...
+    name: str
+    described: dict[str, Any]  # for JSON
+    rows: Sequence[Sequence[str]]  # for comma-separated values
+    text: str  # for people
+    words: list[tuple[Prepared, Word]]
+    draw: Callable[[], np.ndarray]
+    noted: bool  # whether it is one of those that the note at the end counts
 
 
 class _Words:
     """Images are words."""
 
-    def __init__(self, arguments: PredictArguments, recognizer: "Recognizer") -> None:
-        self._arguments, self._recognizer = arguments, recognizer
-        self.size = arguments.batch_size * len(recognizer.reader.shapes)
-        self._show, self._sheet = WordPrinter(arguments.format), _Sheet(arguments.sheet)
-        self._done, self._large = 0, 0
+    columns, ending = ("text", "confidence"), ".png"
+    note = (
+        f"images are at least {_LARGE} pixels high and wide, and were read as one word each: --detect finds the words "
+        "of whole pictures"
+    )
 
-    def load(self, pixels: "np.ndarray", name: str) -> "tuple[np.ndarray, Prepared]":
+    def __init__(self, arguments: PredictArguments, recognizer: Recognizer) -> None:
+        self._attention, self._recognizer = arguments.attention, recognizer
+        self.size = arguments.batch_size * len(recognizer.reader.shapes)
+
+    def load(self, pixels: np.ndarray, name: str) -> tuple[np.ndarray, Prepared]:
         self._recognizer.reader.columns([name])  # the lexicon may have no words for it
         return pixels, self._recognizer.prepare_pixels(pixels, name)
 
-    def read(self, images: "list[tuple[str, tuple[np.ndarray, Prepared]]]") -> None:
+    def read(self, images: Sequence[tuple[str, tuple[np.ndarray, Prepared]]]) -> Iterator[_Read]:
         words = self._recognizer.read_prepared(prepared for _, (_, prepared) in images)
         for (name, (pixels, prepared)), word in zip(images, words, strict=True):
-            self._show(name, word)
-            self._sheet.add(prepared, word)
-            self._large += min(pixels.shape[:2]) >= _LARGE
-            if self._arguments.visualise:
-                self._draw(name, pixels, prepared, word)
-            self._done += 1
+            text = f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{_others(word)}"
+            rows = [(word.text, f"{word.confidence:.6f}")]
+            draw = partial(self._draw, pixels, prepared, word)
+            large = min(pixels.shape[:2]) >= _LARGE
+            yield _Read(name, word.described(), rows, text, [(prepared, word)], draw, large)
 
-    def finish(self) -> None:
-        self._sheet.save()
-        if self._large:
-            _tell(
-                f"{self._large:,} of {self._done:,} images are at least {_LARGE} pixels high and wide, and were read "
-                "as one word each: --detect finds the words of whole pictures"
-            )
-
-    def _draw(self, name: str, pixels: "np.ndarray", prepared: "Prepared", word: Word) -> None:
-        from data_pipelines.images.resizing import turn_image
-        from maerec_jax.reading.pictures import annotated_picture, save_picture
-
-        maps = self._recognizer.attention(prepared, word) if self._arguments.attention and word.text else None
-        picture = annotated_picture(
-            turn_image(pixels, word.turns), word.text, word.confidence, word.character_confidences, maps
-        )
-        save_picture(picture, _drawn(self._arguments.visualise, self._done, name, ".png"))
+    def _draw(self, pixels: np.ndarray, prepared: Prepared, word: Word) -> np.ndarray:
+        maps = self._recognizer.attention(prepared, word) if self._attention and word.text else None
+        image = turn_image(pixels, word.turns)
+        return annotated_picture(image, word.text, word.confidence, word.character_confidences, maps)
 
 
 class _Scenes:
     """Images are pictures in which words have to be found."""
 
+    columns, ending = ("text", "confidence", "detection_confidence", "polygon"), ".jpg"
+    note = "pictures have no words"
     size = 1  # a picture may have a hundred megabytes
 
-    def __init__(self, arguments: PredictArguments, recognizer: "Recognizer", detector: Detector) -> None:
-        from maerec_jax.scenes.scene_reader import SceneReader
+    def __init__(self, recognizer: Recognizer, detector: Detector, crops: Crops) -> None:
+        self._reader = SceneReader(recognizer, detector, crops)
+        self.load = self._reader.prepare_pixels
 
-        self._folder, self._reader = arguments.visualise, SceneReader(recognizer, detector, arguments.crops)
-        self._show, self._sheet = ScenePrinter(arguments.format), _Sheet(arguments.sheet)
-        self._done, self._without_words = 0, 0
-
-    def load(self, pixels: "np.ndarray", name: str) -> "PreparedScene":
-        return self._reader.prepare_pixels(pixels, name)
-
-    def read(self, images: "list[tuple[str, PreparedScene]]") -> None:
-        from maerec_jax.reading.pictures import save_picture
-        from maerec_jax.scenes.drawing import annotated_scene
-
+    def read(self, images: Sequence[tuple[str, PreparedScene]]) -> Iterator[_Read]:
         scenes = self._reader.read_prepared(prepared for _, prepared in images)
         for (name, prepared), scene in zip(images, scenes, strict=True):
-            self._show(name, scene)
-            self._without_words += not scene.words
+            count = f"{len(scene.words)} word{'s' * (len(scene.words) != 1)}" if scene.words else "no words"
+            lines, rows = [f"{printable(name)}  ({scene.width} x {scene.height}, {count})"], []
             for each in scene.words:
-                self._sheet.add(each.prepared, each.word)
-            if self._folder:
-                picture = annotated_scene(prepared.pixels, scene)
-                save_picture(picture, _drawn(self._folder, self._done, name, ".jpg"))
-            self._done += 1
+                word, (left, top), (right, bottom) = each.word, each.polygon_N2.min(axis=0), each.polygon_N2.max(axis=0)
+                place = f"{right - left:.0f} x {bottom - top:.0f} at {left:.0f}, {top:.0f}"
+                lines.append(f"{word.confidence:8.1%}  {word.text:<24}  {place}{_others(word)}")
+                polygon = " ".join(f"{x:.1f},{y:.1f}" for x, y in each.polygon_N2)
+                rows.append((word.text, f"{word.confidence:.6f}", f"{each.detection_confidence:.6f}", polygon))
+            words = [(each.prepared, each.word) for each in scene.words]
+            draw = partial(annotated_scene, prepared.pixels, scene)
+            yield _Read(name, scene.described(), rows, "\n".join(lines), words, draw, not words)
+
+
+def _others(word: Word) -> str:
+    return "".join(f"  | {other.text}" for other in word.alternatives)
+
+
+class _Output:
+    """Prints and draws what was read: each image at once, the sheet at the end."""
+
+    def __init__(self, arguments: PredictArguments, columns: Sequence[str], ending: str) -> None:
+        self._arguments, self._ending, self._csv = arguments, ending, csv.writer(sys.stdout)
+        self._sheet: list[tuple[Prepared, Word]] = []
+        self.done, self.noted = 0, 0
+        if arguments.format == "csv":
+            self._csv.writerow(["file", *columns])
+
+    def add(self, read: _Read) -> None:
+        if self._arguments.format == "jsonl":
+            print(json.dumps({"file": read.name, **read.described}, ensure_ascii=False))
+        elif self._arguments.format == "csv":
+            self._csv.writerows([read.name, *row] for row in read.rows)
+        else:
+            print(read.text)
+        if self._arguments.visualise:
+            # Files of several folders may share a name, and names may be too long with a number before.
+            stem = Path(read.name).stem.encode()[:80].decode(errors="ignore")
+            save_picture(read.draw(), Path(self._arguments.visualise) / f"{self.done:06d}_{stem}{self._ending}")
+        if self._arguments.sheet:
+            self._sheet += read.words[: _ON_SHEET - len(self._sheet)]
+        self.done += 1
+        self.noted += read.noted
 
     def finish(self) -> None:
-        self._sheet.save()
-        if self._without_words:
-            _tell(f"{self._without_words:,} of {self._done:,} pictures have no words")
-
-
-class _Sheet:
-    """The first words with their readings in one picture."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._pictures: list[np.ndarray] = []
-        self._samples: list[dict[str, Any]] = []
-
-    def add(self, prepared: "Prepared", word: Word) -> None:
-        if self._path and len(self._samples) < 48:
-            self._pictures.append(prepared.picture(word))
-            self._samples.append({"text": None, "reading": word.text, "confidence": word.confidence})
-
-    def save(self) -> None:
-        from maerec_jax.reading.pictures import readings_sheet, save_picture
-
-        picture = readings_sheet(self._pictures, self._samples)
-        if picture is not None:
-            save_picture(picture, self._path)
-
-
-def _drawn(folder: str, number: int, name: str, ending: str) -> Path:
-    """Where an image is drawn: files of folders may share a name, and names may be too long with a number before."""
-    stem = Path(name).stem.encode()[:80].decode(errors="ignore")
-    return Path(folder) / f"{number:06d}_{stem}{ending}"
+        samples = [{"text": None, "reading": word.text, "confidence": word.confidence} for _, word in self._sheet]
+        sheet = readings_sheet([prepared.picture(word) for prepared, word in self._sheet], samples)
+        if sheet is not None:
+            save_picture(sheet, self._arguments.sheet)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -41,8 +41,10 @@ def open_images(name: str) -> tuple[str, Source]:
     return "", ImageFolder(Path(), PackedStrings.pack([name]))
 
 
-class LoadedAhead(Generic[Loaded]):
-    """Images and their names, some at a time; the next are loaded while these are worked on.
+def loaded_ahead(
+    sources: Sequence[tuple[str, Source]], load: Callable[[np.ndarray, str], Loaded], size: int
+) -> Iterator[list[tuple[str, Loaded | Exception]]]:
+    """Images after their names, some at a time; the next are loaded while these are worked on.
 
     Args:
       sources: as ``open_images`` gives them.
@@ -51,28 +53,15 @@ class LoadedAhead(Generic[Loaded]):
       size: how many at a time.
     """
 
-    def __init__(
-        self, sources: Sequence[tuple[str, Source]], load: Callable[[np.ndarray, str], Loaded], size: int
-    ) -> None:
-        self._sources, self._load, self._size = sources, load, size
-
-    def __iter__(self) -> Iterator[tuple[list[str], list[Loaded | Exception]]]:
-        places = ((prefix, source, index) for prefix, source in self._sources for index in range(len(source)))
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(self._load_all, list(islice(places, self._size)))
-            while True:
-                names, loaded = pending.result()
-                if not names:
-                    return
-                pending = pool.submit(self._load_all, list(islice(places, self._size)))
-                yield names, loaded
-
-    def _load_all(self, places: list[tuple[str, Source, int]]) -> tuple[list[str], list[Loaded | Exception]]:
-        names = [prefix + source.name(index) for prefix, source, index in places]
-        return names, [self._one(name, source, index) for name, (_, source, index) in zip(names, places, strict=True)]
-
-    def _one(self, name: str, source: Source, index: int) -> Loaded | Exception:
+    def one(name: str, source: Source, index: int) -> tuple[str, Loaded | Exception]:
         try:
-            return self._load(pixels_of(source[index]), name)
+            return name, load(pixels_of(source[index]), name)
         except (DecodeError, RecordError, UserError) as error:
-            return error
+            return name, error
+
+    places = ((prefix + source.name(i), source, i) for prefix, source in sources for i in range(len(source)))
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(lambda: [one(*place) for place in islice(places, size)])
+        while loaded := pending.result():
+            pending = pool.submit(lambda: [one(*place) for place in islice(places, size)])
+            yield loaded

@@ -15,7 +15,6 @@ _LINE = 18
 _MARGIN = 6
 _PICTURE = (640, 160)  # width and height that an annotated picture's image may have
 _PANEL = (176, 72)  # and each of the images with a map over it
-_HEAT = colormaps["inferno"]
 
 
 def save_picture(image: np.ndarray, path: str | Path) -> None:
@@ -133,7 +132,11 @@ def annotated_picture(
 
 def attention_picture(image: np.ndarray, map_RC: np.ndarray, width: int, height: int) -> Image.Image:
     """An image, uint8 RGB, in grey and as large as fits, with the attention map of one character in colours over it."""
-    return _heated(_grey(_fitted(image, width, height)), map_RC)
+    grey = _fitted(image, width, height).convert("L")
+    smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(grey.size, Image.Resampling.BICUBIC)
+    heat_HW = np.clip(np.asarray(smooth), 0, None)
+    colours = Image.fromarray(colormaps["inferno"](heat_HW / max(heat_HW.max(), 1e-9), bytes=True)[..., :3])
+    return Image.blend(grey.convert("RGB"), colours, 0.55)
 
 
 def characters_of(text: str, number: int) -> list[str]:
@@ -194,30 +197,16 @@ def _panels(
     image: np.ndarray, characters: list[str], confidences: Sequence[float], attention_TRC: np.ndarray
 ) -> Image.Image:
     """The image once for each character, with the map over it and the character to its left."""
-    shown = _fitted(image, *_PANEL)
-    grey = _grey(shown)
+    panels = [attention_picture(image, map_RC, *_PANEL) for map_RC in attention_TRC]
     beside = 30 if UNKNOWN_TEXT not in characters else 70
-    cell_w, cell_h = beside + shown.width + _MARGIN, max(shown.height, 44) + _MARGIN
+    cell_w, cell_h = beside + panels[0].width + _MARGIN, max(panels[0].height, 44) + _MARGIN
     columns = max(1, min(len(characters), (_PICTURE[0] + _MARGIN) // cell_w))
     rows = -(-len(characters) // columns)
     part = Image.new("RGB", (columns * cell_w, rows * cell_h), "white")
     draw = ImageDraw.Draw(part)
-    for i, (character, confidence, map_RC) in enumerate(zip(characters, confidences, attention_TRC, strict=True)):
+    for i, (character, confidence, panel) in enumerate(zip(characters, confidences, panels, strict=True)):
         x, y = i % columns * cell_w, i // columns * cell_h
         _draw_character(draw, x + beside / 2, y, character, 24, confidence_colour(confidence))
         draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", ImageFont.load_default(10), anchor="ma")
-        part.paste(_heated(grey, map_RC), (x + beside, y))
+        part.paste(panel, (x + beside, y))
     return part
-
-
-def _grey(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("L"), np.float32)[..., None]
-
-
-def _heated(grey: np.ndarray, map_RC: np.ndarray) -> Image.Image:
-    """A map in colours over a grey image, float32 (height, width, 1)."""
-    size = (grey.shape[1], grey.shape[0])
-    smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(size, Image.Resampling.BICUBIC)
-    heat = np.clip(np.asarray(smooth), 0, None)
-    colours = _HEAT(heat / max(heat.max(), 1e-9))[..., :3] * 255
-    return Image.fromarray((0.45 * grey + 0.55 * colours).astype(np.uint8))

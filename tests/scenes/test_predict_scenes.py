@@ -9,7 +9,6 @@ import pytest
 
 from data_pipelines.command import run_command
 from maerec_jax import predict
-from maerec_jax.scenes import detection
 from maerec_jax.scenes.scene_reader import SceneReader
 from tests.scenes.conftest import Known
 
@@ -41,7 +40,7 @@ def weights(recognizer, tmp_path_factory):
 
 @pytest.fixture
 def run(scene, weights, monkeypatch, capsys):
-    monkeypatch.setattr(detection, "load_detector", lambda config: KnownUnlessWhite(scene.polygons))
+    monkeypatch.setattr(predict, "load_detector", lambda config: KnownUnlessWhite(scene.polygons))
 
     def run(*arguments):
         command = [*map(str, arguments), "--checkpoint", weights]
