@@ -12,7 +12,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError
 from maerec_jax import ReadingConfig, Recognizer
 from maerec_jax.weights.checkpoint import load_params
-from maerec_jax.weights.finding import load_recognizer, save_recognizer
+from maerec_jax.weights.finding import load_recognizer, save_weights
 from tests.training.conftest import pretrained, unbroken, words  # noqa: F401
 
 
@@ -81,7 +81,7 @@ def test_an_exported_file_reads_the_same(recognizer, pixels, tmp_path):
 def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_path):  # noqa: F811
     config, params, step = load_params(unbroken)
     file = tmp_path / "small.safetensors"
-    save_recognizer(file, config, params, step)
+    save_weights(file, config, params, step)
     whole = file.read_bytes()
 
     def refused(content, match, name="bad.safetensors"):
@@ -118,7 +118,7 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
         **params,
         "decoder": {**params["decoder"], "embedding": np.full_like(params["decoder"]["embedding"], np.nan)},
     }
-    save_recognizer(file, config, lost, step)
+    save_weights(file, config, lost, step)
     refused(file.read_bytes(), r"decoder\.\S+ holds what is no finite number")
     save_file({"a": np.zeros(2, np.int32)}, tmp_path / "bad.safetensors", {"maerec_jax": "{}"})
     with pytest.raises(UserError, match="holds tensors of I32, expected"):
@@ -128,7 +128,7 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
     with pytest.raises(UserError, match="masked autoencoder, which cannot read"):
         load_recognizer(pretrained)
     with pytest.raises(UserError, match=r"ends in \.safetensors"):
-        save_recognizer(tmp_path / "model.bin", config, params, step)
+        save_weights(tmp_path / "model.bin", config, params, step)
 
 
 def test_attention_has_a_map_for_each_character(recognizer, pixels):

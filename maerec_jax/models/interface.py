@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from data_pipelines.charset import Charset
+from data_pipelines.errors import UserError
 from maerec_jax.costs.work import Work
 from maerec_jax.models.names.table import NameTable
 
@@ -143,8 +144,12 @@ class RecogniserConfig(ModelConfig):
         """Read normalised pixels, taking the likeliest class at each place."""
 
     def attention(self, params: Params, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32) -> Array:
-        """Where the model looks for each of the tokens that it has read, float32 (B, T, rows, columns)."""
-        raise ValueError(f"a model of kind {self.kind!r} has no attention maps")
+        """Where the model looks for each of the tokens that it has read, float32 (B, T, rows, columns).
+
+        Raises:
+          UserError: for a model that looks at all of the image alike.
+        """
+        raise UserError(f"a model of kind {self.kind!r} has no attention maps")
 
 
 def normalize(image_BHWC: Array, scale: Any) -> Array:

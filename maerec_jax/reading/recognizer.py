@@ -22,7 +22,7 @@ from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_m
 from maerec_jax.reading.reader import Reader, ReadingConfig
 from maerec_jax.reading.word import Word
 from maerec_jax.weights.adapters import save_adapters
-from maerec_jax.weights.finding import load_recognizer, save_recognizer
+from maerec_jax.weights.finding import load_recognizer, save_weights
 
 Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 """An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""
@@ -135,7 +135,7 @@ class Recognizer:
 
     def save(self, path: str | Path) -> None:
         """Write the weights, and what else reading needs, to one ``.safetensors`` file that ``load`` takes."""
-        save_recognizer(path, self._run, self._params, self.step)
+        save_weights(path, self._run, self._params, self.step)
 
     def save_adapters(self, path: str | Path) -> None:
         """Write adapters and text decoder of a LoRA fine-tuning to a ``.safetensors`` file, less than half as large.

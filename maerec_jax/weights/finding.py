@@ -29,7 +29,7 @@ def load_recognizer(
 
     Args:
       path: a workdir of a fine-tuning run (its best checkpoint by validation, or its latest), one of its
-        ``checkpoints/<step>``, a file that ``save_recognizer`` wrote, or one of ``SHIPPED``, of which the first is the
+        ``checkpoints/<step>``, a file that ``save_weights`` wrote, or one of ``SHIPPED``, of which the first is the
         default.
       adapters: a file that ``adapters.save_adapters`` wrote, if any. Then ``path`` is what has its encoder,
         which may be a masked autoencoder, too, and the adapters are merged into that.
@@ -83,11 +83,6 @@ def shipped_file(name: str) -> Path:
     if found != expected:
         raise UserError(f"{file} is damaged, its SHA-256 is {found} and not {expected}: install maerec-jax again")
     return file
-
-
-def save_recognizer(path: str | Path, config: TrainConfig, params: Any, step: int) -> None:
-    """Write a recogniser to one file, as ``save_weights`` does."""
-    save_weights(path, config, params, step)
 
 
 def save_weights(

@@ -17,16 +17,14 @@ from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.names.maerec import POSITION_BUFFER
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.weights.checkpoint import load_params, merge_params, misfits, write_run
+from maerec_jax.training.starting import merge_params, misfits
+from maerec_jax.weights.checkpoint import load_params, write_run
 from maerec_jax.weights.files import about_weights
-from maerec_jax.weights.finding import save_recognizer, save_weights
-from maerec_jax.weights.pytorch_names import (
-    POSITION_BUFFER,
-    params_from_state_dict,
-    state_dict_from_params,
-)
+from maerec_jax.weights.finding import save_weights
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 from tests.interop.imports import FIXTURES, PATCHES, SIZES, TINY, assert_same, imported, run, state_of
 from tests.interop.pth_files import save_pth
 from tests.training.conftest import recogniser_config
@@ -119,7 +117,7 @@ def test_our_own_files_say_what_they_hold(tmp_path):
     """No flag is needed: sizes, characters and pixel scale come from the metadata."""
     config = recogniser_config("")
     params = jax.device_get(Recognition(config.model, np.float32).init(jax.random.key(0)))
-    save_recognizer(tmp_path / "own.safetensors", config, params, 7)
+    save_weights(tmp_path / "own.safetensors", config, params, 7)
     found = import_weights(tmp_path / "own.safetensors", ImportOptions())
     assert found.config.model == config.model
     assert_same(found.params, params)
@@ -188,7 +186,6 @@ def test_what_is_exported_comes_back(name, form, tmp_path):
     if form == "safetensors":
         save_weights(output, first.config, first.params, 0)
     else:
-        pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
         from maerec_jax.interop.pytorch_file import write_pytorch
 
         write_pytorch(output, first.config, first.params, 0, form == "released")

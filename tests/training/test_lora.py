@@ -19,7 +19,7 @@ from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.training.loop import train
 from maerec_jax.weights.adapters import encoder_checksum, save_adapters
 from maerec_jax.weights.checkpoint import load_params
-from maerec_jax.weights.finding import load_recognizer, save_recognizer
+from maerec_jax.weights.finding import load_recognizer, save_weights
 from tests.training.conftest import ENCODER, adapted_config, interrupt_after, logged, recogniser_config, words
 from tests.training.test_train import assert_same_run
 
@@ -218,7 +218,7 @@ def test_adapters_of_another_encoder_are_refused(adapters_file, unbroken, tmp_pa
         load_recognizer(unbroken, adapters_file)
     with pytest.raises(UserError, match=r"adapters\.safetensors holds adapters: give it as such \(--adapters\)"):
         load_recognizer(adapters_file)
-    save_recognizer(tmp_path / "whole.safetensors", *load_params(unbroken))
+    save_weights(tmp_path / "whole.safetensors", *load_params(unbroken))
     with pytest.raises(UserError, match=r"whole\.safetensors holds a whole model, no adapters"):
         load_recognizer(unbroken, tmp_path / "whole.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(adapters_file.read_bytes()[:-50])
