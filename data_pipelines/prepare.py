@@ -6,12 +6,14 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
 from etils import epath
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +22,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.find_overlaps import spec_by_ending
 from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelled, prepare_set
 from data_pipelines.prepared.layout import Plan
-from data_pipelines.progress import Bar, progress_bar
+from data_pipelines.progress import progress_bar, say, table_console
 from data_pipelines.sources.combining import SourceSpec
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON, Place, locate
@@ -30,7 +32,6 @@ LEFT_OUT = 3
 """The exit status where all sets are finished, but records were left out."""
 
 _LISTED = 10  # records left out of a set that are named on the screen
-_NARROWEST = 160  # columns of a table that is not printed to a terminal
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,8 @@ class PrepareArguments:
     """Convert word images to sharded ArrayRecord, which pods and TFDS read at random without TensorFlow.
 
     Finds the sets of Union14M and the common benchmarks under ROOT by their names, as data_pipelines.check does, and
-    writes a folder for each into --out; Records("FOLDER/SET") reads it in a config. Images keep their bytes unless
-    --max-height is given. Records keep the names that they have relative to ROOT, so that lists of --data.exclude stay
-    valid.
+    writes a folder for each into --out; Records("FOLDER/SET") reads it in a config. Images keep their bytes, and
+    records the names that they have relative to ROOT, so that lists of --data.exclude stay valid.
 
     Stopped at any moment, the same command goes on with the shards that are missing. The shards do not depend on the
     number of workers. A record whose image is missing or cannot be decoded is left out, counted and named.
@@ -61,31 +61,21 @@ class PrepareArguments:
     """Processes that read, decode and write; 0 does it in the main process."""
     shard_records: int = 32_768
     """Records in a shard: at 3 to 6 KB a word, 100 to 200 MB."""
-    max_height: int = 0
-    """Store images higher than this many pixels as smaller copies (JPEG of quality 95), where that saves bytes; of
-    vertical images the width counts. What it costs is measured and told. 0 keeps all bytes as they are."""
     max_invalid: float = 0.1
     """Stop at a set of which more than this share of the records cannot be read or decoded."""
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.max_height < 0 or self.shard_records < 1 or not 0 <= self.max_invalid <= 1:
-            raise ValueError(
-                "workers and max-height must be at least 0, shard-records at least 1, and max-invalid from 0 to 1"
-            )
+        if self.workers < 0 or self.shard_records < 1 or not 0 <= self.max_invalid <= 1:
+            raise ValueError("workers must be at least 0, shard-records at least 1, and max-invalid from 0 to 1")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A set to be prepared."""
+class Task(NamedTuple):
+    """A set to be prepared: the name of its folder, its split for TFDS, and its source, relative to the data root."""
 
     name: str
-    """The name of its folder."""
     split: Literal["train", "validation", "test"]
-    """Its split for TFDS."""
     path: str
-    """Its source, relative to the data root."""
     spec: SourceSpec
-    """The same, to be opened."""
 
 
 def find_tasks(root: Path, sets: tuple[str, ...], sources: tuple[str, ...]) -> list[Task]:
@@ -135,11 +125,9 @@ def prepare(arguments: PrepareArguments) -> int:
     try:
         with Workers(arguments.workers) as workers, progress_bar(Console(stderr=True)) as progress:
             for number, task in enumerate(tasks, 1):
-                bar = Bar(progress, f"{number}/{len(tasks)} {task.name}")
-                prepared = _prepare(task, root, out / task.name, arguments, workers, bar)
-                _tell_left_out(task, prepared, bar)
-                bar.remove()
-                done.append((task, prepared))
+                bar = progress.add_task(f"{number}/{len(tasks)} {task.name}", total=None)
+                done.append((task.name, _prepare(task, root, out / task.name, arguments, workers, progress, bar)))
+                progress.remove_task(bar)
     except ImportError as error:  # epath's: what reads and writes buckets is not installed
         raise DataError(f"{out}: {error}; pip install gcsfs") from error
     _print_table(out, done, time.perf_counter() - start)
@@ -147,11 +135,19 @@ def prepare(arguments: PrepareArguments) -> int:
 
 
 def _prepare(
-    task: Task, root: Path, folder: epath.Path, arguments: PrepareArguments, workers: Workers, bar: Bar
+    task: Task,
+    root: Path,
+    folder: epath.Path,
+    arguments: PrepareArguments,
+    workers: Workers,
+    progress: Progress,
+    bar: TaskID,
 ) -> Prepared:
+    """Prepare a set, and tell above its ``bar`` what was decided and left out."""
+    tell = partial(say, progress.console)
     source = task.spec.open(root)
     for note in getattr(source, "notes", ()):
-        bar.print(note)
+        tell(note)
     plan = Plan(
         name=task.name,
         split=task.split,
@@ -160,54 +156,34 @@ def _prepare(
         fingerprint=fingerprint(source),
         labelled=is_labelled(source),
         shard_records=arguments.shard_records,
-        max_height=arguments.max_height,
     )
-    bar.start(len(source))
-    return prepare_set(source, plan, folder, workers, arguments.max_invalid, bar.advance)
-
-
-def _tell_left_out(task: Task, prepared: Prepared, bar: Bar) -> None:
+    progress.update(bar, total=len(source))
+    prepared = prepare_set(source, plan, folder, workers, arguments.max_invalid, partial(progress.advance, bar))
     left_out = prepared.manifest.left_out
     if left_out:
-        lines = [f"{task.name}: {left_out:,} of {prepared.manifest.plan.source_records:,} records left out"]
+        tell(f"{task.name}: {left_out:,} of {len(source):,} records left out")
         problems = prepared.statistics["left_out_because"][:_LISTED]
-        lines += [f"  {problem['name']}: {problem['detail']}" for problem in problems]
-        lines += ["  ..."] if left_out > len(problems) else []
-        bar.print("\n".join(lines))
+        for problem in problems:
+            tell(f"  {problem['name']}: {problem['detail']}")
+        if left_out > len(problems):
+            tell("  ...")
+    return prepared
 
 
-def _print_table(out: epath.Path, done: list[tuple[Task, Prepared]], seconds: float) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, _NARROWEST))
-    resized = any(prepared.statistics["resized"]["images"] for _, prepared in done)
+def _print_table(out: epath.Path, done: list[tuple[str, Prepared]], seconds: float) -> None:
     table = Table(title=Text(str(out)), title_justify="left")
-    columns = ["records", "left out", "shards", "new", "MB"]
-    columns += ["resized", "MB saved", "bilinear: difference", "PSNR", "bicubic: difference", "PSNR"] if resized else []
     table.add_column("set", overflow="fold")
-    for column in columns:
+    for column in ("records", "left out", "shards", "new", "MB"):
         table.add_column(column, justify="right")
-    for task, prepared in done:
-        manifest, summary = prepared.manifest, prepared.statistics
-        cells = [f"{manifest.records:,}", f"{manifest.left_out:,}" if manifest.left_out else "-"]
-        cells += [f"{len(manifest.shards):,}", f"{prepared.new_shards:,}", f"{summary['bytes']['shards'] / 1e6:,.1f}"]
-        if resized:
-            cost = summary["resized"]
-            cells += [f"{cost['images']:,}", f"{(cost['bytes_before'] - cost['bytes_after']) / 1e6:,.1f}"]
-            for difference in cost["difference"].values():
-                cells += [f"{difference['mean_absolute']:.2f}", f"{difference['psnr']:.1f} dB"]
-        table.add_row(Text(task.name), *cells)
+    for name, prepared in done:
+        records, left_out, shards = (getattr(prepared.manifest, part) for part in ("records", "left_out", "shards"))
+        cells = (f"{records:,}", f"{left_out:,}" if left_out else "-", f"{len(shards):,}", f"{prepared.new_shards:,}")
+        table.add_row(Text(name), *cells, f"{sum(shard.bytes for shard in shards) / 1e6:,.1f}")
+    console = table_console()
     console.print(table)
     records = sum(prepared.manifest.records for _, prepared in done)
     left_out = sum(prepared.manifest.left_out for _, prepared in done)
     console.print(f"{records:,} records in {seconds:,.1f} s; {left_out:,} left out", highlight=False)
-    if resized:
-        console.print(
-            "difference: mean absolute difference, in grey levels, of the 32 x 128 pictures that training sees from "
-            "those of the original bytes, over the resized images; PSNR: of the mean squared difference",
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 if __name__ == "__main__":

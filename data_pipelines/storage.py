@@ -21,14 +21,6 @@ def is_bucket(place: epath.PathLike) -> bool:
     return "://" in os.fspath(place)
 
 
-def entries(folder: epath.Path) -> list[str]:
-    """Names of what is in ``folder``; none where it is not there, as a folder without files never is in a bucket."""
-    try:
-        return [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-
-
 @contextmanager
 def staging(folder: epath.Path) -> Iterator[Path]:
     """A new local folder for files that are to be published in ``folder`` or beside it; it is removed in the end."""

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,25 +13,16 @@ from etils import epath
 
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.prepared.index import FOLDER, IndexWriter, index_files, map_array, map_strings
-from data_pipelines.prepared.layout import (
-    MANIFEST,
-    STATISTICS,
-    UNFINISHED,
-    FileSum,
-    Manifest,
-    Plan,
-    Shard,
-    plan_from_json,
-    plan_to_json,
-)
-from data_pipelines.prepared.shards import ShardJob, ShardReport, read_part, read_report, write_shard
-from data_pipelines.prepared.statistics import summarize
-from data_pipelines.sources.records import Source
-from data_pipelines.storage import checksum, entries, held, publish, remove_leftovers, staging
+from data_pipelines.prepared.index import FOLDER, index_files, map_array, map_strings, write_index
+from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest, Plan, read_json, write_json
+from data_pipelines.prepared.shards import ShardReport, read_part, read_report, write_shard
+from data_pipelines.sources.records import Source, portion
+from data_pipelines.storage import checksum, held, publish, remove_leftovers, staging
 from data_pipelines.worker_processes import Workers, spans
 
+STATISTICS = "statistics.json"
 _PLAN = "plan.json"
+_SHARES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
 _LOOKED_AT = 256  # images that tell whether a source is still the same
 _TOLERATED = 100  # records that may be left out before their share is looked at
 
@@ -40,12 +31,9 @@ _TOLERATED = 100  # records that may be left out before their share is looked at
 class Prepared:
     """A finished set."""
 
-    manifest: Manifest
-    """What it holds."""
-    statistics: dict[str, Any]
-    """What ``statistics.json`` says."""
-    new_shards: int
-    """How many of its shards were written in this run."""
+    manifest: Manifest  # what it holds
+    statistics: dict[str, Any]  # what ``statistics.json`` says
+    new_shards: int  # how many of its shards were written in this run
 
 
 def is_labelled(source: Source) -> bool:
@@ -100,24 +88,20 @@ def prepare_set(
     with held(unfinished):
         _begin(plan, folder)
         reports = [read_report(folder, plan, number) for number in range(plan.shards)]
-        new = sum(report is None for report in reports)
-        seen = found = 0
-        written = workers.results(write_shard, _jobs(source, plan, folder, reports))
-        for number, (start, stop) in enumerate(spans(plan.source_records, plan.shard_records)):
-            report = reports[number] or next(written)
-            reports[number] = report
-            seen, found = stop, found + report.left_out
+        missing = [number for number, report in enumerate(reports) if report is None]
+        written = workers.results(write_shard, _calls(source, plan, folder, missing))
+        done: list[ShardReport] = []
+        for report, (start, stop) in zip(reports, spans(plan.source_records, plan.shard_records), strict=True):
+            done.append(report or next(written))
             advance(stop - start)
-            if found >= _TOLERATED or stop == plan.source_records:
-                _refuse_too_many(plan, folder, reports, found, seen, max_invalid)
-        done = [report for report in reports if report is not None]
-        return _finish(plan, folder, done, new)
+            _refuse_too_many(plan, folder, done, stop, max_invalid)
+        return _finish(plan, folder, done, len(missing))
 
 
 def _finished(plan: Plan, folder: epath.Path) -> Prepared | None:
     """What is in ``folder``, if it is the finished set of ``plan``; None where there is no finished set."""
     try:
-        manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+        manifest = read_json(folder / MANIFEST, Manifest)
     except FileNotFoundError:
         return None
     _refuse_differences(manifest.plan, plan, folder)
@@ -130,47 +114,41 @@ def _begin(plan: Plan, folder: epath.Path) -> None:
     """Note the plan in ``folder``, or see that it is the one noted there. Clears away what killed runs left behind."""
     unfinished = folder / UNFINISHED
     try:
-        noted = plan_from_json((unfinished / _PLAN).read_bytes(), str(unfinished / _PLAN))
+        _refuse_differences(read_json(unfinished / _PLAN, Plan), plan, folder)
     except FileNotFoundError:
-        others = [name for name in entries(folder) if name != UNFINISHED]
+        others = [path.name for path in folder.glob("*") if path.name != UNFINISHED]
         if others:
             raise DataError(f"{folder}: holds other files, {min(others)} for one; give another --out") from None
         with staging(unfinished) as place:
-            (place / _PLAN).write_bytes(plan_to_json(plan))
+            write_json(place / _PLAN, plan)
             publish(place / _PLAN, unfinished / _PLAN)
-    else:
-        _refuse_differences(noted, plan, folder)
     remove_leftovers(unfinished)
 
 
 def _refuse_differences(noted: Plan, plan: Plan, folder: epath.Path) -> None:
-    differences = noted.differences(plan)
-    if differences:
+    if noted != plan:
+        pairs = ((field.name, getattr(noted, field.name), getattr(plan, field.name)) for field in fields(plan))
         # A fingerprint says nothing to anybody.
-        told = [difference for difference in differences if not difference.startswith("fingerprint")]
+        told = [f"{name}: {was!r}, now {now!r}" for name, was, now in pairs if was != now and name != "fingerprint"]
         what = "; ".join(told) or "the source has changed"
         raise DataError(f"{folder}: was begun otherwise ({what}): give another --out, or delete this folder")
 
 
-def _jobs(
-    source: Source, plan: Plan, folder: epath.Path, reports: list[ShardReport | None]
-) -> Iterator[tuple[ShardJob]]:
-    for number, (start, stop) in enumerate(spans(plan.source_records, plan.shard_records)):
-        if reports[number] is None:
-            # A worker gets the names and labels of its shard only, where these are in memory.
-            part = getattr(source, "part", None)
-            if part is None:
-                yield (ShardJob(source, start, stop, plan, number, os.fspath(folder)),)
-            else:
-                yield (ShardJob(part(start, stop), 0, stop - start, plan, number, os.fspath(folder)),)
+def _calls(source: Source, plan: Plan, folder: epath.Path, numbers: list[int]) -> Iterator[tuple]:
+    """The arguments of ``write_shard`` for the shards ``numbers``."""
+    for number in numbers:
+        start = number * plan.shard_records
+        stop = min(start + plan.shard_records, plan.source_records)
+        yield (plan, folder, number, *portion(source, start, stop))
 
 
-def _refuse_too_many(
-    plan: Plan, folder: epath.Path, reports: list[ShardReport | None], found: int, seen: int, max_invalid: float
-) -> None:
-    if found <= max_invalid * seen and found < plan.source_records:
+def _refuse_too_many(plan: Plan, folder: epath.Path, reports: list[ShardReport], seen: int, max_invalid: float) -> None:
+    """Raise ``DataError`` where too many of the first ``seen`` records were left out; at first, some always may be."""
+    found = sum(report.left_out for report in reports)
+    last = seen == plan.source_records
+    if (found < _TOLERATED and not last) or (found <= max_invalid * seen and found < plan.source_records):
         return
-    name, why = next(problem for report in reports if report for problem in report.problems)
+    name, why = next(problem for report in reports for problem in report.problems)
     advice = f"mend the source and delete {folder}, or allow for more" if found < seen else "give another source"
     raise DataError(
         f"{plan.source}: {found:,} of {seen:,} records cannot be used, and --max-invalid is {max_invalid:g}; "
@@ -184,28 +162,26 @@ def _finish(plan: Plan, folder: epath.Path, reports: list[ShardReport], new_shar
     records = sum(shard.records for shard in shards)
     (folder / FOLDER).mkdir(exist_ok=True)
     with staging(folder / UNFINISHED) as place:
-        with IndexWriter(place, plan.labelled) as index:
-            for number in range(plan.shards):
-                index.append(*read_part(folder, number))
+        write_index(place, plan.labelled, (read_part(folder, number) for number in range(plan.shards)))
         files = {name: place / name for name in index_files(plan.labelled)}
         sums = {name: FileSum(path.stat().st_size, checksum(path)) for name, path in files.items()}
-        left_out = sum(report.left_out for report in reports)
-        manifest = Manifest(plan, records, left_out, shards, sums)
+        manifest = Manifest(plan, records, sum(report.left_out for report in reports), shards, sums)
         labels = map_strings(place, "labels", records) if plan.labelled else None
-        summary = summarize(manifest, reports, labels, map_array(place / "sizes.npy", (records, 2), np.int32))
+        summary = _summarize(manifest, reports, labels, map_array(place / "sizes.npy", (records, 2), np.int32))
         for name, path in files.items():
             publish(path, folder / FOLDER / name)
-        _describe(plan, folder, shards)
+        _describe(manifest, folder)
         (place / STATISTICS).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         publish(place / STATISTICS, folder / STATISTICS)
-        (place / MANIFEST).write_bytes(manifest.to_json())
+        write_json(place / MANIFEST, manifest)
         publish(place / MANIFEST, folder / MANIFEST)
     (folder / UNFINISHED).rmtree()
     return Prepared(manifest, summary, new_shards)
 
 
-def _describe(plan: Plan, folder: epath.Path, shards: tuple[Shard, ...]) -> None:
+def _describe(manifest: Manifest, folder: epath.Path) -> None:
     """Write ``dataset_info.json`` and ``features.json``, with which TFDS reads the shards."""
+    plan, shards = manifest.plan, manifest.shards
     features: dict[str, Any] = {
         "image": tfds.features.Image(doc="The bytes of an image file; decoded to uint8 (height, width, 3)"),
         "name": tfds.features.Text(doc="The name of the record in the source"),
@@ -232,3 +208,38 @@ def _describe(plan: Plan, folder: epath.Path, shards: tuple[Shard, ...]) -> None
         check_data=False,  # it would read with TensorFlow
         description=f"Word images from {plan.source}, prepared by maerec_jax.",
     )
+
+
+def _summarize(
+    manifest: Manifest, reports: Sequence[ShardReport], labels: PackedStrings | None, sizes: np.ndarray
+) -> dict[str, Any]:
+    """Counts, bytes, sizes, labels and what was left out, as JSON holds them.
+
+    ``sizes`` is integer ``(n, 2)``: height and width.
+    """
+    height, width = np.quantile(sizes, list(_SHARES.values()), axis=0, method="nearest").T.tolist()
+    formats = sum((report.formats for report in reports), Counter[str]())
+    vertical = int((sizes[:, 0] >= 2 * sizes[:, 1]).sum())
+    summary: dict[str, Any] = {
+        "set": manifest.plan.name,
+        "records": manifest.records,
+        "source_records": manifest.plan.source_records,
+        "left_out": manifest.left_out,
+        "left_out_because": [{"name": name, "detail": why} for report in reports for name, why in report.problems],
+        "bytes": {
+            "images": sum(report.image_bytes for report in reports),
+            "shards": sum(shard.bytes for shard in manifest.shards),
+            "index": sum(file.bytes for file in manifest.index.values()),
+        },
+        "formats": dict(formats.most_common()),
+        "height": dict(zip(_SHARES, height, strict=True)),
+        "width": dict(zip(_SHARES, width, strict=True)),
+        "vertical": {"images": vertical, "share": vertical / len(sizes), "meaning": "at least twice as high as wide"},
+    }
+    if labels is not None:
+        lengths, characters = Counter(map(len, labels)), Counter(bytes(labels.blob).decode())
+        summary["labels"] = {
+            "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+            "characters": dict(sorted(characters.items(), key=lambda item: (-item[1], item[0]))),
+        }
+    return summary

@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +15,34 @@ FOLDER = "index"
 _AGAIN = "copy the folder anew, or prepare the set again"
 
 
-class IndexWriter:
-    """Writes the files of an index, one part after the other. Holds 8 to 24 bytes a record in memory.
+def write_index(folder: Path, labelled: bool, parts: Iterable[tuple[PackedStrings, PackedStrings, np.ndarray]]) -> None:
+    """Write the files of an index. Holds 8 to 24 bytes a record in memory.
 
-    Use it in a ``with`` block; leaving it writes the last of the files.
+    ``parts`` are names, labels (not looked at in an unlabelled set) and sizes, int32 ``(n, 2)``, of one shard's records
+    after the other.
     """
+    kinds = _kinds(labelled)
+    offsets = {kind: [np.zeros(1, np.int64)] for kind in kinds}
+    all_sizes = []
+    with ExitStack() as stack:
+        blobs = {kind: stack.enter_context((folder / f"{kind}.utf8").open("wb")) for kind in kinds}
+        for names, labels, sizes in parts:
+            all_sizes.append(sizes)
+            for kind, strings in zip(kinds, (names, labels), strict=False):
+                offsets[kind].append(strings.offsets[1:] + blobs[kind].tell())
+                blobs[kind].write(strings.blob)
+    for kind in kinds:
+        np.save(folder / f"{kind}.npy", np.concatenate(offsets[kind]))
+    np.save(folder / "sizes.npy", np.concatenate(all_sizes))
 
-    def __init__(self, folder: Path, labelled: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._kinds = ("names", "labels") if labelled else ("names",)
-        self._blobs = {kind: (folder / f"{kind}.utf8").open("wb") for kind in self._kinds}
-        self._offsets = {kind: [np.zeros(1, np.int64)] for kind in self._kinds}
-        self._ends = dict.fromkeys(self._kinds, 0)
-        self._sizes: list[np.ndarray] = []
 
-    def append(self, names: PackedStrings, labels: PackedStrings | None, sizes: np.ndarray) -> None:
-        """Add the records of a shard; ``sizes`` is int32 ``(n, 2)``, height and width."""
-        for kind, strings in zip(self._kinds, (names, labels), strict=False):
-            assert strings is not None
-            self._blobs[kind].write(strings.blob)
-            self._offsets[kind].append(strings.offsets[1:] + self._ends[kind])
-            self._ends[kind] += len(strings.blob)
-        self._sizes.append(sizes)
-
-    def __enter__(self) -> "IndexWriter":
-        """The writer itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Write what is left, and close the files."""
-        for kind, blob in self._blobs.items():
-            blob.close()
-            np.save(self.folder / f"{kind}.npy", np.concatenate(self._offsets[kind]))
-        np.save(self.folder / "sizes.npy", np.concatenate(self._sizes))
+def _kinds(labelled: bool) -> tuple[str, ...]:
+    return ("names", "labels") if labelled else ("names",)
 
 
 def index_files(labelled: bool) -> Iterable[str]:
     """The names of the files of an index."""
-    kinds = ("names", "labels") if labelled else ("names",)
-    return (*(f"{kind}.{ending}" for kind in kinds for ending in ("utf8", "npy")), "sizes.npy")
+    return (*(f"{kind}.{ending}" for kind in _kinds(labelled) for ending in ("utf8", "npy")), "sizes.npy")
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:

@@ -17,8 +17,8 @@ from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
-from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest
-from data_pipelines.sources.records import Record, Source
+from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest, read_json
+from data_pipelines.sources.records import Record, Source, SourceSpec
 
 # Reading by position costs time in proportion to the records of the file, in each call, but reads several at once; to
 # seek and read costs the same for any file, if nothing is read ahead. From this many records of a shard on the first is
@@ -26,16 +26,15 @@ from data_pipelines.sources.records import Record, Source
 _TOGETHER = 16
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _BUFFER = 8192  # bytes; most word images fit in
+_ADVICE = "python -m data_pipelines.check tells of all damage; copy the file anew, or prepare the set again"
 
 
 @dataclass(frozen=True)
-class Records:
+class Records(SourceSpec):
     """A set that ``data_pipelines.prepare`` has written: sharded ArrayRecord, labelled or not."""
 
     kind: Literal["records"] = field(default="records", kw_only=True)
     """Which kind of source this is."""
-    weight: float | None = field(default=None, kw_only=True)
-    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     path: str
     """The folder of the set, relative to the data root."""
 
@@ -47,7 +46,8 @@ class Records:
                 "the folder under the mount, or copy the set to a disk with gcloud storage cp -r"
             )
         source = RecordSource.load(Path(root) / self.path, self.path)
-        source.find_shards()
+        for number in range(len(source.manifest.shards)):
+            source.find_shard(number)
         return source
 
 
@@ -59,12 +59,9 @@ class RecordSource:
     reads from. Forked processes open their own.
     """
 
-    folder: Path
-    """The folder of the set."""
-    title: str
-    """What messages call the set."""
-    manifest: Manifest = field(repr=False)
-    """What the set holds."""
+    folder: Path  # the folder of the set
+    title: str  # what messages call the set
+    manifest: Manifest = field(repr=False)  # what the set holds
 
     @classmethod
     def load(cls, folder: Path, title: str) -> "RecordSource":
@@ -72,9 +69,8 @@ class RecordSource:
 
         Raises ``DataError`` where they are missing or damaged.
         """
-        path = folder / MANIFEST
         try:
-            manifest = Manifest.from_json(path.read_bytes(), str(path))
+            manifest = read_json(folder / MANIFEST, Manifest)
         except (FileNotFoundError, NotADirectoryError):
             if (folder / UNFINISHED).is_dir():
                 problem = f"{folder}: is not finished; run the command that was to prepare it once more"
@@ -82,31 +78,17 @@ class RecordSource:
                 problem = f"{folder}: is no prepared set; give a folder that python -m data_pipelines.prepare has made"
             raise DataError(problem) from None
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            raise DataError(f"{folder / MANIFEST}: cannot be read ({error.strerror})") from error
         source = cls(folder, title, manifest)
         check_sizes(folder / FOLDER, manifest)
         _ = source.names, source.labels, source.sizes
         return source
 
-    def find_shards(self) -> None:
-        """Raises ``DataError`` for the first shard that is missing or has another size than it was written with."""
-        for number in range(len(self.manifest.shards)):
-            self._find(number)
-
     def files(self) -> list[tuple[Path, FileSum]]:
         """All shards and the files of the index, and what they are to hold."""
-        shards = ((self.shard_path(number), shard) for number, shard in enumerate(self.manifest.shards))
-        indices = ((self.folder / FOLDER / name, self.manifest.index[name]) for name in index_files(self.labelled))
-        return [*shards, *indices]
-
-    def shard_path(self, number: int) -> Path:
-        """The file of shard ``number``."""
-        return self.folder / self.manifest.plan.shard_name(number)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether records have labels."""
-        return self.manifest.plan.labelled
+        shards = [(self._shard_path(number), shard) for number, shard in enumerate(self.manifest.shards)]
+        names = index_files(self.manifest.plan.labelled)
+        return [*shards, *((self.folder / FOLDER / name, self.manifest.index[name]) for name in names)]
 
     @cached_property
     def names(self) -> PackedStrings:
@@ -116,9 +98,7 @@ class RecordSource:
     @cached_property
     def labels(self) -> PackedStrings | None:
         """All labels; None in an unlabelled set."""
-        if not self.labelled:
-            return None
-        return map_strings(self.folder / FOLDER, "labels", len(self))
+        return map_strings(self.folder / FOLDER, "labels", len(self)) if self.manifest.plan.labelled else None
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -138,43 +118,29 @@ class RecordSource:
         return {"folder": self.folder, "title": self.title, "manifest": self.manifest}
 
     def __len__(self) -> int:
-        """Number of records."""
         return self.manifest.records
 
     def __getitem__(self, index: int) -> Record:
-        """Read record ``index``.
-
-        Raises ``MissingError`` where its shard is gone, and ``RecordError`` where it is damaged there.
-        """
-        shard, place = self._locate(index)
-        reader, lock = self._reader(shard)
-        try:
-            with lock:
-                reader.seek(place)
-                data = reader.read()
-        except (RuntimeError, IndexError) as error:
-            raise self._broken(shard, error, f" at record {place}") from ValueError(_reason(error))
-        return self._record(index, shard, data)
+        """Raises ``MissingError`` where its shard is gone, and ``RecordError`` where it is damaged there."""
+        return self.read([index])[0]
 
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records ``indices``, in their order; those of a shard together. Raises what reading one raises."""
-        places: dict[int, list[tuple[int, int]]] = {}
-        for order, number in enumerate(indices):
-            shard, place = self._locate(number)
-            places.setdefault(shard, []).append((place, order))
+        by_shard: dict[int, list[tuple[int, int]]] = {}
+        for order, index in enumerate(indices):
+            if not 0 <= index < len(self):
+                raise IndexError(f"record {index} of {len(self)}")
+            shard = bisect_right(self._starts, index) - 1
+            by_shard.setdefault(shard, []).append((index - self._starts[shard], order))
         records: dict[int, Record] = {}
-        for shard, inside in places.items():
-            if len(inside) < _TOGETHER:
-                records.update((order, self[indices[order]]) for _, order in inside)
-                continue
-            reader, lock = self._reader(shard)
-            try:
-                with lock:
-                    found = reader.read([place for place, _ in inside])
-            except (RuntimeError, IndexError) as error:
-                raise self._broken(shard, error) from ValueError(_reason(error))
+        for shard, inside in by_shard.items():
+            found = self._read_shard(shard, [place for place, _ in inside])
             for (_, order), data in zip(inside, found, strict=True):
-                records[order] = self._record(indices[order], shard, data)
+                try:
+                    image = read_bytes_feature(data, b"image")
+                except ValueError as error:
+                    raise self._damaged(shard, str(error)) from error
+                records[order] = Record(image, self.text(indices[order]))  # labels are quicker to find in the index
         return [records[order] for order in range(len(indices))]
 
     def text(self, index: int) -> str | None:
@@ -185,64 +151,55 @@ class RecordSource:
         """The name that record ``index`` had in the source that it was prepared from."""
         return self._string(self.names, "names", index)
 
-    def _string(self, strings: PackedStrings, kind: str, number: int) -> str:
+    def _string(self, strings: PackedStrings, kind: str, index: int) -> str:
         try:
-            return strings[number]
+            return strings[index]
         except UnicodeDecodeError as error:
             path = self.folder / FOLDER / f"{kind}.utf8"
-            raise DataError(f"{path}: is damaged at record {number}; {self._advice}") from error
+            raise DataError(f"{path}: is damaged at record {index}; {_ADVICE}") from error
 
-    def _locate(self, number: int) -> tuple[int, int]:
-        """The shard of a record, and its place there. Raises ``IndexError`` outside the set."""
-        if not 0 <= number < len(self):
-            raise IndexError(f"record {number} of {len(self)}")
-        shard = bisect_right(self._starts, number) - 1
-        return shard, number - self._starts[shard]
-
-    def _reader(self, shard: int) -> tuple[ArrayRecordReader, threading.Lock]:
+    def _read_shard(self, shard: int, places: list[int]) -> list[bytes]:
         # Seeking is a reader's state, so that threads take turns at it; a forked process must not share its parent's.
         key = (os.getpid(), shard)
-        opened = self._opened.get(key)
-        return opened or self._opened.setdefault(key, (self._open(shard), threading.Lock()))
+        reader, lock = self._opened.get(key) or self._opened.setdefault(key, (self._open(shard), threading.Lock()))
+        try:
+            with lock:
+                if len(places) >= _TOGETHER:
+                    return reader.read(places)
+                found = []
+                for place in places:
+                    reader.seek(place)
+                    found.append(reader.read())
+                return found
+        except (RuntimeError, IndexError) as error:
+            # A reader that has met damage refuses all other records, too: the next one gets a new reader.
+            self._opened.pop(key, None)
+            # Without the addresses and checksums that would make every message another.
+            reason = str(error).split(" (")[0].split(";")[0]
+            where = f" at record {places[0]}" if len(places) == 1 else ""
+            raise self._damaged(shard, reason, where) from ValueError(reason)
 
     def _open(self, shard: int) -> ArrayRecordReader:
-        reader = ArrayRecordReader(str(self._find(shard)), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
+        reader = ArrayRecordReader(str(self.find_shard(shard)), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
         expected, count = self.manifest.shards[shard].records, reader.num_records()
         if count != expected:
             raise self._damaged(shard, f"it holds {count} records instead of {expected}")
         return reader
 
-    def _find(self, shard: int) -> Path:
-        path, expected = self.shard_path(shard), self.manifest.shards[shard].bytes
+    def _shard_path(self, number: int) -> Path:
+        return self.folder / self.manifest.plan.shard_name(number)
+
+    def find_shard(self, number: int) -> Path:
+        """The file of shard ``number``. Raises ``RecordError`` where it is missing or has another size than written."""
+        path, expected = self._shard_path(number), self.manifest.shards[number].bytes
         try:
             size = path.stat().st_size
         except OSError as error:
             problem = f"{path}: cannot be read ({error.strerror}); copy it anew, or prepare the set again"
             raise MissingError(problem) from error
         if size != expected:
-            raise self._damaged(shard, f"it has {size:,} bytes instead of {expected:,}")
+            raise self._damaged(number, f"it has {size:,} bytes instead of {expected:,}")
         return path
 
-    def _record(self, index: int, shard: int, data: bytes) -> Record:
-        try:
-            # Labels are quicker to find in the index.
-            return Record(read_bytes_feature(data, b"image"), self.text(index))
-        except ValueError as error:
-            raise self._damaged(shard, _reason(error)) from ValueError(_reason(error))
-
-    def _broken(self, shard: int, error: Exception, where: str = "") -> RecordError:
-        # A reader that has met damage refuses all other records, too: the next one gets a new reader.
-        self._opened.pop((os.getpid(), shard), None)
-        return self._damaged(shard, _reason(error), where)
-
     def _damaged(self, shard: int, reason: str, where: str = "") -> RecordError:
-        return RecordError(f"{self.shard_path(shard)}: is damaged{where} ({reason}); {self._advice}")
-
-    @property
-    def _advice(self) -> str:
-        return "python -m data_pipelines.check tells of all damage; copy the file anew, or prepare the set again"
-
-
-def _reason(error: Exception) -> str:
-    """Why a shard cannot be read, without the addresses and checksums that would make every message another."""
-    return str(error).split(" (")[0].split(";")[0]
+        return RecordError(f"{self._shard_path(shard)}: is damaged{where} ({reason}); {_ADVICE}")

@@ -4,19 +4,13 @@ import json
 import subprocess
 import sys
 
-import cv2
-import numpy as np
-import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import decode_image
-from data_pipelines.images.resizing import resize_image
 from data_pipelines.prepare import LEFT_OUT, find_tasks
 from data_pipelines.prepared import Records, shards
-from data_pipelines.prepared.encoding import Cost, store
-from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.files import Annotations, LmdbWords
 from tests.data_pipelines.planting import write_lmdb
 from tests.data_pipelines.preparing import LINES, SET, run, told, tree
@@ -106,57 +100,17 @@ def test_many_broken_records_stop_the_work_early(dataset, capsys):
     assert len(reports) < 8
 
 
-def test_high_images_become_smaller_copies_and_the_others_stay(tmp_path):
-    words = RenderedWords(size=6, min_length=5).open()
-    images = [words[index].image for index in range(6)]
-    heights, folder = (20, 40, 64, 100, 128, 33), tmp_path / "images"
-    folder.mkdir()
-    originals = []
-    for number, (image, height) in enumerate(zip(images, heights, strict=True)):
-        image = cv2.resize(image, (3 * height, height), interpolation=cv2.INTER_AREA)
-        if number == 4:  # vertical: its width is what counts
-            image = np.ascontiguousarray(image.transpose(1, 0, 2))
-        originals.append(cv2.imencode(".png", image)[1].tobytes())
-        (folder / f"{number}.png").write_bytes(originals[-1])
-    assert run(tmp_path, "--sources", "images", "--max-height", 40, "--shard-records", 4) == 0
-    source = Records("out/images").open(tmp_path)
-    assert source.sizes.tolist() == [[20, 60], [40, 120], [40, 120], [40, 120], [120, 40], [33, 99]]
-    for number in (0, 1, 5):
-        assert source[number].image == originals[number]
-    for number in (2, 3, 4):
-        assert source[number].image.startswith(b"\xff\xd8")
-        assert decode_image(source[number].image).shape[:2] == tuple(source.sizes[number])
-    cost = json.loads((tmp_path / "out/images/statistics.json").read_text())["resized"]
-    assert cost["images"] == 3
-    assert cost["bytes_before"] == sum(len(originals[number]) for number in (2, 3, 4))
-    assert cost["bytes_after"] == sum(len(source[number].image) for number in (2, 3, 4))
-    for interpolation, difference in cost["difference"].items():
-        apart = [
-            resize_image(decode_image(data), 32, 128, interpolation).astype(float)
-            - resize_image(decode_image(source[number].image), 32, 128, interpolation)
-            for number, data in ((2, originals[2]), (3, originals[3]), (4, originals[4]))
-        ]
-        assert difference["mean_absolute"] == pytest.approx(np.abs(apart).mean(), abs=1e-3)
-        assert difference["psnr"] == pytest.approx(10 * np.log10(255**2 / np.square(apart).mean()), abs=0.01)
-        assert 0 < difference["mean_absolute"] < 8
-
-
-def test_an_image_is_stored_as_it_is_turned_and_not_where_a_copy_is_larger(jpeg):
+def test_an_image_has_the_size_that_it_is_turned_to(tmp_path, jpeg):
     turned = jpeg(0)
-    turned = (
-        turned[:2]
-        + b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-        + turned[2:]
-    )
-    cost = Cost()
-    stored = store(turned, 0, cost)
-    assert (stored.data, stored.height, stored.width) == (turned, 50, 20)
+    exif = b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    turned = turned[:2] + exif + turned[2:]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/0.jpg").write_bytes(turned)
+    assert run(tmp_path, "--sources", "images") == 0
+    source = Records("out/images").open(tmp_path)
+    assert source[0].image == turned
+    assert source.sizes.tolist() == [[50, 20]]
     assert decode_image(turned).shape == (50, 20, 3)
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 60, 3), np.uint8)
-    poor = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 5])[1].tobytes()
-    assert store(poor, 18, cost).data == poor
-    assert (cost.images, cost.kept) == (0, 1)
-    np.testing.assert_array_equal(decode_image(store(pixels, 0, cost).data), pixels)
 
 
 class Bucket(MemoryFileSystem):

@@ -36,9 +36,9 @@ def test_wherever_it_stops_it_goes_on_from_there(dataset, monkeypatch):
             if 2 * (len(calls) - 1) + 1 == stop:
                 raise Killed
 
-        def counted(job, written=written):
-            written.append(job.number)
-            return write(job)
+        def counted(plan, folder, number, *records, written=written):
+            written.append(number)
+            return write(plan, folder, number, *records)
 
         monkeypatch.setattr(shards, "publish", interrupted)
         monkeypatch.setattr(conversion, "publish", interrupted)
@@ -117,10 +117,8 @@ def test_other_options_or_another_source_are_refused(dataset, capsys):
     assert "1 of 12 records cannot be used, and --max-invalid is 0" in error
     assert "made/03.jpg: the file is empty" in error
     for _ in range(2):  # while it is unfinished, and when it is finished
-        assert run(dataset, *flags, "--max-height", 30) == 1
-        assert "was begun otherwise (max_height: 0, now 30)" in told(capsys)
         assert run(dataset, "--sources", LINES, "--shard-records", 4) == 1
-        assert "(shard_records: 5, now 4)" in told(capsys)
+        assert "was begun otherwise (shard_records: 5, now 4)" in told(capsys)
         lines = (dataset / LINES).read_text()
         (dataset / LINES).write_text(lines.replace("Green", "Grean"))
         assert run(dataset, *flags) == 1
