@@ -28,14 +28,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 def aligned_correlation(a: np.ndarray, b: np.ndarray, start: np.ndarray) -> float:
     """The correlation of two thumbnails, a little blurred, where they overlap once one is aligned with the other.
 
-    Args:
-      a: uint8 ``(32, 64)``.
-      b: uint8 ``(32, 64)``.
-      start: float ``(4,)``: what ``a`` shows more than ``b`` at its left, top, right and bottom edge, at first guess,
-        as a share of its width or height; negative where ``b`` shows more.
-
-    Returns:
-      The correlation, -1 to 1, after moving the edges one at a time, by up to 9 % of the width or height.
+    Both are uint8 ``(32, 64)``. ``start``, float ``(4,)``, is what ``a`` shows more than ``b`` at its left, top, right
+    and bottom edge, at first guess, as a share of its width or height; negative where ``b`` shows more. The edges are
+    then moved one at a time, by up to 9 % of the width or height. Returns -1 to 1.
     """
     a, b = (cv2.GaussianBlur(image, (0, 0), _BLUR) for image in (a, b))
     edges = np.array(start, np.float64)

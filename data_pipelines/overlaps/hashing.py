@@ -51,10 +51,7 @@ _ORDER = np.roll(_ORDER, -1)
 
 
 def hash_views(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of thumbnails, and how certain each of their bits is.
-
-    Args:
-      thumbnails: uint8 ``(n, 32, 64)``.
+    """The hashes of thumbnails, uint8 ``(n, 32, 64)``, and how certain each of their bits is.
 
     Returns:
       hashes: uint32 ``(n, 16, 4)``, for the whole image and each set of cut edges (see ``EDGES``). Frequency i, counted

@@ -22,60 +22,37 @@ _AT_ONCE = 32  # images that are looked up together; bounds the memory
 class IndexOptions:
     """How near hashes are looked for."""
 
-    key_bits: int = 0
-    """Bits of a key, of 32: fewer find more and look at more; 0 to choose about as many keys as there are hashes."""
-    flips: int = 4
-    """How many of a key's least certain bits are tried both ways."""
-    max_distance: int = 30
-    """Largest number of differing bits, of 127, of two hashes that are near."""
-    max_bucket: int = 256
-    """A key that more hashes than this share is passed over: it says little, and would cost much."""
-
-    def __post_init__(self) -> None:
-        if self.key_bits and not 8 <= self.key_bits <= 28:
-            raise ValueError(f"key_bits must be 0 or from 8 to 28, not {self.key_bits}")
-        if not 0 <= self.flips <= 8:
-            raise ValueError(f"flips must be from 0 to 8, not {self.flips}")
-        if self.max_distance < 0 or self.max_bucket < 1:
-            raise ValueError("max_distance must not be negative, and max_bucket at least 1")
+    key_bits: int = 0  # of a key, of 32: fewer find more and look at more; 0: about as many keys as there are hashes
+    flips: int = 4  # how many of a key's least certain bits are tried both ways
+    max_distance: int = 30  # largest number of differing bits, of 127, of two hashes that are near
+    max_bucket: int = 256  # a key that more hashes share is passed over: it says little, and would cost much
 
 
 class Neighbours(NamedTuple):
     """Pairs of a query and an image of the index with near hashes, in the order of the queries, the nearest first."""
 
-    query: np.ndarray
-    """int64 ``(pairs,)``."""
-    image: np.ndarray
-    """int64 ``(pairs,)``: number of the image in the index."""
-    distance: np.ndarray
-    """int64 ``(pairs,)``: differing bits of their nearest hashes."""
-    views: np.ndarray
-    """int64 ``(pairs, 2)``: which hash of the query and of the image these are."""
-    examined: int
-    """How many pairs of hashes were compared."""
+    query: np.ndarray  # int64 ``(pairs,)``
+    image: np.ndarray  # int64 ``(pairs,)``: number of the image in the index
+    distance: np.ndarray  # int64 ``(pairs,)``: differing bits of their nearest hashes
+    views: np.ndarray  # int64 ``(pairs, 2)``: which hash of the query and of the image these are
+    examined: int  # how many pairs of hashes were compared
 
 
 @dataclass(frozen=True)
 class HashIndex:
     """Hashes of images in a table for each word: the hashes with key k are ``entries[starts[k]:starts[k + 1]]``."""
 
-    hashes: np.ndarray
-    """uint32 ``(images * 16, 4)``: hash v of image i is row 16 i + v."""
-    starts: np.ndarray
-    """int32 ``(4, 2 ** key_bits + 1)``."""
-    entries: np.ndarray
-    """int32 ``(4, rows)``: rows of ``hashes``, those of images that are not flat."""
-    options: IndexOptions
-    """How near hashes are looked for."""
+    hashes: np.ndarray  # uint32 ``(images * 16, 4)``: hash v of image i is row 16 i + v
+    starts: np.ndarray  # int32 ``(4, 2 ** key_bits + 1)``
+    entries: np.ndarray  # int32 ``(4, rows)``: rows of ``hashes``, those of images that are not flat
+    options: IndexOptions  # how near hashes are looked for
 
     @classmethod
     def build(cls, hashes: np.ndarray, usable: np.ndarray, options: IndexOptions) -> "HashIndex":
         """Index uint32 ``(images, 16, 4)``, but for the images that bool ``(images,)`` says to leave out.
 
-        Raises ``ValueError`` for more than 134 million images.
+        There may be up to 134 million images.
         """
-        if hashes.size // WORDS >= 2**31:
-            raise ValueError(f"{len(hashes)} images are too many to index: at most {2**31 // VIEWS}")
         rows = np.flatnonzero(np.repeat(usable, VIEWS)).astype(np.int32)
         bits = options.key_bits or min(max(16, len(rows).bit_length() - 1), 24)
         hashes = hashes.reshape(-1, WORDS)
@@ -119,27 +96,17 @@ class HashIndex:
 
     def search(self, hashes: np.ndarray, magnitudes: np.ndarray) -> Neighbours:
         """The images near to queries, given as ``hash_views`` returns them: ``(n, 16, 4)`` and ``(n, 16, 4, 32)``."""
-        parts = [
-            self._search(hashes[start : start + _AT_ONCE], magnitudes[start : start + _AT_ONCE], start)
-            for start in range(0, len(hashes), _AT_ONCE)
-        ]
-        if not parts:
-            nothing = np.zeros(0, np.int64)
-            return Neighbours(nothing, nothing, nothing, np.zeros((0, 2), np.int64), 0)
-        return Neighbours(
-            np.concatenate([part.query for part in parts]),
-            np.concatenate([part.image for part in parts]),
-            np.concatenate([part.distance for part in parts]),
-            np.concatenate([part.views for part in parts]),
-            sum(part.examined for part in parts),
-        )
+        starts = range(0, max(len(hashes), 1), _AT_ONCE)
+        parts = [self._search(hashes[i : i + _AT_ONCE], magnitudes[i : i + _AT_ONCE], i) for i in starts]
+        query, image, distance, views = (np.concatenate([part[k] for part in parts]) for k in range(4))
+        return Neighbours(query, image, distance, views, sum(part.examined for part in parts))
 
     def _search(self, hashes: np.ndarray, magnitudes: np.ndarray, first: int) -> Neighbours:
         rows, found, distances, examined = [], [], [], 0
         flat = hashes.reshape(-1, WORDS)
         own, known = flat.view(np.uint64), self.hashes.view(np.uint64)
         for word in range(WORDS):
-            keys = self._probes(flat[:, word], magnitudes[:, :, word].reshape(len(flat), -1))
+            keys = self._probes(flat[:, word], magnitudes[:, :, word].reshape(-1, 32))
             begin = self.starts[word, keys].astype(np.int64)
             size = self.starts[word, keys + 1] - begin
             size[size > self.options.max_bucket] = 0
@@ -167,8 +134,6 @@ class HashIndex:
         """int64 ``(n, 2 ** flips)``: the keys of uint32 ``(n,)``, the least certain bits tried both ways."""
         bits, flips = self.key_bits, self.options.flips
         keys = (words & np.uint32(2**bits - 1)).astype(np.int64)[:, None]
-        if flips:
-            weakest = np.argpartition(magnitudes[:, :bits], flips - 1, axis=1)[:, :flips]
-            subsets = np.arange(2**flips)[:, None] >> np.arange(flips) & 1
-            keys = keys ^ ((1 << weakest) @ subsets.T)
-        return keys
+        weakest = np.argpartition(magnitudes[:, :bits], flips - 1, axis=1)[:, :flips]
+        subsets = np.arange(2**flips)[:, None] >> np.arange(flips) & 1
+        return keys ^ ((1 << weakest) @ subsets.T)

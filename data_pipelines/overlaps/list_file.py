@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.rendering.source import RenderedSource
 from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.lmdb_words import LmdbSource
 from data_pipelines.sources.records import Source
@@ -26,18 +26,17 @@ _FORM = '{"train": "...", "benchmark": "...", "kind": "bytes", "correlation": 1.
 class Overlap:
     """A training record that shows a benchmark image. A list file has one a line, as a JSON object."""
 
-    train: str
-    """Name of the training record, as its source gives it: relative to the data root."""
-    benchmark: str
-    """Name of the benchmark record."""
-    kind: Kind
-    """How it was recognised."""
-    correlation: float
-    """Correlation of the aligned pixels, at most 1."""
+    train: Annotated[str, Field(min_length=1)]  # name of the training record, relative to the data root
+    benchmark: str = ""  # name of the benchmark record
+    kind: Kind = "pixels"  # how it was recognised
+    correlation: float = 1.0  # correlation of the aligned pixels, at most 1
 
     def to_json(self) -> str:
         """The line of a list file, without its end."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+
+_OVERLAP = TypeAdapter(Overlap)
 
 
 def read_list(path: Path) -> Iterator[Overlap]:
@@ -51,37 +50,14 @@ def read_list(path: Path) -> Iterator[Overlap]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        yield _entry(json.loads(line))
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise DataError(f"{path}:{number}: {_problem(error)}; expected {_FORM}") from error
+                        yield _OVERLAP.validate_json(line)
+                    except ValidationError as error:
+                        first = error.errors()[0]
+                        problem = ": ".join([*map(str, first["loc"]), first["msg"]])
+                        raise DataError(f"{path}:{number}: {problem}; expected {_FORM}") from error
     except OSError as error:
         problem = f"{path}: cannot be read ({error.strerror}); give a list that find_overlaps has written"
         raise DataError(problem) from error
-
-
-def _entry(record: dict) -> Overlap:
-    if not isinstance(record, dict):
-        raise TypeError("is no JSON object")
-    entry = Overlap(
-        record["train"], record.get("benchmark", ""), record.get("kind", "pixels"), record.get("correlation", 1.0)
-    )
-    if not (isinstance(entry.train, str) and entry.train and isinstance(entry.benchmark, str)):
-        raise TypeError("train and benchmark must be names of records")
-    if entry.kind not in get_args(Kind):
-        raise ValueError(f"kind is {entry.kind!r}, not one of {', '.join(get_args(Kind))}")
-    if isinstance(entry.correlation, bool) or not isinstance(entry.correlation, int | float):
-        raise TypeError("correlation must be a number")
-    return entry
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"has no {error.args[0]!r}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"is not valid JSON ({error.msg} at column {error.colno})"
-    if isinstance(error, UnicodeError):
-        return "is not valid UTF-8"
-    return str(error)
 
 
 def leave_out(sources: Sources, names: Iterable[str]) -> tuple[Sources, int, set[str]]:
@@ -116,7 +92,7 @@ def leave_out(sources: Sources, names: Iterable[str]) -> tuple[Sources, int, set
 
 def _places(source: Source, names: set[str]) -> Iterator[tuple[int, str]]:
     """Index and name of the records of a source that have one of the names."""
-    if isinstance(source, RenderedSource):  # made up on the fly, and without end
+    if getattr(source, "drawn", False):  # when they are read, and without end
         return
     if isinstance(source, LmdbSource):
         for name in names:

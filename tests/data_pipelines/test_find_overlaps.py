@@ -11,7 +11,7 @@ from data_pipelines.images.decoding import decode_image
 from data_pipelines.overlaps.alignment import aligned_correlation, correlation
 from data_pipelines.overlaps.hashing import hash_views, is_flat, thumbnail
 from data_pipelines.overlaps.index import HashIndex, IndexOptions
-from data_pipelines.overlaps.search import BenchmarkIndex, Thresholds, find_overlaps, plain
+from data_pipelines.overlaps.search import OTHER_LABEL, BenchmarkIndex, find_overlaps, plain
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.files import Annotations
@@ -100,7 +100,7 @@ def words(request, tmp_path_factory):
 
 def search(training, benchmark, folder, workers=0, **options):
     index = BenchmarkIndex.build(benchmark, folder, IndexOptions(**options), workers, lambda _: None)
-    return [o for part in find_overlaps(training, index, Thresholds(), workers) for o in part.overlaps]
+    return [o for part in find_overlaps(training, index, workers) for o in part.overlaps]
 
 
 def pixels(record):
@@ -160,12 +160,12 @@ def test_equal_bytes_are_found_whatever_they_hold(tmp_path):
         "t", [Record(data, "y") for data in (b"no image", flat, encode(np.full((32, 90, 3), 200, np.uint8), 90), b"")]
     )
     index = BenchmarkIndex.build(benchmark, tmp_path, IndexOptions(), 0, lambda _: None)
-    (findings,) = find_overlaps(training, index, Thresholds())
+    (findings,) = find_overlaps(training, index)
     assert [(o.train, o.benchmark, o.kind) for o in findings.overlaps] == [
         ("t/0", "b/1", "bytes"),
         ("t/1", "b/0", "bytes"),
     ]
-    assert (findings.records, findings.flat, findings.unreadable) == (4, 2, 2)
+    assert findings.counts == {"records": 4, "flat": 2, "unreadable": 2}
     assert (index.flat, index.unreadable) == (1, 1)
 
 
@@ -184,7 +184,7 @@ def test_a_pair_with_other_labels_needs_more_than_one_with_the_same(tmp_path):
     wrong = [Record(r.image, "zzzz") for r in copies]
     others = search(Held("t", wrong), Held("b", originals), tmp_path)
     assert {o.kind for o in others} == {"pixels"}
-    assert min(o.correlation for o in others) >= Thresholds().other_label
+    assert min(o.correlation for o in others) >= OTHER_LABEL
     assert len(others) <= len(by_label)
 
 
