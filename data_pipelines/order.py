@@ -21,12 +21,9 @@ class Stream:
     as evenly as can be: in any stretch of the stream each has its share, up to a few records.
     """
 
-    parts: tuple[range | np.ndarray, ...] = field(repr=False)
-    """The records of each part, none of them empty."""
-    shares: tuple[float, ...]
-    """The share of each part, summing to 1."""
-    seed: tuple[int, ...]
-    """Decides the orders. Streams with different seeds have nothing in common."""
+    parts: tuple[range | np.ndarray, ...] = field(repr=False)  # the records of each part, none of them empty
+    shares: tuple[float, ...]  # the share of each part, summing to 1
+    seed: tuple[int, ...]  # decides the orders. Streams with different seeds have nothing in common
 
     def at(self, places: np.ndarray) -> np.ndarray:
         """Which record stands at each of ``places``, counted from 0: int64, of the same shape (n,)."""

@@ -31,7 +31,6 @@ class PackedStrings:
         return packer.finish()
 
     def __len__(self) -> int:
-        """Number of strings."""
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> str:
@@ -46,20 +45,16 @@ class PackedStrings:
         return PackedStrings(self.blob[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def __eq__(self, other: object) -> bool:
-        """Whether ``other`` has the same strings in the same order."""
         if not isinstance(other, PackedStrings):
             return NotImplemented
         same = np.array_equal(self.offsets, other.offsets)
         return same and memoryview(self.blob) == memoryview(other.blob)
-
-    __hash__ = object.__hash__
 
     def __reduce__(self) -> tuple:
         """A mapped file cannot be pickled, but its bytes can."""
         return PackedStrings, (bytes(self.blob), np.asarray(self.offsets))
 
     def __iter__(self) -> Iterator[str]:
-        """All strings in order."""
         for first in range(0, len(self), _BLOCK):  # a list of all offsets would take more memory than the strings
             ends = self.offsets[first : first + _BLOCK + 1].tolist()
             yield from (self.blob[start:end].decode() for start, end in pairwise(ends))
@@ -71,10 +66,6 @@ class StringPacker:
     def __init__(self) -> None:
         self._blob = bytearray()
         self._offsets = array("q", [0])
-
-    def __len__(self) -> int:
-        """Number of strings so far."""
-        return len(self._offsets) - 1
 
     def append(self, string: str) -> None:
         """Add one string. Raises ``UnicodeEncodeError`` where UTF-8 cannot hold it (a lone surrogate)."""

@@ -10,9 +10,11 @@ import signal
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -32,7 +34,7 @@ _ENDLESS = 2**48  # steps
 Indices = Sequence[int] | np.ndarray
 
 
-class Batches(Iterator[Batch]):
+class Batches(Iterator[Batch], AbstractContextManager["Batches"]):
     """An iterator over batches. ``close`` ends its worker processes; leaving a ``with`` block closes it too."""
 
     def __init__(self, batches: grain.IterDataset, shared: bool) -> None:
@@ -70,12 +72,7 @@ class Batches(Iterator[Batch]):
         """End the worker processes. May be called again; a closed iterator has no more batches."""
         self._finalizer()
 
-    def __enter__(self) -> "Batches":
-        """The iterator itself."""
-        return self
-
     def __exit__(self, *_: object) -> None:
-        """Close the iterator."""
         self.close()
 
 
@@ -113,9 +110,9 @@ def train_batches(
     no records or weights do not fit.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    plan = _Plan.make(sources, seed, buckets, (decoder.height, decoder.width))
-    reader = _StepReader(_Reader(sources, decoder, local_size), plan, seed, process_index, process_count)
-    return _iterate(grain.MapDataset.range(start_step, _ENDLESS).map(reader), num_workers)
+    kinds = _step_kinds(sources, seed, buckets, (decoder.height, decoder.width))
+    read = partial(_read_step, sources, decoder, local_size, kinds, seed, (process_index, process_count))
+    return _iterate(grain.MapDataset.range(start_step, _ENDLESS).map(read), num_workers)
 
 
 def evaluation_batches(
@@ -143,7 +140,7 @@ def evaluation_batches(
         starts = range(0, -(-len(indices) // batch_size) * batch_size, local_size)
         spans += [(shape, indices[start : start + local_size]) for start in starts]
     batches = grain.MapDataset.source(spans)[process_index::process_count]
-    return _iterate(batches.map(_Reader(source, decoder, local_size)), num_workers)
+    return _iterate(batches.map(partial(_read_span, source, decoder, local_size)), num_workers)
 
 
 def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -154,106 +151,89 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which records, and which image size, each training step has."""
+class _StepKind(NamedTuple):
+    """A kind of training steps: the size of their images, their share of all steps, and their records."""
 
-    shapes: tuple[Shape, ...]
-    """The image sizes that steps have."""
-    shares: tuple[float, ...]
-    """The share of the steps that each has."""
-    streams: tuple[Stream, ...]
-    """The records of each."""
-
-    @classmethod
-    def make(cls, sources: Sources, seed: int, buckets: Buckets | None, shape: Shape) -> "_Plan":
-        """A stream for each bucket, in which each source has a part, or all together where none has a weight."""
-        proportions = sources.proportions or [1.0]
-        borders = sources.starts if sources.proportions else (0, len(sources))
-        shapes, shares, streams = [], [], []
-        for bucket, bucket_shape in enumerate((shape,) if buckets is None else buckets.shapes):
-            parts: list[range | np.ndarray] = []
-            weights = []
-            for proportion, (start, end) in zip(proportions, pairwise(borders), strict=True):
-                part: range | np.ndarray = range(start, end)
-                if buckets is not None:
-                    part = (start + np.flatnonzero(buckets.numbers[start:end] == bucket)).astype(np.uint32)
-                if len(part):
-                    parts.append(part)
-                    weights.append(proportion * len(part) / (end - start))
-            if parts:
-                shapes.append(bucket_shape)
-                shares.append(sum(weights))
-                streams.append(Stream(tuple(parts), tuple(w / sum(weights) for w in weights), (seed, bucket)))
-        if not streams:
-            raise DataError("there are no records to train on")
-        return cls(tuple(shapes), tuple(shares), tuple(streams))
-
-    def at(self, step: int) -> tuple[int, int]:
-        """The number of the stream that a step draws from, and how many steps before it did."""
-        (number,), (before,) = share_out(np.array([step]), self.shares)
-        return int(number), int(before)
+    shape: Shape
+    share: float
+    stream: Stream
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads and decodes records. Runs in the workers."""
+def _step_kinds(sources: Sources, seed: int, buckets: Buckets | None, shape: Shape) -> list[_StepKind]:
+    """A kind for each bucket, in which each source has a part, or all together where none has a weight."""
+    proportions = sources.proportions or [1.0]
+    borders = sources.starts if sources.proportions else (0, len(sources))
+    kinds = []
+    for bucket, bucket_shape in enumerate((shape,) if buckets is None else buckets.shapes):
+        parts: list[range | np.ndarray] = []
+        weights = []
+        for proportion, (start, end) in zip(proportions, pairwise(borders), strict=True):
+            part: range | np.ndarray = range(start, end)
+            if buckets is not None:
+                part = (start + np.flatnonzero(buckets.numbers[start:end] == bucket)).astype(np.uint32)
+            if len(part):
+                parts.append(part)
+                weights.append(proportion * len(part) / (end - start))
+        if parts:
+            stream = Stream(tuple(parts), tuple(w / sum(weights) for w in weights), (seed, bucket))
+            kinds.append(_StepKind(bucket_shape, sum(weights), stream))
+    if not kinds:
+        raise DataError("there are no records to train on")
+    return kinds
 
-    source: Source
-    decoder: BatchDecoder
-    batch_size: int
 
-    def __call__(self, span: tuple[Shape, Indices]) -> Batch:
-        return self.read(*span)
+def _read_step(
+    sources: Sources,
+    decoder: BatchDecoder,
+    batch_size: int,
+    kinds: list[_StepKind],
+    seed: int,
+    process: tuple[int, int],
+    step: int,
+) -> Batch:
+    """Find, read and decode the records of a training step for process ``(index, count)``. Runs in the workers."""
+    (number,), (before,) = share_out(np.array([step]), [kind.share for kind in kinds])
+    # The number of images before this process's part of this step: in its stream, and in all.
+    first, first_of_all = ((steps * process[1] + process[0]) * batch_size for steps in (int(before), step))
+    indices = kinds[number].stream.at(first + np.arange(batch_size))
+    return _read_span(sources, decoder, batch_size, (kinds[number].shape, indices), (seed, first_of_all))
 
-    def read(self, shape: Shape, indices: Indices, random_key: tuple[int, int] | None = None) -> Batch:
-        """The batch of the records ``indices``, with images of size ``shape``."""
+
+def _read_span(
+    source: Source,
+    decoder: BatchDecoder,
+    batch_size: int,
+    span: tuple[Shape, Indices],
+    random_key: tuple[int, int] | None = None,
+) -> Batch:
+    """Read and decode a batch: the size of its images, and its records. Runs in the workers."""
+    (height, width), indices = span
+    try:
+        numbers = np.asarray(indices).tolist()
+        records = list(zip(numbers, _read_records(source, numbers), strict=True))
+        return replace(decoder, height=height, width=width)(records, batch_size, random_key)
+    except Exception as error:
+        # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
         try:
-            numbers = np.asarray(indices).tolist()
-            records = list(zip(numbers, self._read_all(numbers), strict=True))
-            decoder = replace(self.decoder, height=shape[0], width=shape[1])
-            return decoder(records, self.batch_size, random_key)
-        except Exception as error:
-            # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
-            try:
-                pickle.loads(pickle.dumps(error))
-            except Exception:  # whatever the error's own class raises
-                raise RuntimeError(f"{type(error).__name__}: {error}") from None
-            raise
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # whatever the error's own class raises
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
 
-    def _read_all(self, indices: list[int]) -> Sequence[Record | RecordError]:
-        try:
-            return read_records(self.source, indices)
-        except RecordError:  # of one of them, or of a few
-            return [self._read(index) for index in indices]
 
-    def _read(self, index: int) -> Record | RecordError:
+def _read_records(source: Source, indices: list[int]) -> Sequence[Record | RecordError]:
+    """Records, or why they cannot be read."""
+
+    def read(index: int) -> Record | RecordError:
         try:
-            return self.source[index]
+            return source[index]
         except RecordError as error:
             return error
 
-
-@dataclass(frozen=True)
-class _StepReader:
-    """Finds, reads and decodes this process's records of a training step. Runs in the workers."""
-
-    reader: _Reader
-    plan: _Plan
-    seed: int
-    process_index: int
-    process_count: int
-
-    def __call__(self, step: int) -> Batch:
-        number, before = self.plan.at(step)
-        places = self._first(before) + np.arange(self.reader.batch_size)
-        indices = self.plan.streams[number].at(places)
-        # For augmentation all images are counted, whatever stream they are from.
-        return self.reader.read(self.plan.shapes[number], indices, (self.seed, self._first(step)))
-
-    def _first(self, step: int) -> int:
-        """The number of images before this process's part of a step."""
-        return (step * self.process_count + self.process_index) * self.reader.batch_size
+    try:
+        return read_records(source, indices)
+    except RecordError:  # of one of them, or of a few
+        return [read(index) for index in indices]
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:

@@ -1,5 +1,6 @@
 """Worker processes: how work is dealt out to them, how they end, and what they do not print."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -7,11 +8,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import connection, parent_process
-from types import TracebackType
 from typing import Any, TypeVar
 
 from data_pipelines.errors import DataError
@@ -33,6 +33,13 @@ def follow_parent() -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
+def _exit_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 def mute_libraries() -> None:
     """Call this in a worker process that decodes: only Python then writes to standard error.
 
@@ -41,16 +48,8 @@ def mute_libraries() -> None:
     """
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)
-    os.close(silence)
-
-
-def _exit_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    with open(os.devnull, "w") as silence:
+        os.dup2(silence.fileno(), 2)
 
 
 @contextmanager
@@ -71,12 +70,10 @@ def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, count)) for start in range(0, count, size))
 
 
-class Workers:
+class Workers(AbstractContextManager["Workers"]):
     """A number of processes that functions are called in, in a ``with`` block; with 0, they are called in this one.
 
-    Args:
-      number: how many processes.
-      task: something that every process gets once, for ``in_chunks``.
+    Every process gets ``task`` once, for ``in_chunks``.
     """
 
     def __init__(self, number: int, task: Callable[[int, int], Any] | None = None) -> None:
@@ -90,14 +87,8 @@ class Workers:
                 for _ in range(number):
                     self._pool.submit(os.getpid)  # starts one process each
 
-    def __enter__(self) -> "Workers":
-        """The workers themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the processes; after an error what they do is not waited for."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After an error what the processes do is not waited for.
         if self._pool is not None:
             self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
@@ -113,19 +104,15 @@ class Workers:
         a process was killed; ``place`` tells where the calls from a given one on are, for its message.
         """
         if self._pool is None:
-            yield from (function(*call) for call in calls)
+            yield from itertools.starmap(function, calls)
             return
-        waiting: deque[Future[Result]] = deque()
-        done = 0
+        calls, done = iter(calls), 0
+        waiting = deque(self._pool.submit(function, *call) for call in itertools.islice(calls, _AHEAD * self.number))
         try:
-            for call in calls:
-                waiting.append(self._pool.submit(function, *call))
-                if len(waiting) >= _AHEAD * self.number:
-                    yield waiting.popleft().result()
-                    done += 1
             while waiting:
                 yield waiting.popleft().result()
                 done += 1
+                waiting += (self._pool.submit(function, *call) for call in itertools.islice(calls, 1))
         except BrokenProcessPool as error:
             where = f" at {place(done)} or soon after it" if place else ""
             problem = f"a worker process was killed{where}, perhaps for want of memory: use fewer --workers"
@@ -141,12 +128,8 @@ def in_chunks(task: Callable[[int, int], Result], count: int, workers: int) -> I
     The task must be picklable: each process gets it once. With 0 workers it runs here. Chunks do not depend on the
     number of workers. What a task raises is raised here, and ``DataError`` where a process was killed.
     """
-    chunks = spans(count, CHUNK)
-    if not workers:
-        yield from (task(*chunk) for chunk in chunks)
-        return
     with Workers(workers, task=task) as pool:
-        yield from pool.results(_run_task, chunks)
+        yield from pool.results(_run_task if workers else task, spans(count, CHUNK))
 
 
 def _start(task: Callable[[int, int], Any] | None) -> None:

@@ -18,12 +18,14 @@ image files do.
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from data_pipelines.errors import DataError, OutsideError
 from data_pipelines.packed_strings import PackedStrings, StringPacker
-from data_pipelines.sources.json_lists import entries_of, first_value_is_text
+from data_pipelines.sources.json_lists import entries_of
 from data_pipelines.sources.records import IMAGE_ENDINGS
 
 Format = Literal["auto", "jsonl", "json", "tab", "space", "names"]
@@ -46,6 +48,7 @@ _FORMS = {
 _ENTRY_FORM = '{"img_path": "...", "instances": [{"text": "..."}]}'
 _ELEMENT_FORM = '{"image": "...", "text": "..."}'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FIRST_VALUE_IS_TEXT = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*"')
 _JSON_START = re.compile(rb'\s*(\{\s*("|$)|\[\s*([\[{"]|$))')
 _ENDING = "(?:" + "|".join(map(re.escape, IMAGE_ENDINGS)) + ")"
 _IMAGE_NAME = re.compile(rf".*{_ENDING}\Z", re.IGNORECASE | re.DOTALL)
@@ -58,14 +61,10 @@ OnError = Callable[[DataError], None]
 class Listing(NamedTuple):
     """What a list holds, in its order."""
 
-    path: Path
-    """The file."""
-    names: PackedStrings
-    """Names of images."""
-    texts: PackedStrings | None
-    """Their labels; None where the list has none."""
-    entry: str
-    """Where record number {} stands in a JSON document; empty for a file with a record a line."""
+    path: Path  # the file
+    names: PackedStrings  # names of images
+    texts: PackedStrings | None  # their labels; None where the list has none
+    entry: str  # where record number {} stands in a JSON document; empty for a file with a record a line
 
 
 def _raise(error: DataError) -> None:
@@ -88,29 +87,19 @@ def read_annotations(
     of a document that is not valid JSON those before the damage.
     """
     fields = _Fields(image_field, text_field)
-    collected = _Collected(on_error)
+    records = _Records(path, on_error)
     entry = ""
     try:
         found = _told_format(path, fields) if format == "auto" else format
     except DataError as error:
         on_error(error)
-        return Listing(path, *collected.finish(), entry)
-    if found == "json":
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        # Broken UTF-8 has become lone surrogates, which the record that holds them is then refused for.
-        if text.lstrip().startswith("["):
-            entry = "[{}]"
-            _read_entries(path, text, entry, fields, collected)
-        elif first_value_is_text(text) and '"data_list"' not in text:
-            entry = "entry {}"
-            _read_entries(path, text, entry, None, collected)
-        else:
-            entry = "data_list[{}]"
-            _read_data_list(path, text, collected)
+        found = "tab"
     else:
-        _read_lines(path, found, fields, collected)
-    names, texts = collected.finish()
-    return Listing(path, names, None if found == "names" else texts, entry)
+        if found == "json":
+            entry = records.read_document(fields)
+        else:
+            records.read_lines(found, fields)
+    return Listing(path, records.names.finish(), None if found == "names" else records.texts.finish(), entry)
 
 
 def place_of(path: Path, entry: str, index: int) -> str:
@@ -128,46 +117,34 @@ def place_of(path: Path, entry: str, index: int) -> str:
 
 def _told_format(path: Path, fields: "_Fields") -> Format:
     """The format that a file's ending and first lines tell. Raises ``DataError`` where they tell none."""
-    first, second = _first_lines(path)
+    with path.open("rb") as file:
+        # JSON is often one line, which is not read whole.
+        lines = (line.removeprefix(_BYTE_ORDER_MARK) for line in iter(lambda: file.readline(_LONGEST_LINE), b""))
+        first, second = [*islice(filter(bytes.strip, lines), 2), b"", b""][:2]
     if path.suffix.lower() == ".jsonl":
         return "jsonl"
     if _JSON_START.match(first) or path.suffix.lower() == ".json":
         return "jsonl" if _is_record(first, second, fields) else "json"
-    text = b"\0" not in first
-    if text and (b"\t" in first or not first):
-        return "tab"
     line = first.decode("utf-8", errors="replace").rstrip()
-    if text and _IMAGE_NAME.match(line):
-        return "names"
-    if text and _NAME_AND_LABEL.match(line):
-        return "space"
+    if "\0" not in line:
+        if b"\t" in first or not first:
+            return "tab"
+        if _IMAGE_NAME.match(line):
+            return "names"
+        if _NAME_AND_LABEL.match(line):
+            return "space"
     forms = ", ".join(f"{name} ({form})" for name, form in _FORMS.items())
-    raise DataError(
-        f"{path}: its first line {line[:60]!r} is of no known form; give an annotation file, or set format to one of "
-        f"{forms}"
-    )
-
-
-def _first_lines(path: Path) -> tuple[bytes, bytes]:
-    """The first two lines that are not empty, without a byte order mark and, as JSON is often one line, not whole."""
-    found: list[bytes] = []
-    with path.open("rb") as file:
-        while len(found) < 2 and (line := file.readline(_LONGEST_LINE)):
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-            if line.strip():
-                found.append(line)
-    return (*found, b"", b"")[:2]  # type: ignore[return-value]
+    problem = f"{path}: its first line {line[:60]!r} is of no known form"
+    raise DataError(f"{problem}; give an annotation file, or set format to one of {forms}")
 
 
 def _is_record(first: bytes, second: bytes, fields: "_Fields") -> bool:
     """Whether the first line of a file is a whole record."""
-    try:
+    with suppress(ValueError, RecursionError):
         record = json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(record, dict) or "data_list" in record:
-        return False
-    return fields.has_image(record) or second.lstrip().startswith(b"{")
+        if isinstance(record, dict) and "data_list" not in record:
+            return fields.has_image(record) or second.lstrip().startswith(b"{")
+    return False
 
 
 class _Fields:
@@ -204,14 +181,85 @@ def _quoted(fields: dict | list | tuple) -> str:
     return ", ".join(repr(str(field)[:40]) for field in list(fields)[:10]) or "none"
 
 
-class _Collected:
-    """Names and labels so far, and where errors go."""
+class _Records:
+    """The names and labels of a list so far; its errors go to ``on_error``."""
 
-    def __init__(self, on_error: OnError) -> None:
-        self.on_error = on_error
-        self._names, self._texts = StringPacker(), StringPacker()
+    def __init__(self, path: Path, on_error: OnError) -> None:
+        self._path, self._on_error = path, on_error
+        self.names, self.texts = StringPacker(), StringPacker()
 
-    def add(self, name: object, text: object) -> None:
+    def read_lines(self, format: str, fields: _Fields) -> None:
+        """Take what a file with a record a line holds."""
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    if not text.strip():
+                        continue
+                    self._add(*(fields.read(json.loads(text)) if format == "jsonl" else _split(text, format)))
+                except _REFUSED as error:
+                    self._refuse(f":{number}", error, _FORMS[format])
+
+    def read_document(self, fields: _Fields) -> str:
+        """Take what a JSON document holds; returns where in it record number {} stands."""
+        # Broken UTF-8 becomes lone surrogates, which the record that holds them is then refused for.
+        text = self._path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        if text.lstrip().startswith("["):
+            self._read_entries(text, "[{}]", fields)
+            return "[{}]"
+        if _FIRST_VALUE_IS_TEXT.match(text) and '"data_list"' not in text:
+            self._read_entries(text, "entry {}", None)
+            return "entry {}"
+        self._read_data_list(text)
+        return "data_list[{}]"
+
+    def _read_entries(self, text: str, entry: str, fields: _Fields | None) -> None:
+        """A list of records whose ``fields`` are given, or without these an object from names to labels."""
+        number, form = -1, '{"path": "label", ...}' if fields is None else f"[{_ELEMENT_FORM}, ...]"
+        try:
+            for number, (key, value) in enumerate(entries_of(text)):
+                try:
+                    self._add(*((key, value) if fields is None else fields.read(value)))
+                except _REFUSED as error:
+                    self._refuse(f": {entry.format(number)}", error, form)
+        except json.JSONDecodeError as error:
+            self._refuse(f":{error.lineno}", error, form)
+        except RecursionError as error:
+            self._refuse(f": {entry.format(number + 1)}", error, form)
+
+    def _read_data_list(self, text: str) -> None:
+        """A document of mmocr 1.0."""
+        taken, form = 0, f'{{"metainfo": ..., "data_list": [{_ENTRY_FORM}, ...]}}'
+
+        def take(record: dict) -> dict | None:
+            # Called as soon as an object has been parsed: what is taken here never piles up as Python objects.
+            nonlocal taken
+            if "img_path" not in record and "instances" not in record:
+                return record
+            taken += 1
+            try:
+                (instance,) = record["instances"]
+                self._add(record["img_path"], instance["text"])
+            except _REFUSED as error:
+                self._refuse(f": data_list[{taken - 1}]", error, _ENTRY_FORM)
+            return None
+
+        try:
+            document = json.loads(text, object_hook=take)
+            entries = document.get("data_list") if isinstance(document, dict) else None
+            if not isinstance(entries, list):
+                raise ValueError(
+                    f'has no "data_list"{f", but {_quoted(document)}" if isinstance(document, dict) else ""}'
+                )
+            for number, entry in enumerate(entries):
+                if entry is not None:
+                    self._refuse(f": data_list[{number}]", ValueError('has no "img_path"'), _ENTRY_FORM)
+            if entries.count(None) != taken:
+                raise ValueError('has "img_path" outside of "data_list"')
+        except (ValueError, RecursionError) as error:
+            self._refuse(f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else "", error, form)
+
+    def _add(self, name: object, text: object) -> None:
         """Take a record, or raise one of ``_REFUSED``."""
         if not (isinstance(name, str) and isinstance(text, str)):
             raise TypeError("name and text must be strings")
@@ -224,28 +272,13 @@ class _Collected:
         # Names and labels must stay in step where one of them cannot be encoded.
         if not name.isascii():
             name.encode()
-        self._texts.append(text)
-        self._names.append(name)
+        self.texts.append(text)
+        self.names.append(name)
 
-    def refuse(self, place: str, error: Exception, form: str) -> None:
-        """Tell of a record that cannot be taken."""
+    def _refuse(self, place: str, error: Exception, form: str) -> None:
+        """Tell of what cannot be taken."""
         kind = OutsideError if isinstance(error, OutsideError) else DataError
-        self.on_error(kind(f"{place}: {_problem(error)}; expected {form}"))
-
-    def finish(self) -> tuple[PackedStrings, PackedStrings]:
-        return self._names.finish(), self._texts.finish()
-
-
-def _read_lines(path: Path, format: str, fields: _Fields, collected: _Collected) -> None:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if not text.strip():
-                    continue
-                collected.add(*(fields.read(json.loads(text)) if format == "jsonl" else _split(text, format)))
-            except _REFUSED as error:
-                collected.refuse(f"{path}:{number}", error, _FORMS[format])
+        self._on_error(kind(f"{self._path}{place}: {_problem(error)}; expected {form}"))
 
 
 def _split(line: str, format: str) -> tuple[str, str]:
@@ -269,58 +302,6 @@ def _split(line: str, format: str) -> tuple[str, str]:
     if "\t" in text:
         raise ValueError("has a third column")
     return name.strip(), text
-
-
-def _read_entries(path: Path, text: str, entry: str, fields: _Fields | None, collected: _Collected) -> None:
-    """A list of records whose ``fields`` are given, or without these an object from names to labels."""
-    number = -1
-    try:
-        for number, (key, value) in enumerate(entries_of(text)):
-            try:
-                collected.add(*((key, value) if fields is None else fields.read(value)))
-            except _REFUSED as error:
-                form = '{"path": "label", ...}' if fields is None else f"[{_ELEMENT_FORM}, ...]"
-                collected.refuse(f"{path}: {entry.format(number)}", error, form)
-    except json.JSONDecodeError as error:
-        collected.refuse(f"{path}:{error.lineno}", error, "a list of records or an object in JSON")
-    except RecursionError as error:
-        collected.refuse(f"{path}: {entry.format(number + 1)}", error, "a list of records or an object in JSON")
-
-
-def _read_data_list(path: Path, text: str, collected: _Collected) -> None:
-    taken = 0
-
-    def take(record: dict) -> dict | None:
-        # Called as soon as an object has been parsed: what is taken here never piles up as Python objects.
-        nonlocal taken
-        if "img_path" not in record and "instances" not in record:
-            return record
-        taken += 1
-        try:
-            (instance,) = record["instances"]
-            collected.add(record["img_path"], instance["text"])
-        except _REFUSED as error:
-            collected.refuse(f"{path}: data_list[{taken - 1}]", error, _ENTRY_FORM)
-        return None
-
-    try:
-        document = json.loads(text, object_hook=take)
-    except (ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        collected.refuse(f"{path}{line}", error, "an mmocr 1.0 annotation file")
-        return
-    entries = document.get("data_list") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        form = f'{{"metainfo": ..., "data_list": [{_ENTRY_FORM}, ...]}}'
-        present = f", but {_quoted(document)}" if isinstance(document, dict) else ""
-        collected.on_error(DataError(f'{path}: has no "data_list"{present}; expected {form}'))
-        return
-    for number, entry in enumerate(entries):
-        if entry is not None:
-            collected.on_error(DataError(f'{path}: data_list[{number}]: has no "img_path"; expected {_ENTRY_FORM}'))
-    if entries.count(None) != taken:
-        form = f"expected it in {_ENTRY_FORM} only"
-        collected.on_error(DataError(f'{path}: has "img_path" outside of "data_list"; {form}'))
 
 
 def _problem(error: Exception) -> str:

@@ -6,31 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.sources.records import Record, Source, read_records
+from data_pipelines.sources.records import Record, Source, SourceSpec, read_records
 
 Mixing = Literal["by_size", "balanced"]
 """How sources without a weight divide what the others leave of the training records: by their sizes, or evenly."""
 
 _EXAMPLES = 10
-
-
-class SourceSpec(Protocol):
-    """Where word images are, before anything is opened: ``Annotations``, ``LmdbWords``, ``Folder`` and the like."""
-
-    @property
-    def weight(self) -> float | None:
-        """Share of the training records drawn from this source."""
-        ...
-
-    def open(self, root: Path) -> Source:
-        """The source itself; raises ``DataError`` where it cannot be used."""
-        ...
 
 
 class Sources:
@@ -70,13 +57,9 @@ class Sources:
             raise DataError(f"a source has weight {min(given):g}; weights must be positive")
         if len(given) == len(self.weights):
             return [weight / sum(given) for weight in given]
-        rest = _rest(self.weights)
-        sizes = np.diff(self.starts).tolist()
-        unweighted = sum(size for size, weight in zip(sizes, self.weights, strict=True) if weight is None)
-        return [
-            rest * size / unweighted if weight is None else weight
-            for size, weight in zip(sizes, self.weights, strict=True)
-        ]
+        pairs = list(zip(self.sources, self.weights, strict=True))
+        rest, whole = _rest(self.weights), sum(len(source) for source, weight in pairs if weight is None)
+        return [rest * len(source) / whole if weight is None else weight for source, weight in pairs]
 
     def locate(self, index: int) -> tuple[int, int]:
         """The source that record ``index`` is in, and its index there. Raises ``IndexError`` outside the sources."""
@@ -86,11 +69,9 @@ class Sources:
         return number, index - self.starts[number]
 
     def __len__(self) -> int:
-        """Number of records in all sources."""
         return self.starts[-1]
 
     def __getitem__(self, index: int) -> Record:
-        """Read record ``index``. Raises ``DataError`` where it cannot be read."""
         number, inner = self.locate(index)
         return self.sources[number][inner]
 
@@ -130,17 +111,13 @@ def _rest(weights: Sequence[float | None]) -> float:
 class Subset:
     """Some records of a source, in the order of ``indices``."""
 
-    source: Source
-    """The source that holds the records."""
-    indices: np.ndarray = field(repr=False)
-    """int64: which of its records."""
+    source: Source  # the source that holds the records
+    indices: np.ndarray = field(repr=False)  # int64: which of its records
 
     def __len__(self) -> int:
-        """Number of records chosen."""
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Record:
-        """Read the chosen record ``index``."""
         return self.source[int(self.indices[index])]
 
     def read(self, indices: Sequence[int]) -> list[Record]:
@@ -160,35 +137,15 @@ class Subset:
 class CharacterReport:
     """What a comparison of labels with a set of characters found. ``str`` gives it as a few lines to print."""
 
-    checked: int = 0
-    """Number of labels looked at."""
-    empty: int = 0
-    """Number of labels with nothing but spaces in them; these records are always left out."""
-    unreadable: int = 0
-    """Number of labels that are not there or not UTF-8; these records are always left out."""
-    unknown: int = 0
-    """Number of labels that hold a character outside the set."""
-    cut: int = 0
-    """Number of labels that are longer than what is learnt of them."""
-    longest: int = 0
-    """The number of characters that is learnt."""
-    kept: bool = False
-    """Whether the records with unknown characters were kept."""
-    characters: Counter[str] = field(default_factory=Counter)
-    """In how many labels each unknown character was found."""
-    examples: list[tuple[str, str]] = field(default_factory=list)
-    """Name and label of the first ten records with unknown characters."""
-
-    def __iadd__(self, other: "CharacterReport") -> "CharacterReport":
-        """Add the findings of another source."""
-        self.checked += other.checked
-        self.empty += other.empty
-        self.unreadable += other.unreadable
-        self.cut += other.cut
-        self.unknown += other.unknown
-        self.characters += other.characters
-        self.examples = (self.examples + other.examples)[:_EXAMPLES]
-        return self
+    checked: int = 0  # number of labels looked at
+    empty: int = 0  # number of labels with nothing but spaces in them; these records are always left out
+    unreadable: int = 0  # number of labels that are not there or not UTF-8; these records are always left out
+    unknown: int = 0  # number of labels that hold a character outside the set
+    cut: int = 0  # number of labels that are longer than what is learnt of them
+    longest: int = 0  # the number of characters that is learnt
+    kept: bool = False  # whether the records with unknown characters were kept
+    characters: Counter[str] = field(default_factory=Counter)  # in how many labels each unknown character was found
+    examples: list[tuple[str, str]] = field(default_factory=list)  # name and label of the first ten of ``unknown``
 
     def __str__(self) -> str:
         """One line of counts, one of characters with their counts, and one for each example."""
@@ -200,13 +157,8 @@ class CharacterReport:
         if self.cut:
             lines.append(f"{self.cut:,} labels are longer than {self.longest} characters and cut: raise max_length")
         if self.unknown:
-            lines.append(
-                "unknown: "
-                + ", ".join(
-                    f"{c!r} {n:,}"
-                    for c, n in sorted(self.characters.items(), key=lambda item: (-item[1], item[0]))[:30]
-                )
-            )
+            common = sorted(self.characters.items(), key=lambda item: (-item[1], item[0]))[:30]
+            lines.append("unknown: " + ", ".join(f"{character!r} {count:,}" for character, count in common))
             lines += [f"  {name}: {text!r}" for name, text in self.examples]
         return "\n".join(lines)
 
@@ -223,34 +175,34 @@ def drop_unknown_characters(
 
     Labels of more than ``longest`` characters are counted and stay. Raises ``DataError`` where no record is left.
     """
-    if isinstance(source, Sources):
-        report, parts = CharacterReport(longest=longest, kept=action == "keep"), []
-        for part in source.sources:
-            kept_part, part_report = drop_unknown_characters(part, characters, action, longest)
-            parts.append(kept_part)
-            report += part_report
-        return Sources(parts, source.weights), report
-
     report = CharacterReport(longest=longest, kept=action == "keep")
+    if isinstance(source, Sources):
+        parts = [_drop_unknown_characters(part, characters, action, report) for part in source.sources]
+        return Sources(parts, source.weights), report
+    return _drop_unknown_characters(source, characters, action, report), report
+
+
+def _drop_unknown_characters(source: Source, characters: str, action: str, report: CharacterReport) -> Source:
+    """One source as ``drop_unknown_characters`` leaves it; what was found is added to ``report``."""
     by_construction = getattr(source, "characters", None)
     if by_construction is not None:
         outside = "".join(sorted(set(by_construction) - set(characters)))
         if outside and action != "keep":
             raise DataError(f"{source.name(0)}: makes labels with {outside!r}, unknown to the charset; choose others")
-        return source, report
+        return source
     if not len(source) or source.text(0) is None:
-        return source, report
+        return source
 
     labels = getattr(source, "labels", None)
     if not isinstance(labels, PackedStrings):
         labels = PackedStrings.pack(source.text(index) or "" for index in range(len(source)))
-    report.checked = len(labels)
-    sizes = np.diff(labels.offsets)
     keep = _with_text(labels)
-    unreadable = getattr(source, "unreadable_labels", ())
-    report.unreadable = len(unreadable)
-    report.cut = sum(len(labels[index]) > longest for index in np.flatnonzero(sizes > longest).tolist())
-    report.empty = int(len(keep) - keep.sum()) - report.unreadable
+    unreadable = len(getattr(source, "unreadable_labels", ()))
+    report.checked += len(labels)
+    report.unreadable += unreadable
+    report.empty += int(len(keep) - keep.sum()) - unreadable
+    longer = np.flatnonzero(np.diff(labels.offsets) > report.longest)  # in bytes
+    report.cut += sum(len(labels[index]) > report.longest for index in longer.tolist())
     for index, unknown in _unknown_characters(labels, characters):
         if not keep[index]:
             continue
@@ -260,18 +212,18 @@ def drop_unknown_characters(
             where = source.name(index) if origin is None else f"{origin(index)}: {source.name(index)}"
             problem = f"label {labels[index]!r} holds {found!r}, unknown to the charset"
             raise DataError(f"{where}: {problem}: leave such records out, or keep them")
-        keep[index] &= action == "keep"
+        keep[index] = action == "keep"
         report.unknown += 1
         report.characters.update(unknown)
         if len(report.examples) < _EXAMPLES:
             report.examples.append((source.name(index), labels[index]))
     if keep.all():
-        return source, report
+        return source
     if not keep.any():
         raise DataError(
             f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write"
         )
-    return Subset(source, np.flatnonzero(keep)), report
+    return Subset(source, np.flatnonzero(keep))
 
 
 def _with_text(labels: PackedStrings) -> np.ndarray:

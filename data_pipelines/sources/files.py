@@ -6,6 +6,7 @@ source that it returns is picklable and holds names and labels compactly.
 
 import copy
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,23 +15,22 @@ from data_pipelines.errors import DataError, MissingError, OutsideError, RecordE
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.annotations import Format, Listing, place_of, read_annotations
 from data_pipelines.sources.lmdb_words import LmdbSource
-from data_pipelines.sources.records import IMAGE_ENDINGS, Record, Source
+from data_pipelines.sources.records import IMAGE_ENDINGS, Record, Source, SourceSpec
 
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a name that are not UTF-8, as Python writes them
 _INSPECTED = 16  # records whose files are looked for when an annotation file is opened
 
 
 @dataclass(frozen=True)
-class Annotations:
+class Annotations(SourceSpec):
     """Images named by a list, and their labels: mmocr's annotation files, as in Union14M-L, other JSON, plain text."""
 
     kind: Literal["annotations"] = field(default="annotations", kw_only=True)
     """Which kind of source this is."""
-    weight: float | None = field(default=None, kw_only=True)
-    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     path: str
     """The list, relative to the data root: .jsonl, .json, .tsv, .txt or any other ending."""
     format: Format = "auto"
-    """How it is written (``data_pipelines/sources/annotations.py`` shows the forms); "auto" tells it by the first line."""
+    """How it is written (``data_pipelines/sources/annotations.py`` shows it); "auto" tells it by the first line."""
     image_field: str = ""
     """The field of JSON records that names the image; by default one of the usual ones, if there is only one."""
     text_field: str = ""
@@ -54,13 +54,11 @@ class Annotations:
 
 
 @dataclass(frozen=True)
-class LmdbWords:
+class LmdbWords(SourceSpec):
     """Images, and labels if there are any, in an LMDB with the keys of Union14M-U."""
 
     kind: Literal["lmdb"] = field(default="lmdb", kw_only=True)
     """Which kind of source this is."""
-    weight: float | None = field(default=None, kw_only=True)
-    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     path: str
     """The folder that holds data.mdb, relative to the data root."""
     labelled: bool | None = None
@@ -75,13 +73,11 @@ class LmdbWords:
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(SourceSpec):
     """Unlabelled images: every image file in a folder and in the folders under it, in alphabetical order."""
 
     kind: Literal["folder"] = field(default="folder", kw_only=True)
     """Which kind of source this is."""
-    weight: float | None = field(default=None, kw_only=True)
-    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     path: str
     """The folder, relative to the data root."""
 
@@ -91,50 +87,34 @@ class Folder:
         path = _existing(root, root / self.path, "a folder of images")
         if not path.is_dir():
             raise DataError(f"{path}: is a file; give a folder of images")
-        found: list[str] = []
-        nameless: list[str] = []
-        for folder, _, files in os.walk(path, onerror=_refuse_folder):
-            for name in files:
-                if name.lower().endswith(IMAGE_ENDINGS):
-                    place = os.path.join(folder, name)
-                    (found if _is_utf8(place) else nameless).append(place)
-        if not found:
+        found = [
+            os.path.join(folder, name)
+            for folder, _, files in os.walk(path, onerror=_refuse_folder)
+            for name in files
+            if name.lower().endswith(IMAGE_ENDINGS)
+        ]
+        nameless = sorted(filter(_UNDECODED.search, found))
+        names = sorted(os.path.relpath(name, root) for name in found if not _UNDECODED.search(name))
+        if not names:
             raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
-        names = PackedStrings.pack(sorted(os.path.relpath(name, root) for name in found))
-        return ImageFolder(root, names, tuple(map(os.fsencode, sorted(nameless))))
+        note = f"{len(nameless):,} images left out whose names are not UTF-8: rename them"
+        notes = (f"{note} ({os.fsencode(nameless[0])!r})",) if nameless else ()
+        return ImageFolder(root, PackedStrings.pack(names), notes, len(nameless))
 
 
 @dataclass(frozen=True)
 class ImageFolder:
     """The source of a ``Folder``: image files without labels."""
 
-    root: Path
-    """The data root."""
-    names: PackedStrings = field(repr=False)
-    """Paths relative to the data root."""
-    nameless: tuple[bytes, ...] = field(default=(), repr=False)
-    """Paths that are not UTF-8: these files are left out."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was left out."""
-        if not self.nameless:
-            return ()
-        return (
-            f"{len(self.nameless):,} images left out whose names are not UTF-8: rename them ({self.nameless[0]!r})",
-        )
-
-    @property
-    def left_out(self) -> int:
-        """Number of images that were left out."""
-        return len(self.nameless)
+    root: Path  # the data root
+    names: PackedStrings = field(repr=False)  # paths relative to the data root
+    notes: tuple[str, ...] = ()  # what was left out
+    left_out: int = 0  # and how many: predict counts them as images that could not be read
 
     def __len__(self) -> int:
-        """Number of image files."""
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Read file ``index``. Raises ``MissingError`` where it has gone, ``RecordError`` where it cannot be read."""
         path = self.root / self.names[index]
         try:
             return Record(path.read_bytes(), None)
@@ -151,7 +131,7 @@ class ImageFolder:
 
     def part(self, start: int, stop: int) -> "ImageFolder":
         """The records from ``start`` up to ``stop``, as a source of their own."""
-        return ImageFolder(self.root, self.names.part(start, stop), self.nameless)
+        return ImageFolder(self.root, self.names.part(start, stop))
 
 
 class AnnotatedImages:
@@ -174,20 +154,16 @@ class AnnotatedImages:
         """The label of every record; None where the list has none."""
         self._entry, self._first = listing.entry, 0
         self._root = str(root)
-        self._bases = self._rank(_starting_folders(root, listing.path))
+        # That which holds most of some records first.
+        self._bases = sorted(_starting_folders(root, listing.path), key=self._found, reverse=True)
         self._inside = tuple(os.path.realpath(base) + os.sep for base in self._bases)
         self._safe_folders: set[str] = set()
 
     def __len__(self) -> int:
-        """Number of records."""
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Read image ``index`` and its label.
-
-        Raises ``MissingError`` for a missing file, ``OutsideError`` for one outside the dataset, and ``RecordError``
-        for one that cannot be read.
-        """
+        """Raises ``MissingError`` for a missing file, ``OutsideError`` for one outside the dataset."""
         name = self.names[index]
         for base in self._bases:
             try:
@@ -226,10 +202,6 @@ class AnnotatedImages:
             searched, first = ", ".join(self._bases), self.names[0]
             raise DataError(f"{self.path}: its images ({first}, ...) are missing; searched from {searched}")
 
-    def _rank(self, bases: list[str]) -> list[str]:
-        """``bases`` with the one that holds most of some records first."""
-        return sorted(bases, key=self._found, reverse=True)
-
     def _found(self, base: str) -> int:
         step = max(1, len(self.names) // _INSPECTED)
         sample = [self.names[index] for index in range(0, len(self.names), step)][:_INSPECTED]
@@ -267,14 +239,6 @@ def _annotation_path(path: Path) -> Path:
             if path.parent.name == one and sibling.exists():
                 return sibling
     return path
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # of bytes that Python could not decode
-        return False
-    return True
 
 
 def _refuse_folder(error: OSError) -> None:

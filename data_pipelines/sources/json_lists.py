@@ -3,50 +3,40 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_FIRST_VALUE = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*"')
+_MARK = re.compile(r"[ \t\r\n]*([\[\]{},:])[ \t\r\n]*")
 
 
-def first_value_is_text(text: str) -> bool:
-    """Whether ``text`` starts as a JSON object does whose first value is a string."""
-    return _FIRST_VALUE.match(text) is not None
-
-
-def entries_of(text: str) -> Iterator[tuple[str | None, Any]]:
+def entries_of(text: str) -> Iterator[tuple[str | None, object]]:
     """Keys and values of the JSON object, or None and the values of the JSON list, that ``text`` is, in its order.
 
     Keys that stand twice come twice. Raises ``json.JSONDecodeError`` where the text is not valid JSON or is neither,
     after the entries before that place, and ``RecursionError`` for an entry that is nested too deeply.
     """
     decode = json.JSONDecoder().raw_decode
+    place, key = 0, None
 
-    def skip(place: int) -> int:
-        found = _SPACE.match(text, place)
-        return found.end() if found else place
+    def pass_over(marks: str) -> str:
+        nonlocal place
+        found = _MARK.match(text, place)
+        if found is None or found[1] not in marks:
+            raise json.JSONDecodeError(f"Expecting {' or '.join(map(repr, marks))}", text, place)
+        place = found.end()
+        return found[1]
 
-    def expect(characters: str, place: int) -> str:
-        if text[place : place + 1] in tuple(characters):
-            return text[place]
-        raise json.JSONDecodeError(f"Expecting {' or '.join(map(repr, characters))}", text, place)
-
-    place = skip(0)
-    closing = {"[": "]", "{": "}"}[expect("[{", place)]
-    place = skip(place + 1)
-    ended = text[place : place + 1] == closing
-    while not ended:
-        key = None
-        if closing == "}":
-            expect('"', place)
-            key, place = decode(text, place)
-            place = skip(place)
-            expect(":", place)
-            place = skip(place + 1)
-        value, place = decode(text, place)
-        yield key, value
-        place = skip(place)
-        ended = expect("," + closing, place) == closing
-        place = place if ended else skip(place + 1)
-    if skip(place + 1) < len(text):
-        raise json.JSONDecodeError("Extra data", text, skip(place + 1))
+    closing = "]" if pass_over("[{") == "[" else "}"
+    if text[place : place + 1] == closing:
+        pass_over(closing)
+    else:
+        mark = ","
+        while mark == ",":
+            if closing == "}":
+                if text[place : place + 1] != '"':
+                    raise json.JSONDecodeError("Expecting '\"'", text, place)
+                key, place = decode(text, place)
+                pass_over(":")
+            value, place = decode(text, place)
+            yield key, value
+            mark = pass_over("," + closing)
+    if place < len(text):
+        raise json.JSONDecodeError("Extra data", text, place)

@@ -4,9 +4,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from multiprocessing import parent_process
 from pathlib import Path
@@ -54,20 +53,19 @@ def _transaction(path: str) -> lmdb.Transaction:
     return transactions[path]
 
 
-def _damaged(path: str, what: str, error: lmdb.Error) -> str:
-    """Say that LMDB met a damaged page. Its transaction reads nothing any more; a new one reads all other pages."""
+def _damage(path: str, what: str, error: lmdb.Error) -> RecordError:
+    """Of a page that LMDB met. Its transaction reads nothing any more; a new one reads all other pages."""
     _of_thread.transactions.pop(path).abort()
-    return f"{what} cannot be read ({error}); copy the LMDB anew"
+    return RecordError(f"{path}: {what} cannot be read ({error}); copy the LMDB anew")
 
 
-@contextmanager
-def _opening_data(path: Path, what: str) -> Iterator[lmdb.Transaction]:
-    """This thread's transaction; a damaged page is an error of the LMDB as a whole."""
-    real_path = os.path.realpath(path)
+def _value(path: str, key: str) -> bytes | None:
+    """What stands under a key. Raises ``RecordError`` for a damaged page, another ``DataError`` for a damaged LMDB."""
     try:
-        yield _transaction(real_path)
+        value = _transaction(path).get(key.encode())
     except lmdb.Error as error:
-        raise DataError(_damaged(real_path, f"{path}: {what}", error)) from error
+        raise _damage(path, f"key {key}", error) from error
+    return None if value is None else bytes(value)  # lmdb's types allow for views; this is no copy
 
 
 def _readable_without(missing: int, path: str) -> bool:
@@ -100,12 +98,11 @@ def stated_count(path: Path) -> int | None:
 
     Raises ``DataError`` for a ``num-samples`` that is no number, or 0, and where the LMDB cannot be opened.
     """
-    with _opening_data(path, "key num-samples") as transaction:
-        count = transaction.get(b"num-samples")
+    count = _value(os.path.realpath(path), "num-samples")
     if count is None:
         return None
-    if not bytes(count).isdigit() or int(count) == 0:
-        raise DataError(f"{path}: num-samples is {bytes(count)!r}; expected the number of records, at least 1")
+    if not count.isdigit() or int(count) == 0:
+        raise DataError(f"{path}: num-samples is {count!r}; expected the number of records, at least 1")
     return int(count)
 
 
@@ -114,9 +111,13 @@ def last_image(path: Path) -> int:
 
     Raises ``DataError`` where it cannot be opened.
     """
-    with _opening_data(path, "the last key") as transaction, transaction.cursor() as cursor:
-        found = cursor.prev() if cursor.set_range(b"image-:") else cursor.last()  # ":" is next after "9"
-        key = bytes(cursor.key()) if found else b""
+    real_path = os.path.realpath(path)
+    try:
+        with _transaction(real_path).cursor() as cursor:
+            found = cursor.prev() if cursor.set_range(b"image-:") else cursor.last()  # ":" is next after "9"
+            key = bytes(cursor.key()) if found else b""
+    except lmdb.Error as error:
+        raise _damage(real_path, "the last key", error) from error
     number = key.removeprefix(b"image-")
     return int(number) if number != key and number.isdigit() else 0
 
@@ -125,16 +126,11 @@ def last_image(path: Path) -> int:
 class LmdbSource:
     """The source of a ``LmdbWords``. Holds only the path and the count; opens the LMDB once in each process."""
 
-    path: str
-    """The folder with data.mdb, with links followed (one LMDB has one path)."""
-    title: str
-    """What messages call this LMDB."""
-    size: int
-    """Number of records."""
-    labelled: bool
-    """Whether records have labels."""
-    notes: tuple[str, ...] = ()
-    """What was decided about the number of records."""
+    path: str  # the folder with data.mdb, with links followed (one LMDB has one path)
+    title: str  # what messages call this LMDB
+    size: int  # number of records
+    labelled: bool  # whether records have labels
+    notes: tuple[str, ...] = ()  # what was decided about the number of records
 
     @classmethod
     def open(cls, path: Path, title: str, labelled: bool | None) -> "LmdbSource":
@@ -154,22 +150,16 @@ class LmdbSource:
             raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it anew")
         elif count < last:
             notes.append(f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used")
-        with _opening_data(path, "key label-000000001") as transaction:
-            first_label = transaction.get(b"label-%09d" % 1)
+        first_label = _value(real_path, "label-000000001")
         if labelled and first_label is None:
             raise DataError(f"{path}: key label-000000001 is missing; choose an LMDB with labels")
         return cls(real_path, title, count, first_label is not None if labelled is None else labelled, tuple(notes))
 
     def __len__(self) -> int:
-        """Number of records."""
         return self.size
 
     def __getitem__(self, index: int) -> Record:
-        """Read image ``index`` (counted from 0) and its label.
-
-        Raises ``MissingError`` where a key is missing, ``RecordError`` for a damaged page or a label that is not UTF-8,
-        and another ``DataError`` where the LMDB cannot be opened.
-        """
+        """Raises ``MissingError`` for a missing key, ``RecordError`` for a damaged page or a label not in UTF-8."""
         return Record(self._get("image", index), self.text(index))
 
     def read(self, indices: Sequence[int]) -> list[Record]:
@@ -201,12 +191,12 @@ class LmdbSource:
         """The LMDB and the key of record ``index``."""
         return f"{self.title}:image-{index + 1:09d}"
 
-    @cached_property
+    @property
     def labels(self) -> PackedStrings | None:
         """All labels, read at once on first use, "" for ``unreadable_labels``; None in an unlabelled LMDB."""
         return self._all_labels[0]
 
-    @cached_property
+    @property
     def unreadable_labels(self) -> np.ndarray:
         """int64: the records whose labels are missing or broken."""
         return self._all_labels[1]
@@ -227,17 +217,13 @@ class LmdbSource:
 
     def __getstate__(self) -> dict[str, object]:
         """What a worker needs: not the cached labels."""
-        cached = ("labels", "unreadable_labels", "_all_labels")
-        return {name: value for name, value in self.__dict__.items() if name not in cached}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _get(self, kind: str, index: int) -> bytes:
         if not 0 <= index < self.size:
             raise IndexError(f"record {index} of {self.size}")
         key = f"{kind}-{index + 1:09d}"
-        try:
-            value = _transaction(self.path).get(key.encode())
-        except lmdb.Error as error:
-            raise RecordError(_damaged(self.path, f"{self.path}: key {key}", error)) from error
+        value = _value(self.path, key)
         if value is None:
             raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB anew")
-        return bytes(value)  # lmdb's types allow for views; this is no copy
+        return value

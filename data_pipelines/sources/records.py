@@ -1,6 +1,8 @@
 """What a word image is on its way from a file to a batch: the record, and the interface of all sources of records."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,14 +45,15 @@ class Source(Protocol):
 
     - ``labels``: a ``PackedStrings`` of all labels, for comparing them with a dictionary at once.
     - ``characters``: a string of the only characters that occur in its labels; none of them is then looked at.
+    - ``drawn``: true where images are drawn when they are read: their sizes and names are not looked for.
     - ``sizes``: int array ``(records, 2)`` of the heights and widths of its images, for aspect-ratio buckets.
     - ``unreadable_labels``: int array of the records whose labels are missing or broken; ``labels`` has "" for them.
     - ``origin(index)``: where the label of a record stands, where ``name`` tells of its image only.
     - ``notes``: a tuple of lines about what was decided when it was opened, for the user to read.
 
-    And, where many records are read faster together than one by one:
-
-    - ``read(indices)``: a list of the records ``indices``, in their order; see ``read_records``.
+    - ``read(indices)``: a list of the records ``indices``, in their order, where many are read faster together than
+      one by one; see ``read_records``.
+    - ``part(start, stop)``: these records as a source of their own; see ``portion``.
     """
 
     def __len__(self) -> int:
@@ -81,3 +84,24 @@ def read_records(source: Source, indices: Sequence[int]) -> list[Record]:
     """
     read = getattr(source, "read", None)
     return [source[index] for index in indices] if read is None else read(indices)
+
+
+def portion(source: Source, start: int, stop: int) -> tuple[Source, range]:
+    """A source with the records from ``start`` up to ``stop``, and their indices in it.
+
+    For worker processes: of a source that holds names and labels in memory they get those of these records only.
+    """
+    part = getattr(source, "part", None)
+    return (source, range(start, stop)) if part is None else (part(start, stop), range(stop - start))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec:
+    """Where word images are, before anything is opened."""
+
+    weight: float | None = None
+    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
+
+    def open(self, root: Path) -> Source:
+        """The source itself, of files under the data root; raises ``DataError`` where it cannot be used."""
+        raise NotImplementedError
