@@ -13,16 +13,14 @@ import tyro
 from rich.console import Console
 
 from data_pipelines.charset import MAEREC_CHARACTERS
-from data_pipelines.check_report import SetReport, print_report, report_as_json
+from data_pipelines.checking.inspecting import Findings, Rules, inspect, open_place, verify
+from data_pipelines.checking.report import Report, SetReport
 from data_pipelines.command import run_command
 from data_pipelines.errors import DataError
-from data_pipelines.inspecting import Findings, Rules, inspect, open_annotations, open_lmdb, open_records, verify
 from data_pipelines.prepared import RecordSource
-from data_pipelines.prepared.layout import MANIFEST
-from data_pipelines.progress import Bar, progress_bar
-from data_pipelines.sources.files import AnnotatedImages
-from data_pipelines.sources.records import Source
-from data_pipelines.union14m.catalogue import Collection, Kind, Place, WordSet, locate
+from data_pipelines.progress import progress_bar
+from data_pipelines.sources.records import Source, portion
+from data_pipelines.union14m.catalogue import Collection, Place, WordSet, kind_at, locate
 from data_pipelines.worker_processes import CHUNK, Workers, spans
 
 _NAMED = Collection("named", ())  # what --sources names
@@ -75,26 +73,21 @@ def check(arguments: CheckArguments) -> int:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     rules = Rules(arguments.characters, arguments.max_length, arguments.list)
-    reports = check_places(root, places, rules, arguments.workers, Console(stderr=True))
-    seconds = time.perf_counter() - start
-    print_report(root, reports, extra, seconds)
+    sets = check_places(root, places, rules, arguments.workers, Console(stderr=True))
+    report = Report(root, sets, extra, time.perf_counter() - start)
+    report.print()
     if arguments.json:
-        report = report_as_json(root, reports, extra, seconds)
-        Path(arguments.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return int(any(report.findings.problems for report in reports))
+        text = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
+        Path(arguments.json).write_text(text, encoding="utf-8")
+    return int(report.problems > 0)
 
 
 def _place(root: Path, path: str) -> Place:
     """What a path under ``root`` names. Raises ``DataError`` where that is nothing with records."""
-    kinds: tuple[tuple[Path, Kind], ...] = (
-        (root / path / "data.mdb", "lmdb"),
-        (root / path / MANIFEST, "records"),
-        (root / path, "annotations"),
-    )
-    for file, kind in kinds:
-        if file.is_file():
-            return Place(_NAMED, WordSet(path, None), kind, (path,))
-    raise DataError(f"{root / path}: is no list, LMDB or prepared set; give paths relative to {root}")
+    kind = kind_at(root / path)
+    if kind is None:
+        raise DataError(f"{root / path}: is no list, LMDB or prepared set; give paths relative to {root}")
+    return Place(_NAMED, WordSet(path, None), kind, (path,))
 
 
 def check_places(root: Path, places: list[Place], rules: Rules, workers: int, console: Console) -> list[SetReport]:
@@ -105,53 +98,32 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
     reports = []
     with Workers(workers) as pool, progress_bar(console) as progress:
         for number, place in enumerate(places, 1):
-            bar = Bar(progress, f"{number}/{len(places)} {place.word_set.name}")
-            report, source = _open(root, place, rules)
-            bar.start(report.records)
+            bar = progress.add_task(f"{number}/{len(places)} {place.word_set.name}", total=None)
+            findings = Findings(rules.listed)
+            source = open_place(root, place, findings)
+            refused = findings.counts["malformed"] + findings.counts["outside"]
             if isinstance(source, RecordSource):
-                for found in pool.results(verify, ((source.title, *file, rules) for file in source.files())):
-                    report.findings += found
-            for found, size in _inspect_all(source, rules, pool):
-                report.findings += found
-                bar.advance(size)
-            bar.remove()
-            reports.append(report)
+                refused = source.manifest.left_out
+                files = source.files()
+                for found in pool.results(verify, ((source.title, *file, rules.listed) for file in files)):
+                    findings += found
+            records = 0 if source is None else len(source)
+            progress.update(bar, total=records)
+            if source is not None:
+                for found, size in _inspect_all(source, rules, pool):
+                    findings += found
+                    progress.advance(bar, size)
+            progress.remove_task(bar)
+            reports.append(SetReport(place, records, refused, findings))
     return reports
 
 
-def _open(root: Path, place: Place, rules: Rules) -> tuple[SetReport, Source | None]:
-    found = Findings(rules.listed)
-    source: Source | None
-    if place.kind == "records":
-        source = open_records(root, place.paths[0], found)
-        # Records that were left out are no sign of a sample.
-        refused = 0 if source is None else source.manifest.left_out
-        return SetReport(place, 0 if source is None else len(source), refused, found), source
-    if place.kind == "lmdb":
-        source = open_lmdb(root, place.paths[0], place.word_set.labelled, found)
-    else:
-        source = open_annotations(root, place.paths, found)
-    refused = found.counts["malformed"] + found.counts["outside"]
-    return SetReport(place, 0 if source is None else len(source), refused, found), source
-
-
-def _inspect_all(source: Source | None, rules: Rules, pool: Workers) -> Iterator[tuple[Findings, int]]:
+def _inspect_all(source: Source, rules: Rules, pool: Workers) -> Iterator[tuple[Findings, int]]:
     """What is found in each chunk of ``source``, in order, and its size."""
-    if source is None:
-        return
-    sizes = (stop - start for start, stop in spans(len(source), CHUNK))
-    found = pool.results(inspect, _calls(source, rules), lambda done: source.name(done * CHUNK))
-    yield from zip(found, sizes, strict=True)
-
-
-def _calls(source: Source, rules: Rules) -> Iterator[tuple[Source, range, Rules]]:
-    """The arguments of ``inspect`` for each chunk of ``source``."""
-    for start, stop in spans(len(source), CHUNK):
-        if isinstance(source, AnnotatedImages):
-            # A worker gets the names and labels of its chunk only, not those of millions of records.
-            yield source.part(start, stop), range(stop - start), rules
-        else:
-            yield source, range(start, stop), rules
+    chunks = list(spans(len(source), CHUNK))
+    calls = ((*portion(source, start, stop), rules) for start, stop in chunks)
+    found = pool.results(inspect, calls, lambda done: source.name(chunks[done][0]))
+    yield from zip(found, (stop - start for start, stop in chunks), strict=True)
 
 
 if __name__ == "__main__":

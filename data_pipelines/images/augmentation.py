@@ -22,15 +22,12 @@ _DRAWS_PER_OPERATION = 4
 
 
 class Draws(NamedTuple):
-    """What chance has in store for the images of a batch."""
+    """What chance has in store for the images of a batch: moves, and what happens on the device to pixels in place."""
 
-    numbers_BK: np.ndarray
-    """float64 (B, K), from 0 to 1: what ``matrices`` makes moves of."""
-    moved_B: np.ndarray
-    """bool (B,): whether an image is moved at all."""
+    numbers_BK: np.ndarray  # float64 (B, K), from 0 to 1: what ``matrices`` makes moves of
+    moved_B: np.ndarray  # bool (B,): whether an image is moved at all
     operations_BL: np.ndarray | None = None
-    """int32 (B, layers): indices into ``CHANGES`` of what happens to an image on the device, -1 for nothing; None where
-    the device draws that itself."""
+    """int32 (B, layers): places in ``CHANGES``, or -1; None where the device draws."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,10 @@ class Augmentation:
         return Draws(numbers_BK, numbers_BK[:, 0] < self.geometry_probability)
 
     def matrices(self, numbers_BK: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
-        """How images are moved.
+        """How images are moved: float64 (B, 3, 3), from where a pixel is, (x, y, 1), to where it goes.
 
-        Args:
-          numbers_BK: their rows of ``Draws.numbers_BK``.
-          sizes_B2: int (B, 2), height and width of the frame in which each image is distorted.
-
-        Returns:
-          float64 (B, 3, 3): from where a pixel is, (x, y, 1) in its frame, to where it goes in the same frame.
+        ``numbers_BK`` are their rows of ``Draws.numbers_BK``; ``sizes_B2``, int (B, 2), are height and width of the
+        frame in which each image is distorted.
         """
 
         def between(column: int, low: float, high: float) -> np.ndarray:

@@ -6,13 +6,14 @@ Every batch has one of a few static shapes, all of about as many pixels: a train
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, image_size
-from data_pipelines.rendering.source import RenderedSource
 from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.records import Source
 from data_pipelines.worker_processes import in_chunks
@@ -33,18 +34,14 @@ _FEW = 4096  # records whose sizes are read without starting processes, and rend
 class Buckets:
     """Which records of a source share batches."""
 
-    shapes: tuple[Shape, ...]
-    """The image size of each bucket."""
-    numbers: np.ndarray
-    """uint8 (records,): the bucket of each record."""
+    shapes: tuple[Shape, ...]  # the image size of each bucket
+    numbers: np.ndarray  # uint8 (records,): the bucket of each record
 
     @classmethod
     def assign(cls, sizes_N2: np.ndarray, shapes: Sequence[Shape]) -> "Buckets":
         """Give each record the bucket whose aspect ratio is the nearest, as a factor.
 
-        Args:
-          sizes_N2: int (records, 2), height and width; 0 where they are not known: those go to the middle bucket.
-          shapes: the image size of each bucket.
+        ``sizes_N2`` is int (records, 2), height and width; 0 where they are not known: those go to the middle bucket.
         """
         ratios = np.log([width / height for height, width in shapes])
         numbers = np.full(len(sizes_N2), len(shapes) // 2, np.uint8)
@@ -79,30 +76,23 @@ def image_sizes(source: Source, workers: int = os.cpu_count() or 1) -> np.ndarra
             return image_sizes(source.source)[source.indices]
     elif (sizes := getattr(source, "sizes", None)) is not None:
         return np.asarray(sizes, np.int32)
-    if isinstance(source, RenderedSource) and len(source) > _FEW:
+    if getattr(source, "drawn", False) and len(source) > _FEW:
         raise DataError(
             "words rendered on the fly have no size before they are drawn, which buckets need: write them to files "
-            "with python -m data_pipelines.rendering --out first"
+            "with python -m data_pipelines.rendering --folder first"
         )
-    parts = in_chunks(_Sizes(source), len(source), workers if len(source) > _FEW else 0)
-    return np.concatenate(list(parts)).astype(np.int32)
+    parts = in_chunks(partial(_read_sizes, source), len(source), workers if len(source) > _FEW else 0)
+    return np.concatenate(list(parts))
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """Sizes of the images of a span of records. Runs in the workers."""
-
-    source: Source
-
-    def __call__(self, start: int, stop: int) -> np.ndarray:
-        return np.array([self._size(index) for index in range(start, stop)], np.int32)
-
-    def _size(self, index: int) -> Shape:
-        try:
-            image = self.source[index].image
-            return image_size(image) if isinstance(image, bytes) else image.shape[:2]
-        except (DataError, DecodeError):
-            return 0, 0
+def _read_sizes(source: Source, start: int, stop: int) -> np.ndarray:
+    """Sizes of the images of a span of records, int32 (stop - start, 2). Runs in the workers."""
+    sizes = np.zeros((stop - start, 2), np.int32)
+    for row, index in enumerate(range(start, stop)):
+        with suppress(DataError, DecodeError):
+            image = source[index].image
+            sizes[row] = image_size(image) if isinstance(image, bytes) else image.shape[:2]
+    return sizes
 
 
 def turned_sizes(source: Source, sizes_N2: np.ndarray) -> np.ndarray:

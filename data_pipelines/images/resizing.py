@@ -39,13 +39,8 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, out: np.ndarray, interpola
     What comes in from outside of the image repeats its border: black corners would tell where the border was. As in
     ``resize_image``, bilinear samples the source as it is. "bicubic" averages a source that is far larger beforehand.
 
-    Args:
-      image: the image.
-      matrix: float64 (3, 3), from its pixels (x, y, 1) to those of ``out``.
-      out: uint8, is overwritten.
-      interpolation: how pixels are made up between those of the image.
-
-    Raises ``cv2.error`` for an image with a side of over 32,766 pixels.
+    ``matrix`` is float64 (3, 3), from pixels (x, y, 1) of the image to those of ``out``. Raises ``cv2.error`` for
+    an image with a side of over 32,766 pixels.
     """
     height, width = out.shape[:2]
     flags = cv2.INTER_LINEAR

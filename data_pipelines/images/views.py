@@ -11,12 +11,9 @@ from data_pipelines.images.resizing import Interpolation, resize_image, warp_ima
 class View(NamedTuple):
     """How an image is looked at."""
 
-    angle: float = 0.0
-    """By how many degrees it is tilted, clockwise."""
-    width: float = 1.0
-    """The share of its width that is seen, about the middle; what lies outside of the image repeats its border."""
-    height: float = 1.0
-    """The share of its height."""
+    angle: float = 0.0  # by how many degrees it is tilted, clockwise
+    width: float = 1.0  # the share of its width that is seen, about the middle; outside, its border is repeated
+    height: float = 1.0  # the share of its height
 
 
 VIEWS = (
@@ -41,16 +38,8 @@ def view_image(
 ) -> np.ndarray:
     """Resize an image in the first of ``VIEWS``.
 
-    Args:
-      image: uint8 RGB (h, w, 3).
-      views: how many.
-      height: of the result.
-      width: of the result.
-      interpolation: how pixels are made up between those of the image.
-      out: uint8 (views, height, width, 3), is overwritten if given.
-
-    Returns:
-      uint8 (views, height, width, 3); the first is the image as ``resize_image`` gives it.
+    ``image`` is uint8 RGB (h, w, 3); the result, which overwrites ``out`` if that is given, is uint8 (views, height,
+    width, 3). The first view is the image as ``resize_image`` gives it.
     """
     if not 1 <= views <= len(VIEWS):
         raise ValueError(f"there are {len(VIEWS)} views, not {views}")

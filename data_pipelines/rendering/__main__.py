@@ -1,21 +1,17 @@
-"""Draw rendered words: as a sheet with labels, to see what a model would learn from, or as files.
-
-python -m data_pipelines.rendering --out sheet.png --difficulty 0.5
-python -m data_pipelines.rendering --out sheet.png --difficulty 0.7 --data ROOT --beside LIST
-python -m data_pipelines.rendering --folder words --count 100
-"""
+"""Draw rendered words, on a sheet or as files: ``python -m data_pipelines.rendering --out sheet.png``."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.command import run_command
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.decoding import DecodeError, pixels_of
+from data_pipelines.images.resizing import resize_image
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
 from data_pipelines.sources.files import Annotations
 from data_pipelines.sources.records import Record, Source
@@ -25,7 +21,14 @@ _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draw rendered words with their labels."""
+    """Draw rendered words: as a sheet with labels, to see what a model would learn from, or as files.
+
+    python -m data_pipelines.rendering --out sheet.png --difficulty 0.5
+
+    python -m data_pipelines.rendering --out sheet.png --difficulty 0.7 --data ROOT --beside LIST
+
+    python -m data_pipelines.rendering --folder words --count 100
+    """
 
     out: str = ""
     """Write a sheet of words to this picture file, for example sheet.png."""
@@ -61,7 +64,7 @@ def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source 
         pixels = np.asarray(record.image)
         height, width = pixels.shape[:2]
         scale = min((_CELL_WIDTH - 8) / width, (_PICTURE_HEIGHT - 4) / height)
-        fitting = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
+        fitting = resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)), "bilinear")
         x, y = column * _CELL_WIDTH, row * (_PICTURE_HEIGHT + _LABEL_HEIGHT)
         sheet.paste(Image.fromarray(fitting), (x, y))
         pen.text((x, y + _PICTURE_HEIGHT - 2), record.text or "", fill="red", font=font)
@@ -87,8 +90,8 @@ def write_files(source: RenderedSource, count: int, folder: Path) -> None:
             labels.write(json.dumps({"filename": f"{i:06d}.png", "text": record.text}, ensure_ascii=False) + "\n")
 
 
-def main(options: Drawing) -> None:
-    """Write what was asked for. Raises ``DataError`` where nothing was, or the words cannot be drawn."""
+def draw(options: Drawing) -> int:
+    """Write what was asked for; returns the exit status. Raises ``DataError`` where nothing was."""
     if options.count < 1 or options.columns < 1:
         raise DataError("--count and --columns must be at least 1")
     if not options.out and not options.folder:
@@ -104,10 +107,8 @@ def main(options: Drawing) -> None:
     if options.folder:
         write_files(source, options.count, Path(options.folder))
         print(f"wrote {min(options.count, len(source))} words to {options.folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Drawing, prog="python -m data_pipelines.rendering", description=__doc__))
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from None
+    raise SystemExit(run_command(Drawing, draw, "python -m data_pipelines.rendering"))

@@ -30,16 +30,10 @@ def draw_line(
 ) -> Line:
     """Draw ``text`` from left to right, between neighbours that do not count for the box.
 
-    Args:
-        text: Characters that ``face`` can draw, with at least one that is not a space.
-        face: The font.
-        spacing: Extra pixels between letters; may be negative.
-        wobble: How far each letter leaves the baseline, in pixels (standard deviation).
-        rng: Used where ``wobble`` is not zero.
-        before: Drawn to the left, with its own spaces.
-        after: Drawn to the right.
-        tumble: How much letters differ in size and slant, as on hand-made signs: 0.1 is a tenth of their size, and of a
-            radian (standard deviations).
+    ``face`` must have all characters, and ``text`` one that is not a space. ``spacing`` is extra pixels between
+    letters, ``wobble`` how far each leaves the baseline (standard deviation, in pixels), and ``tumble`` how much they
+    differ in size and slant, as on hand-made signs: 0.1 is a tenth of their size, and of a radian. ``before`` and
+    ``after`` are drawn at its sides, with spaces of their own.
     """
     glyphs = [face.glyph(character) for character in before + text + after]
     if tumble > 0:

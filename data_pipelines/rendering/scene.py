@@ -13,12 +13,9 @@ _GAP = 12  # pixels between words, at least
 class ComposedScene(NamedTuple):
     """A picture that words were laid on."""
 
-    image: np.ndarray
-    """uint8 RGB (height, width, 3)."""
-    polygons: list[np.ndarray]
-    """float32 (4, 2) for each word that found a place: the corners (x, y) of its image, clockwise, upper left first."""
-    words: list[int]
-    """Which of the images each is."""
+    image: np.ndarray  # uint8 RGB (height, width, 3)
+    polygons: list[np.ndarray]  # of placed words, float32 (4, 2): corners (x, y), clockwise from the upper left
+    words: list[int]  # which of the images each is
 
 
 def compose_scene(
@@ -31,12 +28,9 @@ def compose_scene(
 ) -> ComposedScene:
     """Lay images of words on a background, apart from each other; those for which there is no room are left out.
 
-    Args:
-      images: uint8 RGB (h, w, 3), which are laid on it in their own size.
-      height: of the picture, in pixels.
-      width: of the picture.
-      rng: decides on places and colours.
-      slant: the most degrees by which words are turned to either side. Words that are not are copied exactly.
+    They are uint8 RGB (h, w, 3), and keep their size; height and width are the picture's, in pixels. ``slant`` is the
+    most degrees by which words are turned to either side; those that are not are copied exactly. ``fade`` is how far
+    they run out into the background, as a share of their height.
     """
     picture = soft_background(height, width, rng)
     taken = np.zeros((height, width), np.uint8)

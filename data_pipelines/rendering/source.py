@@ -1,38 +1,39 @@
 """A source of words that are drawn when they are read: endless training pictures from fonts and a dictionary."""
 
-import string
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.errors import DataError
 from data_pipelines.rendering.fonts import find_fonts
 from data_pipelines.rendering.picture import render
-from data_pipelines.rendering.texts import Split, Texts, texts
-from data_pipelines.sources.records import Record
+from data_pipelines.rendering.texts import Split, Texts
+from data_pipelines.sources.records import Record, SourceSpec
 
-# Every symbol of a keyboard but ^ { | }, which the 91-class models do not read.
-_CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
+# Threads cost more than they bring on pictures this small, and the workers are processes already.
+cv2.setNumThreads(1)
+
+_texts = lru_cache(maxsize=8)(Texts)  # made once a process for each choice
 
 
 @dataclass(frozen=True)
-class RenderedWords:
+class RenderedWords(SourceSpec):
     """Words drawn on the fly with installed fonts: no files needed."""
 
     kind: Literal["rendered"] = "rendered"
     """The kind of source."""
-    weight: float | None = None
-    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
     size: int = 1_000_000
     """Number of different pictures."""
     seed: int = 0
     """Another seed gives other words and pictures."""
     split: Split = "train"
     """Texts of the validation split never occur in the training split."""
-    characters: str = _CHARACTERS
+    characters: str = MAEREC_CHARACTERS
     """Only texts of these characters are drawn."""
     min_length: int = 1
     """Shortest text, in characters."""
@@ -62,7 +63,9 @@ class RenderedWords:
             (root / Path(place).expanduser()).absolute() if place else None for place in (self.fonts, self.words)
         )
         source = RenderedSource(self, fonts, words)
-        source.check()
+        # So that a mistake in the spec shows before training starts.
+        source._texts()
+        find_fonts(fonts).check(self.characters)
         return source
 
 
@@ -77,26 +80,19 @@ class RenderedSource:
     font_folder: Path | None
     word_file: Path | None = None
 
+    drawn = True  # see ``Source``
+
     @property
     def characters(self) -> str:
         """The characters that labels are made of."""
         return self.spec.characters
 
-    def check(self) -> None:
-        """Load words and fonts, so that a mistake in the spec shows before training starts."""
-        self._texts()
-        find_fonts(self.font_folder).check(self.spec.characters)
-
     def __len__(self) -> int:
-        """Number of records."""
         return self.spec.size
 
     def __getitem__(self, index: int) -> Record:
         """Draw record ``index``: uint8 RGB ``(height, width, 3)`` and its label."""
         text = self.text(index)
-        # OpenCV's threads cost more than they bring on pictures this small, and the workers are processes already.
-        if cv2.getNumThreads() != 1:
-            cv2.setNumThreads(1)
         return Record(render(text, find_fonts(self.font_folder), self.spec.difficulty, self._rng(index, 1)), text)
 
     def text(self, index: int) -> str:
@@ -105,7 +101,7 @@ class RenderedSource:
 
     def _texts(self) -> Texts:
         spec = self.spec
-        return texts(spec.characters, spec.min_length, spec.max_length, spec.split, self.word_file)
+        return _texts(spec.characters, spec.min_length, spec.max_length, spec.split, self.word_file)
 
     def name(self, index: int) -> str:
         """For example ``rendered/train/seed 0/123``."""

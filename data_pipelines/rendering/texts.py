@@ -6,7 +6,6 @@ import re
 import string
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -73,11 +72,10 @@ class _Words:
                     shares.append(tier_share * case_share)
         self._shares = list(itertools.accumulate(shares))
 
-    def __bool__(self) -> bool:
-        return bool(self._choices)
-
     def draw(self, rng: np.random.Generator) -> str:
-        """One word."""
+        """One word, or "" where there are none."""
+        if not self._choices:
+            return ""
         words, change_case = self._choices[bisect(self._shares, rng.random() * self._shares[-1])]
         word = pick(rng, words)
         if rng.random() < 0.4:  # Dictionaries are full of long words, and signs of short ones.
@@ -110,8 +108,8 @@ class Texts:
         self._letters = [c for c in drawable if c.isalpha()] or drawable
         self._capitals = [c for c in drawable if c.isupper()] or self._letters
         self._numerals = [c for c in drawable if c.isdecimal()] or drawable
-        self._whole_words = _Words(self._allowed, min_length, max_length, word_tiers(words))
-        self._parts = _Words(self._allowed, 1, max(1, max_length - 1), word_tiers(words))
+        self._word = _Words(self._allowed, min_length, max_length, word_tiers(words)).draw
+        self._part = _Words(self._allowed, 1, max(1, max_length - 1), word_tiers(words)).draw
         self._fallback = self._some_texts()
         if not self._fallback:
             raise DataError(
@@ -142,11 +140,9 @@ class Texts:
         candidates = ("".join(pick(rng, self._alphanumeric) for _ in range(n)) for n in lengths)
         return sorted({text for text in candidates if in_split(text, self._split)})
 
-    def _feasible_kinds(self) -> tuple[list[Callable[[np.random.Generator], str]], list[float]]:
+    def _feasible_kinds(self) -> tuple[Sequence[Callable[[np.random.Generator], str]], list[float]]:
         """The kinds of text that the characters and lengths often allow, and their cumulative shares."""
-        rng = np.random.default_rng(0)
-        kinds: list[Callable[[np.random.Generator], str]] = []
-        shares: list[float] = []
+        rng, often = np.random.default_rng(0), []
         for kind, share in (
             (self._word, 0.505),
             (self._punctuated, 0.075),
@@ -164,20 +160,12 @@ class Texts:
         ):
             texts = [text for text in (kind(rng) for _ in range(_TRIES)) if self._fits(text)]
             if len(texts) > 0.08 * _TRIES and any(in_split(text, self._split) for text in texts):
-                kinds.append(kind)
-                shares.append(share)
-        if not kinds:
-            kinds, shares = [lambda rng: pick(rng, self._fallback)], [1.0]
+                often.append((kind, share))
+        kinds, shares = zip(*often or [(lambda rng: pick(rng, self._fallback), 1.0)], strict=True)
         return kinds, list(itertools.accumulate(shares))
 
     # Every method below makes one kind of text. It may break the limits on characters and length, as draw() tries
     # again, and returns "" where the alphabet has nothing for it.
-
-    def _word(self, rng: np.random.Generator) -> str:
-        return self._whole_words.draw(rng) if self._whole_words else ""
-
-    def _part(self, rng: np.random.Generator) -> str:
-        return self._parts.draw(rng) if self._parts else ""
 
     def _punctuated(self, rng: np.random.Generator) -> str:
         word = self._part(rng)
@@ -210,8 +198,7 @@ class Texts:
 
     def _pseudo_word(self, rng: np.random.Generator) -> str:
         """Syllables that mean nothing, or a word with one wrong letter: a reader must not trust its dictionary."""
-        if rng.random() < 0.3 and self._whole_words:
-            word = self._word(rng)
+        if rng.random() < 0.3 and (word := self._word(rng)):
             at = int(rng.integers(len(word)))
             letter = pick(rng, self._letters)
             return word[:at] + (letter.upper() if word[at].isupper() else letter.lower()) + word[at + 1 :]
@@ -305,9 +292,3 @@ class Texts:
         text = [pick(rng, alphabet) for _ in range(n)]
         text[int(rng.integers(n))] = pick(rng, self._alphanumeric)
         return "".join(text)
-
-
-@lru_cache(maxsize=8)
-def texts(characters: str, min_length: int, max_length: int, split: Split, words: Path | None = None) -> Texts:
-    """``Texts``, made once a process for each choice."""
-    return Texts(characters, min_length, max_length, split, words)

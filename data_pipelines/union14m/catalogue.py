@@ -5,6 +5,7 @@ its published files, https://github.com/Mountchicken/Union14M.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +15,6 @@ from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
 
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
 _LIST_ENDINGS = (".jsonl", ".json", ".tsv", ".txt")
-_READ_ME = (".txt",)  # lists only where they have the name of one
 
 Kind = Literal["annotations", "lmdb", "records"]
 """In what form a word set is stored."""
@@ -24,22 +24,14 @@ Kind = Literal["annotations", "lmdb", "records"]
 class WordSet:
     """A set of word images that is trained on or measured on as a whole."""
 
-    name: str
-    """Its name in the published files."""
-    expected: int | None
-    """How many records the full set has; None where it is not known."""
-    annotations: tuple[str, ...] = ()
-    """How the paths of its annotation files end, as shell patterns in lower case; all of them list the same records."""
-    lmdbs: tuple[str, ...] = ()
-    """How the paths of the folder with its LMDB end, as shell patterns in lower case."""
-    labelled: bool = True
-    """Whether its records have labels."""
-    rounded_to: int = 1
-    """What ``expected`` is rounded to."""
-    also: tuple[int, ...] = ()
-    """Other sizes in which it is published."""
-    headline: bool = False
-    """Whether it is one of the seven sets whose mean accuracy is Union14M-Benchmark's."""
+    name: str  # its name in the published files
+    expected: int | None  # how many records the full set has; None where it is not known
+    annotations: tuple[str, ...] = ()  # how the paths of its lists end, as lower-case shell patterns; all list the same
+    lmdbs: tuple[str, ...] = ()  # how the path of the folder with its LMDB ends, likewise
+    labelled: bool = True  # whether its records have labels
+    rounded_to: int = 1  # what ``expected`` is rounded to
+    also: tuple[int, ...] = ()  # other sizes in which it is published
+    headline: bool = False  # whether it is one of the seven sets whose mean accuracy is Union14M-Benchmark's
 
     def compare(self, records: int) -> Literal["complete", "sample", "more", "unknown"]:
         """What a count of records says: all of the set, a part of it, more than it has, or nothing."""
@@ -54,27 +46,23 @@ class WordSet:
 class Collection:
     """Word sets that are published together."""
 
-    name: str
-    """Its name."""
-    sets: tuple[WordSet, ...]
-    """Its parts."""
-    total: int | None = None
-    """How many records all parts have together, where the counts of the parts are not known."""
+    name: str  # its name
+    sets: tuple[WordSet, ...]  # its parts
+    total: int | None = None  # how many records all parts have together, where the counts of the parts are not known
 
 
 @dataclass(frozen=True)
 class Place:
-    """A word set as it was found on disk."""
+    """A word set as it was found on disk.
 
-    collection: Collection
-    """The collection that the set belongs to."""
-    word_set: WordSet
-    """The set."""
-    kind: Kind
-    """What ``paths`` are."""
+    ``paths``, relative to the searched root, are annotation files that list the same records, mmocr 0.x first; or one
+    LMDB; or one prepared set.
+    """
+
+    collection: Collection  # the collection that the set belongs to
+    word_set: WordSet  # the set
+    kind: Kind  # what ``paths`` are
     paths: tuple[str, ...]
-    """Annotation files that list the same records, mmocr 0.x first; or one LMDB; or one prepared set. Relative to the
-    searched root."""
 
 
 _LEVELS = {"easy": 2_076_161, "medium": 145_525, "hard": 308_025, "normal": 218_154, "challenging": 482_877}
@@ -84,7 +72,7 @@ def _lists(*stems: str) -> tuple[str, ...]:
     return tuple(stem + ending for stem in stems for ending in _LIST_ENDINGS)
 
 
-def _benchmark(name: str, expected: int, headline: bool = True) -> WordSet:
+def _benchmark(name: str, expected: int, headline: bool) -> WordSet:
     lmdbs = (f"u14m/{name}", f"union14m-benchmark*/{name}")
     return WordSet(name, expected, _lists(f"{name}/annotation"), lmdbs, headline=headline)
 
@@ -108,29 +96,20 @@ LABELLED = Collection(
 )
 """Union14M-L: ``train_*`` 3,230,742 records in all, and ``val_annos``."""
 
+_HEADLINE = {"curve": 2_426, "multi_oriented": 1_369, "artistic": 900, "contextless": 779, "salient": 1_585}
+_HEADLINE |= {"multi_words": 829, "general": 400_000}
+_PAIRS = {"incomplete": 1_495, "incomplete_ori": 1_495}
+
 BENCHMARK = Collection(
-    "Union14M-Benchmark",
-    (
-        _benchmark("curve", 2_426),
-        _benchmark("multi_oriented", 1_369),
-        _benchmark("artistic", 900),
-        _benchmark("contextless", 779),
-        _benchmark("salient", 1_585),
-        _benchmark("multi_words", 829),
-        _benchmark("general", 400_000),
-        _benchmark("incomplete", 1_495, headline=False),
-        _benchmark("incomplete_ori", 1_495, headline=False),
-    ),
+    "Union14M-Benchmark", tuple(_benchmark(k, n, k in _HEADLINE) for k, n in (_HEADLINE | _PAIRS).items())
 )
-"""Union14M-Benchmark."""
+"""Union14M-Benchmark: the seven sets of the headline average, and pairs of whole and cut words."""
+
+_DETECTED = {"book32_lmdb": 2_700_000, "cc_lmdb": 5_600_000, "openvino_lmdb": 2_300_000}
 
 UNLABELLED = Collection(
     "Union14M-U",
-    (
-        WordSet("book32_lmdb", 2_700_000, lmdbs=("book32_lmdb",), labelled=False, rounded_to=100_000),
-        WordSet("cc_lmdb", 5_600_000, lmdbs=("cc_lmdb",), labelled=False, rounded_to=100_000),
-        WordSet("openvino_lmdb", 2_300_000, lmdbs=("openvino_lmdb",), labelled=False, rounded_to=100_000),
-    ),
+    tuple(WordSet(k, n, lmdbs=(k,), labelled=False, rounded_to=100_000) for k, n in _DETECTED.items()),
 )
 """Union14M-U."""
 
@@ -163,6 +142,13 @@ CATALOGUE = (LABELLED, BENCHMARK, UNLABELLED, FILTERED, COMMON)
 """All collections."""
 
 
+def kind_at(path: Path) -> Kind | None:
+    """What stands at a path: a file that should be a list, the folder of an LMDB or of a prepared set, or neither."""
+    if path.is_file():
+        return "annotations"
+    return "lmdb" if (path / "data.mdb").is_file() else "records" if (path / MANIFEST).is_file() else None
+
+
 def locate(root: Path) -> tuple[list[Place], list[str]]:
     """Find the word sets of the catalogue, and prepared ones, in ``root`` and the folders under it, which may be links.
 
@@ -187,7 +173,7 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
         else:
             if kind == "records":
                 others.append(path)
-            elif not path.lower().endswith(_READ_ME):
+            elif not path.lower().endswith(".txt"):
                 extra.append(path)
     places = []
     for (number, place, _, kind), paths in sorted(found.items()):
@@ -199,26 +185,24 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
     return places, sorted(extra)
 
 
-def _candidates(root: Path) -> list[tuple[str, Kind]]:
-    candidates: list[tuple[str, Kind]] = []
+def _candidates(root: Path) -> Iterator[tuple[str, Kind]]:
+    """What may be a word set under ``root``: prepared sets, LMDBs and lists."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
+        relative, real = Path(folder).relative_to(root), os.path.realpath(folder)
         if real in seen:  # a link that leads back would have no end
             folders.clear()
-            continue
-        seen.add(real)
-        if MANIFEST in files or UNFINISHED in folders:
-            candidates.append((Path(folder).relative_to(root).as_posix(), "records"))
+        elif MANIFEST in files or UNFINISHED in folders:
             folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if name not in _IMAGE_FOLDERS and not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        if "data.mdb" in files:
-            candidates.append((relative.as_posix(), "lmdb"))
-        lists = sorted(name for name in files if name.lower().endswith(_LIST_ENDINGS))
-        candidates += (((relative / name).as_posix(), "annotations") for name in lists)
-    return candidates
+            yield relative.as_posix(), "records"
+        else:
+            folders[:] = sorted(name for name in folders if name not in _IMAGE_FOLDERS and not name.startswith("."))
+            if "data.mdb" in files:
+                yield relative.as_posix(), "lmdb"
+            for name in sorted(files):
+                if name.lower().endswith(_LIST_ENDINGS):
+                    yield (relative / name).as_posix(), "annotations"
+        seen.add(real)
 
 
 def _start(parts: list[str], word_set: WordSet, kind: Kind) -> str | None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.check import check_places
-from data_pipelines.inspecting import Rules
+from data_pipelines.checking.inspecting import Rules
 from data_pipelines.union14m.catalogue import locate
 
 RULES = Rules(MAEREC_CHARACTERS, 46, 3)

@@ -8,8 +8,8 @@ import pytest
 
 from data_pipelines import check as command
 from data_pipelines.check import CheckArguments, check
+from data_pipelines.checking.inspecting import NOTES, PROBLEMS
 from data_pipelines.command import run_command
-from data_pipelines.inspecting import NOTES, PROBLEMS
 from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, UNLABELLED, locate
 from tests.data_pipelines.planting import RULES, counts, easy, found_in, write_document, write_lines, write_lmdb
 

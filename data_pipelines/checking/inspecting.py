@@ -20,6 +20,7 @@ from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
 from data_pipelines.sources.records import Source
 from data_pipelines.storage import checksum
+from data_pipelines.union14m.catalogue import Place
 
 PROBLEMS = {
     "broken_files": "annotation files, LMDBs and prepared sets that cannot be read at all, or hold no records",
@@ -46,42 +47,31 @@ NOTES = {
 
 
 class Offender(NamedTuple):
-    """A record or file that has a problem."""
+    """A record or file that has a problem: its path, or its LMDB and key; and what is wrong, or its label."""
 
     name: str
-    """Its path, or its LMDB and key."""
     detail: str
-    """What is wrong; its label, where it is the label."""
 
 
 @dataclass(frozen=True)
 class Rules:
     """What to look for."""
 
-    characters: str
-    """The characters that a recogniser can write."""
-    max_length: int
-    """The longest label that a recogniser learns, in characters."""
-    listed: int
-    """How many offenders of each kind are named."""
+    characters: str  # the characters that a recogniser can write
+    max_length: int  # the longest label that a recogniser learns, in characters
+    listed: int  # how many offenders of each kind are named
 
 
 @dataclass
 class Findings:
     """What was found in some records. Its size depends on how many offenders are listed, not on the records."""
 
-    listed: int
-    """How many offenders of each kind are kept: the first ones."""
-    images: int = 0
-    """How many images were read and decoded without error."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """How often each of ``PROBLEMS`` and ``NOTES`` was found."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    """Why images are unreadable; numbers are written as #."""
-    characters: Counter[str] = field(default_factory=Counter)
-    """In how many labels each character outside the charset was found."""
-    offenders: dict[str, list[Offender]] = field(default_factory=dict)
-    """The first offenders of each kind."""
+    listed: int  # how many offenders of each kind are kept: the first ones
+    images: int = 0  # how many images were read and decoded without error
+    counts: Counter[str] = field(default_factory=Counter)  # how often each of ``PROBLEMS`` and ``NOTES`` was found
+    reasons: Counter[str] = field(default_factory=Counter)  # why images are unreadable; numbers are written as #
+    characters: Counter[str] = field(default_factory=Counter)  # in how many labels each one outside the charset is
+    offenders: dict[str, list[Offender]] = field(default_factory=dict)  # the first offenders of each kind
 
     @property
     def problems(self) -> int:
@@ -106,12 +96,22 @@ class Findings:
         return self
 
 
-def open_annotations(root: Path, paths: Iterable[str], found: Findings) -> AnnotatedImages | None:
-    """The records of the first of ``paths``, annotation files under ``root`` that should list the same records.
+def open_place(root: Path, place: Place, found: Findings) -> Source | None:
+    """The records of a set under ``root``; None where there are none. What is wrong with it is added to ``found``."""
+    if place.kind == "annotations":
+        return _open_annotations(root, place.paths, found)
+    try:
+        if place.kind == "lmdb":
+            return _open_lmdb(root, place.paths[0], place.word_set.labelled, found)
+        return RecordSource.load(root / place.paths[0], place.paths[0])
+    except DataError as error:
+        found.add("broken_files", place.paths[0], str(error))
+        return None
 
-    What is wrong in any of the files is added to ``found``. None where no file has a record.
-    """
-    source = None
+
+def _open_annotations(root: Path, paths: Iterable[str], found: Findings) -> AnnotatedImages | None:
+    """The records of the first of ``paths`` that has any; they are annotation files that should list the same ones."""
+    source, first, intact = None, "", False
     for path in paths:
         before = found.problems
 
@@ -123,29 +123,24 @@ def open_annotations(root: Path, paths: Iterable[str], found: Findings) -> Annot
         except OSError as error:
             found.add("broken_files", path, f"cannot be read ({error.strerror})")
             continue
-        names, texts = listing.names, listing.texts
-        if not len(names):
+        if not len(listing.names):
             if found.problems == before:
                 found.add("broken_files", path, "holds no records")
-        elif texts is None:
+        elif listing.texts is None:
             found.add("broken_files", path, "holds names of images without labels")
         elif source is None:
-            source, labels, first, intact = AnnotatedImages(root, listing), texts, path, found.problems == before
-        elif intact and found.problems == before:
-            _compare(source.names, labels, first, names, texts, path, found)
+            source, first, intact = AnnotatedImages(root, listing), path, found.problems == before
+        elif intact and found.problems == before and source.labels is not None:
+            _compare((source.names, source.labels), first, (listing.names, listing.texts), path, found)
     return source
 
 
-def open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSource | None:
+def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSource | None:
     """The records of the LMDB in the folder ``path`` under ``root``, as many as it has keys for.
 
-    What is wrong with it as a whole is added to ``found``. None where it cannot be opened or holds no image.
+    Raises ``DataError`` where it cannot be opened.
     """
-    try:
-        last = last_image(root / path)
-    except DataError as error:
-        found.add("broken_files", path, str(error))
-        return None
+    last = last_image(root / path)
     try:
         stated = stated_count(root / path)
     except DataError as error:
@@ -158,29 +153,17 @@ def open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSou
     return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
 
 
-def open_records(root: Path, path: str, found: Findings) -> RecordSource | None:
-    """The records of the prepared set in the folder ``path`` under ``root``.
-
-    What is wrong with it as a whole is added to ``found``. None where it cannot be opened.
-    """
-    try:
-        return RecordSource.load(root / path, path)
-    except DataError as error:
-        found.add("broken_files", path, str(error))
-        return None
-
-
-def verify(title: str, path: Path, expected: FileSum, rules: Rules) -> Findings:
+def verify(title: str, path: Path, expected: FileSum, listed: int) -> Findings:
     """Compare a file of the prepared set ``title`` with its checksum."""
-    found = Findings(rules.listed)
+    found = Findings(listed)
     try:
-        size, read = path.stat().st_size, checksum(path)
+        size = path.stat().st_size
+        if size != expected.bytes:
+            found.add("damaged_files", title, f"{path}: has {size:,} bytes, not {expected.bytes:,}")
+        elif checksum(path) != expected.sha256:
+            found.add("damaged_files", title, f"{path}: its checksum is another")
     except OSError as error:
         found.add("damaged_files", title, f"{path}: cannot be read ({error.strerror})")
-        return found
-    if (size, read) != (expected.bytes, expected.sha256):
-        what = "its checksum is another" if size == expected.bytes else f"has {size:,} bytes, not {expected.bytes:,}"
-        found.add("damaged_files", title, f"{path}: {what}")
     return found
 
 
@@ -200,35 +183,31 @@ def _inspect_image(source: Source, index: int, found: Findings) -> None:
         data = source[index].image
         if not isinstance(data, bytes):
             return
-        image = decode_image(data)
-    except MissingError as error:
-        found.add("missing", source.name(index), str(error))
-    except OutsideError as error:
-        found.add("outside", source.name(index), str(error))
+        height, width = decode_image(data).shape[:2]
+    except (MissingError, OutsideError) as error:
+        found.add("missing" if isinstance(error, MissingError) else "outside", source.name(index), str(error))
+        return
     except (DecodeError, DataError) as error:
         reason = str(error)
         if isinstance(error, DataError):  # its message names the file
             reason = f"cannot be read ({getattr(error.__cause__, 'strerror', None) or error.__cause__})"
         found.add("unreadable", source.name(index), reason)
-        found.reasons[_without_numbers(reason)] += 1
-    else:
-        found.images += 1
-        height, width = image.shape[:2]
-        if height >= 2 * width:
-            found.add("vertical", source.name(index), f"{width} x {height} pixels")
-        # FF D9 ends a JPEG file; in the data of an image, which follows the last FF DA, it cannot stand.
-        if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
-            found.add("cut_off", source.name(index), f"{len(data)} bytes")
+        found.reasons[re.sub(r"\d+", "#", reason)] += 1
+        return
+    found.images += 1
+    if height >= 2 * width:
+        found.add("vertical", source.name(index), f"{width} x {height} pixels")
+    # FF D9 ends a JPEG file; in the data of an image, which follows the last FF DA, it cannot stand.
+    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
+        found.add("cut_off", source.name(index), f"{len(data)} bytes")
 
 
 def _inspect_label(source: Source, index: int, known: set[str], max_length: int, found: Findings) -> None:
     try:
         text = source.text(index)
-    except MissingError as error:
-        found.add("missing_labels", source.name(index), str(error))
-        return
     except DataError as error:
-        found.add("broken_labels", source.name(index), str(error))
+        kind = "missing_labels" if isinstance(error, MissingError) else "broken_labels"
+        found.add(kind, source.name(index), str(error))
         return
     if text is None:
         return
@@ -242,22 +221,20 @@ def _inspect_label(source: Source, index: int, known: set[str], max_length: int,
 
 
 def _compare(
-    names: PackedStrings,
-    texts: PackedStrings,
+    records: tuple[PackedStrings, PackedStrings],
     path: str,
-    other_names: PackedStrings,
-    other_texts: PackedStrings,
+    others: tuple[PackedStrings, PackedStrings],
     other: str,
     found: Findings,
 ) -> None:
-    """Add the records that stand in one file only, whatever their order."""
-    if names == other_names and texts == other_texts:
+    """Add the records, given by names and labels, that stand in one file only, whatever their order."""
+    if records == others:
         return
-    first, second = _checksums(names, texts), _checksums(other_names, other_texts)
-    for index in np.flatnonzero(~np.isin(first, second)).tolist():
-        found.add("differing", path, f"{names[index]} has a label here that it has not in {other}")
-    for index in np.flatnonzero(~np.isin(second, first)).tolist():
-        found.add("differing", other, f"{other_names[index]} has a label here that it has not in {path}")
+    sums, other_sums = _checksums(*records), _checksums(*others)
+    for index in np.flatnonzero(~np.isin(sums, other_sums)).tolist():
+        found.add("differing", path, f"{records[0][index]} has a label here that it has not in {other}")
+    for index in np.flatnonzero(~np.isin(other_sums, sums)).tolist():
+        found.add("differing", other, f"{others[0][index]} has a label here that it has not in {path}")
 
 
 def _checksums(names: PackedStrings, texts: PackedStrings) -> np.ndarray:
@@ -265,7 +242,3 @@ def _checksums(names: PackedStrings, texts: PackedStrings) -> np.ndarray:
     pairs = zip(names, texts, strict=True)
     sums = (zlib.crc32(name.encode()) << 32 | zlib.crc32(text.encode()) for name, text in pairs)
     return np.fromiter(sums, np.uint64, len(names))
-
-
-def _without_numbers(reason: str) -> str:
-    return re.sub(r"\d+", "#", reason)

@@ -1,0 +1,1 @@
+"""Looking at every record of a download, and telling what was found."""
