@@ -24,7 +24,7 @@ from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_t
 from maerec_jax.distributed.sharding import make_mesh
 from maerec_jax.evaluation.compare import compare
 from maerec_jax.evaluation.measuring import SetReader, describe
-from maerec_jax.evaluation.predictions import PredictionsFile
+from maerec_jax.evaluation.predictions import PredictionsFile, read_predictions
 from maerec_jax.evaluation.report import write_report
 from maerec_jax.evaluation.sets import MeasuredSet, find_sets
 from maerec_jax.evaluation.table import Table
@@ -183,7 +183,7 @@ def _read(sets: Sequence[SetReader], predictions: PredictionsFile, first: bool) 
 
 def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Sequence[SetReader]) -> None:
     """Print the table, and write what was asked for."""
-    table = Table.from_predictions(predictions.read())
+    table = Table.from_predictions(read_predictions(predictions.path))
     title = f"{arguments.checkpoint or SHIPPED[0]}, step {predictions.made_with['step']:,}"
     Console().print(table.to_rich(title))
     details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
@@ -197,7 +197,7 @@ def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Sequ
         Path(arguments.csv).write_text(table.to_csv(), encoding="utf-8")
     if arguments.report:
         by_name = {set_reader.name: set_reader for set_reader in sets}
-        made_from = title, details, table, predictions.read()
+        made_from = title, details, table, read_predictions(predictions.path)
         write_report(Path(arguments.report), *made_from, lambda each: by_name[each.set].picture(each))
 
 

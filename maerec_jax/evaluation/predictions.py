@@ -136,7 +136,7 @@ class PredictionsFile:
           UserError: where the file holds something else, or an image twice.
         """
         found = {name: np.zeros(size, bool) for name, size in sizes.items()}
-        for number, prediction in enumerate(self.read(), 1):
+        for number, prediction in enumerate(read_predictions(self.path), 1):
             name, index = prediction.set, prediction.index
             measured = 0 <= index < sizes.get(name, 0)
             if not measured or found[name][index]:
@@ -144,10 +144,6 @@ class PredictionsFile:
                 raise UserError(f"{self.path}:{number}: image {index} of {name} {problem}: --overwrite begins again")
             found[name][index] = True
         return found
-
-    def read(self) -> Iterator[Prediction]:
-        """What is in the file so far."""
-        return read_predictions(self.path)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
         """Write the predictions of a batch behind those that are there."""

@@ -23,6 +23,7 @@ CONFIDENCE_BINS = 10
 SIMILAR = 0.5
 """How similar a reading has to be to the truth for its single characters to be compared: further off, chance aligns."""
 
+_WORST_OF_A_SET = 12
 _WORST_IN_ALL = 144  # a page with the pictures stays below 3 MB
 _UNUSABLE_SHOWN = 100
 
@@ -112,10 +113,9 @@ class Tallies:
     Args:
       predictions: the predictions.
       sets: how many sets they are of, for sharing the room for worst errors.
-      worst: how many worst errors of each set are kept, at most.
     """
 
-    def __init__(self, predictions: Iterable[Prediction], sets: int, worst: int = 12) -> None:
+    def __init__(self, predictions: Iterable[Prediction], sets: int) -> None:
         self.lengths = [Tally(label=str(a) if a + 1 == b else f"{a}\u2013{b - 1}") for a, b in pairwise(LENGTHS)]
         """By ``LENGTHS``; a truth without any character is in none."""
         self.lengths.append(Tally(label=f"{LENGTHS[-1]} or more"))
@@ -134,7 +134,7 @@ class Tallies:
         """Of the words read right, those that are in another case."""
         self.symbols_only = 0
         """And those that have other symbols."""
-        self._keep = max(1, min(worst, _WORST_IN_ALL // max(sets, 1)))
+        self._keep = max(1, min(_WORST_OF_A_SET, _WORST_IN_ALL // max(sets, 1)))
         self._worst: dict[str, list[tuple[float, int, Prediction]]] = {}
         for number, prediction in enumerate(predictions):
             self._add(number, prediction)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_pipelines.charset import UNKNOWN_TEXT
 
 _SCALE = 2
 _LINE = 18
 _MARGIN = 6
+_COLUMNS = 4  # words in a row of a sheet
 _PICTURE = (640, 160)  # width and height that an annotated picture's image may have
 _PANEL = (176, 72)  # and each of the images with a map over it
 
@@ -23,15 +24,12 @@ def save_picture(image: np.ndarray, path: str | Path) -> None:
     Image.fromarray(image).save(path)
 
 
-def readings_sheet(
-    images: Sequence[np.ndarray], samples: Sequence[dict[str, Any]], columns: int = 4
-) -> np.ndarray | None:
+def readings_sheet(images: Sequence[np.ndarray], samples: Sequence[dict[str, Any]]) -> np.ndarray | None:
     """Words with their readings below: black where right, red (and the label in grey) where wrong.
 
     Args:
       images: uint8 RGB (height, width, 3).
       samples: for each image ``text`` (the label, or None), ``reading`` and ``confidence``.
-      columns: words in a row.
 
     Returns:
       uint8 RGB (height, width, 3), or None where there are no images.
@@ -40,14 +38,12 @@ def readings_sheet(
         return None
     height, width = (_SCALE * max(image.shape[axis] for image in images) for axis in (0, 1))
     cell_h, cell_w = height + 2 * _LINE + _MARGIN, width + _MARGIN
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * cell_w + _MARGIN, rows * cell_h + _MARGIN), "white")
+    rows = -(-len(images) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * cell_w + _MARGIN, rows * cell_h + _MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for i, (image, sample) in enumerate(zip(images, samples, strict=True)):
-        x, y = _MARGIN + i % columns * cell_w, _MARGIN + i // columns * cell_h
-        shown = Image.fromarray(image).resize(
-            (image.shape[1] * _SCALE, image.shape[0] * _SCALE), Image.Resampling.BICUBIC
-        )
+        x, y = _MARGIN + i % _COLUMNS * cell_w, _MARGIN + i // _COLUMNS * cell_h
+        shown = ImageOps.scale(Image.fromarray(image), _SCALE)
         sheet.paste(shown, (x, y + height - shown.height))
         right = sample["text"] is None or sample["reading"] == sample["text"]
         reading = f"{sample['reading'] or '(nothing)'}  {sample['confidence']:.0%}"
@@ -61,34 +57,6 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: A
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…"
     draw.text(place, text, fill=colour, font=font)
-
-
-def reconstructions_picture(
-    title: str, image: np.ndarray, rows: Sequence[tuple[str, np.ndarray, np.ndarray]]
-) -> np.ndarray:
-    """An image beside what a masked autoencoder saw of it, and what it made of that.
-
-    Args:
-      title: is written over it.
-      image: uint8 RGB (height, width, 3).
-      rows: for each row its label, the masked image and the reconstruction, of the same size.
-
-    Returns:
-      uint8 RGB (height, width, 3).
-    """
-    scale = max(2, round(200 / image.shape[1]))
-    width, height = image.shape[1] * scale, image.shape[0] * scale
-    row_h = _LINE + height + _MARGIN
-    sheet = Image.new("RGB", (3 * (width + _MARGIN) + _MARGIN, _LINE + len(rows) * row_h + 2 * _MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    _write(draw, (_MARGIN, _MARGIN), title, font, "black", sheet.width - 2 * _MARGIN)
-    for i, (label, masked, made) in enumerate(rows):
-        y = _MARGIN + _LINE + i * row_h
-        _write(draw, (_MARGIN, y), label, font, "grey", sheet.width - 2 * _MARGIN)
-        for column, part in enumerate((image, masked, made)):
-            shown = Image.fromarray(part).resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(shown, (_MARGIN + column * (width + _MARGIN), y + _LINE))
-    return np.asarray(sheet)
 
 
 def annotated_picture(
