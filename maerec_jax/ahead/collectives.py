@@ -9,17 +9,17 @@ reduces within itself and hands its part to the host to send.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _KINDS = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
     "collective-broadcast",
 )  # fmt: skip
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*)$")
-_CALLS = re.compile(r"\b(calls|to_apply|condition|body|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([\w\-]+)\(")
+_CALLED = r"(?:calls|to_apply|condition|body|true_computation|false_computation|branch_computations)"
+_CALLS = re.compile(rf"\b{_CALLED}=(?:%?([\w.\-]+)|\{{([^}}]*)\}})")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -56,8 +56,7 @@ class Program:
     it wrote none."""
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     kind: str
     shapes: str
     text: str
@@ -75,39 +74,26 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Pr
     Raises:
       ValueError: for a text in which something cannot be read. The message names it.
     """
-    lines, entry = _computations(text)
-    times = _times(lines, entry, turns)
+    computations, entry = _computations(text)
     found: dict[tuple[str, str, int, bool], list[float]] = defaultdict(lambda: [0, 0.0])
     seen: set[tuple[str, str]] = set()
     cycles = 0
-    for computation, instructions in lines.items():
-        repeats = times.get(computation, 0)
-        for line in instructions if repeats else ():
+    for computation, repeats in _times(computations, entry, turns).items():
+        for line in computations[computation]:
             cycles += repeats * sum(n for n in map(int, _CYCLES.findall(line.text)) if n < _NO_ESTIMATE)
-            kind = line.kind.removesuffix("-start")
-            between = kind == "send" and "is_host_transfer=true" in line.text
-            if not between and kind not in _KINDS:
+            between = line.kind == "send" and "is_host_transfer=true" in line.text
+            if not between and line.kind.removesuffix("-start") not in _KINDS:
                 continue
             name = _attribute(line.text, "_xla_host_transfer_rendezvous" if between else "channel_id")
             if name and (line.kind, name) in seen:
                 continue
             seen.add((line.kind, name))
-            if between:
-                # Within a step each part goes to the host once; the hosts of the slices do the rest.
-                kind = _attribute(line.text, "_xla_megascale_transfer_type").lower().replace("_", "-") or "send"
-                group, shapes = slices, _elements(line.shapes)[0]
-            else:
-                group, shapes = _group_size(kind, line.text, devices // slices), _result(line)
-            arrays = list(_arrays(shapes))
-            size = sum(size for _, size in arrays)
-            if kind == "reduce-scatter" and not between:
-                size *= group
-            elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-                kind = "reduce-scatter"  # a fusion that keeps a part of what is reduced
-            dtype = "+".join(sorted({dtype for dtype, _ in arrays}))
-            entry_ = found[kind, dtype, group, between]
-            entry_[0] += repeats
-            entry_[1] += repeats * size
+            kind, group = _kind_and_group(line, computation, devices, slices)
+            arrays = _given(line)
+            size = sum(size for _, size in arrays) * (group if line.kind.startswith("reduce-scatter") else 1)
+            total = found[kind, "+".join(sorted({dtype for dtype, _ in arrays})), group, between]
+            total[0] += repeats
+            total[1] += repeats * size
     collectives = (
         Collective(kind, dtype, group, int(count), size, between)
         for (kind, dtype, group, between), (count, size) in found.items()
@@ -126,24 +112,10 @@ def _computations(text: str) -> tuple[dict[str, list[_Line]], str]:
             lines[current] = []
             entry = current if match[1] else entry
         elif current and (match := _INSTRUCTION.match(row)):
-            shapes, rest = _split_shapes(match[1])
-            lines[current].append(_Line(rest.partition("(")[0], shapes, rest))
+            lines[current].append(_Line(match[2], match[1], row))
     if not entry:
         raise ValueError("the text has no ENTRY computation: it is no HLO module")
     return lines, entry
-
-
-def _split_shapes(text: str) -> tuple[str, str]:
-    """The shape before an operation's name, a tuple or one array, and the rest from its name on."""
-    if not text.startswith("("):
-        shapes, _, rest = text.partition(" ")
-        return shapes, rest
-    depth = 0
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if not depth:
-            return text[: place + 1], text[place + 1 :].lstrip()
-    raise ValueError(f"unbalanced brackets in {text[:80]!r}")
 
 
 def _times(lines: dict[str, list[_Line]], entry: str, turns: int) -> dict[str, int]:
@@ -157,11 +129,9 @@ def _times(lines: dict[str, list[_Line]], entry: str, turns: int) -> dict[str, i
         for line in lines[name]:
             known = _TRIPS.search(line.text)
             inner = count * (int(known[1]) if known else turns) if line.kind == "while" else count
-            for _, callee in _CALLS.findall(line.text):
-                run(callee, inner)
-            if branches := _BRANCHES.search(line.text):
-                for callee in branches[1].split(","):
-                    run(callee.strip().lstrip("%"), count)
+            for one, several in _CALLS.findall(line.text):
+                for callee in (one or several).split(","):
+                    run(callee.strip().lstrip("%"), inner)
 
     run(entry, 1)
     return times
@@ -169,34 +139,38 @@ def _times(lines: dict[str, list[_Line]], entry: str, turns: int) -> dict[str, i
 
 def _attribute(text: str, name: str) -> str:
     """The value of ``name=value`` or ``name="value"``; empty where there is none."""
-    match = re.search(rf'\b{name}=(?:"([^"]*)"|([\w.\-]+))', text)
-    return (match[1] or match[2] or "") if match else ""
+    match = re.search(rf'\b{name}="?([^",\s]*)', text)
+    return match[1] if match else ""
 
 
-def _result(line: _Line) -> str:
-    """The shape of what a collective gives. Started ones tell their operands first, but for all-reduce."""
-    if not line.kind.endswith("-start") or line.kind == "all-reduce-start":
-        return line.shapes
-    return _elements(line.shapes)[1]
-
-
-def _elements(shapes: str) -> list[str]:
-    """The parts of a tuple's shape."""
-    inner, parts, depth, begin = shapes[1:-1], [], 0, 0
-    for place, character in enumerate(inner):
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and not depth:
-            parts.append(inner[begin:place])
-            begin = place + 1
-    return [*parts, inner[begin:]]
-
-
-def _arrays(shapes: str) -> Iterator[tuple[str, float]]:
-    """dtype and bytes of each array in a shape."""
+def _given(line: _Line) -> list[tuple[str, float]]:
+    """dtype and bytes of each array that a collective gives, or hands to the host."""
     # Layouts, such as {1,0:T(8,128)S(1)}, hold no arrays but look a little like them.
-    for dtype, sides in _ARRAY.findall(re.sub(r"\{[^{}]*\}", "", shapes)):
+    shapes = re.sub(r"\{[^{}]*\}", "", line.shapes)
+    arrays = []
+    for dtype, sides in _ARRAY.findall(shapes):
         bits = 8 if dtype == "pred" else int(match[1]) if (match := re.match(r"[a-z]+(\d+)", dtype)) else 0
-        yield dtype, math.prod(int(side) for side in sides.split(",") if side) * bits / 8
+        arrays.append((dtype, math.prod(int(side) for side in sides.split(",") if side) * bits / 8))
+    several = re.match(r"\(\(([^()]*)\)", shapes)
+    operands = len(_ARRAY.findall(several[1])) if several else 1
+    if line.kind == "send":
+        return arrays[:operands]
+    # Started ones tell their operands first, but for all-reduce.
+    return (
+        arrays[operands : 2 * operands] if line.kind.endswith("-start") and line.kind != "all-reduce-start" else arrays
+    )
+
+
+def _kind_and_group(line: _Line, computation: str, devices: int, slices: int) -> tuple[str, int]:
+    """What a collective is called, and how many devices, or slices, take part in it together."""
+    if line.kind == "send":
+        # Within a step each part goes to the host once; the hosts of the slices do the rest.
+        kind = _attribute(line.text, "_xla_megascale_transfer_type").lower().replace("_", "-")
+        return kind or "send", slices
+    kind = line.kind.removesuffix("-start")
+    group = _group_size(kind, line.text, devices // slices)
+    # A fusion that keeps a part of what is reduced is called so.
+    return "reduce-scatter" if kind == "all-reduce" and computation.startswith("all-reduce-scatter") else kind, group
 
 
 def _group_size(kind: str, text: str, devices: int) -> int:

@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import Record
-from maerec_jax.ahead.collectives import Collective, read_program
+from maerec_jax.ahead.collectives import Collective, Program, read_program
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import Topology
-from maerec_jax.distributed.sharding import batch_sharding, make_mesh, row_shards, state_bytes, state_shardings
+from maerec_jax.distributed.sharding import batch_sharding, make_mesh, state_bytes, state_shardings
 from maerec_jax.training.data import make_decoder
-from maerec_jax.training.loop import make_task
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from maerec_jax.training.run import check_batch_size, make_task
 from maerec_jax.training.step import TrainState, jit_train_step, state_shapes
 
 # What a process has to be told before it loads the compiler: that it is on no TPU machine, and need not be alone.
@@ -117,11 +117,6 @@ def largest_image(config: TrainConfig) -> tuple[int, int]:
     return max(sizes, key=lambda size: (math.prod(encoder.grid_of(size)), size))
 
 
-def as_on_tpu(config: TrainConfig) -> TrainConfig:
-    """The config with the dtype that "auto" means on a TPU."""
-    return replace(config, dtype="bfloat16") if config.dtype == "auto" else config
-
-
 def compile_step(
     config: TrainConfig, topology: Topology, cache: Path | None = None, message: Callable[[str], None] = print
 ) -> Compiled:
@@ -136,55 +131,53 @@ def compile_step(
     Raises:
       UserError: where the mesh does not fit the topology, or the batch size the mesh.
     """
-    config = as_on_tpu(config)
+    if config.dtype == "auto":
+        config = replace(config, dtype="bfloat16")  # as "auto" means on a TPU
     mesh = make_mesh(config.mesh, _devices(topology))
-    if config.batch_size % (row_shards(mesh) * config.accumulation):
-        parts = f"{row_shards(mesh)} devices (data x fsdp) x accumulation {config.accumulation}"
-        raise UserError(f"batch_size {config.batch_size} is no multiple of {parts}")
+    check_batch_size(config, mesh)
     task = make_task(config)
     schedule = learning_rate_schedule(config.optimizer, config.batch_size, _STEPS / 10, _STEPS)
-    optimizer = make_optimizer(config.optimizer, schedule, task.encoder.depth, task.frozen)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.encoder.depth, config.model.frozen)
     shapes, image_size = state_shapes(task, optimizer, config), largest_image(config)
     batch = _batch_shapes(config, image_size)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
     jitted: Any = jit_train_step(task, optimizer, config, mesh)
-    lowered = jitted.lower(shapes, batch, step)
+    lowered = jitted.lower(shapes, batch, jax.ShapeDtypeStruct((), jnp.int32))
 
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
     key = hashlib.sha256(f"{topology} {mesh.devices.tolist()} {versions}\n{lowered.as_text()}".encode()).hexdigest()
     file = None if cache is None else cache / f"{key[:32]}.json"
-    if file is not None and (known := _read(file)) is not None:
-        return known
+    if file is not None:
+        with suppress(FileNotFoundError, ValidationError):  # of an earlier version
+            return _ADAPTER.validate_json(file.read_bytes())
     message(f"compiling for {topology}, {config.batch_size // topology.chips} images a chip ...")
     begin = time.perf_counter()
-    memory = _arguments(shapes, batch, mesh)
+    memory = _arguments(config, shapes, batch, mesh)
     counted: dict[str, Any] = {}
-    program = None
+    program = Program((), 0)
     try:
         executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needed = _needed(str(error), memory.total)
         if needed is None:
             raise
-        fits, memory = False, replace(memory, total=needed)
+        memory = replace(memory, total=needed)
     else:
-        fits, counted = True, executable.cost_analysis() or {}
-        memory = _measured(memory, executable.memory_analysis())
+        memory, counted = _measured(memory, executable.memory_analysis()), executable.cost_analysis() or {}
         program = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
     compiled = Compiled(
-        fits,
+        memory.temporaries is not None,
         memory,
         counted.get("flops"),
         counted.get("bytes accessed"),
-        program.cycles if program else 0,
-        program.collectives if program else (),
+        program.cycles,
+        program.collectives,
         image_size,
         time.perf_counter() - begin,
         versions,
     )
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(compiled), indent=1))
+        file.write_bytes(_ADAPTER.dump_json(compiled, indent=1))
     return compiled
 
 
@@ -211,10 +204,9 @@ def _batch_shapes(config: TrainConfig, image_size: tuple[int, int]) -> dict[str,
     return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in batch.items()}
 
 
-def _arguments(shapes: TrainState, batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> Memory:
+def _arguments(config: TrainConfig, shapes: TrainState, batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> Memory:
     """What is known of the memory before compiling."""
-
-    lies = state_shardings(shapes, mesh)
+    lies = state_shardings(shapes, mesh, config.model.sharding)
     parameters = state_bytes(shapes.params, lies.params)
     optimizer = state_bytes((shapes.opt_state, shapes.step), (lies.opt_state, lies.step))
     average = state_bytes(shapes.ema, lies.ema)
@@ -241,21 +233,9 @@ def _needed(error: str, arguments: float) -> float | None:
 
     The compiler stops at what it finds first: the temporaries alone, or everything.
     """
-    if "RESOURCE_EXHAUSTED" not in error:
+    temporaries = re.search(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM", error)
+    match = temporaries or re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", error)
+    if "RESOURCE_EXHAUSTED" not in error or match is None:
         return None
-    if match := re.search(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM", error):
-        return arguments + _bytes(match)
-    match = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", error)
-    return _bytes(match) if match else None
-
-
-def _bytes(match: re.Match) -> float:
-    return float(match[1]) * 2 ** {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2]]
-
-
-def _read(file: Path) -> Compiled | None:
-    """A result of an earlier time; None where there is none, or none of this version."""
-    try:
-        return _ADAPTER.validate_json(file.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
+    needed = float(match[1]) * 1024 ** ("KMGT".index(match[2]) + 1 if match[2] else 0)
+    return needed + arguments if temporaries else needed

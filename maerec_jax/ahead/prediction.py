@@ -34,7 +34,7 @@ from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.compilation import Compiled
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import Chip, Topology
-from maerec_jax.costs.work import Work, step_work
+from maerec_jax.costs.work import Work
 
 UTILISATION = 0.4
 """Share of a chip's peak that Transformers reach in practice: published runs of large ones report 0.4 to 0.6."""
@@ -108,7 +108,7 @@ def predict(compiled: Compiled, config: TrainConfig, topology: Topology) -> Pred
     if not compiled.fits or compiled.traffic is None:
         return None
     chip = topology.chip
-    work = step_work(config.model, compiled.image_size)
+    work = config.model.work(compiled.image_size)
     arithmetic = work.executed * config.batch_size / topology.chips / chip.flops
     memory = compiled.traffic * config.accumulation / (chip.hbm_rate / chip.devices)
     links = sum(communication_time(c, chip) for c in compiled.collectives if not c.between_slices)

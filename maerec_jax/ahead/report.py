@@ -1,23 +1,21 @@
 """The result of compiling ahead of time: as tables for the terminal, as JSON and as a line of Markdown."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
-from maerec_jax.ahead.compilation import Compiled, Memory
+from maerec_jax.ahead.compilation import Compiled
 from maerec_jax.ahead.prediction import UTILISATION, Prediction, communication_time, predict
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import Topology
-from maerec_jax.models.maerec import MAERecConfig
 
-COLUMNS = (
-    "config", "topology", "images a chip", "remat", "state", "temporaries", "of memory", "arithmetic", "HBM traffic",
-    "communication", "bound", "step, ms", "images/s", "gradients",
-)  # fmt: skip
-"""Headings of ``markdown_row``."""
+
+def remat_parts(model: Any) -> dict[str, Any]:
+    """The parts of a model whose blocks or layers can be recomputed in the backward pass, by their names."""
+    parts = {field.name: getattr(model, field.name) for field in fields(model)}
+    return {name: part for name, part in parts.items() if hasattr(part, "remat")}
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,7 @@ class Report:
 
         "on, but products" keeps the results of dense layers.
         """
-        model = self.config.model
-        parts: dict[str, Any] = {"encoder": model.encoder}
-        if isinstance(model, MAERecConfig):
-            parts["decoder"] = model.decoder
+        parts = remat_parts(self.config.model)
         on = {name: part.remat_keeps for name, part in parts.items() if part.remat}
         if not on:
             return "off"
@@ -80,24 +75,18 @@ class Report:
         data = self.topology.devices // (mesh.fsdp * mesh.tensor)
         return {"data": data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
 
+    def of_chip(self, value: float | None) -> float | None:
+        """What one device needs, for all devices of a chip."""
+        return None if value is None else value * self.topology.chip.devices
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values; bytes and operations are a chip's, times are in seconds."""
-        prediction, chip = self.prediction, self.topology.chip
-        memory = {name: _chip(value, chip.devices) for name, value in asdict(self.compiled.memory).items()}
+        prediction, compiled, chip = self.prediction, self.compiled, self.topology.chip
         times = None
         if prediction is not None:
-            times = {
-                name: getattr(prediction, name)
-                for name in (
-                    "arithmetic", "memory", "links", "network", "fastest", "expected", "slowest", "bound",
-                )
-            }  # fmt: skip
-            times["images_per_second"] = {
-                name: prediction.rate(seconds)
-                for name in ("fastest", "expected", "slowest")
-                if (seconds := getattr(prediction, name)) is not None
-            }
-        work = asdict(prediction.work) if prediction else None
+            steps = {name: s for name in ("fastest", "expected", "slowest") if (s := getattr(prediction, name))}
+            times = {name: value for name, value in asdict(prediction).items() if name not in ("images", "work")}
+            times["images_per_second"] = {name: prediction.rate(seconds) for name, seconds in steps.items()}
         return {
             "config": self.name,
             "topology": str(self.topology),
@@ -105,37 +94,32 @@ class Report:
             "mesh": self.axes(),
             "batch_size": self.config.batch_size,
             "accumulation": self.config.accumulation,
-            "image_size": list(self.compiled.image_size),
+            "image_size": list(compiled.image_size),
             "remat": self.remat,
-            "fits": self.compiled.fits,
+            "fits": compiled.fits,
             "hbm_bytes": chip.hbm,
-            "memory_bytes": memory,
-            "flops_per_image": work,
+            "memory_bytes": {name: self.of_chip(value) for name, value in asdict(compiled.memory).items()},
+            "flops_per_image": prediction and asdict(prediction.work),
             "compiler": {
-                "flops": _chip(self.compiled.flops, chip.devices),
-                "bytes_accessed": _chip(self.compiled.traffic, chip.devices),
-                "cycles": self.compiled.cycles,
-                "seconds": self.compiled.seconds,
+                "flops": self.of_chip(compiled.flops),
+                "bytes_accessed": self.of_chip(compiled.traffic),
+                "cycles": compiled.cycles,
+                "seconds": compiled.seconds,
             },
-            "collectives": [asdict(collective) for collective in self.compiled.collectives],
+            "collectives": [asdict(collective) for collective in compiled.collectives],
             "seconds": times,
             "utilisation_assumed": UTILISATION,
             "uncertain": list(chip.uncertain),
-            "versions": self.compiled.versions,
+            "versions": compiled.versions,
         }
 
 
-def _chip(value: float | None, devices: int) -> float | None:
-    return None if value is None else value * devices
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:,.1f}"
 
 
-def _size(value: float | None) -> str:
-    """Bytes in MiB."""
-    return "-" if value is None else f"{value / 2**20:,.1f}"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1e3 * seconds:,.2f}"
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.2f}"
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -145,8 +129,8 @@ def print_report(report: Report, console: Console) -> None:
     prediction = report.prediction
     if prediction is None:
         parts.append(
-            f"does not fit: {_size(compiled.memory.total * chip.devices)} MiB are needed of the "
-            f"{_size(chip.hbm)} MiB of a {chip.name}. Try fewer images a chip, --model.encoder.remat True, "
+            f"does not fit: {_mebibytes(compiled.memory.total * chip.devices)} MiB are needed of the "
+            f"{_mebibytes(chip.hbm)} MiB of a {chip.name}. Try fewer images a chip, --model.encoder.remat True, "
             "more --mesh.fsdp or more --accumulation"
         )
     else:
@@ -160,20 +144,18 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Group(*parts))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
-    return table
+def _table(title: str, first: str, *numbers: str) -> Table:
+    columns = [Column(first), *(Column(name, justify="right") for name in numbers)]
+    return Table(*columns, title=title, title_justify="left")
 
 
 def _memory_table(report: Report) -> Table:
-    chip, memory = report.topology.chip, report.compiled.memory
+    chip = report.topology.chip
     table = _table("memory a chip", "kind", "MiB", f"of {chip.name}'s")
-    for field in fields(Memory):
-        value = _chip(getattr(memory, field.name), chip.devices)
-        if value is not None and (value or field.name == "total"):
-            table.add_row(field.name, _size(value), f"{value / chip.hbm:.1%}", end_section=field.name == "program")
+    for name, value in asdict(report.compiled.memory).items():
+        if value or name == "total":
+            value *= chip.devices
+            table.add_row(name, _mebibytes(value), f"{value / chip.hbm:.1%}", end_section=name == "program")
     return table
 
 
@@ -182,7 +164,7 @@ def _collective_table(report: Report) -> Table:
     for c in report.compiled.collectives:
         between = f"{c.group} {'slices' if c.between_slices else 'devices'}"
         time = communication_time(c, report.topology.chip)
-        table.add_row(c.kind, c.dtype, between, f"{c.count:,}", _size(c.size), _milliseconds(time))
+        table.add_row(c.kind, c.dtype, between, f"{c.count:,}", _mebibytes(c.size), _milliseconds(time))
     return table
 
 
@@ -190,14 +172,13 @@ def _time_table(prediction: Prediction) -> Table:
     table = _table("time of a step", "what", "ms", "images/s", "of peak")
     for name in ("arithmetic", "memory", "links", "network"):
         if seconds := getattr(prediction, name):
-            table.add_row(name, _milliseconds(seconds), "", "")
-    rows = {
-        "fastest: at peak": prediction.fastest,
-        "compiler's estimate": prediction.expected,
-        "slowest: nothing hidden": prediction.slowest,
-    }
+            table.add_row(name, _milliseconds(seconds))
     table.add_section()
-    for name, seconds in rows.items():
+    for name, seconds in (
+        ("fastest: at peak", prediction.fastest),
+        ("compiler's estimate", prediction.expected),
+        ("slowest: nothing hidden", prediction.slowest),
+    ):
         if seconds is not None:
             share = prediction.utilisation(seconds)
             table.add_row(name, _milliseconds(seconds), f"{prediction.rate(seconds):,.0f}", f"{share:.0%}")
@@ -205,50 +186,41 @@ def _time_table(prediction: Prediction) -> Table:
 
 
 def _operations(report: Report, prediction: Prediction) -> str:
-    work = prediction.work
-    images = prediction.images / report.topology.chips
-    counted = _chip(report.compiled.flops, report.topology.chip.devices)
+    work, images = prediction.work, prediction.images / report.topology.chips
     text = f"{work.model / 1e9:,.1f} GFLOP an image"
     if work.recomputed:
         text += f", {work.recomputed / 1e9:,.1f} more for remat"
     text += f"; {work.executed * images / 1e12:,.2f} TFLOP a chip and step"
+    counted = report.of_chip(report.compiled.flops)
     if counted and report.config.accumulation == 1:
         text += f" (by the compiler's count {counted / 1e12:,.2f})"
     return f"{text}; bound by {prediction.bound}"
 
 
-def markdown_row(report: Report) -> str:
-    """A line of a Markdown table whose headings are ``COLUMNS``."""
-    memory, chip, prediction = report.compiled.memory, report.topology.chip, report.prediction
-    state = (memory.parameters + memory.optimizer + memory.average) * chip.devices
-    cells = [
-        report.name.rsplit("/", 1)[-1].removesuffix(".py"),
-        str(report.topology),
-        f"{report.images_a_chip:g}",
-        report.remat,
-        f"{state / 2**30:.2f} GiB",
-        "-" if memory.temporaries is None else f"{memory.temporaries * chip.devices / 2**30:.2f} GiB",
-        f"{report.filled:.0%}",
-    ]
+def markdown_cells(report: Report) -> dict[str, str]:
+    """A row of a Markdown table by its headings; of a step that does not fit, the cells about memory."""
+    memory, devices, prediction = report.compiled.memory, report.topology.chip.devices, report.prediction
+    state = (memory.parameters + memory.optimizer + memory.average) * devices
+    cells = {
+        "config": report.name.rsplit("/", 1)[-1].removesuffix(".py"),
+        "topology": str(report.topology),
+        "images a chip": f"{report.images_a_chip:g}",
+        "remat": report.remat,
+        "state": f"{state / 2**30:.2f} GiB",
+        "temporaries": f"{(memory.temporaries or 0) * devices / 2**30:.2f} GiB",
+        "of memory": f"{report.filled:.0%}",
+    }
     if prediction is None:
-        return "| " + " | ".join([*cells, *["-"] * 3, "does not fit", *["-"] * 3]) + " |"
-    reduced = [c for c in report.compiled.collectives if c.kind in ("all-reduce", "reduce-scatter")]
-    dtypes = {c.dtype for c in reduced if c.size > 0.05 * max(x.size for x in reduced)}
+        return cells | {"temporaries": "does not fit"}
     steps = [prediction.fastest, prediction.expected, prediction.slowest]
-    known = [seconds for seconds in steps if seconds is not None]
-    cells += [
-        f"{1e3 * prediction.arithmetic:.1f} ms",
-        f"{1e3 * prediction.memory:.1f} ms",
-        f"{1e3 * prediction.communication:.2f} ms",
-        prediction.bound,
-        " / ".join("-" if seconds is None else f"{1e3 * seconds:.1f}" for seconds in steps),
-        f"{_rounded(prediction.rate(known[-1]))} to {_rounded(prediction.rate(known[0]))}",
-        "+".join(sorted(dtypes)) or "-",
-    ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def _rounded(value: float) -> str:
-    """Three significant digits."""
-    digits = 2 - math.floor(math.log10(value))
-    return f"{round(value, digits):,.0f}"
+    fast, *_, slow = (f"{float(f'{prediction.rate(seconds):.3g}'):,.0f}" for seconds in steps if seconds is not None)
+    reduced = [c for c in report.compiled.collectives if c.kind in ("all-reduce", "reduce-scatter")]
+    return cells | {
+        "arithmetic": f"{1e3 * prediction.arithmetic:.1f} ms",
+        "HBM traffic": f"{1e3 * prediction.memory:.1f} ms",
+        "communication": f"{1e3 * prediction.communication:.2f} ms",
+        "bound": prediction.bound,
+        "step, ms": " / ".join("-" if seconds is None else f"{1e3 * seconds:.1f}" for seconds in steps),
+        "images/s": f"{slow} to {fast}",
+        "gradients": "+".join(sorted({c.dtype for c in reduced if c.size > 0.05 * max(x.size for x in reduced)})),
+    }

@@ -16,14 +16,13 @@ too large to train well is not looked at.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data_pipelines.errors import UserError
-from maerec_jax.ahead.report import Report
+from maerec_jax.ahead.report import Report, remat_parts
 from maerec_jax.config import MeshConfig, TrainConfig
 from maerec_jax.costs.chips import Topology
-from maerec_jax.models.maerec import MAERecConfig
 
 _ROOM = 0.95  # of the memory is what a guess may fill
 _SMALLEST = 8  # images a chip: fewer leave the matrix units half empty
@@ -51,68 +50,42 @@ class Candidate:
 
     def apply(self, config: TrainConfig, topology: Topology) -> TrainConfig:
         """The config with these choices, its batches in one part."""
-        model: Any = replace(config.model, encoder=replace(config.model.encoder, remat=self.remat))
-        if isinstance(model, MAERecConfig):
-            model = replace(model, decoder=replace(model.decoder, remat=self.remat))
+        parts = {name: replace(part, remat=self.remat) for name, part in remat_parts(config.model).items()}
+        model: Any = config.model
+        model = replace(model, **parts)
         mesh = MeshConfig(fsdp=self.fsdp, tensor=self.tensor, slices=topology.slices)
         return replace(config, model=model, mesh=mesh, batch_size=self.images * topology.chips, accumulation=1)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search found."""
+@dataclass
+class Search:
+    """Tries configurations, and recommends the one with the most images a second."""
 
-    best: Report | None
-    """The recommended configuration; None where nothing fits."""
-    tried: tuple[tuple[Candidate, Report], ...]
+    config: TrainConfig
+    """Where to start from: its batch size, remat and mesh."""
+    topology: Topology
+    """Where it is to run."""
+    evaluate: Callable[[Candidate], Report]
+    """Compiles a candidate; results that are known already cost nothing, but count."""
+    max_compiles: int
+    """How many candidates may be evaluated."""
+    message: Callable[[str], None] = print
+    """Is told what is done, and why."""
+    tried: dict[Candidate, Report] = field(default_factory=dict)
     """All that was compiled, in order."""
-    reasons: tuple[str, ...]
+    reasons: list[str] = field(default_factory=list)
     """What was not tried, and why."""
 
-
-def search(
-    config: TrainConfig,
-    topology: Topology,
-    evaluate: Callable[[Candidate], Report],
-    max_compiles: int,
-    message: Callable[[str], None] = print,
-) -> Found:
-    """Try configurations, and recommend the one with the most images a second.
-
-    Args:
-      config: where to start from: its batch size, remat and mesh.
-      topology: where it is to run.
-      evaluate: compiles a candidate; results that are known already cost nothing, but count.
-      max_compiles: how many candidates may be evaluated.
-      message: told what is done, and why.
-    """
-    return _Search(config, topology, evaluate, max_compiles, message).run()
-
-
-class _Search:
-    def __init__(
-        self,
-        config: TrainConfig,
-        topology: Topology,
-        evaluate: Callable[[Candidate], Report],
-        max_compiles: int,
-        message: Callable[[str], None],
-    ) -> None:
-        if max_compiles < 1:
-            raise UserError(f"--max-compiles must be at least 1, not {max_compiles}")
-        self.config, self.topology = config, topology
-        self.evaluate, self.max_compiles, self.message = evaluate, max_compiles, message
-        self.tried: dict[Candidate, Report] = {}
-        self.reasons: list[str] = []
-
-    def run(self) -> Found:
+    def run(self) -> Report | None:
+        """The report of the recommended configuration; None where nothing fits."""
+        if self.max_compiles < 1:
+            raise UserError(f"--max-compiles must be at least 1, not {self.max_compiles}")
         images = max(self.config.batch_size // self.topology.chips, _SMALLEST)
-        images = 2 ** round(math.log2(images))
-        self._fill(Candidate(images, remat=False))
+        self._fill(Candidate(2 ** round(math.log2(images)), remat=False))
         self._empty()
         self._with_remat()
         self._other_meshes()
-        return Found(self._best()[1], tuple(self.tried.items()), tuple(self.reasons))
+        return self._best()[1]
 
     def _try(self, candidate: Candidate) -> Report | None:
         """The report of a candidate; None where no more may be compiled."""
@@ -135,28 +108,14 @@ class _Search:
         self.reasons.append(reason)
         self.message(f"not tried: {reason}")
 
-    def _fill(self, start: Candidate) -> None:
+    def _fill(self, candidate: Candidate) -> None:
         """Find the largest power of two of images that fit, by what the first compile says of an image's memory."""
-        candidate = start
         while (report := self._try(candidate)) is not None:
             images = self._guess(candidate, report)
             if images < _SMALLEST or (report.compiled.fits and images <= candidate.images):
                 return
             candidate = replace(candidate, images=images)
             if candidate in self.tried:
-                return
-
-    def _empty(self) -> None:
-        """Try fewer images for as long as that is faster."""
-        while len(self.tried) > 1:
-            candidate, report = self._best()
-            if (
-                report is None
-                or candidate.images // 2 < _SMALLEST
-                or candidate.images > min(c.images for c in self.tried)
-            ):
-                return
-            if self._try(replace(candidate, images=candidate.images // 2)) is None:
                 return
 
     def _guess(self, candidate: Candidate, report: Report) -> int:
@@ -170,22 +129,29 @@ class _Search:
         too_many = [number for number, r in alike.items() if not r.compiled.fits]
         return min(guess, 4 * images, min(too_many, default=2 * guess) // 2)
 
+    def _empty(self) -> None:
+        """Try fewer images for as long as that is faster."""
+        while len(self.tried) > 1:
+            candidate, report = self._best()
+            is_smallest = candidate.images == min(c.images for c in self.tried)
+            fewer = replace(candidate, images=candidate.images // 2)
+            if report is None or not is_smallest or fewer.images < _SMALLEST or self._try(fewer) is None:
+                return
+
     def _with_remat(self) -> None:
         candidate, report = self._best()
-        if report is None:
+        prediction = None if report is None else report.prediction
+        if prediction is None:
             smallest = min(c.images for c in self.tried)
             self._fill(Candidate(max(smallest, _SMALLEST), remat=True))
             return
-        prediction = report.prediction
-        assert prediction is not None
+        share = prediction.communication / prediction.typical
         if any(r.compiled.fits and c.images > candidate.images for c, r in self.tried.items()):
             self._leave_out("remat: there is room for more images without, but they are not faster")
-            return
-        share = prediction.communication / prediction.typical
-        if share < 0.1:
+        elif share < 0.1:
             self._leave_out(f"remat: a larger batch could save at most the {share:.0%} that communication takes")
-            return
-        self._try(Candidate(2 * candidate.images, remat=True))
+        else:
+            self._try(Candidate(2 * candidate.images, remat=True))
 
     def _other_meshes(self) -> None:
         candidate, report = self._best()
@@ -206,14 +172,12 @@ class _Search:
 
     def _best(self) -> tuple[Candidate, Report | None]:
         """The fastest that fits, or the last tried; simpler ones first where there is little between them."""
-        best: tuple[Candidate, Report] | None = None
+        best: tuple[Candidate, Report | None] = (list(self.tried)[-1], None)
         rate = 0.0
         order = sorted(self.tried.items(), key=lambda item: (item[0].tensor, item[0].fsdp, item[0].remat))
         for candidate, report in order:
             prediction = report.prediction
-            if prediction is None:
-                continue
-            found = prediction.rate(prediction.typical)
-            if best is None or found > rate * _BETTER:
+            found = 0.0 if prediction is None else prediction.rate(prediction.typical)
+            if found > rate * _BETTER:
                 best, rate = (candidate, report), found
-        return best if best else (list(self.tried)[-1], None)
+        return best

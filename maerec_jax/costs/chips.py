@@ -58,65 +58,32 @@ class Chip:
     """Which of these numbers are not from a page of the chip's own, and where from they are."""
 
 
-CHIPS: dict[str, Chip] = {
-    chip.name: chip
-    for chip in (
-        Chip(
-            "v4",
-            flops=275e12,
-            hbm=32 * 2**30,
-            hbm_rate=1200e9,
-            link_rate=45e9,
-            dcn_rate=6.25e9,
-            shapes=_boxes(4096, 24),
-            clock=1.05e9,
-            topology_arguments={"chip_config_name": "megacore"},
-            uncertain=("dcn_rate: the scaling book's typical value, not a published one of v4",),
-        ),
-        Chip(
-            "v5e",
-            flops=197e12,
-            hbm=16 * 2**30,
-            hbm_rate=819e9,
-            link_rate=45e9,
-            dcn_rate=3.125e9,
-            shapes=_PLANES,
-            clock=1.5e9,
-        ),
-        Chip(
-            "v5p",
-            flops=459e12,
-            hbm=95 * 2**30,
-            hbm_rate=2765e9,
-            link_rate=90e9,
-            dcn_rate=6.25e9,
-            shapes=_boxes(6144, 24),
-            clock=1.75e9,
-            uncertain=("shapes: the page lists most of them and the largest, 16x16x24; the others follow v4's rule",),
-        ),
-        Chip(
-            "v6e",
-            flops=918e12,
-            hbm=32 * 2**30,
-            hbm_rate=1638e9,
-            link_rate=90e9,
-            dcn_rate=12.5e9,
-            shapes=_PLANES,
-            uncertain=("clock: its pages differ in the number of matrix units",),
-        ),
-        Chip(
-            "tpu7x",
-            flops=2307e12,
-            hbm=192 * 2**30,
-            hbm_rate=7380e9,
-            link_rate=90e9,
-            dcn_rate=12.5e9,
-            shapes=_boxes(9216, 36),
-            devices=2,
-            uncertain=("shapes: by v4's rule, up to the 9,216 chips of a pod", "clock: not published"),
-        ),
-    )
-}
+_CHIPS = (
+    Chip(
+        "v4", flops=275e12, hbm=32 * 2**30, hbm_rate=1200e9, link_rate=45e9, dcn_rate=6.25e9, clock=1.05e9,
+        shapes=_boxes(4096, 24), topology_arguments={"chip_config_name": "megacore"},
+        uncertain=("dcn_rate: the scaling book's typical value, not a published one of v4",),
+    ),
+    Chip(
+        "v5e", flops=197e12, hbm=16 * 2**30, hbm_rate=819e9, link_rate=45e9, dcn_rate=3.125e9, clock=1.5e9,
+        shapes=_PLANES,
+    ),
+    Chip(
+        "v5p", flops=459e12, hbm=95 * 2**30, hbm_rate=2765e9, link_rate=90e9, dcn_rate=6.25e9, clock=1.75e9,
+        shapes=_boxes(6144, 24),
+        uncertain=("shapes: the page lists most of them and the largest, 16x16x24; the others follow v4's rule",),
+    ),
+    Chip(
+        "v6e", flops=918e12, hbm=32 * 2**30, hbm_rate=1638e9, link_rate=90e9, dcn_rate=12.5e9, shapes=_PLANES,
+        uncertain=("clock: its pages differ in the number of matrix units",),
+    ),
+    Chip(
+        "tpu7x", flops=2307e12, hbm=192 * 2**30, hbm_rate=7380e9, link_rate=90e9, dcn_rate=12.5e9, devices=2,
+        shapes=_boxes(9216, 36),
+        uncertain=("shapes: by v4's rule, up to the 9,216 chips of a pod", "clock: not published"),
+    ),
+)  # fmt: skip
+CHIPS = {chip.name: chip for chip in _CHIPS}
 
 
 @dataclass(frozen=True)
@@ -163,8 +130,7 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
     except ValueError:
         shape = ()
     if shape not in chip.shapes:
-        near = sorted(chip.shapes, key=lambda known: (abs(prod(known) - prod(shape or (0,))), known))[:8]
-        known = ", ".join(f"{chip.name}:{'x'.join(map(str, s))}" for s in sorted(near, key=prod))
-        others = " and others" if len(near) < len(chip.shapes) else ""
-        raise UserError(f"{chip.name} has no slices of shape {text or 'nothing'}: there are {known}{others}")
+        near = sorted(chip.shapes, key=lambda known: abs(prod(known) - prod(shape)))[:6]
+        known = ", ".join(f"{chip.name}:{'x'.join(map(str, shape))}" for shape in near)
+        raise UserError(f"{chip.name} has no slices of shape {text or 'nothing'}: there are {known} and others")
     return Topology(chip, shape, slices)

@@ -7,7 +7,7 @@ import pytest
 from data_pipelines.errors import UserError
 from maerec_jax.ahead.collectives import Collective
 from maerec_jax.ahead.report import Report
-from maerec_jax.ahead.search import search
+from maerec_jax.ahead.search import Search
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import parse_topology
 from maerec_jax.models.mae import MAEConfig
@@ -42,62 +42,63 @@ def run(evaluate_memory, max_compiles=8, config=CONFIG, traffic=1.2e9, reduced=1
         compiled = replace(compiled, memory=memory, fits=fits)
         return Report("x.py", candidate.apply(config, TOPOLOGY), TOPOLOGY, compiled)
 
-    return search(config, TOPOLOGY, evaluate, max_compiles, lines.append), lines
+    search = Search(config, TOPOLOGY, evaluate, max_compiles, lines.append)
+    return search.run(), search, lines
 
 
 def test_the_memory_is_filled_with_few_compiles():
-    found, lines = run(lambda c: 30.0 if c.remat else 100.0)
-    assert found.best.images_a_chip == 128  # 128 need 13.3 of 16 GiB
-    assert [c.images for c, _ in found.tried] == [16, 64, 128]
+    best, search, lines = run(lambda c: 30.0 if c.remat else 100.0)
+    assert best.images_a_chip == 128  # 128 need 13.3 of 16 GiB
+    assert [c.images for c in search.tried] == [16, 64, 128]
     assert "[1 of at most 8] 16 images a chip, remat off" in lines
-    assert any("remat" in reason for reason in found.reasons)
-    assert any("fsdp" in reason for reason in found.reasons)
+    assert any("remat" in reason for reason in search.reasons)
+    assert any("fsdp" in reason for reason in search.reasons)
 
 
 def test_fewer_images_are_tried_where_more_are_slower():
     """As where the activations of few images stay in the chip."""
     start = replace(CONFIG, batch_size=16 * 64)
-    found, _ = run(lambda c: 100.0, config=start, cycles=lambda c: 2e6 * c.images**1.3)
-    assert [c.images for c, _ in found.tried] == [64, 128, 32, 16, 8]
-    assert found.best.images_a_chip == 8
+    best, search, _ = run(lambda c: 100.0, config=start, cycles=lambda c: 2e6 * c.images**1.3)
+    assert [c.images for c in search.tried] == [64, 128, 32, 16, 8]
+    assert best.images_a_chip == 8
 
 
 def test_a_start_that_does_not_fit_goes_down():
-    found, _ = run(lambda c: 30.0 if c.remat else 100.0, config=replace(CONFIG, batch_size=16 * 1024))
-    assert found.best.images_a_chip >= 64
-    assert len(found.tried) <= 4
+    best, search, _ = run(lambda c: 30.0 if c.remat else 100.0, config=replace(CONFIG, batch_size=16 * 1024))
+    assert best.images_a_chip >= 64
+    assert len(search.tried) <= 4
 
 
 def test_remat_is_tried_where_communication_is_dear_and_taken_where_it_pays():
-    found, _ = run(lambda c: 30.0 if c.remat else 900.0, reduced=5e9)
-    assert any(c.remat for c, _ in found.tried)
-    assert found.best.config.model.encoder.remat
-    assert found.best.images_a_chip == 32
+    best, search, _ = run(lambda c: 30.0 if c.remat else 900.0, reduced=5e9)
+    assert any(c.remat for c in search.tried)
+    assert best.config.model.encoder.remat
+    assert best.images_a_chip == 32
 
 
 def test_where_nothing_fits_without_remat_it_is_used():
-    found, _ = run(lambda c: 100.0 if c.remat else 4000.0)
-    assert found.best.config.model.encoder.remat
-    assert found.best.images_a_chip >= 64
+    best, _, _ = run(lambda c: 100.0 if c.remat else 4000.0)
+    assert best.config.model.encoder.remat
+    assert best.images_a_chip >= 64
 
 
 def test_a_large_state_is_divided_where_it_helps():
-    found, _ = run(lambda c: 100.0, state=20_000.0)
-    assert found.best.config.mesh.fsdp == 16
+    best, _, _ = run(lambda c: 100.0, state=20_000.0)
+    assert best.config.mesh.fsdp == 16
 
 
 def test_nothing_fits():
-    found, _ = run(lambda c: 40_000.0)
-    assert found.best is None
-    assert len(found.tried) <= 8
+    best, search, _ = run(lambda c: 40_000.0)
+    assert best is None
+    assert len(search.tried) <= 8
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_no_more_is_compiled_than_allowed(most):
-    found, _ = run(lambda c: 30.0 if c.remat else 100.0, max_compiles=most)
-    assert len(found.tried) == most
-    assert found.best is not None
+    best, search, _ = run(lambda c: 30.0 if c.remat else 100.0, max_compiles=most)
+    assert len(search.tried) == most
+    assert best is not None
     if most < 3:
-        assert any(f"--max-compiles {most} is reached" in reason for reason in found.reasons)
+        assert any(f"--max-compiles {most} is reached" in reason for reason in search.reasons)
     with pytest.raises(UserError, match="--max-compiles"):
         run(lambda c: 100.0, max_compiles=0)
