@@ -133,6 +133,18 @@ def test_bars_are_as_long_as_the_numbers_say(tmp_path):
     assert styles["confidence"] == ["left:75.0%"]
 
 
+def test_confused_characters_are_coloured_by_how_often(tmp_path):
+    pairs = [("foot", "f0ot"), ("foot", "f0ot"), ("foot", "foo"), ("foot", "foott")]
+    page = Page(report(tmp_path, [prediction(*pair, index=i) for i, pair in enumerate(pairs)]))
+    cells = [cell for cell in page.named("td") if cell.get("class", "").startswith("hit")]
+    assert [(cell["class"], cell["style"]) for cell in cells] == [
+        ("hit strong", "--share:1.00"),  # o read as 0
+        ("hit", "--share:0.50"),  # t missed
+        ("hit", "--share:0.50"),  # t added
+    ]
+    assert all(title in page.text("caption") for title in ("Read as another", "Missed", "Added"))
+
+
 @pytest.mark.parametrize("evil", EVIL)
 def test_labels_names_and_titles_are_no_markup(tmp_path, evil):
     some = [*mixed(), prediction(evil, "x", 0.99, index=902), prediction("x", evil, 0.98, index=903)]
