@@ -9,21 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from data_pipelines.command import check_outputs, run_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from maerec_jax.config import TrainConfig
 
 Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
 
-ENDINGS: dict[Format, tuple[str, ...]] = {
-    "pytorch": (".pth", ".pt"),
-    "safetensors": (".safetensors",),
-    "onnx": (".onnx",),
-    "stablehlo": (".stablehlo",),
-}
-"""What the names of files end in."""
-
-_NEEDED: dict[Format, tuple[str, ...]] = {"pytorch": ("torch",), "onnx": ("torch", "onnx", "onnxscript")}
+# What has to be installed.
+_NEEDED = {"pytorch": ("torch",), "onnx": ("torch", "onnx", "onnxscript")}
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class ExportArguments:
     half the size."""
 
     def __post_init__(self) -> None:
-        endings = ENDINGS[self.format]
+        endings = (".pth", ".pt") if self.format == "pytorch" else (f".{self.format}",)
         if not self.output.endswith(endings):
             raise ValueError(f"the output of the format {self.format} ends in {' or '.join(endings)}: {self.output}")
         for name, formats in (("int8", ("onnx", "stablehlo")), ("released", ("pytorch",))):
@@ -80,19 +71,24 @@ def export(arguments: ExportArguments) -> int:
     from rich.console import Console
 
     from data_pipelines.errors import UserError
-    from maerec_jax.models.maerec import MAERecConfig
+    from maerec_jax.models.interface import RecogniserConfig
     from maerec_jax.weights.finding import SHIPPED
 
-    _see_that_there_is(arguments.format)
+    if missing := [name for name in _NEEDED.get(arguments.format, ()) if find_spec(name) is None]:
+        extra = "torch" if arguments.format == "pytorch" else arguments.format
+        raise UserError(
+            f"the format {arguments.format} needs {' and '.join(missing)}: pip install 'maerec-jax[{extra}]' "
+            "(docs/interop.md: the CPU build of PyTorch will do)"
+        )
     check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
         config, params, step = _load(arguments)
-    if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, MAERecConfig):
-        raise UserError(f"{arguments.checkpoint} holds a masked autoencoder, which cannot read: fine-tune it first")
+    if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, RecogniserConfig):
+        raise UserError(f"{arguments.checkpoint} holds an autoencoder, which cannot read: fine-tune it first")
     with console.status(f"writing {output}"):
         try:
-            _write(arguments, config, params, step, console)
+            _write(arguments, config, params, step)
         except ValueError as error:
             raise UserError(f"{arguments.checkpoint or SHIPPED[0]}: {error}") from error
     print(f"{output}: {_described(arguments, config)}, step {step:,}, {output.stat().st_size / 1e6:,.1f} MB")
@@ -108,35 +104,21 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     from maerec_jax.weights.finding import SHIPPED, load_weights
 
     config, params, step = load_weights(arguments.checkpoint)
-    if arguments.average and config.model.encoder.lora_rank:
+    if not arguments.average:
+        return config, params, step
+    if config.model.merged(params)[0] != config.model:
         raise UserError("adapters cannot be averaged: only their products with each other could, which are no adapters")
     everything = [params]
     for name in arguments.average:
         other, more, _ = load_weights(name)
         if other.model != config.model:
-            raise UserError(
-                f"{name} and {arguments.checkpoint or SHIPPED[0]} are not of the same model: average others"
-            )
+            checkpoint = arguments.checkpoint or SHIPPED[0]
+            raise UserError(f"{name} and {checkpoint} are not of the same model: average others")
         everything.append(more)
-    if arguments.average:
-        params = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything)
-    return config, params, step
+    return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything), step
 
 
-def _see_that_there_is(form: Format) -> None:
-    """Raise ``UserError`` where a format needs what is not installed."""
-    from data_pipelines.errors import UserError
-
-    missing = [name for name in _NEEDED.get(form, ()) if find_spec(name) is None]
-    if missing:
-        extra = "torch" if form == "pytorch" else form
-        raise UserError(
-            f"the format {form} needs {' and '.join(missing)}: pip install 'maerec-jax[{extra}]' (docs/interop.md: the "
-            "CPU build of PyTorch will do)"
-        )
-
-
-def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step: int, console: "Console") -> None:
+def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step: int) -> None:
     output = Path(arguments.output)
     if arguments.format == "pytorch":
         from maerec_jax.interop.pytorch_file import write_pytorch
@@ -153,38 +135,27 @@ def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step:
     else:
         from maerec_jax.interop.stablehlo_file import write_stablehlo
 
-        def tell(line: str) -> None:
-            console.print(line, markup=False, highlight=False)
-
-        dtype: Literal["float32", "bfloat16"] = "bfloat16" if arguments.dtype == "bfloat16" else "float32"
-        write_stablehlo(output, config, params, step, arguments.int8, dtype, tell)
+        write_stablehlo(output, config, params, step, arguments.int8, arguments.dtype)
 
 
 def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
     """A few words on what was written."""
-    from maerec_jax.models.maerec import MAERecConfig
+    from maerec_jax.models.interface import RecogniserConfig
 
-    model, encoder = config.model, config.model.encoder
-    kind = "recogniser" if isinstance(model, MAERecConfig) else "masked autoencoder"
-    found = [f"{kind}, encoder {encoder.dim} wide with {encoder.depth} blocks"]
-    if isinstance(model, MAERecConfig):
-        found.append(f"{len(model.charset.characters)} characters")
-    if arguments.format in ("pytorch", "safetensors"):
-        if arguments.released and isinstance(model, MAERecConfig):
-            found.append("for BGR pixels with the released constants")
-        else:
-            found.append(f"for RGB pixels, mean {_numbers(encoder.pixel_mean)}, std {_numbers(encoder.pixel_std)}")
-        if config.data.buckets and arguments.format == "pytorch":
-            found.append(
-                f"for images of {encoder.image_size[0]} x {encoder.image_size[1]} only: PyTorch has no buckets"
-            )
+    model, found = config.model, ["autoencoder"]
+    if isinstance(model, RecogniserConfig):
+        found = ["recogniser", f"{len(model.charset.characters)} characters"]
+    if arguments.format in ("onnx", "stablehlo"):
+        return ", ".join([*found, "int8 weights" if arguments.int8 else "float32 weights"])
+    if arguments.released and isinstance(model, RecogniserConfig):
+        found.append("for BGR pixels with the released constants")
     else:
-        found.append("int8 weights" if arguments.int8 else "float32 weights")
+        mean, std = ("/".join(f"{value:g}" for value in values) for values in (model.pixel_mean, model.pixel_std))
+        found.append(f"for RGB pixels, mean {mean}, std {std}")
+    if config.data.buckets and arguments.format == "pytorch":
+        height, width = model.image_size
+        found.append(f"for images of {height} x {width} only: PyTorch has no buckets")
     return ", ".join(found)
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:g}" for value in values)
 
 
 if __name__ == "__main__":

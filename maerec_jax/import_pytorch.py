@@ -12,8 +12,8 @@ from maerec_jax.interop.model_of_shapes import ImportOptions
 
 if TYPE_CHECKING:
     from maerec_jax.interop.importing import Imported
-    from maerec_jax.models.vit import ViTConfig
 
+_KINDS = {"mae": ("masked autoencoder", "MAE"), "maerec": ("recogniser", "MAERec"), "encoder": ("image encoder", "ViT")}
 _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
 
 
@@ -34,7 +34,7 @@ class ImportArguments:
 
 
 def import_pytorch(arguments: ImportArguments) -> int:
-    """Read, write, and print what was found."""
+    """Read, write, and print what was found, what to do now, and what was done to it."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -53,83 +53,66 @@ def import_pytorch(arguments: ImportArguments) -> int:
         )
         progress.update(bar, description=f"writing {arguments.out}", total=None)
         write_run(replace(found.config, workdir=arguments.out), found.params)
-    _print(arguments, found)
-    return 0
-
-
-def _print(arguments: ImportArguments, found: "Imported") -> None:
-    """What was found, what to do now, and what was done to it."""
-    rows = _rows(arguments.options, found)
-    rows.append(("written", arguments.out))
-    if found.kind == "maerec":
-        rows.append(("read with", f"python -m maerec_jax.predict --checkpoint {arguments.out} IMAGE ..."))
-    rows.append(("train from", f"python -m maerec_jax.train --config ... --init-from {arguments.out}{_flags(found)}"))
-    for name, value in rows:
+    for name, value in [*_rows(arguments.options, found), *_next_steps(arguments.out, found)]:
         print(f"{name:<14}{value}")
     for note in found.notes:
         print(f"- {note}")
+    return 0
 
 
 def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
-    from maerec_jax.interop.importing import count_params
+    """What was found."""
+    import jax
+
     from maerec_jax.interop.model_of_shapes import heads_are_known
-    from maerec_jax.models.maerec import MAERecConfig
 
     model: Any = found.config.model
-    encoder: ViTConfig = model.encoder
+    encoder = model.encoder
     size = _SIZES.get((encoder.dim, encoder.depth, encoder.heads), "")
-    names = {"mae": "masked autoencoder", "maerec": "recogniser", "encoder": "image encoder"}
-    published = {"mae": f"MAE-{size}", "maerec": f"MAERec-{size}", "encoder": f"ViT-{size}"}
-    heads = f"{encoder.heads} heads"
-    if not (found.says_sizes or options.encoder_heads or heads_are_known(encoder)):
-        heads += " (assumed: else --encoder-heads)"
-    decoder_known = found.says_sizes or options.decoder_heads
+    what, published = _KINDS[found.kind]
+
+    def heads(count: int, known: Any, part: str) -> str:
+        return f"{count} heads" + ("" if known or found.says_sizes else f" (assumed: else --{part}-heads)")
+
+    own = heads(encoder.heads, options.encoder_heads or heads_are_known(encoder), "encoder")
     rows = [
-        ("model", f"{published[found.kind]}, {names[found.kind]}" if size else names[found.kind]),
-        ("encoder", f"{encoder.dim} wide, {encoder.depth} blocks, {heads}"),
+        ("model", f"{published}-{size}, {what}" if size else what),
+        ("encoder", f"{encoder.dim} wide, {encoder.depth} blocks, {own}"),
     ]
     if encoder.lora_rank:
         rows.append(("LoRA", f"rank {encoder.lora_rank} on queries and values"))
-    if isinstance(model, MAERecConfig):
-        decoder = model.decoder
-        heads = f"{decoder.heads} heads{'' if decoder_known or size else ' (assumed: else --decoder-heads)'}"
-        rows.append(("decoder", f"{decoder.dim} wide, {decoder.layers} layers, {heads}"))
-        rows.append(("characters", f"{len(model.charset.characters)}: {model.charset.characters!r}"))
+    if found.kind == "maerec":
+        dec, characters = model.decoder, model.charset.characters
+        decoder = f"{dec.dim} wide, {dec.layers} layers, {heads(dec.heads, options.decoder_heads or size, 'decoder')}"
+        rows += [("decoder", decoder), ("characters", f"{len(characters)}: {characters!r}")]
     elif found.kind == "mae":
-        heads = f"{model.decoder_heads} heads"
-        if not decoder_known and model.decoder_dim != 512:
-            heads += " (assumed: else --decoder-heads)"
-        rows.append(("decoder", f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {heads}"))
+        own = heads(model.decoder_heads, options.decoder_heads or model.decoder_dim == 512, "decoder")
+        rows.append(("decoder", f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"))
+    (height, width), (rows_, columns) = encoder.image_size, encoder.patch_size
     rows += [
-        ("images", f"{encoder.image_size[0]} x {encoder.image_size[1]}, patches {_by(encoder.patch_size)}"),
+        ("images", f"{height} x {width}, patches {rows_} x {columns}"),
         ("positions", f"{encoder.n_patches} patches, numbered as {encoder.position_table!r} tables are"),
         ("channels", f"{found.color.upper()} in the file" + ("; flipped to RGB" if found.color == "bgr" else "")),
         ("pixels", f"R, G, B minus {_numbers(encoder.pixel_mean)}, divided by {_numbers(encoder.pixel_std)}"),
-        ("parameters", f"{count_params(found.params):,}"),
+        ("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(found.params)):,}"),
     ]
-    if found.others:
-        rows.append(("not imported", ", ".join(found.others)))
-    return rows
+    return rows + ([("not imported", ", ".join(found.others))] if found.others else [])
 
 
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
+def _next_steps(out: str, found: "Imported") -> list[tuple[str, str]]:
+    """What to do with it. Training takes the patch projection, too, where it has the same pixel scale."""
+    from maerec_jax.models.vit import ViTConfig
+
+    model, usual, train = found.config.model, ViTConfig(), f"python -m maerec_jax.train --config ... --init-from {out}"
+    if (model.pixel_mean, model.pixel_std) != (usual.pixel_mean, usual.pixel_std):
+        mean, std = _numbers(model.pixel_mean), _numbers(model.pixel_std)
+        train += f" --model.encoder.pixel-mean {mean} --model.encoder.pixel-std {std}"
+    read = [("read with", f"python -m maerec_jax.predict --checkpoint {out} IMAGE ...")]
+    return [("written", out), *(read if found.kind == "maerec" else []), ("train from", train)]
 
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in values)
-
-
-def _flags(found: "Imported") -> str:
-    """What a training config has to say to take the patch projection, too: the pixel scale, where it is another."""
-    from maerec_jax.models.vit import ViTConfig
-
-    encoder: ViTConfig = found.config.model.encoder
-    usual = ViTConfig()
-    if (encoder.pixel_mean, encoder.pixel_std) == (usual.pixel_mean, usual.pixel_std):
-        return ""
-    mean, std = _numbers(encoder.pixel_mean), _numbers(encoder.pixel_std)
-    return f" --model.encoder.pixel-mean {mean} --model.encoder.pixel-std {std}"
 
 
 if __name__ == "__main__":

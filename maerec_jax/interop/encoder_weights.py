@@ -2,14 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weights.state_dicts import params_from_state_dict
 
 _HEADS = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
 """What other Vision Transformers have on top of the encoder, or beside its class token (DeiT's distillation token)."""
@@ -37,20 +34,6 @@ def table_with_class_row(table: np.ndarray, distilled: bool, patches: int) -> tu
     return table, ""
 
 
-def params_of_encoder(state: Mapping[str, np.ndarray], encoder: ViTConfig) -> dict[str, Any]:
-    """The parameters of an encoder from the state dict of a Vision Transformer alone.
-
-    Raises ``ValueError`` as ``params_from_state_dict`` does.
-    """
-    smallest = MAEConfig(encoder=encoder, decoder_dim=4, decoder_depth=0, decoder_heads=1)
-    size = encoder.n_patches
-    decoder = {"mask_token": (1, 1, 4), "decoder_pos_embed": (1, 1 + size, 4), "decoder_embed.weight": (4, encoder.dim)}
-    decoder |= {"decoder_embed.bias": (4,), "decoder_norm.weight": (4,), "decoder_norm.bias": (4,)}
-    decoder |= {"decoder_pred.weight": (encoder.patch_values, 4), "decoder_pred.bias": (encoder.patch_values,)}
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in decoder.items()}
-    return params_from_state_dict({**state, **zeros}, smallest)["encoder"]
-
-
 def flip_channels(params: Mapping[str, Any], encoder: ViTConfig) -> dict[str, Any]:
     """A model that reads BGR as one that reads RGB, or the reverse; an autoencoder's predicted pixels, too."""
     size = (*encoder.patch_size, 3)
@@ -65,15 +48,3 @@ def flip_channels(params: Mapping[str, Any], encoder: ViTConfig) -> dict[str, An
             for name, value in params["decoder_pred"].items()
         }
     return made
-
-
-def for_words(source: ViTConfig, image_size: tuple[int, int], patch_size: tuple[int, int]) -> ViTConfig:
-    """The encoder of the same sizes for images as the training configs have them."""
-    pixels = ViTConfig()
-    return replace(
-        source,
-        image_size=image_size,
-        patch_size=patch_size,
-        pixel_mean=pixels.pixel_mean,
-        pixel_std=pixels.pixel_std,
-    )

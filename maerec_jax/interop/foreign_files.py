@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,16 @@ class WeightFile:
     notes: list[str] = field(default_factory=list)
     """What the user should know of how it was read."""
 
-    def read(self, progress: Callable[[int], None] = lambda _: None) -> dict[str, np.ndarray]:
-        """All tensors, as float32 where they are floating-point numbers; ``progress`` is told how many numbers more.
+    def read(self, progress: Callable[[int, int], None] = lambda *_: None) -> dict[str, np.ndarray]:
+        """All tensors, as float32 where they are floating-point numbers.
+
+        ``progress`` is told how many numbers have been read, and of how many.
 
         Raises:
           UserError: naming the tensor that cannot be read.
         """
-        state, converted = {}, set()
+        state, converted, done = {}, set(), 0
+        total = sum(map(math.prod, self.shapes.values()))
         for name, shape in self.shapes.items():
             try:
                 array = self.read_tensor(name)
@@ -56,7 +59,8 @@ class WeightFile:
                 converted.add(array.dtype.name)
                 array = array.astype(np.float32)
             state[name] = array
-            progress(int(np.prod(shape)))
+            done += math.prod(shape)
+            progress(done, total)
         if converted:
             self.notes.append(f"numbers were {', '.join(sorted(converted))} and are float32 now")
         return state
@@ -85,68 +89,52 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
         except SafetensorError as error:
             raise UserError(f"{path}: is it cut, damaged or of another format? ({error})") from error
         return
-    try:
-        file = TorchFile(path)
-    except UnreadableError as error:
-        raise UserError(f"{path}: {error}") from error
-    with file:
+    with path.open("rb") as stream:
+        try:
+            file = TorchFile(stream)
+        except UnreadableError as error:
+            raise UserError(f"{path}: {error}") from error
         if file.unknown and not ignore_code:
-            names = ", ".join(file.unknown[:6]) + (
-                f" and {len(file.unknown) - 6} more" if len(file.unknown) > 6 else ""
-            )
             raise UserError(
-                f"{path}: refused, for its pickle names {names}, which is no part of a file of weights; nothing was "
-                "run. --ignore-code reads the tensors without it"
+                f"{path}: refused, for its pickle names {_some(file.unknown)}, which is no part of a file of weights; "
+                "nothing was run. --ignore-code reads the tensors without it"
             )
-        found = _state_dict(path, file.content, entry)
-        about = _about(file.content)
-        tensors = {name: value for name, value in found.tensors.items() if isinstance(value, StoredTensor)}
-        _see_that_they_fit(path, tensors)
-        weights = WeightFile(
-            path,
-            {name: tensor.shape for name, tensor in tensors.items()},
-            lambda name: file.read(tensors[name]),
-            about,
-            tuple(name for name in found.others if not (about and name == "meta")),
-            tuple(sorted(map(str, found.tensors.keys() - tensors.keys()))),
-        )
-        if found.entry:
-            weights.notes.append(f"the tensors are those of its entry {found.entry!r}")
-        if file.unknown:
-            weights.notes.append(f"named in its pickle, and ignored: {', '.join(file.unknown)}")
-        yield _named(weights)
+        yield _named(_of_torch(path, file, entry))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A state dict in what was saved."""
-
-    tensors: Mapping[Any, Any]
-    entry: str
-    others: tuple[str, ...]
+def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
+    """The state dict in what was saved."""
+    content = file.content
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        what = f"an object of class {kind}" if isinstance(content, StandIn) else kind
+        raise UserError(f"{path} holds {what}, not tensors by name: save the model's state_dict()")
+    names, about = [str(name) for name in content], _about(content)
+    if entry and not _holds_tensors(content.get(entry)):
+        raise UserError(f"{path}: --entry {entry} is no state dict of it; its entries are {_some(names)}")
+    entry = entry or next((name for name in _ENTRIES if _holds_tensors(content.get(name))), "")
+    found = content[entry] if entry else content
+    if not _holds_tensors(found):
+        raise UserError(f"{path} holds no tensors by name, only {_some(names)}: does --entry help?")
+    tensors = {name: value for name, value in found.items() if isinstance(value, StoredTensor)}
+    _see_that_they_fit(path, tensors)
+    weights = WeightFile(
+        path,
+        {name: tensor.shape for name, tensor in tensors.items()},
+        lambda name: file.read(tensors[name]),
+        about,
+        tuple(name for name in names if entry and name != entry and not (about and name == "meta")),
+        tuple(sorted(map(str, found.keys() - tensors.keys()))),
+    )
+    if entry:
+        weights.notes.append(f"the tensors are those of its entry {entry!r}")
+    if file.unknown:
+        weights.notes.append(f"named in its pickle, and ignored: {', '.join(file.unknown)}")
+    return weights
 
 
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(v, StoredTensor) and isinstance(k, str) for k, v in value.items())
-
-
-def _state_dict(path: Path, content: Any, entry: str) -> _Found:
-    if not isinstance(content, dict):
-        what = (
-            f"an object of class {type(content).__name__}" if isinstance(content, StandIn) else type(content).__name__
-        )
-        raise UserError(f"{path} holds {what}, not tensors by name: save the model's state_dict()")
-    names = [str(name) for name in content]
-    if entry:
-        if not _holds_tensors(content.get(entry)):
-            raise UserError(f"{path}: --entry {entry} is no state dict of it; its entries are {_some(names)}")
-    else:
-        entry = next((name for name in _ENTRIES if _holds_tensors(content.get(name))), "")
-        if not entry:
-            if not _holds_tensors(content):
-                raise UserError(f"{path} holds no tensors by name, only {_some(names)}: does --entry help?")
-            return _Found(content, "", ())
-    return _Found(content[entry], entry, tuple(name for name in names if name != entry))
 
 
 def _see_that_they_fit(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
@@ -176,12 +164,9 @@ def _named(weights: WeightFile) -> WeightFile:
     if not prefix:
         return weights
     weights.notes.append(f"its names begin with {prefix!r}, which is left out")
-    return WeightFile(
-        weights.path,
-        {name.removeprefix(prefix): shape for name, shape in weights.shapes.items()},
-        lambda name: weights.read_tensor(prefix + name),
-        weights.about,
-        weights.others,
-        tuple(name.removeprefix(prefix) for name in weights.no_tensors),
-        weights.notes,
+    return replace(
+        weights,
+        shapes={name.removeprefix(prefix): shape for name, shape in weights.shapes.items()},
+        read_tensor=lambda name: weights.read_tensor(prefix + name),
+        no_tensors=tuple(name.removeprefix(prefix) for name in weights.no_tensors),
     )

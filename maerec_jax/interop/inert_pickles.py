@@ -75,6 +75,11 @@ class Storage(_Fixed):
     dtype: np.dtype
     count: int
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.count * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class StoredTensor(_Fixed):
@@ -100,16 +105,14 @@ class _StorageType(_Fixed):
     dtype: np.dtype
 
 
+@dataclass(frozen=True)
 class _Maker(_Fixed):
     """What stands for one of the functions that make tensors of storages."""
 
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
+    make: Callable[..., Any]
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._make(*arguments)
+        return self.make(*arguments)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
@@ -125,6 +128,16 @@ def _of_subclass(make: Any, _: Any, arguments: Any, *__: Any) -> Any:
     return make(*arguments) if isinstance(make, _Maker) else StandIn()
 
 
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _Mapping,
+    "torch._tensor._rebuild_from_type_v2": _of_subclass,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+}
+
+
 class InertUnpickler(pickle.Unpickler):
     """Makes tensors that are still to be read, plain values and stand-ins; looks nothing up and calls nothing else."""
 
@@ -132,25 +145,13 @@ class InertUnpickler(pickle.Unpickler):
         super().__init__(file, encoding="utf-8")
         self.unknown: set[str] = set()
         self.storages: dict[str, Storage] = {}
-        self._found: dict[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What takes the place of a name. Each file has its own, so that none leaves anything behind."""
-        if (module, name) not in self._found:
-            self._found[module, name] = self._make(module, name)
-        return self._found[module, name]
-
-    def _make(self, module: str, name: str) -> Any:
+        """What takes the place of a name; a new one each time, so that no file leaves anything behind."""
         if module.startswith("torch") and name in _DTYPES:
             return _StorageType(np.dtype(_DTYPES[name]))
-        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return _Maker(_tensor)
-        if module == "torch._utils" and name.startswith("_rebuild_parameter"):
-            return _Maker(lambda data, *_: data)
-        if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
-            return _Maker(_of_subclass)
-        if (module, name) == ("collections", "OrderedDict"):
-            return _Maker(_Mapping)
+        if f"{module}.{name}" in _MAKERS:
+            return _Maker(_MAKERS[f"{module}.{name}"])
         if module.split(".")[0] not in _HARMLESS_PACKAGES and name not in _HARMLESS.get(module, ()):
             self.unknown.add(f"{module}.{name}")
         return type(name, (StandIn,), {"__module__": module})

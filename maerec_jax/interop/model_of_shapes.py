@@ -1,9 +1,10 @@
 """What model a state dict is of: its kind and sizes, from the names and shapes of its tensors."""
 
 import math
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from data_pipelines.charset import MAEREC_CHARACTERS, Charset, characters_of_fil
 from data_pipelines.errors import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.position import sincos_2d
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
@@ -72,16 +74,16 @@ class ImportOptions:
 
 def contradicting(options: ImportOptions) -> list[str]:
     """The flags that were given although they are for files that do not say what they hold."""
-    names = ["characters", "encoder_heads", "decoder_heads", "source_grid", "max_length", "color"]
-    names += ["pixel_mean", "pixel_std", *(() if options.encoder_only else ("image_size", "patch_size"))]
-    usual = ImportOptions()
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(usual, name)]
+    allowed = {"encoder_only", "merge_lora", "entry", "ignore_code"}
+    allowed |= {"image_size", "patch_size"} if options.encoder_only else set()
+    given = [f.name for f in fields(options) if getattr(options, f.name) != f.default]
+    return [f"--{name.replace('_', '-')}" for name in given if name not in allowed]
 
 
-def kind_of(path: Path, shapes: Shapes) -> Kind:
+def kind_of(shapes: Shapes) -> Kind:
     """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
 
-    Raises ``UserError`` for anything else.
+    Raises ``ValueError`` for anything else, as all functions here do where tensors are missing or of no such model.
     """
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
@@ -90,8 +92,8 @@ def kind_of(path: Path, shapes: Shapes) -> Kind:
     if any(name.endswith("patch_embed.proj.weight") for name in shapes):
         return "encoder"
     shown = ", ".join(sorted(shapes)[:5])
-    raise UserError(
-        f"{path}: neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer: "
+    raise ValueError(
+        "neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer: "
         f"it has {len(shapes):,} tensors such as {shown or 'none'}"
     )
 
@@ -103,19 +105,18 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return last + 1 if last < 2 * len(found) else len(found)  # a name with a large number makes no model large
 
 
-def _shape(path: Path, shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
+def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     if name not in shapes:
-        raise UserError(f"{path}: {name} is missing, without which the sizes of the model are not known")
+        raise ValueError(f"{name} is missing, without which the sizes of the model are not known")
     if len(shapes[name]) != dimensions:
-        raise UserError(f"{path}: {name} has shape {shapes[name]} instead of {dimensions} dimensions")
+        raise ValueError(f"{name} has shape {shapes[name]} instead of {dimensions} dimensions")
     return shapes[name]
 
 
-def _heads(path: Path, width: int, wanted: int, usual: int, name: str) -> int:
+def _heads(width: int, heads: int, part: str) -> int:
     """The number of heads, which no shape tells."""
-    heads = wanted or usual
     if heads < 1 or width % heads:
-        raise UserError(f"{path}: {heads} attention heads do not divide a width of {width}: give --{name}")
+        raise ValueError(f"{heads} attention heads do not divide a width of {width}: give --{part}-heads")
     return heads
 
 
@@ -124,108 +125,86 @@ def heads_are_known(encoder: ViTConfig) -> bool:
     return _HEADS.get(encoder.dim) == encoder.heads
 
 
-def encoder_of(path: Path, shapes: Shapes, options: ImportOptions) -> ViTConfig:
+def encoder_of(shapes: Shapes, options: ImportOptions) -> ViTConfig:
     """The sizes of a Vision Transformer alone, as it is in the file; its position table has a row for the class token.
 
     One that fits the images that it is imported for is taken to be made for these; others to be made for square ones.
     """
-    *_, height, width = _shape(path, shapes, "patch_embed.proj.weight", 4)
-    patches = max(0, _shape(path, shapes, "pos_embed", 3)[1] - 1)
+    *_, height, width = _shape(shapes, "patch_embed.proj.weight", 4)
+    patches = max(0, _shape(shapes, "pos_embed", 3)[1] - 1)
     wanted, patch_size = options.image_size or WORD, options.patch_size or (4, 4)
     grid = options.source_grid
     if grid is None and (height, width) == patch_size and patches * height * width == wanted[0] * wanted[1]:
         grid = (wanted[0] // height, wanted[1] // width)
-    if grid is None:
-        grid = (math.isqrt(patches), math.isqrt(patches))
+    grid = grid or (math.isqrt(patches), math.isqrt(patches))
     if grid[0] * grid[1] != patches or not patches:
-        raise UserError(
-            f"{path}: pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give their --source-grid"
-        )
-    return _vit(path, shapes, "", options, (grid[0] * height, grid[1] * width))
+        raise ValueError(f"pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give their --source-grid")
+    return _vit(shapes, "", options, (grid[0] * height, grid[1] * width))
 
 
-def _vit(
-    path: Path,
-    shapes: Shapes,
-    prefix: str,
-    options: ImportOptions,
-    image_size: tuple[int, int] | None,
-) -> ViTConfig:
-    dim, channels, *patch = _shape(path, shapes, f"{prefix}patch_embed.proj.weight", 4)
+def _vit(shapes: Shapes, prefix: str, options: ImportOptions, image_size: tuple[int, int] | None) -> ViTConfig:
+    dim, channels, rows, columns = _shape(shapes, f"{prefix}patch_embed.proj.weight", 4)
     if channels != 3:
-        raise UserError(f"{path}: {prefix}patch_embed.proj.weight is for images of {channels} channels, not 3")
-    hidden = _shape(path, shapes, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
+        raise ValueError(f"{prefix}patch_embed.proj.weight is for images of {channels} channels, not 3")
+    hidden = _shape(shapes, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
     if hidden % dim:
-        raise UserError(f"{path}: the hidden width {hidden} of {prefix}blocks.0.mlp is no multiple of {dim}")
-    patch_size = (patch[0], patch[1])
+        raise ValueError(f"the hidden width {hidden} of {prefix}blocks.0.mlp is no multiple of {dim}")
     if image_size is None:
-        tokens = _shape(path, shapes, f"{prefix}pos_embed", 3)[1] - 1
-        rows = math.isqrt(max(tokens, 0) // 4)
-        if 4 * rows * rows != tokens or not rows:
-            raise UserError(f"{path}: {prefix}pos_embed is for {tokens} patches: give the --image-size")
-        image_size = (rows * patch_size[0], 4 * rows * patch_size[1])
-    usual = _HEADS.get(dim, max(1, dim // 64))
-    try:
-        return ViTConfig(
-            dim=dim,
-            depth=_count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
-            heads=_heads(path, dim, options.encoder_heads, usual, "encoder-heads"),
-            mlp_ratio=hidden // dim,
-            image_size=image_size,
-            patch_size=patch_size,
-            position_table="grid",
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        patches = _shape(shapes, f"{prefix}pos_embed", 3)[1] - 1
+        high = math.isqrt(max(patches, 0) // 4)
+        if 4 * high * high != patches or not high:
+            raise ValueError(f"{prefix}pos_embed is for {patches} patches: give the --image-size")
+        image_size = (high * rows, 4 * high * columns)
+    return ViTConfig(
+        dim=dim,
+        depth=_count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
+        heads=_heads(dim, options.encoder_heads or _HEADS.get(dim, max(1, dim // 64)), "encoder"),
+        mlp_ratio=hidden // dim,
+        image_size=image_size,
+        patch_size=(rows, columns),
+        position_table="grid",
+    )
 
 
-def mae_of(path: Path, shapes: Shapes, options: ImportOptions) -> MAEConfig:
+def mae_of(shapes: Shapes, options: ImportOptions) -> MAEConfig:
     """The config of a masked autoencoder."""
-    dim = _shape(path, shapes, "decoder_embed.weight", 2)[0]
-    try:
-        return MAEConfig(
-            encoder=_vit(path, shapes, "", options, options.image_size),
-            decoder_dim=dim,
-            decoder_depth=_count(shapes, r"decoder_blocks\.(\d+)\."),
-            decoder_heads=_heads(path, dim, options.decoder_heads, 16, "decoder-heads"),
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+    dim = _shape(shapes, "decoder_embed.weight", 2)[0]
+    return MAEConfig(
+        encoder=_vit(shapes, "", options, options.image_size),
+        decoder_dim=dim,
+        decoder_depth=_count(shapes, r"decoder_blocks\.(\d+)\."),
+        decoder_heads=_heads(dim, options.decoder_heads or 16, "decoder"),
+    )
 
 
-def maerec_of(path: Path, shapes: Shapes, options: ImportOptions) -> MAERecConfig:
+def maerec_of(shapes: Shapes, options: ImportOptions) -> MAERecConfig:
     """The config of a recogniser; of one whose decoder is not wanted, any characters do."""
-    dim = _shape(path, shapes, "decoder.classifier.weight", 2)[1]
-    try:
-        decoder = TextDecoderConfig(
-            dim=dim,
-            layers=_count(shapes, r"decoder\.layer_stack\.(\d+)\."),
-            heads=_heads(path, dim, options.decoder_heads, 8, "decoder-heads"),
-            inner_dim=_shape(path, shapes, "decoder.layer_stack.0.mlp.w_1.weight", 2)[0],
-            max_length=options.max_length,
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    classes = shapes["decoder.classifier.weight"][0]
+    classes, dim = _shape(shapes, "decoder.classifier.weight", 2)
+    decoder = TextDecoderConfig(
+        dim=dim,
+        layers=_count(shapes, r"decoder\.layer_stack\.(\d+)\."),
+        heads=_heads(dim, options.decoder_heads or 8, "decoder"),
+        inner_dim=_shape(shapes, "decoder.layer_stack.0.mlp.w_1.weight", 2)[0],
+        max_length=options.max_length,
+    )
     if options.encoder_only:
         charset = Charset("".join(chr(0x4E00 + i) for i in range(max(classes - 3, 1))))
     else:
-        charset = _charset(path, classes, options.characters)
+        charset = _charset(classes, options.characters)
     adapters = [name for name in shapes if re.fullmatch(_ADAPTER, name)]
-    encoder = _vit(path, shapes, "backbone.vit." if adapters else "backbone.", options, options.image_size)
+    encoder = _vit(shapes, "backbone.vit." if adapters else "backbone.", options, options.image_size)
     if adapters:
-        encoder = replace(encoder, lora_rank=_shape(path, shapes, adapters[0], 2)[0])
+        encoder = replace(encoder, lora_rank=_shape(shapes, adapters[0], 2)[0])
     return MAERecConfig(encoder=encoder, decoder=decoder, charset=charset)
 
 
-def _charset(path: Path, classes: int, given: str) -> Charset:
-    characters, source = (
-        (read_characters(given), "--characters") if given else (MAEREC_CHARACTERS, "the published charset")
-    )
+def _charset(classes: int, given: str) -> Charset:
+    characters = read_characters(given) if given else MAEREC_CHARACTERS
     if classes != len(characters) + 3:
-        raise UserError(
-            f"{path}: decoder.classifier has {classes} classes, which are {classes - 3} characters with start/end, "
-            f"padding and unknown, but {source} has {len(characters)}: give {'others' if given else 'its --characters'}"
+        source, hint = ("--characters", "others") if given else ("the published charset", "its --characters")
+        raise ValueError(
+            f"decoder.classifier has {classes} classes, which are {classes - 3} characters with start/end, "
+            f"padding and unknown, but {source} has {len(characters)}: give {hint}"
         )
     try:
         return Charset(characters)
@@ -238,22 +217,16 @@ def read_characters(given: str) -> str:
 
     Raises ``UserError`` naming the line of the file that holds several, where others hold one.
     """
-    try:
-        file = Path(given)
-        if not file.is_file():
-            return given
-    except (OSError, ValueError):  # too long, or no path at all
+    if not os.path.isfile(given):
         return given
     try:
-        return characters_of_file(file)
+        return characters_of_file(Path(given))
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
 def position_layout(table: np.ndarray, encoder: ViTConfig) -> Literal["square", "grid"]:
     """The layout of ``models.position.sincos_2d`` that a position table (1, 1 + N, dim) is nearer to."""
-    from maerec_jax.models.position import sincos_2d
-
     if math.isqrt(encoder.n_patches) ** 2 != encoder.n_patches or encoder.dim % 4:
         return "grid"
     square, grid = (np.square(table - sincos_2d(encoder.grid, encoder.dim, name)).sum() for name in ("square", "grid"))

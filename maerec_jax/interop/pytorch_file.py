@@ -11,8 +11,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.interop.encoder_weights import flip_channels
 from maerec_jax.interop.model_of_shapes import HALF, IMAGENET
-from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.interface import ModelConfig, RecogniserConfig
 from maerec_jax.models.other_images import rescale_pixels
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.files import ABOUT, about_weights, written_whole
@@ -31,28 +30,27 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
         released ones (``for_released_pixels``); an autoencoder as the "model", where its fine-tuning looks for it.
 
     Raises:
-      UserError: where the reference has no such model, or the file cannot be written.
+      ValueError: where PyTorch has no such model.
+      UserError: where it has other constants than the released ones, or the file cannot be written.
     """
-    model = config.model
-    if not isinstance(model, MAEConfig | MAERecConfig):
-        raise UserError(f"a model of the kind {model.kind} cannot be exported: the reference has none")
+    model: Any = config.model
     name, color = "state_dict", "rgb"
-    if released and isinstance(model, MAERecConfig):
+    if released and isinstance(config.model, RecogniserConfig):
         encoder, color = replace(model.encoder, pixel_mean=IMAGENET[0][::-1], pixel_std=IMAGENET[1][::-1]), "bgr"
         params = for_released_pixels(params, model.encoder, encoder)
         config = replace(config, model=replace(model, encoder=encoder))
     elif released:
         name = "model"
-        if (model.encoder.pixel_mean, model.encoder.pixel_std) != HALF:
+        if (model.pixel_mean, model.pixel_std) != HALF:
             raise UserError("the reference's autoencoders see pixels from -1 to 1: this one has other constants")
-    saved = {name: tensors_of(params, model), "meta": {ABOUT: about_weights(config, step, color=color)}}
+    saved = {name: tensors_of(params, config.model), "meta": {ABOUT: about_weights(config, step, color=color)}}
     with written_whole(path) as fresh, fresh.open("wb") as file:  # what fails in a file of Python's is an OSError
         torch.save(saved, file)
 
 
-def tensors_of(params: Any, config: MAEConfig | MAERecConfig) -> dict[str, torch.Tensor]:
+def tensors_of(params: Any, model: ModelConfig) -> dict[str, torch.Tensor]:
     """``state_dict_from_params`` as tensors, each with its own memory."""
-    return {key: torch.from_numpy(np.array(value)) for key, value in state_dict_from_params(params, config).items()}
+    return {key: torch.from_numpy(np.array(value)) for key, value in state_dict_from_params(params, model).items()}
 
 
 def for_released_pixels(params: Any, source: ViTConfig, released: ViTConfig) -> Any:

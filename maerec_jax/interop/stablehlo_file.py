@@ -9,7 +9,6 @@ compiled as fast as any, and that several programs share them. ``scripts/read_st
 import io
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_stablehlo(
-    path: Path,
-    config: TrainConfig,
-    params: Any,
-    step: int,
-    int8: bool = False,
-    dtype: str = "float32",
-    tell: Callable[[str], Any] = lambda _: None,
+    path: Path, config: TrainConfig, params: Any, step: int, int8: bool = False, dtype: str = "float32"
 ) -> None:
     """Write a recogniser.
 
@@ -52,19 +45,16 @@ def write_stablehlo(
       step: of the training.
       int8: hold the weights in 8 bits (``models.int8``).
       dtype: of the computation.
-      tell: is called with a line for each program.
     """
     model, params = config.model.merged(params)
     assert isinstance(model, RecogniserConfig)
     weights = flatten_dict(jax.device_get(quantize(params)) if int8 else params, sep="/")
-    shapes = shapes_of(config)
     with written_whole(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
         facts = reading_facts(config, step, "int8" if int8 else "float32") | {"platforms": PLATFORMS, "dtype": dtype}
         archive.writestr("about.json", json.dumps(facts, indent=2))
-        for height, width in shapes:
+        for height, width in shapes_of(config):
             program = reading_program(model, weights, (height, width), dtype)
             archive.writestr(f"programs/{height}x{width}", bytes(program.serialize()))
-            tell(f"program for images of {height} x {width} pixels")
         packed = io.BytesIO()
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in weights.items()}
         np.savez(packed, **arrays)

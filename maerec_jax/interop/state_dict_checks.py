@@ -2,33 +2,26 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
-
-from data_pipelines.errors import UserError
-from maerec_jax.models.interface import ModelConfig
 
 Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
 """For each key the path of our parameter, which copies share, and the shape (``state_dicts.state_dict_shapes``)."""
 
 
-def drop_constants(path: Path, state: dict[str, np.ndarray], model: ModelConfig, notes: list[str]) -> None:
-    """Take out what is computed, such as position tables. Raises ``UserError`` where it is another."""
-    table = model.names()
-    for name, ours in (table.constants if table else {}).items():
-        found = state.pop(name, None)
-        if found is None:
-            continue
+def drop_constants(state: dict[str, np.ndarray], constants: Mapping[str, np.ndarray], notes: list[str]) -> None:
+    """Take out what is computed, such as position tables. Raises ``ValueError`` where it is another."""
+    for name in constants.keys() & state.keys():
+        found, ours = state.pop(name), constants[name]
         # Half precision rounds it by up to 0.002 (bfloat16); another table differs by about 1.
         if found.shape != ours.shape or not np.allclose(found, ours, rtol=0, atol=4e-3):
-            raise UserError(f"{path}: {name} is not the table of {ours.shape[1]} places that the model has")
+            raise ValueError(f"{name} is not the table of {ours.shape[1]} places that the model has")
         notes.append(f"{name} is computed, not stored (largest difference {np.abs(found - ours).max():.1g})")
 
 
-def compare(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted, aside: set[str]) -> None:
-    """Raises ``UserError`` naming all tensors that are missing, left over but for those aside, or of another shape."""
+def compare(shapes: Mapping[str, tuple[int, ...]], wanted: Wanted, aside: Collection[str] = ()) -> None:
+    """Raises ``ValueError`` naming all tensors that are missing, left over but for those aside, or of another shape."""
     there = {path for name, (path, _) in wanted.items() if name in shapes}
     missing = [name for name, (path, _) in wanted.items() if path not in there]
     left_over = [name for name in shapes if name not in wanted and name not in aside]
@@ -40,7 +33,7 @@ def compare(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted, a
     found = [("missing", grouped(missing)), ("left over", grouped(left_over)), ("of another shape", ", ".join(other))]
     told = [f"{what}: {names}" for what, names in found if names]
     if told:
-        raise UserError(f"{path}: its tensors are not those of the model that they look like; {'; '.join(told)}")
+        raise ValueError(f"its tensors are not those of the model that they look like; {'; '.join(told)}")
 
 
 def compare_copies(state: dict[str, np.ndarray], wanted: Wanted, notes: list[str]) -> None:
@@ -48,15 +41,17 @@ def compare_copies(state: dict[str, np.ndarray], wanted: Wanted, notes: list[str
     copies = defaultdict(list)
     for name, (path, _) in wanted.items():
         copies[path].append(name)
-    several = [names for names in copies.values() if len(names) > 1]
-    alone = [names for names in several if not all(name in state for name in names)]
-    unlike = [n for n in several if n not in alone and any(not np.array_equal(state[n[0]], state[m]) for m in n[1:])]
+    alone, unlike = [], []
+    for first, *others in copies.values():
+        for name in others:
+            if name not in state or first not in state:
+                alone.append(first if name in state else name)
+            elif not np.array_equal(state[first], state[name]):
+                unlike.append(f"{first}, {name}")
     if alone:
-        notes.append(
-            f"one of two copies is not there: {grouped(n for names in alone for n in names if n not in state)}"
-        )
+        notes.append(f"one of two copies is not there: {grouped(alone)}")
     if unlike:
-        notes.append(f"copies differ, and the first counts: {', '.join(grouped(names) for names in unlike)}")
+        notes.append(f"copies differ, and the first counts: {', '.join(unlike)}")
 
 
 def note_dropped(notes: list[str], names: Iterable[str]) -> None:

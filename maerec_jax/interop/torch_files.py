@@ -6,9 +6,7 @@ from the file one by one, when they are asked for: the state of an optimizer cos
 
 import struct
 import zipfile
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,18 +21,17 @@ class UnreadableError(Exception):
 
 
 class TorchFile:
-    """A file that ``torch.save`` wrote, open for reading.
+    """A file that ``torch.save`` wrote.
 
     Args:
-      path: the file.
+      file: the file, which has to stay open for as long as tensors are read.
 
     Raises:
       UnreadableError: where it is cut, damaged, or something else.
-      OSError: where it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._archive: zipfile.ZipFile | None = None
         self._places: dict[str, int] = {}  # where storages begin in a stream
         self._folder, self._order = "", "<"
@@ -44,14 +41,10 @@ class TorchFile:
             """What was saved: ``StoredTensor``, plain Python values and ``StandIn``."""
             self.unknown = sorted(unpickler.unknown)
             """The names of functions and classes that no training library is known to save. None was looked up."""
-        except Exception as error:  # of a damaged pickle whatever its operations raise
-            self.close()
-            if isinstance(error, UnreadableError | MemoryError):
-                raise
-            raise UnreadableError(f"is it cut, damaged or of another format? ({_first_line(error)})") from error
-        except BaseException:
-            self.close()
+        except (UnreadableError, MemoryError):
             raise
+        except Exception as error:  # of a damaged pickle whatever its operations raise
+            raise UnreadableError(f"is it cut, damaged or of another format? ({_first_line(error)})") from error
 
     def _open(self) -> tuple[Any, InertUnpickler]:
         if not zipfile.is_zipfile(self._file):
@@ -87,7 +80,7 @@ class TorchFile:
             if count != storage.count:
                 raise UnreadableError(f"storage {key} has {count:,} numbers instead of {storage.count:,}")
             self._places[key] = self._file.tell()
-            self._file.seek(count * storage.dtype.itemsize, 1)
+            self._file.seek(storage.size, 1)
         return content, unpickler
 
     def read(self, tensor: StoredTensor) -> np.ndarray:
@@ -112,10 +105,8 @@ class TorchFile:
                 data = self._bytes(storage)
             except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
                 raise UnreadableError(f"damaged ({_first_line(error)})") from error
-            if len(data) < storage.count * storage.dtype.itemsize:
-                raise UnreadableError(
-                    f"cut: {len(data):,} of {storage.count * storage.dtype.itemsize:,} bytes are there"
-                )
+            if len(data) < storage.size:
+                raise UnreadableError(f"cut: {len(data):,} of {storage.size:,} bytes are there")
             values = np.frombuffer(data, storage.dtype, storage.count)
             self._kept[storage.key] = values.byteswap() if self._order == ">" else values
         return self._kept[storage.key]
@@ -124,24 +115,7 @@ class TorchFile:
         if self._archive is not None:
             return self._archive.read(f"{self._folder}data/{storage.key}")
         self._file.seek(self._places[storage.key])
-        return self._file.read(storage.count * storage.dtype.itemsize)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._kept.clear()
-        if self._archive is not None:
-            self._archive.close()
-        self._file.close()
-
-    def __enter__(self) -> "TorchFile":
-        """The open file."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
+        return self._file.read(storage.size)
 
 
 def _first_line(error: BaseException) -> str:

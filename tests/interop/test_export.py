@@ -17,13 +17,14 @@ from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.export import ExportArguments, export
 from maerec_jax.interop.stablehlo_file import PLATFORMS, reading_program, write_stablehlo
 from maerec_jax.models.cross_mae import CrossMAEConfig
+from maerec_jax.models.greedy import greedy_read
+from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
-from maerec_jax.models.vit import ViTConfig, normalize
-from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.models.maerec import MAERec, MAERecConfig
+from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.files import written_whole
 from maerec_jax.weights.finding import load_weights, save_weights
-from maerec_jax.weights.pytorch_names import params_from_state_dict
+from maerec_jax.weights.state_dicts import params_from_state_dict
 from tests.conftest import FIXTURES, REPOSITORY
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (17, 32, 128, 3), np.uint8)
@@ -223,12 +224,12 @@ def test_where_nothing_can_be_written_nothing_is_computed(tmp_path):
 
 def test_mistakes_are_one_clear_line(autoencoder, checkpoint, tmp_path, monkeypatch):
     save_weights(tmp_path / "mae.safetensors", *autoencoder, step=0)
-    with pytest.raises(UserError, match="holds a masked autoencoder, which cannot read: fine-tune it first"):
+    with pytest.raises(UserError, match="holds an autoencoder, which cannot read: fine-tune it first"):
         command(tmp_path / "mae.safetensors", "stablehlo", tmp_path / "mae.stablehlo")
     with pytest.raises(UserError, match="no such checkpoint"):
         command(tmp_path / "gone", "safetensors", tmp_path / "out.safetensors")
     config = CrossMAEConfig.tiny()
-    params = Pretraining(config, np.float32).init(jax.random.key(0))
+    params = config.init(jax.random.key(0))
     with pytest.raises(UserError, match="a model of the kind cross_mae cannot be exported"):
         save_weights(tmp_path / "cross.safetensors", TrainConfig(model=config), params, 0)
     monkeypatch.setattr("maerec_jax.export.find_spec", lambda name: None)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
+from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import rescale_pixels, resize_projection
-from maerec_jax.models.vit import ViTConfig, ViTEncoder, normalize
-from maerec_jax.training.recognition import Recognition
-from maerec_jax.weights.checkpoint import load_params, merge_params, misfits, write_run
-from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_shapes
+from maerec_jax.models.vit import ViTConfig, ViTEncoder
+from maerec_jax.training.starting import merge_params, misfits
+from maerec_jax.weights.checkpoint import load_params, write_run
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_shapes
 from tests.interop.imports import SIZES, assert_same, imported, state_of
 
 
@@ -40,7 +41,7 @@ def test_encoders_from_elsewhere(tmp_path):
     write_run(replace(found.config, workdir=str(tmp_path / "run")), found.params)
     config, params, _ = load_params(tmp_path / "run")
     recogniser = MAERecConfig.tiny()
-    fresh = Recognition(recogniser, np.float32).init(jax.random.key(0))
+    fresh = recogniser.init(jax.random.key(0))
     merged, missing, unused = merge_params(fresh, params, misfits(config.model, recogniser))
     assert {path.split("/")[0] for path in missing} == {"decoder"}
     assert not unused

@@ -11,13 +11,11 @@ from maerec_jax.interop.importing import import_weights
 from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.names.maerec import POSITION_BUFFER
 from maerec_jax.models.position import sincos_2d, sincos_interleaved
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.checkpoint import load_params, write_run
-from maerec_jax.weights.pytorch_names import (
-    POSITION_BUFFER,
-    state_dict_from_params,
-)
+from maerec_jax.weights.state_dicts import state_dict_from_params
 from tests.interop.imports import FULL_SIZE, PATCHES
 
 MODELS = {

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from data_pipelines.errors import UserError
 from maerec_jax.interop.foreign_files import open_weights
@@ -25,7 +26,6 @@ def read(path, **options):
 @pytest.mark.parametrize("archive", [True, False])
 def test_what_pytorch_saves(tmp_path, archive):
     """Both formats; views, shared and transposed tensors, every dtype of weights."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
     base = torch.arange(60.0).reshape(5, 12)
     saved = collections.OrderedDict(
         whole=base, view=base[1:4, ::2], transposed=base.t(), parameter=torch.nn.Parameter(base.clone()),
@@ -38,7 +38,8 @@ def test_what_pytorch_saves(tmp_path, archive):
     optimizer.step()
     everything = {"model": saved, "optimizer": optimizer.state_dict(), **beside}
     torch.save(everything, tmp_path / "file.pth", _use_new_zipfile_serialization=archive)
-    with TorchFile(tmp_path / "file.pth") as file:
+    with (tmp_path / "file.pth").open("rb") as stream:
+        file = TorchFile(stream)
         assert file.unknown == []
         assert file.content["model"].keys() == saved.keys()
         for name, value in saved.items():
@@ -53,7 +54,6 @@ def test_what_pytorch_saves(tmp_path, archive):
 
 
 def test_pytorch_reads_what_these_tests_write(tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
     path = save_pth(tmp_path / "file.pth", {"state_dict": {"a": NUMBERS, "b": NUMBERS.T, "c": np.int64(3)[None]}})
     found = torch.load(path, weights_only=True)["state_dict"]
     np.testing.assert_array_equal(found["b"], NUMBERS.T)
@@ -199,7 +199,6 @@ def test_cut_archives(share, tmp_path):
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.9])
 def test_cut_streams(share, tmp_path):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[torch]'")
     path = tmp_path / "file.pth"
     torch.save({"a": torch.zeros(500), "b": torch.zeros(500)}, path, _use_new_zipfile_serialization=False)
     data = path.read_bytes()
@@ -272,7 +271,7 @@ def test_other_files(data, tmp_path):
     (tmp_path / "file.pth").write_bytes(data)
     with pytest.raises(UserError, match=r"file\.pth: "):
         read(tmp_path / "file.pth")
-    with pytest.raises(UnreadableError):
-        TorchFile(tmp_path / "file.pth")
+    with (tmp_path / "file.pth").open("rb") as stream, pytest.raises(UnreadableError):
+        TorchFile(stream)
     with pytest.raises(UserError, match=r"no such file: .*other\.pth"):
         read(tmp_path / "other.pth")
