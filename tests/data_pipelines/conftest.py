@@ -1,5 +1,6 @@
 """Small synthetic data sets."""
 
+import ctypes
 import json
 import os
 
@@ -49,12 +50,25 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def permissions(tmp_path):
-    """For tests that take permissions away; they are skipped where that takes nothing away, as from root."""
-    (tmp_path / "closed").write_text("")
-    (tmp_path / "closed").chmod(0)
-    if os.access(tmp_path / "closed", os.R_OK):
-        pytest.skip("this user may read files without permission")
-    (tmp_path / "closed").unlink()
+    """For tests that take permissions away: root gives up that it may read everything, which Linux lets it do."""
+    closed = tmp_path / "closed"
+    closed.write_text("")
+    closed.chmod(0)
+    header, capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None)
+    if os.geteuid() == 0:
+        if not hasattr(libc, "capset") or libc.capget(header, capabilities):
+            pytest.skip("this user may read files without permission: run it as another one")
+        before = capabilities[0]
+        capabilities[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+        libc.capset(header, capabilities)
+    with pytest.raises(PermissionError):
+        closed.read_bytes()
+    closed.unlink()
+    yield
+    if os.geteuid() == 0:
+        capabilities[0] = before
+        libc.capset(header, capabilities)
 
 
 @pytest.fixture
