@@ -46,7 +46,7 @@ base=${PYTHON:-python3}
   fail "$base is not Python 3.11 or newer; name one: PYTHON=python3.12 bash $0"
 work=$(mktemp -d)
 clean_up() {
-  stop_servers
+  kill $(jobs -p) 2>/dev/null || true
   [ -n "$keep" ] || rm -rf "$work"
 }
 trap clean_up EXIT
@@ -96,39 +96,46 @@ unset PYTHONPATH PYTHONHOME
 smoke_environment=(JAX_PLATFORMS=cpu JAX_COMPILATION_CACHE_DIR="$work/compiled" XDG_CACHE_HOME="$work/cache"
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2 JAX_DISABLE_MOST_OPTIMIZATIONS=1
   PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX="$work/bytecode")
-python=$work/environment/bin/python
-
-install() { # install LIST: a fresh environment with just that, always in the same place
-  "$uv" venv --quiet --clear --python "$base" "$work/environment"
-  "$uv" pip sync --quiet --python "$python" "$1"
-}
-
-resolve() { # resolve NAME REQUIREMENT: the versions that satisfy it, into a list
-  "$uv" pip compile --quiet --python "$base" --output-file "$work/$1.txt" - <<<"$2" >/dev/null ||
-    fail "no versions satisfy $2"
-}
 
 try() { # try COMMAND ...: runs it with the environment that is being tried; what it prints is shown where it fails
-  local begun=$SECONDS
-  if ! env "${smoke_environment[@]}" "$@" >"$work/output" 2>&1 </dev/null; then
-    tail -n 60 "$work/output" >&2
-    fail "${*/#"$work"\//} failed"
+  local begun=$SECONDS output=$work/$name.output
+  if ! env "${smoke_environment[@]}" "$@" >"$output" 2>&1 </dev/null; then
+    tail -n 60 "$output" >&2
+    fail "${*//"$work"\//} failed"
   fi
-  printf '  %3d s  %s\n' $((SECONDS - begun)) "$(sed "s|$work/||g" <<<"$*")"
+  printf '%-8s %3d s  %s\n' "$name" $((SECONDS - begun)) "$(sed "s|$work/||g" <<<"$*")"
 }
 
-for extra in '' "${extras[@]}"; do
-  [ ${#wanted[@]} = 0 ] || [ -z "$extra" ] || [[ " ${wanted[*]} " = *" $extra "* ]] || continue
-  name=${extra:-plain}
-  echo "== $name"
-  resolve "$name" "maerec-jax${extra:+[$extra]} @ file://$wheel"
-  heavy=$(grep -oE '^(nvidia-|libtpu)' "$work/$name.txt" | sort -u | tr '\n' ' ') || true
+try_environment() { # try_environment FOLDER [EXTRA]: a fresh environment there, and what has to work in it
+  local name=${2:-plain} list heavy
+  list=$work/$name.txt
+  "$uv" pip compile --quiet --python "$base" --output-file "$list" - <<<"maerec-jax${2:+[$2]} @ file://$wheel" \
+    >/dev/null || fail "no versions satisfy $name"
+  heavy=$(grep -oE '^(nvidia-|libtpu)' "$list" | sort -u | tr '\n' ' ') || true
   if [ -n "$heavy" ] && [ -z "$all" ]; then
-    echo "  $(grep -c '==' "$work/$name.txt") packages, not installed without --all: among them are gigabytes ($heavy)"
-    continue
+    echo "$name: $(grep -c '==' "$list") packages, not installed without --all: among them are gigabytes ($heavy)"
+    return
   fi
-  install "$work/$name.txt"
-  try "$python" "$clone/scripts/clean_machine/imports.py" "$clone" "$extra"
+  "$uv" venv --quiet --clear --python "$base" "$1"
+  python=$1/bin/python
+  "$uv" pip sync --quiet --python "$python" "$list"
+  try "$python" "$clone/scripts/clean_machine/imports.py" "$clone" "${2:-}"
   "try_${name//-/_}"
-done
+}
+
+try_every_second() { # try_every_second FOLDER EXTRA ...: the first, the third and so on, in environments in that place
+  trap stop_servers EXIT
+  local folder=$1
+  while [ $# -gt 1 ]; do
+    try_environment "$folder" "$2"
+    shift $(($# > 2 ? 2 : 1))
+  done
+}
+
+[ ${#wanted[@]} != 0 ] || wanted=("${extras[@]}")
+try_environment "$work/plain"
+# Two at a time: most processes keep one core busy.
+try_every_second "$work/one" "${wanted[@]}" &
+try_every_second "$work/other" "${wanted[@]:1}" &
+for lane in $(jobs -p); do wait "$lane"; done
 echo "clean machine: all of it works, in $((SECONDS - started)) s"

@@ -64,7 +64,7 @@ def fault_of_help(command: str) -> str | None:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
             runpy.run_module(command, run_name="__main__")
     except SystemExit as ended:
-        return None if not ended.code and "--help" in told.getvalue() else f"status {ended.code}: {told.getvalue()}"
+        return None if not ended.code and told.getvalue() else f"status {ended.code}: {told.getvalue()}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "it goes on"
