@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from data_pipelines.command import run_command
-from maerec_jax.demo_page.server import Address
+from data_pipelines.command import run_command, tell
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading.reader import ReadingConfig
-from maerec_jax.scenes.regions import DetectionConfig
+from maerec_jax.scenes.detection import DetectionConfig
 
 if TYPE_CHECKING:
-    from maerec_jax.scenes.regions import Detector
+    from maerec_jax.scenes.detection import Detector
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,12 @@ class DemoArguments:
     maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
     adapters: str = ""
     """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
-    address: Annotated[Address, tyro.conf.arg(name="")] = field(default_factory=Address)
+    host: str = "127.0.0.1"
+    """Address to listen at: by default this machine only. Others have no password to give: put a proxy before it."""
+    port: int = 7860
+    """Port to listen at; 0 for any free one."""
+    root_path: str = ""
+    """Path under which a proxy serves the page, such as /words."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
     reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
     batch_size: int = 16
@@ -48,26 +52,30 @@ class DemoArguments:
 def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
     from data_pipelines.errors import UserError
-    from maerec_jax.demo_page.server import listen, make_app, own_folder, serve
     from maerec_jax.weights.finding import load_recognizer
 
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'maerec-jax[demo]'")
+    import uvicorn
+
+    from maerec_jax.demo_page.server import make_app, own_folder
+    from maerec_jax.serving.connections import address_of, listen
+
     weights = load_recognizer(arguments.checkpoint, arguments.adapters)
     try:
-        with listen(arguments.address) as port, own_folder() as folder:
+        with listen(arguments.host, arguments.port) as port, own_folder() as folder:
             from maerec_jax.demo_page.desk import Desk
             from maerec_jax.demo_page.page import build_page
 
-            _tell("getting ready: the first reading is compiled")
+            tell("getting ready: the first reading is compiled")
             desk = Desk(weights, arguments.reading, arguments.batch_size, _detector(arguments))
-            page = build_page(desk, arguments.limits, folder)
-            app = make_app(page, arguments.limits, arguments.address, folder)
-            host, number = port.getsockname()[:2]
-            _tell(f"open http://{f'[{host}]' if ':' in host else host}:{number} in a browser; Ctrl-C ends it")
-            serve(app, port)
+            app = make_app(build_page(desk, arguments.limits, folder), arguments.limits, folder, arguments.root_path)
+            tell(f"open {address_of(port.getsockname())} in a browser; Ctrl-C ends it")
+            # Pages hold a connection open as long as they are: the end does not wait for them.
+            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+            uvicorn.Server(config).run(sockets=[port])
     except KeyboardInterrupt:
-        _tell("the demo has ended")
+        tell("the demo has ended")
     return 0
 
 
@@ -83,12 +91,8 @@ def _detector(arguments: DemoArguments) -> "Detector | None":
     except UserError as error:
         if arguments.detection.detector:
             raise
-        _tell(f"only single words are read: {error}")
+        tell(f"only single words are read: {error}")
         return None
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

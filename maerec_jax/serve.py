@@ -7,13 +7,13 @@ from typing import Annotated
 
 import tyro
 
-from data_pipelines.command import keep_compiled_programs, run_command
+from data_pipelines.command import keep_compiled_programs, run_command, tell
 from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.regions import DetectionConfig
 from maerec_jax.serving.limits import Limits
 
-_NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+_NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def serve(arguments: ServeArguments) -> int:
     run_steps_in_this_thread()
     keep_compiled_programs()
     recognizer = Recognizer.load(
-        arguments.checkpoint, arguments.reading, arguments.batch_size, tell=_tell, adapters=arguments.adapters
+        arguments.checkpoint, arguments.reading, arguments.batch_size, tell=tell, adapters=arguments.adapters
     )
     service = Service(recognizer, arguments.limits, arguments.batch_delay_ms / 1000, arguments.decode_threads)
     scenes = None
@@ -88,10 +88,6 @@ def serve(arguments: ServeArguments) -> int:
         scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
     serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)
     return 0
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

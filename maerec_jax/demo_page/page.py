@@ -1,35 +1,26 @@
 """The page of the demo: its parts, and what happens when somebody uses them."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import tempfile
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
 import numpy as np
 
 from data_pipelines.errors import DataError, UserError
-from maerec_jax.demo_page import markup, script
 from maerec_jax.demo_page.desk import Desk, Found, Settings
 from maerec_jax.demo_page.examples import Example, draw_examples
-from maerec_jax.demo_page.style import HEADER
-from maerec_jax.demo_page.uploads import Limits, open_upload, too_many_bytes
+from maerec_jax.demo_page.uploads import Limits, open_upload
+from maerec_jax.reading.pictures import attention_picture, characters_of
 
-TITLE = "Reading words in pictures"
+_TITLE = "Reading words in pictures"
+_ABOUT = "A MAERec recogniser in JAX reads the words in a picture, and shows how sure it is and where it looked."
 _KEEP_SECONDS = 1800  # uploads, and what was read in them
-_FILE = '<input type="file" accept="image/*,.tif,.tiff" hidden aria-hidden="true" tabindex="-1">${value}'
-_GALLERY = '<p class="label">Or try one of these</p><div class="strip">${value}</div>'
-_START = "What is read appears here."
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """The picture that a visitor looks at: an upload, or an example."""
-
-    name: str
-    path: str = ""
-    example: Example | None = None
+_PANEL = (240, 120)  # width and height of the picture of a character
+_OUTLINE = (79, 70, 229)
 
 
 class Handlers:
@@ -39,66 +30,94 @@ class Handlers:
       desk: reads.
       examples: to choose from.
       limits: for uploads.
-      folder: where uploads are.
+      folder: where uploads are, and files to download are written.
     """
 
     def __init__(self, desk: Desk, examples: list[Example], limits: Limits, folder: Path) -> None:
         self._desk, self._examples, self._limits, self._folder = desk, examples, limits, folder
+        self.beams = sorted({1, 5, 10, desk.reading.beam})
+        """What visitors may choose."""
 
-    def take(self, mode: str, beam: Any, crops: str, lexicon: str, event: gr.EventData) -> tuple[Any, ...]:
-        """An upload has arrived."""
-        data = _data(event)
-        shown = Picture(os.path.basename(str(data.get("name")))[:120] or "picture", str(data.get("path")))
-        return self._show(shown, mode, beam, crops, lexicon)
+    def take(self, file: dict[str, Any] | None, *settings: Any) -> tuple[Any, ...]:
+        """An upload has arrived: what Gradio knows of its file."""
+        return self._show(str((file or {}).get("path") or ""), self._settings(*settings))
 
-    def example(self, beam: Any, crops: str, lexicon: str, event: gr.EventData) -> tuple[Any, ...]:
+    def example(self, beam: Any, crops: Any, lexicon: Any, event: gr.SelectData) -> tuple[Any, ...]:
         """An example was chosen, which brings its mode."""
-        example = self._examples[_index(event, len(self._examples))]
-        shown = Picture(example.name, example=example)
-        return example.mode, *self._show(shown, example.mode, beam, crops, lexicon)
+        example = self._examples[_index(event.index, len(self._examples))]
+        return example.mode, *self._show(example, self._settings(example.mode, beam, crops, lexicon))
 
-    def again(
-        self, shown: Picture | None, found: Found | None, mode: str, beam: Any, crops: str, lexicon: str
-    ) -> tuple[Any, ...]:
+    def again(self, shown: Example | str | None, found: Found | None, *chosen: Any) -> tuple[Any, ...]:
         """A setting may have changed."""
-        same = found is not None and found.settings == _settings(mode, beam, crops, lexicon)
-        return (gr.skip(),) * 6 if shown is None or same else self._show(shown, mode, beam, crops, lexicon)
+        settings = self._settings(*chosen)
+        same = found is not None and found.settings == settings
+        return (gr.skip(),) * 8 if shown is None or same else self._show(shown, settings)
 
-    def choose(self, found: Found | None, event: gr.EventData) -> str:
-        """A word was chosen: its detail."""
-        if found is None or not found.words:
-            return ""
-        return self._detail(found, _index(event, len(found.words)))
+    def choose(self, found: Found | None, event: gr.SelectData) -> tuple[Any, ...]:
+        """A row of the table of words was chosen, which may be sorted: it begins with the word's number."""
+        row = event.row_value if isinstance(event.row_value, list) and event.row_value else [1]
+        number = row[0] - 1 if isinstance(row[0], int) else 0
+        return (gr.skip(),) * 3 if found is None else self._closely(found, number)
 
-    def refuse(self, event: gr.EventData) -> tuple[Any, ...]:
-        """A file was not taken: the browser found it too large, or it did not arrive."""
-        data = _data(event)
-        name = str(data.get("name"))[:120]
-        text = too_many_bytes(name, self._limits) if data.get("large") else f"{name} could not be sent: try once more."
-        return self._failed(text)
+    def point(self, found: Found | None, event: gr.SelectData) -> tuple[Any, ...]:
+        """A place (x, y) of the picture was clicked, where there may be a word."""
+        for number, word in enumerate(found.words if found else ()):
+            x, y = event.index
+            if cv2.pointPolygonTest(word.polygon_N2, (float(x), float(y)), False) >= 0:
+                return self._closely(found, number)
+        return (gr.skip(),) * 3
 
-    def _show(self, shown: Picture, mode: str, beam: Any, crops: str, lexicon: str) -> tuple[Any, ...]:
+    def _settings(self, mode: Any, beam: Any, crops: Any, lexicon: Any) -> Settings:
+        """What the page sent, which anybody can send."""
+        return Settings(
+            "scene" if mode == "scene" else "word",
+            beam if beam in self.beams else self._desk.reading.beam,
+            "rectified" if crops == "rectified" else "box",
+            str(lexicon or ""),
+        )
+
+    def _show(self, shown: Example | str, settings: Settings) -> tuple[Any, ...]:
+        """Read an example, or the upload with that path."""
+        name = shown.name if isinstance(shown, Example) else Path(shown).name
         try:
-            pixels = self._pixels(shown)
-            found = self._desk.read(pixels, shown.name, _settings(mode, beam, crops, lexicon))
-            first = self._detail(found, 0) if found.words else ""
+            pixels = shown.pixels if isinstance(shown, Example) else open_upload(shown, self._folder, self._limits)
+            found = self._desk.read(pixels, name, settings)
         except (UserError, DataError) as error:
+            gr.Warning(escape(str(error)), duration=None)
             # With the picture that they are meant for, settings can be mended.
-            return self._failed(str(error), shown)
-        return markup.picture(found, pixels), markup.results(found), first, markup.download(found), shown, found
+            return None, *self._closely(None, 0), gr.update(visible=False), None, shown, None
+        for note in found.notes:
+            gr.Info(escape(note))
+        rows = [
+            [i, word.word.text, f"{word.word.confidence:.0%}", f"{word.detection_confidence:.0%}"]
+            for i, word in enumerate(found.words, 1)
+        ]
+        table = gr.update(value=rows, visible=settings.mode == "scene", label=f"Words found: {len(rows)}")
+        return _outlined(found), *self._closely(found, 0), table, self._download(name, found), shown, found
 
-    def _failed(self, text: str, shown: Picture | None = None) -> tuple[Any, ...]:
-        return markup.empty_picture(self._limits), markup.notice(text), "", "", shown, None
+    def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
+        """What was read of a word, where the model looked, and what else it may be."""
+        if found is None or not found.words:
+            return None, None, gr.update(visible=False)
+        word = found.words[_index(number, len(found.words))]
+        read = word.word
+        panels: list[tuple[Any, str]] = [(word.crop, "")] if found.settings.mode == "scene" else []
+        if read.character_confidences:
+            turned = np.rot90(word.crop, read.turns)
+            characters = characters_of(read.text, len(read.character_confidences))
+            maps = self._desk.recognizer.attention(word.prepared, read)
+            panels += [
+                (attention_picture(turned, map_RC, *_PANEL), f"{character} {confidence:.0%}")
+                for character, confidence, map_RC in zip(characters, read.character_confidences, maps, strict=True)
+            ]
+        others = [[other.text, f"{other.confidence:.1%}"] for other in read.alternatives]
+        return {read.text or "(nothing)": read.confidence}, panels, gr.update(value=others, visible=bool(others))
 
-    def _pixels(self, shown: Picture) -> np.ndarray:
-        if shown.example is not None:
-            return shown.example.pixels
-        return open_upload(shown.path, shown.name, self._folder, self._limits)
-
-    def _detail(self, found: Found, index: int) -> str:
-        word = found.words[index]
-        maps = self._desk.attention(word) if word.word.character_confidences else None
-        return markup.detail(word, maps, crop=found.mode == "scene")
+    def _download(self, name: str, found: Found) -> str:
+        """A file with what was read as JSON."""
+        path = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
+        path.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
+        return str(path)
 
 
 def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
@@ -113,75 +132,101 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
       DataError: where no examples can be drawn.
     """
     scenes = desk.detector is not None
-    examples = draw_examples(desk.characters, scenes)
+    examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
     desk.warm_up(examples[-1].pixels)
     handlers = Handlers(desk, examples, limits, folder)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, _KEEP_SECONDS), fill_width=True) as page:
-        gr.HTML(HEADER.format(title=TITLE), elem_id="header", js_on_load=None)
-        shown = gr.State(None, time_to_live=_KEEP_SECONDS)
-        found = gr.State(None, time_to_live=_KEEP_SECONDS)
-        with gr.Column(elem_id="layout"):
-            mode = gr.Radio(
-                [("One word", "word"), ("Whole scene", "scene")], value="word", label="The picture shows",
-                elem_id="mode", container=False, visible=scenes,
-            )  # fmt: skip
-            picture = _html(markup.empty_picture(limits), "picture", script.PICTURE, _FILE, most_bytes=limits.max_bytes)
-            with gr.Column(elem_id="results"):
-                results = _html(markup.hint(_START, start=True), "reading", script.RESULTS)
-                detail = _html("", "detail", script.DETAIL)
-                save = _html("", "save", None)
-            with gr.Column(elem_id="more"):
-                gallery = _html(markup.gallery(examples), "examples", script.EXAMPLES, _GALLERY)
+    tiles: dict[str, Any] = {"columns": 3, "height": "fit-content", "object_fit": "contain"}
+    shown_only: dict[str, Any] = {"interactive": False, "buttons": []}
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, _KEEP_SECONDS)) as page:
+        gr.Markdown(f"# {_TITLE}\n{_ABOUT}")
+        shown, found = gr.State(time_to_live=_KEEP_SECONDS), gr.State(time_to_live=_KEEP_SECONDS)
+        with gr.Row():
+            with gr.Column():
+                kinds = [("One word", "word"), ("Whole scene", "scene")]
+                mode = gr.Radio(kinds, value="word", label="The picture shows", visible=scenes, elem_id="mode")
+                most = f"up to {limits.max_megabytes} MB and {limits.max_megapixels} megapixels"
+                offer = f"Drop a picture here, or click to choose one\nJPEG, PNG, WebP, GIF, BMP, TIFF: {most}"
+                picture = gr.Image(
+                    label="Picture",
+                    placeholder=offer,
+                    sources=["upload", "clipboard"],
+                    interactive=True,
+                    buttons=[],
+                    elem_id="picture",
+                )
+                gallery = gr.Gallery(
+                    [(example.pixels, example.name) for example in examples],
+                    label="Or try one of these",
+                    allow_preview=False,
+                    elem_id="examples",
+                    **tiles,
+                    **shown_only,
+                )
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
-                    beams = sorted({1, 5, 10, desk.reading.beam})
                     beam = gr.Radio(
-                        beams, value=desk.reading.beam, label="Beam", elem_classes="choice",
+                        handlers.beams,
+                        value=desk.reading.beam,
+                        label="Beam",
                         info="Texts that are followed at the same time. More finds likelier texts, and takes longer.",
-                    )  # fmt: skip
+                    )
                     crops = gr.Radio(
-                        [("Upright box", "box"), ("Rectified", "rectified")], value="box", label="Crops of a scene",
-                        info="How words are cut out: as they stand, or turned level.", visible=scenes,
-                        elem_classes="choice",
-                    )  # fmt: skip
+                        [("Upright box", "box"), ("Rectified", "rectified")],
+                        value="box",
+                        label="Crops of a scene",
+                        info="How words are cut out: as they stand, or turned level.",
+                        visible=scenes,
+                    )
                     lexicon = gr.Textbox(
-                        label="Only these words", lines=2, max_lines=6, placeholder="coffee tea bakery",
+                        label="Only these words",
+                        lines=2,
+                        placeholder="coffee tea bakery",
                         info="If any are given, nothing else is read. Works best with a beam.",
-                    )  # fmt: skip
-        settings, outputs = [mode, beam, crops, lexicon], [picture, results, detail, save, shown, found]
+                    )
+            with gr.Column():
+                table = gr.Dataframe(
+                    headers=["#", "Text", "Reading", "Detection"],
+                    datatype=["number", "str", "str", "str"],
+                    visible=False,
+                    elem_id="words",
+                    **shown_only,
+                )
+                reading = gr.Label(label="Reading", elem_id="reading")
+                panels = gr.Gallery(
+                    label="Characters, and where it looked", elem_id="characters", **tiles, **shown_only
+                )
+                others = gr.Dataframe(
+                    headers=["Other readings", "Confidence"], visible=False, elem_id="others", **shown_only
+                )
+                save = gr.DownloadButton("Download as JSON", elem_id="save")
+        settings, closely = [mode, beam, crops, lexicon], [reading, panels, others]
+        outputs = [picture, *closely, table, save, shown, found]
         # One visitor at a time has the device; the others see their place in the queue over the picture.
-        device = {"concurrency_limit": 1, "concurrency_id": "device", "show_progress_on": [picture]}
-        hidden = {"api_visibility": "private"}
-        picture.take(handlers.take, settings, outputs, **device, **hidden)
-        picture.refuse(handlers.refuse, None, outputs, **hidden, concurrency_limit=None, show_progress="hidden")
-        gallery.choose(handlers.example, settings[1:], [mode, *outputs], **device, **hidden)
-        changes: list[Callable[..., Any]] = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
-        for changed in changes:
-            changed(handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **device, **hidden)
-        for part in (picture, results):
-            choice = {**device, "show_progress_on": [detail], "show_progress": "minimal"}
-            part.choose(handlers.choose, [found], [detail], trigger_mode="always_last", **choice, **hidden)
+        device: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "device", "api_visibility": "private"}
+        # Gradio would decode the file in its own way.
+        picture.upload(
+            handlers.take, [picture, *settings], outputs, preprocess=False, show_progress_on=[picture], **device
+        )
+        gallery.select(handlers.example, settings[1:], [mode, *outputs], show_progress_on=[picture], **device)
+        gr.on(
+            [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur],
+            handlers.again,
+            [shown, found, *settings],
+            outputs,
+            show_progress_on=[picture],
+            trigger_mode="always_last",
+            **device,
+        )
+        for part, chosen in ((picture, handlers.point), (table, handlers.choose)):
+            part.select(chosen, [found], closely, trigger_mode="always_last", show_progress="minimal", **device)
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1)
     return page
 
 
-def _html(value: str, name: str, code: str | None, template: str = "${value}", **properties: Any) -> gr.HTML:
-    return gr.HTML(value, elem_id=name, js_on_load=code, html_template=template, apply_default_css=False, **properties)
+def _outlined(found: Found) -> np.ndarray:
+    """The picture with the outlines of its words."""
+    polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.settings.mode == "scene"]
+    return cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
 
 
-def _settings(mode: str, beam: Any, crops: str, lexicon: str) -> Settings:
-    """What the page sent, which anybody can send: Gradio sees to it that choices are among those offered."""
-    return Settings(
-        "scene" if mode == "scene" else "word",
-        int(beam),
-        "rectified" if crops == "rectified" else "box",
-        str(lexicon or ""),
-    )
-
-
-def _data(event: gr.EventData) -> dict[str, Any]:
-    return event._data if isinstance(event._data, dict) else {}
-
-
-def _index(event: gr.EventData, length: int) -> int:
-    index = _data(event).get("index")
+def _index(index: Any, length: int) -> int:
     return index if isinstance(index, int) and 0 <= index < length else 0

@@ -1,16 +1,16 @@
 """Pictures that visitors bring: their limits, and what is said where one cannot be used."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.images.decoding import DecodeError, decode_image, image_size
+from data_pipelines.images.decoding import DecodeError, decode_image
 
-_MEGA = 1_000_000
+MEGA = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,23 @@ class Limits:
     """The most requests that wait for the device, where one is read at a time; more are turned away."""
 
     def __post_init__(self) -> None:
-        for name in ("max_megapixels", "max_megabytes", "max_kept_megabytes", "max_waiting"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise UserError(f"{field.name} must be at least 1, not {getattr(self, field.name)}")
         if self.max_megabytes > self.max_kept_megabytes:
             raise UserError(f"max_megabytes is {self.max_megabytes}, but max_kept_megabytes {self.max_kept_megabytes}")
 
     @property
     def max_bytes(self) -> int:
         """``max_megabytes`` in bytes."""
-        return self.max_megabytes * _MEGA
-
-    @property
-    def max_kept_bytes(self) -> int:
-        """``max_kept_megabytes`` in bytes."""
-        return self.max_kept_megabytes * _MEGA
+        return self.max_megabytes * MEGA
 
 
-def open_upload(path: str, name: str, folder: Path, limits: Limits) -> np.ndarray:
+def open_upload(path: str, folder: Path, limits: Limits) -> np.ndarray:
     """Decode a file that a visitor has uploaded, in full size, as ``data_pipelines.images.decoding`` does.
 
     Args:
       path: where the page says that it is; nothing outside ``folder`` is opened.
-      name: what the visitor calls it, for messages.
       folder: where uploads are.
       limits: of its size.
 
@@ -59,6 +53,7 @@ def open_upload(path: str, name: str, folder: Path, limits: Limits) -> np.ndarra
     Raises:
       UserError: with a sentence for the visitor.
     """
+    name = Path(path).name
     try:
         file = Path(os.path.realpath(path))
         if not file.is_relative_to(os.path.realpath(folder)):
@@ -67,26 +62,13 @@ def open_upload(path: str, name: str, folder: Path, limits: Limits) -> np.ndarra
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
         raise UserError(f"{name} is no longer on the server: choose it again.") from error
     if len(data) > limits.max_bytes:
-        raise UserError(too_many_bytes(name, limits))
-    if not data:
-        raise UserError(f"{name} is empty.")
+        raise UserError(f"{name} is larger than {limits.max_megabytes} MB, the largest file that can be uploaded.")
     try:
-        height, width = image_size(data)
-        if height * width > limits.max_megapixels * _MEGA:
-            raise UserError(
-                f"{name} has {height * width / _MEGA:.1f} megapixels ({width} x {height}). Pictures of up to "
-                f"{limits.max_megapixels} megapixels are read: make it smaller first."
-            )
-        return decode_image(data, limits.max_megapixels * _MEGA)
+        return decode_image(data, limits.max_megapixels * MEGA)
     except DecodeError as error:
         raise UserError(
             f"{name} cannot be read: {error}. JPEG, PNG, WebP, GIF, BMP and TIFF pictures can be."
         ) from error
-
-
-def too_many_bytes(name: str, limits: Limits) -> str:
-    """What is said of a file that is too large."""
-    return f"{name} is larger than {limits.max_megabytes} MB, the largest file that can be uploaded: make it smaller."
 
 
 def fitted(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

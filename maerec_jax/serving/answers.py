@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from maerec_jax.reading.reader import Word
-
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -29,11 +27,7 @@ class Alternative(_Answer):
     """Mean of its character confidences."""
 
 
-class ImageReading(_Answer):
-    """What was read in an image, or why nothing was."""
-
-    file: str = Field(examples=["word.jpg"])
-    """The name of the file as it was sent; empty for a body that is an image."""
+class _WordReading(_Answer):
     text: str | None = Field(default=None, examples=["HOTEL"])
     """The text; empty where nothing was seen, null where the image was not read."""
     confidence: float | None = Field(default=None, examples=[0.93])
@@ -45,13 +39,15 @@ class ImageReading(_Answer):
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     alternatives: list[Alternative] = []
     """Other texts, best first, where the service was started with --beam or --views."""
+
+
+class ImageReading(_WordReading):
+    """What was read in an image, or why nothing was."""
+
+    file: str = Field(examples=["word.jpg"])
+    """The name of the file as it was sent; empty for a body that is an image."""
     error: Failure | None = None
     """Why the image was not read; null where it was."""
-
-    @classmethod
-    def of(cls, file: str, word: Word) -> "ImageReading":
-        """What a word becomes."""
-        return cls.model_validate({"file": file, **word.described()})
 
 
 class Readings(_Answer):
@@ -61,23 +57,13 @@ class Readings(_Answer):
     """One for each image."""
 
 
-class SceneWordReading(_Answer):
+class SceneWordReading(_WordReading):
     """A word of a picture."""
 
     polygon: list[tuple[float, float]] = Field(examples=[[(10.0, 4.5), (92.0, 6.0), (91.5, 31.0), (9.5, 29.5)]])
     """Its corners (x, y) in pixels of the picture, turned as its EXIF data say."""
     detection_confidence: float = Field(examples=[0.87])
     """How sure the detector is that this is a word, 0 to 1."""
-    text: str = Field(examples=["HOTEL"])
-    """As of a word image."""
-    confidence: float = Field(examples=[0.93])
-    """As of a word image."""
-    character_confidences: list[float] = Field(examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
-    """As of a word image."""
-    turns: int = Field(default=0, examples=[0])
-    """As of a word image."""
-    alternatives: list[Alternative] = []
-    """As of a word image."""
 
 
 class SceneReading(_Answer):

@@ -9,8 +9,8 @@ from threading import Condition, Thread
 import numpy as np
 
 from data_pipelines.images.buckets import Shape
-from maerec_jax.reading.reader import Word
 from maerec_jax.reading.recognizer import Prepared, Recognizer
+from maerec_jax.reading.word import Word
 from maerec_jax.serving.metrics import Metrics
 
 Key = tuple[Shape, ...]
@@ -127,23 +127,15 @@ class Batcher:
         """Wait for a batch; returns none at the end."""
         with self._changed:
             while True:
-                if not self._waiting:
-                    if self._closing:
-                        return []
-                    self._changed.wait()
-                    continue
-                now = time.monotonic()
-                ready, soonest = {}, float("inf")
-                for key, queue in self._waiting.items():
-                    since = next(iter(queue.values())).since
-                    if self._closing or len(queue) >= self._most(key) or now >= since + self._delay:
-                        ready[key] = since
-                    soonest = min(soonest, since + self._delay)
-                if not ready:
-                    self._changed.wait(soonest - now)
-                    continue
-                if batch := self._take(min(ready, key=ready.__getitem__)):
-                    return batch
+                now, since = time.monotonic(), {key: next(iter(q.values())).since for key, q in self._waiting.items()}
+                ready = [key for key in since if self._closing or self._full(key) or now >= since[key] + self._delay]
+                if ready:
+                    if batch := self._take(min(ready, key=since.__getitem__)):
+                        return batch
+                elif self._closing:
+                    return []
+                else:
+                    self._changed.wait(min(since.values()) + self._delay - now if since else None)
 
     def _take(self, key: Key) -> list[_Waiting]:
         queue = self._waiting[key]
@@ -152,10 +144,12 @@ class Batcher:
             del self._waiting[key]
         return [item for item in batch if item.future.set_running_or_notify_cancel()]
 
-    def _most(self, key: Key, size: int | None = None) -> int:
-        """Images of a key that fill a batch of ``size`` rows, by default of the largest."""
-        rows = max(Counter(key).values())
-        return max(1, (size or self._recognizer.batch_sizes[-1]) // rows)
+    def _full(self, key: Key) -> bool:
+        return len(self._waiting[key]) >= self._most(key, self._recognizer.batch_sizes[-1])
+
+    def _most(self, key: Key, size: int) -> int:
+        """Images of a key that fill a batch of ``size`` rows."""
+        return max(1, size // max(Counter(key).values()))
 
     def _best(self, key: Key, waiting: int) -> int:
         """How many of the images that wait to read at once."""
@@ -168,7 +162,7 @@ class Batcher:
     def _read(self, batch: list[_Waiting]) -> None:
         start = time.monotonic()
         for item in batch:
-            self._metrics.seconds("queue", start - item.since)
+            self._metrics.stage_seconds.labels("queue").observe(start - item.since)
         try:
             words = list(self._recognizer.read_prepared([item.image for item in batch]))
         except Exception as error:  # of the devices: whatever it is, those who wait have to hear of it
@@ -176,7 +170,7 @@ class Batcher:
             for item in batch:
                 item.future.set_exception(error)
             return
-        self._metrics.seconds("device", time.monotonic() - start)
+        self._metrics.stage_seconds.labels("device").observe(time.monotonic() - start)
         self._metrics.batches.observe(len(batch))
         for item, word in zip(batch, words, strict=True):
             item.future.set_result(word)

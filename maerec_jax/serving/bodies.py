@@ -1,36 +1,39 @@
 """From the body of a request to image files, within the limits, counted while they come in."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
 
-from maerec_jax.serving.limits import Held, HungUpError, Limits, RefusedError
-from maerec_jax.serving.unread_requests import Receive
+from maerec_jax.serving.limits import Limits, RefusedError
 
 _LONGEST_NAME = 255  # characters of a file's name that are repeated in the answer
+_FILES = "send images as files (curl -F images=@word.jpg)"
 
 
+@dataclass(eq=False)
 class Upload:
     """An image file of a request. ``data`` becomes empty as soon as it is of no more use."""
 
-    def __init__(self, name: str, data: bytes) -> None:
-        self.name, self.data = name, data
+    name: str
+    data: bytes
 
 
 class Body:
     """The body of a request.
 
     Args:
-      receive: of ASGI.
-      headers: of the request, their names in lower case.
+      request: the request.
       limits: what is taken.
       most: the most images.
-      held: is told of every byte.
+      take: is told of the bytes as they come, and raises ``RefusedError`` where they are too many.
     """
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str], limits: Limits, most: int, held: Held) -> None:
-        self._receive, self._headers, self._limits, self._most, self._held = receive, headers, limits, most, held
+    def __init__(self, request: Request, limits: Limits, most: int, take: Callable[[int], None]) -> None:
+        self._request, self._limits, self._most, self._take = request, limits, most, take
         self.ended = False
         """Whether it has come in completely."""
 
@@ -39,62 +42,61 @@ class Body:
 
         Raises:
           RefusedError: for a body that is no image and no form of images, is damaged, or exceeds a limit.
-          HungUpError: where the client hangs up.
+          ClientDisconnect: where the client hangs up.
         """
-        kind, options = parse_options_header(self._headers.get("content-type"))
-        encoding = self._headers.get("content-encoding", "identity").lower()
+        headers = self._request.headers
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = headers.get("content-encoding", "identity").lower()
         if encoding != "identity":
             raise RefusedError(
                 415, "unsupported_encoding", f"bodies are taken as they are, not encoded by {encoding[:40]!r}"
             )
-        length = self._headers.get("content-length", "")
+        length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.max_body:
             raise self._too_large()
-        if kind == b"multipart/form-data":
-            return await self._form(options.get(b"boundary", b""))
-        if kind.startswith(b"image/") or kind == b"application/octet-stream":
-            data = bytearray()
-            async for chunk in self._chunks():
-                data += chunk
+        if kind == "multipart/form-data":
+            return await self._form()
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            data = b"".join([chunk async for chunk in self._chunks()])
             if not data:
                 raise RefusedError(400, "empty", "the body is empty: send an image file")
-            return [Upload("", bytes(data))]
-        told = repr(kind.decode("latin-1")[:80]) if kind else "missing"
+            return [Upload("", data)]
+        told = f"the Content-Type is {repr(kind[:80]) if kind else 'missing'}"
         raise RefusedError(
-            415,
-            "unsupported_type",
-            f"the Content-Type is {told}: send multipart/form-data with files, or one image as image/png ...",
+            415, "unsupported_type", f"{told}: send multipart/form-data with files, or one image as image/png ..."
         )
 
-    async def _form(self, boundary: bytes) -> list[Upload]:
-        if not boundary:
-            raise RefusedError(400, "malformed", "the Content-Type has no boundary: let your HTTP library set it")
+    async def _form(self) -> list[Upload]:
+        form = _Form(self._request.headers, self._chunks(), self._most)
         try:
-            form = _Form(boundary, self._most)
-            async for chunk in self._chunks():
-                form.write(chunk)
-        except FormParserError as error:
+            parts = await form.parse()
+        except (MultiPartException, FormParserError) as error:
             raise RefusedError(400, "malformed", f"the multipart body is damaged: {error}") from error
-        if not form.ended:
-            raise RefusedError(
-                400, "malformed", "the multipart body ends before its last boundary: it was cut, or is damaged"
-            )
-        if not form.uploads:
-            raise RefusedError(400, "empty", "the form holds no file: send images as files (curl -F images=@word.jpg)")
-        return form.uploads
+        if not parts:
+            raise RefusedError(400, "empty", f"the form holds no file: {_FILES}")
+        uploads = []
+        try:
+            for name, file in parts.multi_items():
+                if isinstance(file, str):
+                    raise RefusedError(400, "no_file", f"the field {name[:80]!r} is no file: {_FILES}")
+                uploads.append(Upload((file.filename or "")[:_LONGEST_NAME], await file.read()))
+                await file.close()
+        finally:
+            await parts.close()
+        return uploads
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
         size = 0
         while not self.ended:
-            message = await self._receive()
+            message = await self._request.receive()
             if message["type"] == "http.disconnect":
-                raise HungUpError
+                raise ClientDisconnect
             self.ended = not message.get("more_body", False)
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self._limits.max_body:
                 raise self._too_large()
-            self._held.take(len(chunk))
+            self._take(len(chunk))
             yield chunk
 
     def _too_large(self) -> RefusedError:
@@ -102,63 +104,25 @@ class Body:
         return RefusedError(413, "body_too_large", f"a request may have {most}, this one has more")
 
 
-class _Form:
-    """The files of a form, in memory: nothing is written to disks.
+class _Form(MultiPartParser):
+    """A form whose files stay in memory, and whose end has to come."""
 
-    Args:
-      boundary: what stands between its parts.
-      most: the most files.
-    """
+    spool_max_size = 2**62
 
-    def __init__(self, boundary: bytes, most: int) -> None:
-        self.uploads: list[Upload] = []
-        self.ended = False
-        self._most = most
-        self._header, self._value, self._data = bytearray(), bytearray(), bytearray()
-        self._headers: dict[bytes, bytes] = {}
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._check,
-                "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
-                "on_part_end": self._end_part,
-                "on_end": self._end,
-            },
-        )
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], most: int) -> None:
+        super().__init__(headers, self._to_the_end(stream), max_files=most)
+        self._ended = False
 
-    def write(self, data: bytes) -> None:
-        """Take more of it. Raises ``FormParserError`` where it is damaged, and ``RefusedError``."""
-        self._parser.write(data)
+    async def _to_the_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it ends before its last boundary")
 
-    def _begin(self) -> None:
-        self._headers, self._data = {}, bytearray()
-        self._header, self._value = bytearray(), bytearray()
+    def on_headers_finished(self) -> None:
+        if len(self.items) >= self.max_files:
+            raise RefusedError(413, "too_many_images", f"a request may have {self.max_files} images, this one has more")
+        super().on_headers_finished()
 
-    def _end_header(self) -> None:
-        self._headers[bytes(self._header).lower()] = bytes(self._value)
-        self._header, self._value = bytearray(), bytearray()
-
-    def _check(self) -> None:
-        if len(self.uploads) == self._most:
-            raise RefusedError(413, "too_many_images", f"a request may have {self._most} images, this one has more")
-        kind, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
-        if kind != b"form-data":
-            raise RefusedError(400, "malformed", "a part of the multipart body has no Content-Disposition: form-data")
-        is_image = self._headers.get(b"content-type", b"").lower().startswith(b"image/")
-        if b"filename" not in options and not is_image:
-            name = options.get(b"name", b"").decode(errors="replace")[:80]
-            raise RefusedError(
-                400, "no_file", f"the field {name!r} is no file: send images as files (curl -F images=@word.jpg)"
-            )
-        self._name = options.get(b"filename", b"").decode(errors="replace")[:_LONGEST_NAME]
-
-    def _end_part(self) -> None:
-        self.uploads.append(Upload(self._name, bytes(self._data)))
-        self._data = bytearray()
-
-    def _end(self) -> None:
-        self.ended = True
+    def on_end(self) -> None:
+        self._ended = True

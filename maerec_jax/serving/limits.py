@@ -1,13 +1,13 @@
 """What the service takes, and how it says no."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import MAX_PIXELS
 
-MEGABYTE = 1_000_000
+_MEGA = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,31 @@ class Limits:
     @property
     def max_body(self) -> int:
         """``max_body_mb`` in bytes."""
-        return int(self.max_body_mb * MEGABYTE)
+        return int(self.max_body_mb * _MEGA)
 
     @property
     def max_pixels(self) -> int:
         """``max_megapixels`` in pixels."""
-        return int(self.max_megapixels * 1e6)
+        return int(self.max_megapixels * _MEGA)
+
+    @property
+    def buffer(self) -> int:
+        """``buffer_mb`` in bytes."""
+        return int(self.buffer_mb * _MEGA)
 
 
+@dataclass(eq=False)
 class RefusedError(Exception):
-    """A request that gets no reading.
+    """A request that gets no reading."""
 
-    Args:
-      status: of the response.
-      code: a word for programs, which also counts it in the metrics.
-      reason: a sentence for people.
-      busy: whether the same request may succeed later: the response then says when to try again.
-    """
-
-    def __init__(self, status: int, code: str, reason: str, busy: bool = False) -> None:
-        super().__init__(reason)
-        self.status, self.code, self.reason, self.busy = status, code, reason, busy
-
-
-class HungUpError(Exception):
-    """Nobody waits for the response any more."""
+    status: int
+    """Of the response."""
+    code: str
+    """A word for programs, which also counts it in the metrics."""
+    reason: str
+    """A sentence for people."""
+    busy: bool = False
+    """Whether the same request may succeed later: the response then says when to try again."""
 
 
 class Places:
@@ -83,43 +83,25 @@ class Places:
     def __init__(self, number: int, code: str, reason: str) -> None:
         self.number, self.taken, self._code, self._reason = number, 0, code, reason
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no place left."""
-        return self.taken >= self.number
-
-    def refuse_if_full(self) -> None:
-        """Raises the refusal where no place is left."""
-        if self.full:
-            raise self._refusal()
+    def refuse_unless(self, number: int) -> None:
+        """Raises the refusal where not so many places are left."""
+        if self.taken + number > self.number:
+            # A new one each time: an exception keeps the frames of every time that it was raised.
+            raise RefusedError(503, self._code, self._reason, busy=True)
 
     @contextmanager
-    def hold(self, number: int = 0) -> Iterator["Held"]:
-        """Take places, and perhaps more of them later on. Raises the refusal where they do not suffice."""
-        held = Held(self)
+    def hold(self, number: int = 0) -> Iterator[Callable[[int], None]]:
+        """Take places; gives what takes more of them. Raises the refusal where they do not suffice."""
+        held = 0
+
+        def take(more: int) -> None:
+            nonlocal held
+            self.refuse_unless(more)
+            self.taken += more
+            held += more
+
         try:
-            held.take(number)
-            yield held
+            take(number)
+            yield take
         finally:
-            self.taken -= held.number
-
-    def _take(self, number: int) -> None:
-        if self.taken + number > self.number:
-            raise self._refusal()
-        self.taken += number
-
-    def _refusal(self) -> RefusedError:
-        # A new one each time: an exception keeps the frames of every time that it was raised.
-        return RefusedError(503, self._code, self._reason, busy=True)
-
-
-class Held:
-    """Places that are taken."""
-
-    def __init__(self, places: Places) -> None:
-        self._places, self.number = places, 0
-
-    def take(self, number: int) -> None:
-        """Take more."""
-        self._places._take(number)
-        self.number += number
+            self.taken -= held

@@ -2,31 +2,16 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
-
-import numpy as np
 
 from data_pipelines.errors import UserError
-from maerec_jax.reading.reader import Word
 from maerec_jax.reading.recognizer import Prepared
+from maerec_jax.reading.word import Word
 from maerec_jax.scenes.crops import Crops, crop
 from maerec_jax.scenes.regions import Detector, Region
-from maerec_jax.scenes.scene_reader import SceneWord
 from maerec_jax.serving.answers import SceneReading, SceneReadings, SceneWordReading
 from maerec_jax.serving.bodies import Upload
 from maerec_jax.serving.limits import Places
 from maerec_jax.serving.service import Service
-
-_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
-
-
-class _Found(NamedTuple):
-    """What is kept of a picture while its words are read."""
-
-    width: int
-    height: int
-    regions: list[Region]
-    prepared: list[Prepared]
 
 
 class Scenes:
@@ -46,7 +31,7 @@ class Scenes:
         most = service.limits.scenes
         self.places = Places(most, "scenes_full", f"{most} pictures are accepted at a time: try again later")
         self._pool = ThreadPoolExecutor(threads, "detecting")
-        service.on_close(self._pool.shutdown)
+        service.closing.callback(self._pool.shutdown)
 
     async def scenes(self, uploads: list[Upload]) -> SceneReadings:
         """Find and read the words of pictures."""
@@ -55,34 +40,32 @@ class Scenes:
     async def _scene(self, upload: Upload) -> SceneReading:
         service = self._service
         try:
-            found = await asyncio.wrap_future(self._pool.submit(self._find, upload))
+            (height, width), regions, prepared = await asyncio.wrap_future(self._pool.submit(self._find, upload))
             words: list[Word] = []
             step = service.recognizer.batch_sizes[-1]
             # A batch at a time: a page full of words does not keep single words waiting until it is read.
-            for start in range(0, len(found.prepared), step):
-                futures = map(service.batcher.submit, found.prepared[start : start + step])
+            for start in range(0, len(prepared), step):
+                futures = map(service.batcher.submit, prepared[start : start + step])
                 words += await asyncio.gather(*map(asyncio.wrap_future, futures))
         except Exception as error:
             return SceneReading(file=upload.name, error=service.failure(error, "a picture"))
         service.metrics.images.labels("read").inc()
-        read = zip(found.regions, words, found.prepared, strict=True)
-        described = [SceneWord(r.polygon_N2, r.confidence, word, _NO_PIXELS, p).described() for r, word, p in read]
-        return SceneReading(
-            file=upload.name,
-            width=found.width,
-            height=found.height,
-            words=[SceneWordReading.model_validate(word) for word in described],
-        )
+        found = [_described(region, word) for region, word in zip(regions, words, strict=True)]
+        return SceneReading(file=upload.name, width=width, height=height, words=found)
 
-    def _find(self, upload: Upload) -> _Found:
-        recognizer, metrics = self._service.recognizer, self._service.metrics
-        with metrics.timed("decode"):
-            pixels = self._service.decode(upload)
-            recognizer.reader.columns([upload.name])  # the lexicon may have no words for it
-        with metrics.timed("detect"):
+    def _find(self, upload: Upload) -> tuple[tuple[int, int], list[Region], list[Prepared]]:
+        """Height and width of a picture, where its words are, and the words as the model gets them."""
+        pixels = self._service.decode(upload)
+        with self._service.metrics.stage_seconds.labels("detect").time():
             regions = self._detector.detect(pixels)
             # One at a time, as the boxes of long slanting words may all be as large as the picture.
-            prepared = [
-                recognizer.prepare_pixels(crop(pixels, r.polygon_N2, self._crops), upload.name) for r in regions
-            ]
-        return _Found(pixels.shape[1], pixels.shape[0], regions, prepared)
+            crops = (crop(pixels, region.polygon_N2, self._crops) for region in regions)
+            prepared = [self._service.recognizer.prepare_pixels(each, upload.name) for each in crops]
+        return (pixels.shape[0], pixels.shape[1]), regions, prepared
+
+
+def _described(region: Region, word: Word) -> SceneWordReading:
+    polygon = [(round(float(x), 1), round(float(y), 1)) for x, y in region.polygon_N2]
+    return SceneWordReading.model_validate(
+        {"polygon": polygon, "detection_confidence": region.confidence, **word.described()}
+    )

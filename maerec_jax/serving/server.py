@@ -6,18 +6,15 @@ import logging
 import math
 import signal
 import socket
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import current_thread, main_thread
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from data_pipelines.errors import UserError
+from data_pipelines.command import tell
 from maerec_jax.serving.app import make_app
+from maerec_jax.serving.connections import address_of, listen
 from maerec_jax.serving.service import Service
 
 if TYPE_CHECKING:
@@ -47,18 +44,13 @@ class _Connection(H11Protocol):
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._unwatch()
-        elif self._deadline is None and not self.transport.is_closing():
-            self._deadline = self.loop.call_later(_HEAD_SECONDS, self._close_if_idle)
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 
     def _unwatch(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-    def _close_if_idle(self) -> None:
-        self._deadline = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -115,59 +107,18 @@ class Server(uvicorn.Server):
             print(f"ready: {address_of(address)}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal: the service stops to accept at once."""
+        """A signal: the service stops to accept at once. uvicorn would raise it again at its end."""
         self._service.stop_accepting()
-        super().handle_exit(sig, frame)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal. uvicorn would raise it again at its end, which is no failure here."""
-        if current_thread() is not main_thread():
-            yield
-            return
-        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for sig, handler in before.items():
-                signal.signal(sig, handler)
-
-
-def listen(host: str, port: int, backlog: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one.
-
-    Raises:
-      UserError: where that is impossible.
-    """
-    try:
-        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UserError(f"cannot listen on {host}: {error.strerror}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-    except OSError as error:
-        listener.close()
-        raise UserError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
-    return listener
-
-
-def address_of(address: Any) -> str:
-    """The URL of a socket's address."""
-    host, port = address[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.force_exit |= self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def serve_forever(service: Service, scenes: "Scenes | None", host: str, port: int, access_log: bool) -> None:
     """Serve until a signal; says on stderr where it listens, and on stdout when it is ready."""
     listener = listen(host, port, service.limits.connections)
-    print(f"listening on {address_of(listener.getsockname())}, compiling", file=sys.stderr, flush=True)
+    tell(f"listening on {address_of(listener.getsockname())}, compiling")
     if not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
-        print("note: it has no passwords: whoever reaches this address may use it", file=sys.stderr, flush=True)
+        tell("note: it has no passwords: whoever reaches this address may use it")
     if access_log:
         logging.basicConfig(format="%(message)s")
     asyncio.run(Server(service, scenes, access_log).run_until_stopped(listener))

@@ -4,11 +4,12 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from logging import getLogger
 from typing import Literal, TypeVar
 
 import numpy as np
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
@@ -16,7 +17,7 @@ from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.serving.answers import Failure, ImageReading, Readings
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.bodies import Body, Upload
-from maerec_jax.serving.limits import MEGABYTE, HungUpError, Limits, Places, RefusedError
+from maerec_jax.serving.limits import Limits, Places, RefusedError
 from maerec_jax.serving.metrics import Metrics
 
 LOG = getLogger("maerec_jax.serving")
@@ -24,12 +25,6 @@ LOG = getLogger("maerec_jax.serving")
 Answer = TypeVar("Answer")
 
 ServiceState = Literal["starting", "ready", "stopping", "broken"]
-
-_CLOSED: dict[ServiceState, str] = {
-    "starting": "the service is starting: try again later",
-    "stopping": "the service is stopping: try again later",
-    "broken": "the service is broken: it has to be started again",
-}
 
 
 class Service:
@@ -54,10 +49,13 @@ class Service:
         self.batcher = Batcher(recognizer, delay, self.metrics)
         queue = self.limits.queue
         self.images = Places(queue, "queue_full", f"{queue} images are accepted at a time: try again later")
-        size = int(self.limits.buffer_mb * MEGABYTE)
-        self.buffer = Places(size, "buffer_full", "too much is uploaded at the same time: try again later")
+        told = "too much is uploaded at the same time: try again later"
+        self.buffer = Places(self.limits.buffer, "buffer_full", told)
         self._pool = ThreadPoolExecutor(decode_threads, "decoding")
-        self._closing: list[Callable[[], None]] = [self._pool.shutdown]
+        self.closing = ExitStack()
+        """What is to be done when the service is closed."""
+        self.closing.callback(self.batcher.close)
+        self.closing.callback(self._pool.shutdown)
         self._stopping = False
         self.metrics.accepted.set_function(lambda: self.images.taken)
         self.metrics.ready.set_function(lambda: self.state == "ready")
@@ -73,13 +71,7 @@ class Service:
     def close(self) -> None:
         """Read what was accepted, and end the threads."""
         self._stopping = True
-        for close in self._closing:
-            close()
-        self.batcher.close()
-
-    def on_close(self, close: Callable[[], None]) -> None:
-        """Let something be called when the service is closed, before it reads what is left."""
-        self._closing.append(close)
+        self.closing.close()
 
     @property
     def state(self) -> ServiceState:
@@ -100,8 +92,9 @@ class Service:
     def refuse_unless_open(self, places: Places) -> None:
         """Raises ``RefusedError`` where nothing can be accepted at the moment, whatever it is."""
         if (state := self.state) != "ready":
-            raise RefusedError(503, state, _CLOSED[state], busy=True)
-        places.refuse_if_full()
+            then = "it has to be started again" if state == "broken" else "try again later"
+            raise RefusedError(503, state, f"the service is {state}: {then}", busy=True)
+        places.refuse_unless(1)
 
     async def answer(
         self, request: Request, body: Body, places: Places, read: Callable[[list[Upload]], Awaitable[Answer]]
@@ -116,13 +109,13 @@ class Service:
 
         Raises:
           RefusedError: for a request that gets no reading.
-          HungUpError: where the client hangs up.
+          ClientDisconnect: where the client hangs up.
         """
         self.refuse_unless_open(places)
         uploads: list[Upload] = []
         try:
             async with asyncio.timeout(self.limits.timeout):
-                with self.metrics.timed("upload"):
+                with self.metrics.stage_seconds.labels("upload").time():
                     uploads = await body.uploads()
                 self.refuse_unless_open(places)
                 with places.hold(len(uploads)):
@@ -147,18 +140,22 @@ class Service:
         except Exception as error:
             return ImageReading(file=upload.name, error=self.failure(error, "an image"))
         self.metrics.images.labels("read").inc()
-        return ImageReading.of(upload.name, word)
+        return ImageReading.model_validate({"file": upload.name, **word.described()})
 
     def _prepare(self, upload: Upload) -> Prepared:
-        with self.metrics.timed("decode"):
-            pixels = self.decode(upload)
-            self.recognizer.reader.columns([upload.name])  # the lexicon may have no words for it
-            return self.recognizer.prepare_pixels(pixels, upload.name)
+        return self.recognizer.prepare_pixels(self.decode(upload), upload.name)
 
     def decode(self, upload: Upload) -> np.ndarray:
-        """The pixels of an upload, which loses its data. Raises ``DecodeError``."""
+        """The pixels of an upload, which loses its data.
+
+        Raises:
+          DecodeError: for what is no image, or too large.
+          UserError: where the lexicon has no words for it.
+        """
         data, upload.data = upload.data, b""
-        return decode_image(data, self.limits.max_pixels)
+        self.recognizer.reader.columns([upload.name])
+        with self.metrics.stage_seconds.labels("decode").time():
+            return decode_image(data, self.limits.max_pixels)
 
     def failure(self, error: Exception, what: str) -> Failure:
         """What the answer says of an image's error, after it was counted."""
@@ -173,13 +170,13 @@ class Service:
 
 
 async def _unless_gone(request: Request, reading: Awaitable[Answer]) -> Answer:
-    """The result of a reading, which is cancelled if the client hangs up first: then raises ``HungUpError``."""
+    """The result of a reading, which is cancelled if the client hangs up first: then raises ``ClientDisconnect``."""
     work = asyncio.ensure_future(reading)
     gone = asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise HungUpError
+            raise ClientDisconnect
         return work.result()
     finally:
         work.cancel()

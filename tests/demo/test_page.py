@@ -1,9 +1,8 @@
-"""What happens on the page, without a browser: pictures and settings go in, HTML and JSON come out."""
+"""What happens on the page, without a browser: pictures and settings go in, what its parts show comes out."""
 
 import json
-import re
+from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,62 +10,76 @@ import pytest
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import decode_image
 from maerec_jax import ReadingConfig
-from maerec_jax.demo_page import markup, page
-from maerec_jax.demo_page.desk import MOST_WORDS, Desk, FoundWord, Settings
+from maerec_jax.demo_page import page
+from maerec_jax.demo_page.desk import MOST_WORDS, Desk, Settings
 from maerec_jax.demo_page.examples import draw_examples
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.reading.reader import Word
 from maerec_jax.scenes.regions import Region
 from tests.demo.conftest import WORDS, draw_word
 
-PICTURE, READING, DETAIL, SAVE, SHOWN, FOUND = range(6)
-
-
-def event(**data):
-    return SimpleNamespace(_data=data)
+PICTURE, READING, CHARACTERS, OTHERS, TABLE, SAVE, SHOWN, FOUND = range(8)
 
 
 @pytest.fixture
 def handlers(desk, word_files):
-    return page.Handlers(desk, draw_examples(desk.characters, True), Limits(), word_files["lemon"].parent)
+    return page.Handlers(
+        desk,
+        draw_examples(desk.recognizer.reader.config.charset.characters, True),
+        Limits(),
+        word_files["lemon"].parent,
+    )
 
 
-def take(handlers, path, name="a.png", mode="word", beam=1, lexicon=""):
-    return handlers.take(mode, beam, "box", lexicon, event(path=str(path), name=name))
+def take(handlers, path, mode="word", beam=1, lexicon=""):
+    return handlers.take({"path": str(path)}, mode, beam, "box", lexicon)
 
 
 def saved(made):
-    """What the link for the download holds."""
-    url = re.search(r'href="data:application/json;charset=utf-8,([^"]*)"', made[SAVE])
-    return json.loads(unquote(url[1]))
+    """What the file for the download holds."""
+    return json.loads(Path(made[SAVE]).read_text())
 
 
 def test_a_word_is_read_as_the_recogniser_reads_it(handlers, desk, word_files):
     made = take(handlers, word_files["lemon"])
     (word,) = desk.recognizer.read([word_files["lemon"]])
-    assert saved(made) == {"file": "a.png", **json.loads(json.dumps(word.described()))}
-    assert f"{word.confidence:.1%}" in made[READING]
-    assert made[DETAIL].count("<li>") == len(word.character_confidences) > 0
-    assert "lemon" not in made[PICTURE]
-    assert "a.png" in made[PICTURE]
+    assert saved(made) == {"file": "lemon.png", **json.loads(json.dumps(word.described()))}
+    assert Path(made[SAVE]).name == "lemon.json"
+    assert made[READING] == {word.text: word.confidence}
+    captions = [f"{confidence:.0%}" for confidence in word.character_confidences]
+    assert [caption.split(" ")[-1] for _, caption in made[CHARACTERS]] == captions
+    np.testing.assert_array_equal(made[PICTURE], decode_image(word_files["lemon"].read_bytes()))
+    assert not made[TABLE]["visible"]
 
 
 def test_a_scene_has_a_row_and_an_outline_for_each_word(handlers, desk, word_files):
     made = take(handlers, word_files["lemon"], mode="scene")
     pixels = decode_image(word_files["lemon"].read_bytes())
     half = pixels.shape[1] // 2
-    assert made[PICTURE].count("<polygon") == made[READING].count("<tr data-word") == 2
+    assert [row[0] for row in made[TABLE]["value"]] == [1, 2]
+    assert [row[3] for row in made[TABLE]["value"]] == ["90%", "80%"]
+    changed = (made[PICTURE] != pixels).any(axis=2)
+    assert changed[:, half - 1 : half + 2].all(axis=0).any()
     found = saved(made)
     assert (found["width"], found["height"]) == (pixels.shape[1], pixels.shape[0])
     crop = pixels[:, : -(-pixels.shape[1] // 2)]
     assert found["words"][0]["text"] == desk.recognizer.read([crop])[0].text
     assert found["words"][1]["polygon"][0] == [pytest.approx(half, abs=0.6), 0.0]
     assert [word["detection_confidence"] for word in found["words"]] == [0.9, 0.8]
-    first, second = (handlers.choose(made[FOUND], event(index=i)) for i in (0, 1))
-    assert first == made[DETAIL] != second
-    for index in (2, -1, "1", None):  # which the page never sends
-        assert handlers.choose(made[FOUND], event(index=index)) == first
-    assert handlers.choose(None, event(index=0)) == ""
+    words = made[FOUND].words
+
+    def closely(shown):
+        """Whose crop is shown first."""
+        return [word.crop is shown[1][0][0] for word in words].index(True)
+
+    assert closely(made[READING:]) == 0
+    for row, number in (([1], 0), ([2], 1), ([3], 0), ([-1], 0), (["1"], 0), ([], 0), (None, 0)):
+        assert closely(handlers.choose(made[FOUND], SimpleNamespace(row_value=row))) == number
+    for x, number in ((3, 0), (pixels.shape[1] - 3, 1)):
+        assert closely(handlers.point(made[FOUND], SimpleNamespace(index=[x, 5]))) == number
+    skipped = (page.gr.skip(),) * 3
+    assert handlers.point(made[FOUND], SimpleNamespace(index=[-5, 5])) == skipped
+    assert handlers.point(None, SimpleNamespace(index=[3, 5])) == skipped
+    assert handlers.choose(None, SimpleNamespace(row_value=[1])) == skipped
 
 
 def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
@@ -74,14 +87,29 @@ def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
     assert saved(made)["text"] in ("amber", "river", "stone")
     wider = handlers.again(*made[SHOWN:], "word", 5, "box", "")
     assert saved(wider)["alternatives"]
-    assert "Other readings" in wider[DETAIL]
+    assert [row[0] for row in wider[OTHERS]["value"]] == [other["text"] for other in saved(wider)["alternatives"]]
     assert len(saved(handlers.again(*made[SHOWN:], "scene", 1, "rectified", ""))["words"]) == 2
     # Without a picture, or another setting, nothing changes.
-    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "") == (page.gr.skip(),) * 6
-    assert handlers.again(None, None, "word", 1, "box", "") == (page.gr.skip(),) * 6
+    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "") == (page.gr.skip(),) * 8
+    assert handlers.again(None, None, "word", 1, "box", "") == (page.gr.skip(),) * 8
 
 
-def test_crops_are_cut_out_as_chosen(desk):
+def test_settings_that_the_page_does_not_offer_are_none(handlers, word_files):
+    for mode, beam, crops, lexicon in (("all", 10**9, "none", None), (["word"], {"a": 1}, [], "")):
+        made = handlers.take({"path": str(word_files["amber"])}, mode, beam, crops, lexicon)
+        assert made[FOUND].settings == Settings()
+
+
+def test_large_pictures_are_shown_small(desk):
+    picture = np.random.default_rng(0).integers(0, 255, (500, 3200, 3), np.uint8)
+    found = desk.read(picture, "", Settings("scene"))
+    assert found.preview.shape == (250, 1600, 3)
+    np.testing.assert_allclose(found.words[1].polygon_N2[2], (1600, 250))
+    assert found.described["words"][1]["polygon"][2] == [3200, 500]
+    assert found.words[0].crop.shape == (200, 640, 3)
+
+
+def test_crops_are_cut_as_told(desk):
     class Slanted:
         def detect(self, image_HWC):
             return [Region(np.array([(10, 0), (60, 20), (50, 45), (0, 25)], np.float32), 0.9)]
@@ -101,27 +129,30 @@ def test_settings_that_cannot_be_used_are_told(handlers, word_files):
         ("x" * 30_000, "too long"),
         ("ÄÖÜ", "none of the"),
     ):
-        made = take(handlers, word_files["amber"], lexicon=lexicon)
-        assert 'role="alert"' in made[READING]
-        assert told in made[READING]
+        with pytest.warns(UserWarning, match=told):
+            made = take(handlers, word_files["amber"], lexicon=lexicon)
         assert made[FOUND] is None
         # The picture is still there for other settings.
-        assert saved(handlers.again(*made[SHOWN:], "word", 1, "box", ""))["file"] == "a.png"
-    partly = take(handlers, word_files["amber"], lexicon="amber ÄÖÜ")
-    assert saved(partly)["text"] == "amber"
-    assert 'class="note"' in partly[READING]
+        assert saved(handlers.again(*made[SHOWN:], "word", 1, "box", ""))["file"] == "amber.png"
+
+
+def test_words_of_a_list_that_cannot_be_read_are_told(handlers, word_files, capsys):
+    made = take(handlers, word_files["amber"], lexicon="amber ÄÖÜ")
+    assert saved(made)["text"] == "amber"
+    assert made[FOUND].notes
+    assert page.escape(made[FOUND].notes[0]) in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     (word_files["lemon"].parent / "notes.png").write_text("no picture")
-    made = take(handlers, word_files["lemon"].parent / "notes.png", "notes.png")
-    assert "notes.png cannot be read: it is no image but text" in made[READING]
-    assert "Drop a picture" in made[PICTURE]
-    assert made[DETAIL] == made[SAVE] == ""
-    assert "larger than 20 MB" in handlers.refuse(event(name="b.png", large=True))[READING]
-    assert "b.png could not be sent" in handlers.refuse(event(name="b.png", large=False))[READING]
-    for data in ({}, {"path": None}, {"path": ["a"], "name": 3}):
-        assert "no longer on the server" in handlers.take("word", 1, "box", "", event(**data))[READING]
+    with pytest.warns(UserWarning, match=r"notes\.png cannot be read: it is no image but text"):
+        made = take(handlers, word_files["lemon"].parent / "notes.png")
+    assert made[PICTURE] is made[READING] is made[CHARACTERS] is made[FOUND] is None
+    assert not made[OTHERS]["visible"]
+    assert not made[TABLE]["visible"]
+    for file in (None, {}, {"path": None}, {"path": ["a"]}, {"path": "/etc/hostname"}):
+        with pytest.warns(UserWarning, match="no longer on the server"):
+            handlers.take(file, "word", 1, "box", "")
 
 
 def test_few_recognisers_are_kept(desk):
@@ -129,7 +160,7 @@ def test_few_recognisers_are_kept(desk):
     pixels = draw_word("lemon")
     for words in ("a", "b", "c", "d"):
         assert own.read(pixels, "", Settings(lexicon=words)).words[0].word.text == words
-    assert len(own._recognizers) == 3
+    assert own._load_kept.cache_info().currsize == 2
     assert own._recognizer(1, ())[0] is own.recognizer
 
 
@@ -138,19 +169,14 @@ def test_single_words_only_without_a_detector(desk):
         Desk(desk._weights, ReadingConfig(), 1).read(draw_word("lemon"), "", Settings(mode="scene"))
 
 
-def test_nothing_that_comes_from_outside_becomes_markup(handlers, desk, word_files):
-    evil = '<img src=x onerror="alert(1)">&'
-    made = take(handlers, word_files["lemon"], name=evil)
-    for part in made[:SHOWN]:
-        assert "<img src=x" not in part
-        assert 'onerror="' not in part
-    read = FoundWord(
-        Word("<b>", 0.5, (0.5,) * 3, 0, (1, 2, 3)), desk.recognizer.prepare(draw_word("a")), draw_word("a")
-    )
-    shown = markup.detail(read, np.ones((3, 2, 4), np.float32), crop=True)
-    assert "<b></" not in shown
-    assert "&lt;b&gt;" in shown
-    assert "<b>" not in take(handlers, word_files["lemon"], name="notes<b>.png")[PICTURE]
+def test_nothing_that_comes_from_outside_becomes_markup(handlers, word_files):
+    """Notices are HTML to Gradio; its other parts show text as it is."""
+    evil = word_files["lemon"].parent / '<img src=x onerror="alert(1)">&.png'
+    evil.write_text("no picture")
+    with pytest.warns(UserWarning, match="cannot be read") as told:
+        take(handlers, evil)
+    assert "<" not in str(told[0].message)
+    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;&amp;.png" in str(told[0].message)
 
 
 def test_examples_hold_what_can_be_read():

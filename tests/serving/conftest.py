@@ -7,13 +7,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 import jax
-import numpy as np
 import PIL.Image
 import pytest
 
 from data_pipelines.images.decoding import pixels_of
 from maerec_jax import ReadingConfig, Recognizer
-from maerec_jax.training.recognition import Recognition
 from tests.training.conftest import recogniser_config, words
 
 
@@ -25,7 +23,7 @@ def png(pixels):
 
 def random_recognizer(reading=None, batch_size=16, **changes):
     config = recogniser_config("", **changes)
-    params = jax.device_get(jax.jit(Recognition(config.model, np.float32).init)(jax.random.key(5)))
+    params = jax.device_get(jax.jit(config.model.init)(jax.random.key(5)))
     # The bias that a fresh decoder has is stronger than what it sees: louder, its texts differ by the image.
     params = jax.tree.map(lambda leaf: 3 * leaf if leaf.ndim > 1 else leaf, params)
     return Recognizer(config, params, reading, batch_size)
@@ -122,7 +120,8 @@ def form(*images):
 @contextmanager
 def served(recognizer, limits=None):
     """A server on the loopback interface that is ready: its address, itself, and its service."""
-    from maerec_jax.serving.server import Server, listen
+    from maerec_jax.serving.connections import listen
+    from maerec_jax.serving.server import Server
     from maerec_jax.serving.service import Service
 
     service = Service(recognizer, patient(limits))

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("prometheus_client", reason="it is not installed: pip install -e '.[serve]'")
-
-from maerec_jax.reading.reader import Word
 from maerec_jax.reading.recognizer import Prepared
+from maerec_jax.reading.word import Word
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.metrics import Metrics
 

@@ -9,14 +9,9 @@ import struct
 import zlib
 
 import numpy as np
-import pytest
 
-for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx"):
-    pytest.importorskip(module, reason=f"{module} is not installed: pip install -e '.[serve]'")
-
-
-from maerec_jax.serving.limits import Limits  # noqa: E402
-from tests.serving.conftest import client_of, form, png, served  # noqa: E402
+from maerec_jax.serving.limits import Limits
+from tests.serving.conftest import client_of, form, png, served
 
 BOUNDARY = b"x1y2z3"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY.decode()}"}

@@ -9,21 +9,18 @@ import sys
 import threading
 import time
 
+import httpx
 import pytest
 
-for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx"):
-    pytest.importorskip(module, reason=f"{module} is not installed: pip install -e '.[serve]'")
-
-import httpx  # noqa: E402
-
-from data_pipelines.command import run_command  # noqa: E402
-from maerec_jax import serve  # noqa: E402
-from maerec_jax.config import UserError  # noqa: E402
-from maerec_jax.serving.limits import Limits  # noqa: E402
-from maerec_jax.serving.server import Server, listen  # noqa: E402
-from maerec_jax.serving.service import Service  # noqa: E402
-from tests.conftest import REPOSITORY  # noqa: E402
-from tests.serving.conftest import form, served  # noqa: E402
+from data_pipelines.command import run_command
+from maerec_jax import serve
+from maerec_jax.config import UserError
+from maerec_jax.serving.connections import listen
+from maerec_jax.serving.limits import Limits
+from maerec_jax.serving.server import Server
+from maerec_jax.serving.service import Service
+from tests.conftest import REPOSITORY
+from tests.serving.conftest import form, served
 
 
 def url(address):
@@ -151,6 +148,8 @@ def test_addresses_that_cannot_be_used():
         listen("192.0.2.1", 0, 8)
     with pytest.raises(UserError, match="cannot listen on no host"):
         listen("no host", 0, 8)
+    with pytest.raises(UserError, match="port must be 0 to 65535, not 70000"):
+        listen("127.0.0.1", 70_000, 8)
 
 
 def test_the_command_serves_until_a_signal(recognizer, files, expected, tmp_path):
