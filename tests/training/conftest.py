@@ -1,7 +1,10 @@
 """Runs small enough to be repeated: a recogniser and an autoencoder of a few thousand parameters on rendered words."""
 
+import fcntl
 import json
+import os
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -81,21 +84,41 @@ def interrupt_after(monkeypatch, n):
     monkeypatch.setattr(loop, "train_batches", lambda s, d, **settings: Interrupted(sources=s, decoder=d, **settings))
 
 
+def train_once(factory, name, make_config):
+    """The workdir of a run that is trained by the first who needs it, of all workers and modules of tests.
+
+    Args:
+      factory: pytest's ``tmp_path_factory``.
+      name: of the run.
+      make_config: makes its config from its workdir.
+    """
+    from maerec_jax.training.loop import train
+
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "finished").exists():
+            train(make_config(folder / "run"))
+            (folder / "finished").touch()
+    return folder / "run"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_forks_are_left():
+    """What forks the processes of runs (``processes.py``) ends with the tests."""
+    yield
+    forkserver._forkserver._stop()
+
+
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory):
     """The workdir of a finished recogniser run that was never interrupted. Not to be changed."""
-    from maerec_jax.training.loop import train
-
-    workdir = tmp_path_factory.mktemp("unbroken") / "run"
-    train(recogniser_config(workdir))
-    return workdir
+    return train_once(tmp_path_factory, "unbroken", recogniser_config)
 
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
     """The workdir of a finished pre-training run. Not to be changed."""
-    from maerec_jax.training.loop import train
-
-    workdir = tmp_path_factory.mktemp("pretrained") / "run"
-    train(autoencoder_config(workdir))
-    return workdir
+    return train_once(tmp_path_factory, "pretrained", autoencoder_config)

@@ -1,18 +1,27 @@
-"""Runs of ``python -m maerec_jax.train`` in one or several processes, for tests that stop, kill and resume them."""
+"""Runs of ``maerec_jax.train`` in one or several processes, for tests that stop, kill and resume them.
 
+The processes are forked from one that has imported everything, since that takes longer than the runs themselves.
+"""
+
+import atexit
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import jax
+
+from maerec_jax import train
 from maerec_jax.config import TrainConfig, to_json
-from tests.conftest import REPOSITORY
 from tests.training.conftest import logged
 
 PATIENCE = 300  # seconds after which a test gives up, on a machine that is busy with other tests, too
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["maerec_jax.train", "maerec_jax.training.loop"])
 
 
 def write_config(folder: Path, config: TrainConfig) -> Path:
@@ -33,6 +42,20 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+def _run(arguments: list[str], devices: int, environment: dict[str, str], file: Path) -> None:
+    """The command, in a process of its own."""
+    os.setsid()
+    with file.open("a") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    jax.config.update("jax_num_cpu_devices", devices)
+    status = train.main(arguments)
+    atexit._run_exitfuncs()  # as at the end of any other program; among them is JAX's, which lets the others go
+    sys.exit(status)
+
+
 class Processes:
     """The processes of a run, started. ``told(i)`` is what process i has printed so far.
 
@@ -49,21 +72,14 @@ class Processes:
         **environment: str,
     ):
         self.files = [config.with_suffix(f".{time.monotonic_ns()}-{i}.log") for i in range(count)]
-        command = [sys.executable, "-m", "maerec_jax.train", "--config", str(config), *flags]
-        # Compiling is nearly all that these runs do.
-        settings = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-        settings |= {"JAX_NUM_CPU_DEVICES": str(devices)} | environment
         address = f"localhost:{free_port()}"
         self.all = []
         for i, file in enumerate(self.files):
             place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(i)]
-            whole = command + list(last[i : i + 1]) + (place if count > 1 else [])
-            with file.open("w") as out:
-                self.all.append(
-                    subprocess.Popen(
-                        whole, cwd=REPOSITORY, env=settings, stdout=out, stderr=out, start_new_session=True
-                    )
-                )
+            arguments = ["--config", str(config), *flags, *last[i : i + 1], *(place if count > 1 else [])]
+            file.touch()
+            self.all.append(FORKS.Process(target=_run, args=(arguments, devices, os.environ | environment, file)))
+            self.all[-1].start()
 
     def __enter__(self) -> "Processes":
         return self
@@ -74,22 +90,31 @@ class Processes:
     def told(self, index: int = 0) -> str:
         return self.files[index].read_text()
 
+    def send(self, index: int, number: signal.Signals) -> None:
+        """Send a signal to process ``index``."""
+        os.kill(self.all[index].pid, number)
+
     def kill(self) -> None:
         """kill -9, also of what is stopped."""
         for process in self.all:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         for process in self.all:
-            process.wait()
+            process.join()
 
-    def wait(self) -> list[int]:
-        """The exit statuses."""
-        return [process.wait(PATIENCE) for process in self.all]
+    def wait(self, seconds: float = PATIENCE, which: Iterable[int] | None = None) -> list[int]:
+        """The exit statuses, of all processes or of some."""
+        chosen = self.all if which is None else [self.all[i] for i in which]
+        deadline = time.monotonic() + seconds
+        for process in chosen:
+            process.join(max(0, deadline - time.monotonic()))
+            assert process.exitcode is not None, "it goes on and on"
+        return [process.exitcode for process in chosen]
 
     def until(self, condition, poll: float = 0.01) -> bool:
         """Wait for a condition; false where a process has ended before it held."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            if any(process.poll() is not None for process in self.all):
+            if any(process.exitcode is not None for process in self.all):
                 return False
             assert time.monotonic() < deadline, "\n".join(self.told(i) for i in range(len(self.all)))
             time.sleep(poll)

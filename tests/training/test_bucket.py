@@ -78,7 +78,7 @@ def test_runs_in_a_bucket_are_killed_resumed_and_read(bucket, unbroken, tmp_path
         run.kill()
     with Processes(config) as run:
         assert run.until(lambda: "resumed gs://bucket/runs/one at step" in run.told()), run.told()
-        run.all[0].send_signal(signal.SIGTERM)
+        run.send(0, signal.SIGTERM)
         assert run.wait() == [0], run.told()
         assert "stopped by SIGTERM" in run.told()
     with Processes(config) as run:

@@ -1,13 +1,12 @@
 """Training on damaged data: it goes on, tells what was left out of which source, and stops where it is too much."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import jax
 import lmdb
 import numpy as np
 import pytest
@@ -16,11 +15,12 @@ from data_pipelines.errors import DataError, MissingError
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.sources.records import OUTCOMES, Record
-from maerec_jax.config import to_json
-from maerec_jax.training.data import InvalidImages
+from data_pipelines.unusable import InvalidImages
+from maerec_jax.training import loop
 from maerec_jax.training.loop import train
 from maerec_jax.training.run_log import METRICS_FILE
 from tests.training.conftest import recogniser_config
+from tests.training.processes import FORKS, PATIENCE, free_port
 
 
 def image(number):
@@ -125,49 +125,32 @@ def test_processes_count_together_and_stop_together(tmp_path):
         write_lmdb(tmp_path / "data", 60, broken={0, 14, 28, 52, 55}, missing={7, 30, 41}),
     ]
     config = config_for(tmp_path, sources, steps=10, validate_every=100, checkpoint_every=100)
-    (tmp_path / "config.json").write_text(to_json(config))
-    program = (
-        "import socket, sys, jax\nfrom pathlib import Path\n"
-        "jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))\n"
-        "from maerec_jax.config import read_json\nfrom maerec_jax.training import loop\n"
-        "counted = []\n"
-        "class Counting(loop.InvalidImages):\n"
-        "    def count(self, outcomes):\n"
-        "        super().count(outcomes)\n        counted.append(self.counts.tolist())\n"
-        "loop.InvalidImages = Counting\n"
-        f"loop.train(read_json(Path({str(tmp_path / 'config.json')!r})))\n"
-        "print('counted', counted[-1])\n"
-    )
-    outputs = run_together(program)
-    assert [line for output in outputs for line in output.splitlines() if line.startswith("counted")] == [
-        "counted [[92, 2, 6], [52, 3, 5]]"
-    ] * 2
+    place, out = ("localhost:" + str(free_port()), 2), tmp_path / "counted"
+    processes = [FORKS.Process(target=train_and_count, args=(config, (*place, i), out)) for i in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [json.loads(Path(f"{out}{i}").read_text()) for i in range(2)] == [[[92, 2, 6], [52, 3, 5]]] * 2
     (step, counts) = logged_sources(tmp_path / "run")[-1]
     assert (step, [list(entry.values())[1:] for entry in counts]) == (10, [[92, 2, 6], [52, 3, 5]])
 
 
-def run_together(program):
-    import socket
+def train_and_count(config, place, out):
+    """Train as one of several processes; writes what this one has counted."""
+    jax.distributed.initialize(*place)
+    counted = []
 
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(port), str(process)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(2)
-    ]
-    try:
-        results = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], results
-    return [out for out, _ in results]
+    class Counting(InvalidImages):
+        def count(self, outcomes):
+            super().count(outcomes)
+            counted.append(self.counts.tolist())
+
+    loop.InvalidImages = Counting
+    loop.train(config)
+    Path(f"{out}{place[-1]}").write_text(json.dumps(counted[-1]))
+    jax.distributed.shutdown()
 
 
 class Numbered:

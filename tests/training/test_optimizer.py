@@ -15,7 +15,7 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.training.optimizer import encoder_layer, is_vector, learning_rate_schedule, make_optimizer, muon_axes
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCHEDULES = json.loads((FIXTURES / "lr_schedule.json").read_text())
@@ -87,7 +87,7 @@ def test_three_adamw_steps_equal_the_reference():
     params = params_from_state_dict({k[3:]: v for k, v in fixture.items() if k.startswith("sd/")}, config)
     start = params
     settings = OptimizerConfig(weight_decay=0.05, betas=(0.9, 0.95))
-    optimizer = make_optimizer(settings, CONSTANT, 2, task.frozen)
+    optimizer = make_optimizer(settings, CONSTANT, 2, task.config.frozen)
     state = optimizer.init(params)
     image = fixture["imgs"].transpose(0, 2, 3, 1)
 
@@ -114,8 +114,8 @@ def test_three_adamw_steps_equal_the_reference():
 
 def test_frozen_parameters_have_no_optimizer_state():
     task = Pretraining(MAEConfig.tiny(), np.float32)
-    params = jax.eval_shape(lambda: task.init(jax.random.key(0)))
-    state = jax.eval_shape(lambda p: make_optimizer(OptimizerConfig(), CONSTANT, 2, task.frozen).init(p), params)
+    params = jax.eval_shape(lambda: task.config.init(jax.random.key(0)))
+    state = jax.eval_shape(lambda p: make_optimizer(OptimizerConfig(), CONSTANT, 2, task.config.frozen).init(p), params)
     trained = sum(x.size for x in jax.tree.leaves(params)) - 257 * (64 + 32)
     moments = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
     assert moments == 2 * trained
@@ -154,13 +154,13 @@ def test_muon_makes_the_updates_of_matrices_orthogonal():
     rng = np.random.default_rng(0)
     left = set()
     for task in (Pretraining(MAEConfig.tiny(), np.float32), Recognition(MAERecConfig.tiny(), np.float32)):
-        params = task.init(jax.random.key(0))
+        params = task.config.init(jax.random.key(0))
         grads = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), params)
-        optimizer = make_optimizer(settings, CONSTANT, 2, task.frozen)
+        optimizer = make_optimizer(settings, CONSTANT, 2, task.config.frozen)
         updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
         expected = flatten_dict(adam.update(grads, adam.init(params))[0], sep="/")
         for path, update in flatten_dict(updates, sep="/").items():
-            if task.frozen(path):
+            if task.config.frozen(path):
                 continue
             axes = muon_axes(path)
             if axes is None:

@@ -1,10 +1,13 @@
 """Runs that are killed at any moment, go on elsewhere, and end as if nothing had happened; checkpoints that are cut."""
 
 import json
+import os
 import random
 import shutil
 import signal
-from dataclasses import replace
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,25 +16,35 @@ from data_pipelines.errors import UserError
 from maerec_jax.config import MeshConfig
 from maerec_jax.training.loop import train
 from maerec_jax.weights.checkpoint import load_params, saved_steps
-from tests.training.conftest import logged, recogniser_config
-from tests.training.processes import Processes, has_logged, write_config
+from tests.conftest import REPOSITORY
+from tests.training.conftest import logged, recogniser_config, train_once
+from tests.training.processes import PATIENCE, Processes, has_logged, write_config
+from tests.training.test_train import assert_same_run
 
-KILLS = 20
+STEPS = 32
+KILLS = 9
 LAYOUTS = [  # processes, devices of each, flags
     (1, 1, ()),
-    (2, 1, ()),
-    (1, 4, ("--mesh.fsdp", "2")),
-    (1, 2, ("--mesh.tensor", "2")),
     (2, 2, ("--mesh.fsdp", "2", "--mesh.tensor", "2")),
+    (1, 4, ("--mesh.fsdp", "2")),
+    (2, 1, ()),
 ]
 
 
-def test_twenty_kills_on_changing_machines(tmp_path):
+def long_config(workdir, **changes):
+    return recogniser_config(workdir, steps=STEPS, validate_every=8, checkpoint_every=2, keep_last=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """The workdir of a longer run that was never interrupted. Not to be changed."""
+    return train_once(tmp_path_factory, "long", long_config)
+
+
+def test_kills_on_changing_machines(long_run, tmp_path):
     """kill -9 during steps, saves and validations, each time on another mesh or number of processes."""
-    config = recogniser_config(tmp_path / "unbroken", steps=64, validate_every=8, checkpoint_every=2, keep_last=2)
-    train(config)
     workdir = tmp_path / "run"
-    file = write_config(tmp_path, replace(config, workdir=str(workdir)))
+    file = write_config(tmp_path, long_config(workdir))
     rng = random.Random(0)
     killed = dict.fromkeys(("step", "save", "validation"), 0)
     attempt = 0
@@ -48,18 +61,17 @@ def test_twenty_kills_on_changing_machines(tmp_path):
                 # Some of what it did has to be done again.
                 for step in saved_steps(workdir)[1:] or saved_steps(workdir):
                     shutil.rmtree(workdir / "checkpoints" / str(step))
-    with Processes(file) as run:
-        assert run.wait() == [0], run.told()
-    expected = logged(config.workdir)
+    train(long_config(workdir))
+    expected = logged(long_run)
     assert logged(workdir).keys() == expected.keys()
     assert list(logged(workdir).values()) == pytest.approx(list(expected.values()), rel=1e-4)
     for name in ("word_accuracy", "edit_similarity"):
-        found, wanted = (logged(w, name, "validation") for w in (workdir, config.workdir))
+        found, wanted = (logged(w, name, "validation") for w in (workdir, long_run))
         assert found.keys() == wanted.keys()
     assert not list((workdir / "checkpoints").glob("*tmp*"))
     assert not (workdir / "damaged").exists()
     assert min(killed.values()) >= KILLS // 3
-    ours, theirs = (load_params(f"{w}/checkpoints/64")[1] for w in (workdir, config.workdir))
+    ours, theirs = (load_params(f"{w}/checkpoints/{STEPS}")[1] for w in (workdir, long_run))
     np.testing.assert_allclose(ours["decoder"]["embedding"], theirs["decoder"]["embedding"], atol=2e-5)
 
 
@@ -73,7 +85,40 @@ def killed_at(run, workdir, kind, rng) -> bool:
         begun = {path.name for path in folder.glob("*tmp*")} if folder.exists() else set()
         return run.until(lambda: {p.name for p in folder.glob("*tmp*")} - begun, poll=0.0005)
     due = done - done % 8 + 8
-    return run.until(lambda: has_logged(workdir, due) or due > 64, poll=0.0005) and due <= 64
+    return run.until(lambda: has_logged(workdir, due) or due > STEPS, poll=0.0005) and due <= STEPS
+
+
+def test_a_run_that_is_stopped_and_killed_equals_an_unbroken_one(long_run, tmp_path):
+    """By signals to all that it has started, as terminals and schedulers send them; to the last bit, workers or not."""
+    workdir = tmp_path / "run"
+    file = write_config(tmp_path, long_config(workdir))
+    with (tmp_path / "told").open("w") as told:
+        command = [sys.executable, "-m", "maerec_jax.train", "--config", str(file), "--data.workers", "1"]
+        run = subprocess.Popen(command, cwd=REPOSITORY, stdout=told, stderr=told, start_new_session=True)
+    with run:
+        while not has_logged(workdir, 1):
+            assert run.poll() is None
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.wait(PATIENCE) == 0
+    assert_stopped(workdir, 0, "SIGTERM", (tmp_path / "told").read_text())
+    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        before = max(saved_steps(workdir))
+        with Processes(file, flags=("--data.workers", "1")) as run:
+            assert run.until_step(workdir, before + 1)
+            os.killpg(run.all[0].pid, number)
+            assert run.wait() == [status], run.told()
+            assert f"resumed {workdir} at step {before}" in run.told()
+        if number == signal.SIGINT:
+            assert_stopped(workdir, before, "SIGINT", run.told())
+    train(long_config(workdir))
+    assert_same_run(workdir, long_run)
+
+
+def assert_stopped(workdir, before, name, told):
+    step = max(saved_steps(workdir))
+    assert before < step < STEPS
+    assert f"stopped by {name} at step {step} of {STEPS}: the same command goes on from there" in told
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import resize_table, sincos_2d
 from maerec_jax.models.vit import ViTConfig, ViTEncoder
 from maerec_jax.training.evaluation import Evaluator
-from maerec_jax.training.loop import make_task, train
+from maerec_jax.training.loop import train
+from maerec_jax.training.run import make_task
 from maerec_jax.weights.checkpoint import load_params
 from tests.data_pipelines.planting import write_lines
 from tests.training.conftest import CHARACTERS, autoencoder_config, interrupt_after, logged, recogniser_config
@@ -123,7 +124,7 @@ def test_the_surest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words)
 
     saved, params, _ = load_params(tmp_path / "run")
     source = Annotations("words.jsonl").open(words)
-    evaluator = Evaluator.of_run(saved, make_task(saved), source, 32, 0, make_mesh())
+    evaluator = Evaluator(replace(saved, batch_size=32), make_task(saved), source, make_mesh())
     counts = []
     found = evaluator(params, print, counts.append)
     assert found.metrics["words"] == sum(counts) == 96

@@ -1,12 +1,8 @@
 """Meshes: what lies where, that losses do not depend on it, and that a run goes from one mesh to another."""
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 
 import jax
@@ -14,21 +10,21 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
-from maerec_jax.config import MeshConfig, OptimizerConfig, differences, to_json
-from maerec_jax.distributed.sharding import RULES, batch_part, make_mesh, state_shardings
+from maerec_jax.config import MeshConfig, OptimizerConfig, differences
+from maerec_jax.distributed.sharding import batch_part, make_mesh, state_shardings
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training import loop
-from maerec_jax.training.loop import make_task, train
+from maerec_jax.training.loop import train
 from maerec_jax.training.optimizer import make_optimizer
+from maerec_jax.training.run import make_task
 from maerec_jax.training.step import state_shapes
-from tests.conftest import REPOSITORY
 from tests.training.conftest import autoencoder_config, logged, recogniser_config
+from tests.training.on_eight_devices import configs, find_out
+from tests.training.processes import FORKS, Processes, write_config
 
-# Compiling is nearly all that these programs do.
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 STAGES = ("mae", "maerec")
 FULL = {
     "mae": MAEConfig.base(),
@@ -58,7 +54,7 @@ def shapes_of(model, **changes):
     config = recogniser_config("") if model.kind == "maerec" else autoencoder_config("")
     config = replace(config, model=model, **changes)
     task = make_task(config)
-    optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, model.encoder.depth, task.frozen)
+    optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, model.encoder.depth, task.config.frozen)
     return state_shapes(task, optimizer, config)
 
 
@@ -67,41 +63,36 @@ def by_path(tree):
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
-def run_programs(*commands):
-    """Run programs at the same time; all have to succeed."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command], cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for command in commands
-    ]
-    told = [process.communicate()[1].decode() for process in processes]
-    for process, text in zip(processes, told, strict=True):
-        assert process.returncode == 0, text
-    return told
+def run_together(function, *arguments):
+    """Call a function in processes of their own at the same time, with each of the arguments; all have to succeed."""
+    processes = [FORKS.Process(target=function, args=some) for some in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-on_one_worker = pytest.mark.xdist_group("on_eight")  # the fixture takes minutes
+on_one_worker = pytest.mark.xdist_group("on_eight")  # the fixture takes long
 
 
 @pytest.fixture(scope="module")
 def on_eight(tmp_path_factory):
-    """What ``on_eight_devices.py`` found out for each stage."""
+    """What ``on_eight_devices.py`` found out about each kind of run."""
     folder = tmp_path_factory.mktemp("on_eight")
-    run_programs(*(["-m", "tests.training.on_eight_devices", kind, str(folder / f"{kind}.json")] for kind in FULL))
-    return {kind: json.loads((folder / f"{kind}.json").read_text()) for kind in FULL}
+    files = {kind: folder / f"{kind}.json" for kind in (*configs(), "bfloat16")}
+    run_together(find_out, *files.items())
+    return {kind: json.loads(file.read_text()) for kind, file in files.items()}
 
 
 @on_one_worker
-@pytest.mark.parametrize("kind", FULL)
+@pytest.mark.parametrize("kind", configs())
 def test_losses_and_gradients_do_not_depend_on_the_mesh(on_eight, kind):
-    losses = on_eight[kind]["losses"]
-    others = {"data", "fsdp", "fsdp and tensor"} if kind in STAGES else set()
-    assert set(losses) == {"one", "all", "one, accumulated", "all, accumulated"} | others
-    for name, found in losses.items():
-        expected = losses["one, accumulated" if "accumulated" in name else "one"]
-        np.testing.assert_allclose(np.array(found)[:, 0], np.array(expected)[:, 0], rtol=1e-5, err_msg=name)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)  # gradient norms, too
+    """Of both stages a run goes on from a checkpoint with fewer devices: two steps on 8, two on 4, two on 1."""
+    found, expected = (np.array(on_eight[kind][mesh]) for mesh in ("all", "one"))
+    assert len(found) == (6 if kind in STAGES else 3)
+    np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)  # gradient norms, too
 
 
 @on_one_worker
@@ -124,25 +115,9 @@ def test_devices_hold_their_part_of_the_state(on_eight, kind):
 
 
 @on_one_worker
-@pytest.mark.parametrize("kind", STAGES)
-def test_a_checkpoint_goes_on_with_fewer_devices(on_eight, kind):
-    """Two steps on 8 devices, two on 4, two on 1: the losses of six on 1."""
-    np.testing.assert_allclose(on_eight[kind]["resumed"], on_eight[kind]["unbroken"], rtol=1e-4)
-    resumed, unbroken = (np.array(on_eight[kind][name])[:, 0] for name in ("resumed", "unbroken"))
-    np.testing.assert_allclose(resumed, unbroken, rtol=1e-5)
-
-
-@on_one_worker
-@pytest.mark.parametrize("kind", STAGES)
-def test_the_memory_of_a_state_is_used_again(on_eight, kind):
-    assert all(on_eight[kind]["donated"].values())
-    assert len(on_eight[kind]["donated"]) == 5
-
-
-@on_one_worker
 def test_gradients_are_reduced_in_float32_where_activations_are_bfloat16(on_eight):
     reduced = {}
-    for line in on_eight["maerec"]["partitioned"]:
+    for line in on_eight["bfloat16"]["partitioned"]:
         assert "all-to-all" not in line
         if found := re.search(r"= (\w+)\[([\d,]*)\]\S* all-reduce\(", line):
             reduced.setdefault(found[1], set()).add(found[2])
@@ -159,14 +134,9 @@ def test_a_run_goes_from_eight_devices_to_one(pretrained, tmp_path):
     train(one)
     mesh = MeshConfig(fsdp=2, tensor=2)
     many = replace(one, workdir=str(tmp_path / "many"), mesh=mesh)
-    (tmp_path / "many.json").write_text(to_json(many))
-    program = (
-        "import jax; jax.config.update('jax_num_cpu_devices', 8)\n"
-        "from pathlib import Path\nfrom maerec_jax.config import read_json\n"
-        f"from maerec_jax.training.loop import train\ntrain(read_json(Path({str(tmp_path / 'many.json')!r})))\n"
-    )
-    (told,) = run_programs(["-c", program])
-    assert "on 8 cpu (data 2 x fsdp 2 x tensor 2)" in told
+    with Processes(write_config(tmp_path, many), devices=8) as run:
+        assert run.wait() == [0], run.told()
+        assert "on 8 cpu (data 2 x fsdp 2 x tensor 2)" in run.told()
 
     def assert_same():
         for name, group in (("loss", "train"), ("edit_similarity", "validation")):
@@ -182,26 +152,6 @@ def test_a_run_goes_from_eight_devices_to_one(pretrained, tmp_path):
     assert_same()
 
 
-def test_processes_that_share_rows_read_the_same_ones(tmp_path):
-    """Two processes with a device each, which divide the model between them."""
-    one = recogniser_config(tmp_path / "one", steps=2)
-    train(one)
-    (tmp_path / "two.json").write_text(to_json(replace(one, workdir=str(tmp_path / "two"), mesh=MeshConfig(tensor=2))))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    program = (
-        "import jax; jax.config.update('jax_num_cpu_devices', 1)\n"
-        "jax.distributed.initialize('localhost:{port}', 2, {process})\n"
-        "from pathlib import Path\nfrom maerec_jax.config import read_json\n"
-        "from maerec_jax.training.loop import train\ntrain(read_json(Path({file!r})))\n"
-    )
-    file = str(tmp_path / "two.json")
-    run_programs(*(["-c", program.format(port=port, process=process, file=file)] for process in (0, 1)))
-    found, expected = (list(logged(tmp_path / name).values()) for name in ("two", "one"))
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
 def test_what_moves_to_the_device_unnoticed_stops_the_loop(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "put_batch", lambda batch, mesh: batch)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
@@ -213,7 +163,7 @@ def test_every_parameter_has_one_rule_and_little_is_replicated(kind):
     params = shapes_of(FULL[kind]).params
     replicated = 0
     for name, leaf in by_path(params).items():
-        (axes,) = [axes for pattern, axes in RULES if re.search(rf"(^|/|_)({pattern})$", name)]
+        (axes,) = [axes for pattern, axes in FULL[kind].sharding if re.search(rf"(^|/|_)({pattern})$", name)]
         replicated += leaf.size * (axes == ())
     assert replicated < 0.01 * sum(x.size for x in jax.tree.leaves(params))
 
@@ -221,13 +171,15 @@ def test_every_parameter_has_one_rule_and_little_is_replicated(kind):
 def test_every_rule_is_of_use():
     muon = OptimizerConfig(algorithm="muon")
     names = [name for model in FULL.values() for name in by_path(shapes_of(model, optimizer=muon))]
-    for pattern, _ in RULES:
+    for pattern, _ in {rule for model in FULL.values() for rule in model.sharding}:
         assert any(re.search(rf"(^|/|_)({pattern})$", name) for name in names), pattern
 
 
 def test_what_is_derived_from_a_parameter_lies_where_it_lies():
     state = shapes_of(FULL["maerec"], ema_decay=0.9)
-    specs = {name: tuple(s.spec) for name, s in by_path(state_shardings(state, make_mesh())).items()}
+    specs = {
+        name: tuple(s.spec) for name, s in by_path(state_shardings(state, make_mesh(), MAERecConfig.sharding)).items()
+    }
     params = {name.removeprefix("params/"): spec for name, spec in specs.items() if name.startswith("params/")}
     for name, spec in params.items():
         assert {found for path, found in specs.items() if path.endswith(f"/{name}")} == {spec}
@@ -245,11 +197,12 @@ def test_a_model_that_does_not_fit_a_mesh_is_refused():
     ):
         mesh = make_mesh(MeshConfig(**sizes), devices(20))
         with pytest.raises(UserError, match=told):
-            state_shardings(shapes, mesh)
+            state_shardings(shapes, mesh, MAERecConfig.sharding)
     with pytest.raises(ValueError, match=r"no rule .* says how encoder/adapter \(3, 4\)"):
-        state_shardings({"encoder": {"adapter": np.zeros((3, 4))}}, make_mesh())
+        state_shardings({"encoder": {"adapter": np.zeros((3, 4))}}, make_mesh(), MAERecConfig.sharding)
+    unlike = {"encoder": {"blocks_0": {"fc1": {"kernel": np.zeros((3, 4, 5))}}}}
     with pytest.raises(ValueError, match="has 2 axes, not 3"):
-        state_shardings({"encoder": {"blocks_0": {"fc1": {"kernel": np.zeros((3, 4, 5))}}}}, make_mesh())
+        state_shardings(unlike, make_mesh(), MAERecConfig.sharding)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from maerec_jax.training.starting import loaded_params
 def start(source, wanted, told):
     """Parameters of the source, fresh ones of the wanted model, and those that a run makes of both."""
     tasks = [(Recognition if isinstance(m, MAERecConfig) else Pretraining)(m, np.float32) for m in (source, wanted)]
-    loaded, fresh = (task.init(jax.random.key(i)) for i, task in enumerate(tasks))
+    loaded, fresh = (task.config.init(jax.random.key(i)) for i, task in enumerate(tasks))
     config = TrainConfig(model=wanted, init_from="other")
     return loaded, fresh, loaded_params(config, (replace(config, model=source), loaded, 0), fresh, told.append)
 

@@ -13,8 +13,8 @@ from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
-from maerec_jax.training.loop import make_task
 from maerec_jax.training.optimizer import make_optimizer
+from maerec_jax.training.run import make_task
 from maerec_jax.training.step import TrainState, loss_gradients, make_train_step
 
 RECOGNISER = MAERecConfig.tiny(decoder=TextDecoderConfig.tiny(dropout=0.0))
@@ -24,8 +24,8 @@ MODELS = {"mae": MAEConfig.tiny(), "cross_mae": CrossMAEConfig.tiny(), "maerec":
 
 def setup(config):
     task = make_task(config)
-    optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, 2, task.frozen)
-    params = jax.jit(task.init)(jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, 2, task.config.frozen)
+    params = jax.jit(task.config.init)(jax.random.key(0))
     ema = params if config.ema_decay else {}
     state = TrainState(jnp.int32(0), params, optimizer.init(params), ema)
     return state, jax.jit(make_train_step(task, optimizer, config))
@@ -109,7 +109,7 @@ def test_beside_adapters_the_encoder_stays_as_it_is(parts):
     task, batch = make_task(config), make_batch(config)
     state, step = setup(config)
     before = flatten_dict(state.params, sep="/")
-    frozen = {path for path in before if task.frozen(path)}
+    frozen = {path for path in before if task.config.frozen(path)}
     assert frozen == {path for path in before if path.startswith("encoder/") and "lora_" not in path}
     for number in range(2):  # in the first step nothing comes through adapters that are 0
         state, metrics = step(state, batch, number)
@@ -130,7 +130,7 @@ def test_beside_adapters_the_encoder_stays_as_it_is(parts):
 
 
 def test_label_smoothing_is_that_of_the_field():
-    from maerec_jax.training.recognition import token_loss
+    from maerec_jax.models.interface import token_loss
 
     logits = jax.random.normal(jax.random.key(0), (2, 3, 5))
     targets = jnp.array([[0, 1, 4], [2, 4, 4]])
