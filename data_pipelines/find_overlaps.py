@@ -29,7 +29,7 @@ class Arguments:
     Found are equal files, and re-encoded, resized or slightly cropped copies (up to 5 % at each edge). The list has a
     JSON object a line: train, benchmark, kind (bytes, label or pixels), correlation. A training run leaves its records
     out with --data.exclude overlaps.jsonl, a path relative to its data root. Use the same root here: names are relative
-    to it. For example:
+    to it. Temporary files take 3 KB a benchmark image, in the folder that TMPDIR names. For example:
 
     python -m data_pipelines.find_overlaps --root /path/to/Union14M --out overlaps.jsonl
       --train Union14M-L/train_annos/mmocr1.0/train_easy.json Union14M-U/cc_lmdb

@@ -17,10 +17,8 @@ class PackedStrings:
     """
 
     def __init__(self, blob: bytes | mmap, offsets: np.ndarray) -> None:
-        self.blob = blob
-        """The UTF-8 bytes of all strings; or a mapped file with them, which is copied when this is pickled."""
-        self.offsets = offsets
-        """int64 ``(n + 1,)``: where each string starts, and the end of the last."""
+        self.blob = blob  # the UTF-8 bytes of all strings; or a mapped file with them, copied when this is pickled
+        self.offsets = offsets  # int64 ``(n + 1,)``: where each string starts, and the end of the last
 
     @classmethod
     def pack(cls, strings: Iterable[str]) -> "PackedStrings":

@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.images.augmentation import Draws, Policy, resizing_matrices
 from data_pipelines.images.buckets import is_vertical
-from data_pipelines.images.decoding import MAX_PIXELS, DecodeError, pixels_of
+from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.resizing import Interpolation, resize_image, turn_image, warp_image
 from data_pipelines.images.views import view_image
 from data_pipelines.sources.records import MISSING, UNREADABLE, USED, Batch, Record
@@ -22,24 +22,14 @@ _log = logging.getLogger(__name__)
 class BatchDecoder:
     """Makes a batch of records: decodes, moves, resizes and tokenizes. Picklable if its functions are."""
 
-    height: int = 32
-    """Height of the images in a batch."""
+    height: int = 32  # of the images in a batch
     width: int = 128
-    """Width of the images in a batch."""
-    interpolation: Interpolation = "bilinear"
-    """How images are resized: bilinear for the recogniser, bicubic for pre-training."""
-    tokenize: Callable[[str], np.ndarray] | None = None
-    """From a label to int32 ``(length,)``; None where labels are not read."""
-    augmentation: Policy | None = None
-    """What may happen to images in training. Only the geometry happens here, the rest on the device."""
-    turn_vertical: bool = False
-    """Whether vertical words are turned by 90 degrees against the clock, in training."""
-    turns: int = 0
-    """By how many times 90 degrees every image is turned against the clock, in reading."""
-    views: int = 1
-    """In how many of ``VIEWS`` every image is seen, in reading: with several, images are (B, views, H, W, 3)."""
-    max_pixels: int = MAX_PIXELS
-    """Images with more pixels are not decoded."""
+    interpolation: Interpolation = "bilinear"  # of the recogniser; "bicubic" for pre-training
+    tokenize: Callable[[str], np.ndarray] | None = None  # to int32 ``(length,)``; None where labels are not read
+    augmentation: Policy | None = None  # in training; only its geometry happens here, the rest on the device
+    turn_vertical: bool = False  # whether vertical words are turned by 90 degrees against the clock, in training
+    turns: int = 0  # by how many times 90 degrees every image is turned against the clock, in reading
+    views: int = 1  # how many of ``VIEWS`` of every image are taken, in reading: (B, views, H, W, 3) with several
 
     def __call__(
         self,
@@ -101,7 +91,7 @@ class BatchDecoder:
         if isinstance(record, RecordError):
             return MISSING if isinstance(record, MissingError) else UNREADABLE
         try:
-            return pixels_of(record, self.max_pixels)
+            return pixels_of(record)
         except DecodeError as error:
             _log.debug("record %d: %s", index, error)
             return UNREADABLE

@@ -46,8 +46,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if not data:
         raise DecodeError("the file is empty")
     size = _jpeg_size(data) or _opaque_png_size(data)
-    if size is None:
-        return _decode_with_pillow(data, max_pixels)
+    if size is None:  # what is rare: OpenCV's versions differ in GIF and WebP, and it ignores transparency
+        with _open(data) as opened:
+            return rgb_of(opened, max_pixels)
     _refuse_above(max_pixels, size)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -58,9 +59,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return image
 
 
-def pixels_of(record: Record, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def pixels_of(record: Record) -> np.ndarray:
     """The image of a record, uint8 RGB ``(height, width, 3)``. Raises ``DecodeError`` as ``decode_image`` does."""
-    return decode_image(record.image, max_pixels) if isinstance(record.image, bytes) else record.image
+    return decode_image(record.image) if isinstance(record.image, bytes) else record.image
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -84,12 +85,6 @@ def _refuse_above(max_pixels: int, size: tuple[int, int]) -> None:
     height, width = size
     if width * height > max_pixels:
         raise DecodeError(f"{width} x {height} pixels are more than {max_pixels}")
-
-
-def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray:
-    """Decode what is rare: OpenCV's versions differ in GIF and WebP, and it ignores transparency."""
-    with _open(data) as image:
-        return rgb_of(image, max_pixels)
 
 
 def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:

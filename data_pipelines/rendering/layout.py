@@ -133,9 +133,6 @@ def bend(line: Line, angle: float) -> Line:
 
 
 def thicken(mask: np.ndarray, pixels: float) -> np.ndarray:
-    """Make strokes of a uint8 mask wider by ``pixels`` on each side (narrower if negative)."""
-    size = 2 * round(abs(pixels)) + 1
-    if size == 1:
-        return mask
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return cv2.dilate(mask, kernel) if pixels > 0 else cv2.erode(mask, kernel)
+    """Make strokes of a uint8 mask wider by ``pixels``, at least one, on each side."""
+    size = 2 * round(pixels) + 1
+    return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))

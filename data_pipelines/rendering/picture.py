@@ -24,17 +24,14 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     thin = fill.sum(dtype=np.int64) < 0.12 * 255 * box_area  # Hairline fonts vanish in small pictures.
     if thin or rng.random() < 0.3 * difficulty:
         fill = thicken(fill, 1)
-    outline = None
-    if rng.random() < 0.18 * difficulty:
-        outline = thicken(fill, 1 + 3 * rng.random())
+    outline = thicken(fill, 1 + 3 * rng.random()) if rng.random() < 0.18 * difficulty else None
     matrix, (width, height) = _view(line, crop, difficulty, rng)
     beside = _beside_board(line, matrix, (width, height), rng) if rng.random() < 0.3 * difficulty else None
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     masks = fill if outline is None else cv2.merge([fill, outline])
     if scale < 0.6:  # Halve first: the warp looks at four pixels only.
-        masks = cv2.resize(
-            masks, (max(1, fill.shape[1] // 2), max(1, fill.shape[0] // 2)), interpolation=cv2.INTER_AREA
-        )
+        half = max(1, fill.shape[1] // 2), max(1, fill.shape[0] // 2)
+        masks = cv2.resize(masks, half, interpolation=cv2.INTER_AREA)
         matrix = matrix @ np.diag([fill.shape[1] / masks.shape[1], fill.shape[0] / masks.shape[0], 1.0])
     warped = cv2.warpPerspective(masks, matrix, (width, height), flags=cv2.INTER_LINEAR)
     alpha = warped.astype(np.float32) * np.float32(1 / 255)
@@ -49,13 +46,10 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
 
 def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator) -> tuple[Line, np.ndarray]:
     """The text's mask, and the margins of its crop (left, top, right, bottom) in mask pixels, float64 ``(4,)``."""
-    spacing = wobble = 0.0
+    spacing, strength = 0.0, difficulty * CAPITAL_HEIGHT
     if rng.random() < 0.5 * difficulty:
-        spacing = (
-            difficulty * CAPITAL_HEIGHT * (0.3 * rng.random() ** 2 if rng.random() < 0.75 else -0.06 * rng.random())
-        )
-    if rng.random() < 0.08 * difficulty:
-        wobble = difficulty * CAPITAL_HEIGHT * 0.08 * rng.random()
+        spacing = strength * (0.3 * rng.random() ** 2 if rng.random() < 0.75 else -0.06 * rng.random())
+    wobble = strength * 0.08 * rng.random() if rng.random() < 0.08 * difficulty else 0.0
     loose = 0.3 if rng.random() < 0.25 * difficulty else 0.1
     margins = CAPITAL_HEIGHT * (0.03 + loose * rng.random(4)) * [1, 1.3, 1, 1.3]
     if difficulty > 0 and rng.random() < 0.35 * difficulty:
@@ -72,9 +66,7 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
     other = "".join(text[i] for i in rng.permutation(len(text)) if text[i] != " ")
     side = rng.random()
     if side < 0.4:
-        before, after = (
-            (f"{other} ", "") if side < 0.15 else ("", f" {other}") if side < 0.35 else (f"{other} ", f" {other}")
-        )
+        before, after = f"{other} " if side < 0.15 or side >= 0.35 else "", f" {other}" if side >= 0.15 else ""
         line = draw_line(text, face, spacing, 0.0, rng, before, after)
         gap = face.glyph(" ").advance + spacing
         margins[[0, 2]] = np.maximum(gap, 0.1) + CAPITAL_HEIGHT * rng.uniform(-0.2, 0.25, 2)
@@ -92,9 +84,8 @@ def _stacked(line: Line, second: Line, above: bool, gap: int, rng: np.random.Gen
     ink = second.mask[second.box[1] : second.box[3], second.box[0] : second.box[2]]
     if rng.random() < 0.5:
         size = rng.uniform(0.5, 1.4)
-        ink = cv2.resize(
-            ink, (max(1, int(ink.shape[1] * size)), max(1, int(ink.shape[0] * size))), interpolation=cv2.INTER_AREA
-        )
+        sides = max(1, int(ink.shape[1] * size)), max(1, int(ink.shape[0] * size))
+        ink = cv2.resize(ink, sides, interpolation=cv2.INTER_AREA)
     x0, y0, x1, y1 = line.box
     height, width = line.mask.shape
     room = max(0, ink.shape[0] + gap - (y0 if above else height - y1))

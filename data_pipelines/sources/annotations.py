@@ -1,18 +1,9 @@
 """Reading lists of images and their labels: mmocr's annotation files, JSON of other makes, and plain text.
 
-| format | one record | as in |
-|---|---|---|
-| ``jsonl`` | a line ``{"filename": "...", "text": "..."}`` | mmocr 0.x, Union14M-L |
-| ``json`` | an entry ``{"img_path": "...", "instances": [{"text": "..."}]}`` of ``{"data_list": [...]}`` | mmocr 1.0 |
-| ``json`` | an element of ``[{"image": "...", "text": "..."}]``, or an entry of ``{"path": "label"}`` | |
-| ``tab`` | a line ``path<TAB>label`` | PaddleOCR, OpenOCR, CLOVA |
-| ``space`` | a line ``path label`` | older ``gt.txt`` files |
-| ``names`` | a line ``path``: no labels | |
-
-Text is UTF-8, with or without a byte order mark, its lines end in LF or CRLF, and empty lines are skipped. There is no
-quoting in ``tab`` and ``space``: a quotation mark is a character of the label. A label keeps its spaces, a path loses
-those around it, and tabs or spaces in a row between the two count as one. In ``space`` and ``names`` a path ends as
-image files do.
+docs/damaged_data.md shows the forms. Text is UTF-8, with or without a byte order mark, its lines end in LF or CRLF, and
+empty lines are skipped. There is no quoting in ``tab`` and ``space``: a quotation mark is a character of the label. A
+label keeps its spaces, a path loses those around it, and tabs or spaces in a row between the two count as one. In
+``space`` and ``names`` a path ends as image files do.
 """
 
 import json
@@ -29,7 +20,7 @@ from data_pipelines.sources.json_lists import entries_of
 from data_pipelines.sources.records import IMAGE_ENDINGS
 
 Format = Literal["auto", "jsonl", "json", "tab", "space", "names"]
-"""How a list is written, see above; "auto" tells it by the file's ending and its first line."""
+"""How a list is written, see docs/damaged_data.md; "auto" tells it by the file's ending and its first line."""
 
 IMAGE_FIELDS = ("filename", "file_name", "img_path", "image_path", "image", "img", "path")
 """Fields of JSON records that are understood as the name of the image."""
@@ -74,7 +65,7 @@ def _raise(error: DataError) -> None:
 def read_annotations(
     path: Path, on_error: OnError = _raise, format: Format = "auto", image_field: str = "", text_field: str = ""
 ) -> Listing:
-    """Image names and labels of a list, see above for its forms.
+    """Image names and labels of a list, in any of its forms.
 
     ``image_field`` and ``text_field`` name the fields of JSON records; without them they are those of ``IMAGE_FIELDS``
     and ``TEXT_FIELDS`` that the first record has, which must be one of each. A backslash in a name is read as a slash,

@@ -30,7 +30,7 @@ class Annotations(SourceSpec):
     path: str
     """The list, relative to the data root: .jsonl, .json, .tsv, .txt or any other ending."""
     format: Format = "auto"
-    """How it is written (``data_pipelines/sources/annotations.py`` shows it); "auto" tells it by the first line."""
+    """How it is written (docs/damaged_data.md shows the forms); "auto" tells it by the first line."""
     image_field: str = ""
     """The field of JSON records that names the image; by default one of the usual ones, if there is only one."""
     text_field: str = ""
@@ -146,12 +146,9 @@ class AnnotatedImages:
     """
 
     def __init__(self, root: Path, listing: Listing) -> None:
-        self.path = listing.path
-        """The annotation file."""
-        self.names = listing.names
-        """File names as the annotation file gives them."""
-        self.labels = listing.texts
-        """The label of every record; None where the list has none."""
+        self.path = listing.path  # the annotation file
+        self.names = listing.names  # of files, as the annotation file gives them
+        self.labels = listing.texts  # None where the list has none
         self._entry, self._first = listing.entry, 0
         self._root = str(root)
         # That which holds most of some records first.

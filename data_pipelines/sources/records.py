@@ -58,7 +58,6 @@ class Source(Protocol):
 
     def __len__(self) -> int:
         """Number of records."""
-        ...
 
     def __getitem__(self, index: int) -> Record:
         """Read record ``index``; does not decode the image.
@@ -66,15 +65,12 @@ class Source(Protocol):
         Raises ``RecordError`` where this record cannot be read (``MissingError`` where it is not there), and another
         ``DataError`` where the source as a whole cannot.
         """
-        ...
 
     def text(self, index: int) -> str | None:
         """The label of record ``index`` without reading its image; None in an unlabelled source."""
-        ...
 
     def name(self, index: int) -> str:
         """Where record ``index`` comes from, for messages: a path relative to the data root, or a file and a key."""
-        ...
 
 
 def read_records(source: Source, indices: Sequence[int]) -> list[Record]:
