@@ -3,7 +3,7 @@
 Prints, for one core, how many images a second the pipeline delivers as batches, read from LMDB and from ArrayRecord,
 with and without augmentation, beside two other things measured in the same run, in turn with it: what the reference
 does to an image (Pillow, bicubic, ToTensor, Normalize), and decoding alone. Then how the rate grows with worker
-processes, how memory behaves over an epoch of a large (made-up) index, and how long the first batch takes.
+processes.
 
 Without --root the images are rendered words, written as JPEG.
 """
@@ -14,29 +14,22 @@ import itertools
 import json
 import os
 import platform
-import resource
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import cv2
 import lmdb
 import numpy as np
 import PIL
+import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-try:
-    import torch
-except ImportError:
-    torch: Any = None  # type: ignore[no-redef]
 
 from data_pipelines.images.augmentation import Augmentation, Policy, RandAugment
 from data_pipelines.images.batch_decoder import BatchDecoder
@@ -48,12 +41,12 @@ from data_pipelines.prepared.source import Records
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.files import LmdbWords
-from data_pipelines.sources.records import Record, Source
+from data_pipelines.sources.records import Source
 from data_pipelines.union14m.catalogue import locate
 
 BATCH = 512
 DRAINED = 4  # batches that were made beforehand and are not timed
-CONSOLE = Console()
+CONSOLE = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
 
 
 def collect(root: str | None, count: int) -> list[bytes]:
@@ -82,28 +75,20 @@ def write_lmdb(path: Path, images: Sequence[bytes]) -> None:
 class Reference:
     """What the reference does for a batch: one read, one Pillow image and one float tensor for each image.
 
-    torchvision's ToTensor and Normalize, step by step: with PyTorch where it is installed, else with NumPy.
+    torchvision's ToTensor and Normalize, step by step.
     """
 
     def __init__(self, path: Path, count: int) -> None:
         self.reader = lmdb.open(str(path), readonly=True, lock=False).begin()
         self.order = itertools.cycle(np.random.default_rng(1).permutation(count).tolist())
-        if torch is not None:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
-    def __call__(self) -> object:
-        images = [self.image(next(self.order)) for _ in range(BATCH)]
-        return np.stack(images) if torch is None else torch.stack(images, 0)
+    def __call__(self) -> torch.Tensor:
+        return torch.stack([self.image(next(self.order)) for _ in range(BATCH)], 0)
 
-    def image(self, index: int) -> Any:
+    def image(self, index: int) -> torch.Tensor:
         data = bytes(self.reader.get(b"image-%09d" % (index + 1), b""))
         image = Image.open(io.BytesIO(data)).convert("RGB").resize((128, 32), Image.Resampling.BICUBIC)
-        if torch is None:
-            array = np.ascontiguousarray(np.array(image).transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
-            array = array.copy()
-            array -= np.float32(0.5)
-            array /= np.float32(0.5)
-            return array
         tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(32, 128, 3)
         tensor = tensor.permute((2, 0, 1)).contiguous().to(dtype=torch.float32).div(255).clone()
         mean, std = (torch.as_tensor((0.5, 0.5, 0.5), dtype=tensor.dtype).view(-1, 1, 1) for _ in range(2))
@@ -175,15 +160,16 @@ def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches
 
 def print_one_core(rates: dict[str, list[float]]) -> None:
     """Medians, spread, and medians of the ratios of each round."""
-    table = Table("one core", "images/s", "from", "to", "x reference", "of decoding alone", "of decoding and resizing")
+    rows = []
     for name, values in rates.items():
         ratios = [
-            statistics.median(a / b for a, b in zip(values, rates[other], strict=True))
+            median(a / b for a, b in zip(values, rates[other], strict=True))
             for other in ("reference", "decoding alone", "decoding and resizing alone")
         ]
-        numbers = (statistics.median(values), min(values), max(values))
-        table.add_row(name, *(f"{n:,.0f}" for n in numbers), f"{ratios[0]:.2f}", *(f"{r:.0%}" for r in ratios[1:]))
-    CONSOLE.print(table)
+        numbers = (f"{n:,.0f}" for n in (median(values), min(values), max(values)))
+        rows.append((name, *numbers, f"{ratios[0]:.2f}", *(f"{r:.0%}" for r in ratios[1:])))
+    headings = ("images/s", "from", "to", "x reference", "of decoding alone", "of decoding and resizing")
+    CONSOLE.print(table(rows, "one core", *headings))
 
 
 def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: int) -> dict[int, list[float]]:
@@ -204,68 +190,12 @@ def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: i
     return rates
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """``size`` records that are those of a small source over and over."""
-
-    source: Source
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Record:
-        return self.source[index % len(self.source)]
-
-    def text(self, index: int) -> str | None:
-        return self.source.text(index % len(self.source))
-
-    def name(self, index: int) -> str:
-        return self.source.name(index % len(self.source))
-
-
-def resident() -> float:
-    """Memory of this process now, in MB."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: the largest so far
-    return pages * resource.getpagesize() / 2**20
-
-
-def measure_memory(folder: Path, records: int) -> Iterator[tuple[float, int, float]]:
-    """Share of an epoch, records read, and memory in MB, over one epoch of an index of ``records``."""
-    tiny = [cv2.imencode(".jpg", np.full((16, 32, 3), 8 * i, np.uint8))[1].tobytes() for i in range(32)]
-    write_lmdb(folder / "tiny", tiny)
-    source = Repeated(LmdbWords("tiny").open(folder), records)
-    size, total = 1024, records // 1024
-    marks = {max(4, total * percent // 100): percent / 100 for percent in (1, 10, 25, 50, 75, 100)}
-    with train_batches(Sources([source]), BatchDecoder(), batch_size=size, seed=0) as batches:
-        for step in track(range(1, total + 1), "memory", console=CONSOLE, transient=True):
-            next(batches)
-            if step in marks:
-                yield marks[step], step * size, resident()
-
-
-def measure_start(folder: Path, records: int) -> Iterator[tuple[int, float]]:
-    """Size of an index and seconds from nothing to the first batch."""
-    source = LmdbWords("words").open(folder)
-    for size in (records // 1000, records // 10, records):
-        start = time.perf_counter()
-        with pipeline(Repeated(source, size), None) as batches:
-            next(batches)
-        yield size, time.perf_counter() - start
-
-
-def machine() -> str:
-    """The processor, and how many cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor()
-    versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
-    return f"{name}, {os.cpu_count()} cores, {versions}, PyTorch {torch.__version__ if torch else 'not installed'}"
+def table(rows: Sequence[Sequence[str]], *headings: str) -> Table:
+    """A table of rows."""
+    made = Table(*headings)
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def main() -> None:
@@ -275,41 +205,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often each thing is timed")
     parser.add_argument("--batches", type=int, default=12, help=f"batches of {BATCH} images a timing")
     parser.add_argument("--workers", type=int, nargs="*", help="numbers of worker processes; default: up to the cores")
-    parser.add_argument("--records", type=int, default=10_000_000, help="size of the made-up index; 0 for none")
     parser.add_argument("--json", help="also write all numbers to this file")
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1
     counts = arguments.workers if arguments.workers is not None else sorted({0, 1, 2, cores // 2, cores})
-    results: dict[str, object] = {"machine": machine()}
-    CONSOLE.print(results["machine"], highlight=False)
+    versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+    results: dict[str, object] = {"machine": f"{cores} cores, {versions}, PyTorch {torch.__version__}"}
+    CONSOLE.print(results["machine"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = collect(arguments.root, arguments.images)
-        sizes = f"{len(images):,} images of {sum(map(len, images)) / len(images):,.0f} bytes"
-        CONSOLE.print(f"{sizes}, {'rendered' if arguments.root is None else 'photographed'}", highlight=False)
+        CONSOLE.print(f"{len(images):,} images of {sum(map(len, images)) / len(images):,.0f} bytes")
         write_lmdb(folder / "words", images)
         write_lmdb(folder / "reference", images)  # an LMDB can be open only once in a process
         prepare(PrepareArguments(str(folder), str(folder / "prepared"), sources=("words",)))
         results["one core"] = rates = measure_one_core(images, folder, arguments.rounds, arguments.batches)
         print_one_core(rates)
         if counts:
-            table = Table("worker processes", "images/s, published augmentation", "x one worker")
             results["workers"] = grown = measure_workers(folder, counts, arguments.batches, arguments.rounds)
-            one = statistics.median(grown.get(1) or next(iter(grown.values())))
-            for count, values in grown.items():
-                table.add_row(str(count), f"{statistics.median(values):,.0f}", f"{statistics.median(values) / one:.2f}")
-            CONSOLE.print(table)
-        if arguments.records:
-            table = Table("of an epoch", "records read", "memory, MB")
-            results["memory"] = memory = list(measure_memory(folder, arguments.records))
-            for share, read, size in memory:
-                table.add_row(f"{share:.0%}", f"{read:,}", f"{size:,.0f}")
-            CONSOLE.print(table)
-            table = Table("records in the index", "seconds to the first batch")
-            results["start"] = starts = list(measure_start(folder, arguments.records))
-            for count, seconds in starts:
-                table.add_row(f"{count:,}", f"{seconds:.2f}")
-            CONSOLE.print(table)
+            one = median(grown.get(1) or next(iter(grown.values())))
+            rows = [(str(n), f"{median(each):,.0f}", f"{median(each) / one:.2f}") for n, each in grown.items()]
+            CONSOLE.print(table(rows, "worker processes", "images/s, published augmentation", "x one worker"))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")
 

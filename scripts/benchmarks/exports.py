@@ -1,30 +1,49 @@
-"""Measure what exported files cost: python scripts/benchmarks/exports.py --checkpoint DIR, or --size s --places 6"""
+"""Measure exported files: python scripts/benchmarks/exports.py --checkpoint DIR, or --size s --places 6"""
 
-import statistics
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
+import jax
 import numpy as np
-from exported_readers import open_reader, size_of
+import onnxruntime
+from models import Size, recognizer
 from rich.console import Console
 from rich.table import Table
-from turns import ContenderProcess, DroppedOutError
+from turns import Contenders, cores, ratio
 
 from data_pipelines.command import run_command
+from data_pipelines.errors import RecordError
+from data_pipelines.images.decoding import DecodeError, pixels_of
+from maerec_jax.config import TrainConfig
+from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
+from maerec_jax.evaluation.sets import find_sets
+from maerec_jax.interop.onnx_file import write_onnx
+from maerec_jax.interop.stablehlo_file import write_stablehlo
+from maerec_jax.reading.recognizer import Recognizer
+from maerec_jax.reading.scoring import HEADLINE, Scores
+from maerec_jax.weights.finding import save_weights
 
-CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
-_FEWEST = 3
-Contender = Literal["jax", "onnx", "onnx-int8", "stablehlo"]
+CONSOLE = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
+Kind = Literal["jax", "onnx", "onnx-int8", "stablehlo"]
+FILES = {"jax": ".safetensors", "onnx": ".onnx", "onnx-int8": "-int8.onnx", "stablehlo": ".stablehlo"}
+Step = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""uint8 RGB images (B, H, W, 3) to ``tokens_BKT`` and ``probability_BKT``, as ``reading.reader.Reader.step``."""
 
 
 @dataclass(frozen=True)
-class BenchmarkArguments:
-    """Measure how long reading takes with a checkpoint and with what is exported of it, from images to tokens.
+class ExportArguments:
+    """Measure how long reading takes with a checkpoint and with what is exported of it, from images to tokens; or, with
+    --data, what all of them read in labelled words.
 
     The contenders take turns on the same random images, each in a process of its own with as many threads as there are
     cores. Ratios compare runs of the same turns. The machine should be idle: onnxruntime's threads wait for each other
@@ -33,133 +52,167 @@ class BenchmarkArguments:
 
     checkpoint: str = ""
     """A recogniser: a workdir, a checkpoint or a .safetensors file."""
-    size: Literal["tiny", "s", "b"] = "s"
+    size: Size = "s"
     """Without a checkpoint: a model of this size with random weights."""
     places: int = 0
     """Places that are read: all words are made to go on for as many. 0 leaves their ends to the model."""
-    contenders: tuple[Contender, ...] = ("jax", "onnx", "onnx-int8", "stablehlo")
-    """What is measured; the ratios are those to the first."""
-    image_size: tuple[int, int] = (32, 128)
-    """Height and width of the images: the model's."""
+    contenders: tuple[Kind, ...] = ("jax", "onnx", "onnx-int8", "stablehlo")
+    """What is measured; ratios are those to the first, and with --data texts are compared with those of the first."""
     batch_sizes: tuple[int, ...] = (1, 32)
-    """Images at a time."""
+    """Images at a time; with --data the last counts."""
     seconds: float = 10.0
     """How long each contender runs at each batch size; at least 3 runs."""
-    folder: str = ""
-    """Where the exported files are kept; taken from there where they are there already. By default nowhere."""
+    data: str = ""
+    """Data root: read sets of labelled words instead, and compare texts and accuracies."""
+    sets: tuple[str, ...] = ()
+    """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
 
 
-def model_of(arguments: BenchmarkArguments) -> tuple[Any, Any]:
-    """The run and the parameters that are measured."""
-    import jax
-    import jax.numpy as jnp
-
-    from maerec_jax.config import TrainConfig
-    from maerec_jax.models.maerec import MAERec, MAERecConfig
-    from maerec_jax.weights.finding import load_recognizer
-
-    if arguments.checkpoint:
-        config, params, _ = load_recognizer(arguments.checkpoint)
-    else:
-        kinds = {"tiny": MAERecConfig.tiny, "s": MAERecConfig.small, "b": MAERecConfig.base}
-        random = kinds[arguments.size]()
-        config = TrainConfig(model=random)
-        image = jnp.zeros((1, *random.encoder.image_size, 3))
-        init = jax.jit(MAERec(random).init)
-        params = jax.device_get(init(jax.random.key(0), image, jnp.zeros((1, 1), int))["params"])
-    model = config.model
-    assert isinstance(model, MAERecConfig)
-    if arguments.places:
-        # No text ends before the last place.
-        classifier = params["decoder"]["classifier"]
-        is_end = np.arange(model.charset.n_classes) == model.charset.start_end
-        unlikely = {**classifier, "bias": classifier["bias"] - 1e4 * is_end.astype(np.float32)}
-        params = {**params, "decoder": {**params["decoder"], "classifier": unlikely}}
-        model = replace(model, decoder=replace(model.decoder, max_length=arguments.places))
-        config = replace(config, model=model)
-    return config, params
+def endless(config: TrainConfig, params: Any, places: int) -> tuple[TrainConfig, Any]:
+    """The recogniser as one that never ends a text before the last of so many places."""
+    model: Any = config.model
+    classifier = params["decoder"]["classifier"]
+    is_end = np.arange(model.charset.n_classes) == model.charset.start_end
+    unlikely = {**classifier, "bias": classifier["bias"] - 1e4 * is_end.astype(np.float32)}
+    model = replace(model, decoder=replace(model.decoder, max_length=places))
+    return replace(config, model=model), {**params, "decoder": {**params["decoder"], "classifier": unlikely}}
 
 
-def write_files(arguments: BenchmarkArguments, folder: Path) -> dict[str, Path]:
+def write_files(config: TrainConfig, params: Any, contenders: Sequence[Kind], folder: Path) -> dict[str, Path]:
     """A file for each contender."""
-    from maerec_jax.weights.finding import save_weights
-
-    files = {"jax": ".safetensors", "onnx": ".onnx", "onnx-int8": "-int8.onnx", "stablehlo": ".stablehlo"}
-    found: dict[str, Path] = {name: folder / f"model{files[name]}" for name in arguments.contenders}
-    if all(path.exists() for path in found.values()):
-        return found
-    config, params = model_of(arguments)
+    found: dict[str, Path] = {name: folder / f"model{FILES[name]}" for name in contenders}
     for name, path in found.items():
-        with Console(stderr=True).status(f"writing {path.name}"):
+        with CONSOLE.status(f"writing {path.name}"):
             if name == "jax":
                 save_weights(path, config, params, 0)
             elif name == "stablehlo":
-                from maerec_jax.interop.stablehlo_file import write_stablehlo
-
                 write_stablehlo(path, config, params, 0)
             else:
-                from maerec_jax.interop.onnx_file import write_onnx
-
                 write_onnx(path, config, params, 0, int8=name == "onnx-int8")
     return found
 
 
-def make_actions(path: str) -> Mapping[str, Callable[..., Any]]:
-    """What a contender can be asked for, in its process."""
-    read = open_reader(path)
+def open_step(path: Path) -> Step:
+    """What reads with an exported file, or with weights as ``Recognizer`` does."""
+    if path.suffix == ".safetensors":
+        reader = Recognizer.load(path).reader
+        step = jax.jit(reader.step)
+        return lambda image_BHWC: jax.device_get(step(reader.weights, {"image": image_BHWC}))
+    run = _onnx(path) if path.suffix == ".onnx" else _stablehlo(path)
 
-    def run(image_BHWC: np.ndarray) -> tuple[float, np.ndarray]:
+    def read(image_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        tokens_BT, probability_BT = run(image_BHWC)
+        return {"tokens_BKT": tokens_BT[:, None], "probability_BKT": probability_BT[:, None]}
+
+    return read
+
+
+def _onnx(path: Path) -> Callable[[np.ndarray], Sequence[Any]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda image_BHWC: session.run(["tokens", "probabilities"], {"image": image_BHWC})
+
+
+def _stablehlo(path: Path) -> Callable[[np.ndarray], Sequence[Any]]:
+    sys.path.append(str(Path(__file__).parents[1]))
+    from read_stablehlo import load
+
+    read = load(str(path))[1]
+
+    def run(image_BHWC: np.ndarray) -> Sequence[Any]:
+        made = jax.device_get(read(image_BHWC))
+        return made["tokens"], made["probabilities"]
+
+    return run
+
+
+class Reading:
+    """A contender."""
+
+    def __init__(self, path: Path) -> None:
+        run_steps_in_this_thread()
+        keep_freed_memory()
+        self._step = open_step(path)
+
+    def run(self, image_BHWC: np.ndarray) -> tuple[float]:
+        """Seconds that reading takes."""
         begin = time.perf_counter()
-        tokens_BT = read(image_BHWC)[0]
-        return time.perf_counter() - begin, tokens_BT
-
-    return {"run": run}
+        self._step(image_BHWC)
+        return (time.perf_counter() - begin,)
 
 
-def take_turns(arguments: BenchmarkArguments, files: dict[str, Path], batch: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each turn."""
-    rng, shape = np.random.default_rng(0), (batch, *arguments.image_size, 3)
-    running: dict[str, ContenderProcess] = {}
+def measure(arguments: ExportArguments, files: dict[str, Path], image_size: tuple[int, int]) -> Table:
+    """Times of all contenders."""
+    rng = np.random.default_rng(0)
+
+    def random_images(batch: int) -> tuple:
+        return (rng.integers(0, 256, (batch, *image_size, 3), np.uint8),)
+
+    table = Table("images", "contender", "file", "runs", "median ms", "time, of the first's")
+    for batch in arguments.batch_sizes:
+        images = partial(random_images, batch)
+        with closing(Contenders(CONSOLE)) as running:
+            for name, path in files.items():
+                if running.start(name, Reading, path):
+                    running.ask(name, "run", *images())  # compiles
+            found = running.take_turns(arguments.seconds, 3, images)
+        for name, turns in found.items():
+            size = f"{files[name].stat().st_size / 1e6:.1f} MB"
+            numbers = f"{1e3 * median(turns.values()):.2f}", f"{ratio(turns, next(iter(found.values()))):.2f}"
+            table.add_row(str(batch), name, size, str(len(turns)), *numbers)
+        table.add_section()
+    return table
+
+
+def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognizer) -> Table:
+    """Accuracies in percent of all contenders over sets of labelled words, and how many texts are not the first's."""
+    recognizers: dict[str, Any] = {}
     for name, path in files.items():
-        try:
-            running[name] = ContenderProcess(make_actions, str(path))
-            running[name].ask("run", rng.integers(0, 256, shape, np.uint8))  # compiles
-        except DroppedOutError as error:
-            running.pop(name, None)
-            CONSOLE.print(f"{name}: left out: {error}", highlight=False, markup=False)
-    seconds: dict[str, list[float]] = {name: [] for name in running}
-    begin = time.perf_counter()
-    while running and (
-        len(next(iter(seconds.values()))) < _FEWEST or time.perf_counter() - begin < arguments.seconds * len(running)
-    ):
-        image = rng.integers(0, 256, shape, np.uint8)
-        for name, one in running.items():
-            seconds[name].append(one.ask("run", image)[0])
-    for one in running.values():
-        one.stop()
-    return seconds
+        recognizers[name], step = copy(first), open_step(path)
+        recognizers[name]._read = lambda _, batch, step=step: step(np.asarray(batch["image"]))
+    table = Table("set", "words", "read with", "WA", "WAICS", "other texts", "confidences differ by")
+    for measured in find_sets(Path(arguments.data), arguments.sets, CONSOLE.print):
+        source = measured.spec.open(Path(arguments.data))
+        images, labels = [], []
+        for index in range(len(source)):
+            try:
+                images.append(first.prepare_pixels(pixels_of(source[index])))
+            except (DecodeError, RecordError) as error:
+                CONSOLE.print(f"left out: {source.name(index)}: {error}")
+                continue
+            labels.append(source.text(index) or "")
+        words = {name: list(each.read_prepared(images)) for name, each in recognizers.items()}
+        reference = next(iter(words.values()))
+        for name, read in words.items():
+            scores = Scores()
+            for word, label in zip(read, labels, strict=True):
+                scores.add(word.text, label)
+            told = scores.summary()
+            same = [(a, b) for a, b in zip(read, reference, strict=True) if a.text == b.text]
+            most = max((abs(a.confidence - b.confidence) for a, b in same), default=0.0)
+            cells = [f"{100 * told[metric]:.2f}" for metric in ("word_accuracy", HEADLINE)]
+            cells += [f"{len(read) - len(same):,}", f"{most:.0e}"]
+            table.add_row(measured.name, f"{len(read):,}", name, *cells)
+        table.add_section()
+    return table
 
 
-def benchmark(arguments: BenchmarkArguments) -> int:
+def benchmark(arguments: ExportArguments) -> int:
     """Measure, print the table; returns 0."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(arguments.folder or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = write_files(arguments, folder)
-        table = Table("images", "contender", "file", "runs", "median ms", "time, of the first's")
-        for batch in arguments.batch_sizes:
-            seconds = take_turns(arguments, files, batch)
-            base = next(iter(seconds.values()), [])
-            for name, own in seconds.items():
-                ratio = statistics.median(b / a for a, b in zip(base, own, strict=True))
-                median = 1e3 * statistics.median(own)
-                table.add_row(
-                    str(batch), name, size_of(str(files[name])), str(len(own)), f"{median:.2f}", f"{ratio:.2f}"
-                )
-            table.add_section()
-        CONSOLE.print(table)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on GPUs each process takes the memory that it needs
+    config, params = recognizer(arguments.checkpoint, arguments.size)
+    if arguments.places:
+        config, params = endless(config, params, arguments.places)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_files(config, params, arguments.contenders, Path(folder))
+        if arguments.data:
+            table = compare(arguments, files, Recognizer(config, params, batch_size=arguments.batch_sizes[-1]))
+        else:
+            table = measure(arguments, files, config.model.encoder.image_size)
+    CONSOLE.print(table)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(BenchmarkArguments, benchmark, "python scripts/benchmarks/exports.py"))
+    sys.exit(run_command(ExportArguments, benchmark, "python scripts/benchmarks/exports.py"))

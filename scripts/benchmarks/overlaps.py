@@ -43,70 +43,52 @@ def queries(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield images, truth
 
 
-def peak() -> float:
-    """Largest memory of this process so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+def measure(size: int, count: int) -> dict[str, str]:
+    """Build an index of ``size`` images, and look up ``count`` others."""
+    hashes = np.empty((size, VIEWS, WORDS), np.uint32)
+    for first in range(0, size, CHUNK):
+        hashes[first : first + CHUNK] = hash_views(thumbnails(first, CHUNK, 0))[0]
+    start = time.perf_counter()
+    index = HashIndex.build(hashes, np.ones(size, bool), IndexOptions())
+    build = time.perf_counter() - start
+    hashing = searching = examined = near = found = 0.0
+    for images, truth in track(queries(count, size), f"{size:,}", count // CHUNK, transient=True):
+        start = time.perf_counter()
+        views, magnitudes = hash_views(images)
+        middle = time.perf_counter()
+        neighbours = index.search(views, magnitudes)
+        hashing, searching = hashing + middle - start, searching + time.perf_counter() - middle
+        examined, near = examined + neighbours.examined, near + len(neighbours.query)
+        found += (truth[neighbours.query] == neighbours.image).sum()
+    memory = index.hashes.nbytes + index.starts.nbytes + index.entries.nbytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return {
+        "index": f"{size:,}",
+        "build s": f"{build:.1f}",
+        "index GB": f"{memory / 2**30:.2f}",
+        "key bits": f"{index.key_bits}",
+        "queries": f"{count:,}",
+        "hash/s": f"{count / hashing:,.0f}",
+        "search/s": f"{count / searching:,.0f}",
+        "compared/query": f"{examined / count:.1f}",
+        "near/query": f"{near / count:.4f}",
+        "found": f"{100 * found / count:.2%}",
+        "peak GB": f"{peak:.2f}",
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 400_000], help="benchmark images")
     parser.add_argument("--queries", type=int, default=1_000_000, help="training images")
     arguments = parser.parse_args()
-    if arguments.queries % CHUNK or any(size % CHUNK for size in arguments.sizes):
+    if any(number % CHUNK for number in (arguments.queries, *arguments.sizes)):
         parser.error(f"numbers must be multiples of {CHUNK:,}")
-    names = (
-        "index",
-        "build s",
-        "index GB",
-        "key bits",
-        "queries",
-        "hash/s",
-        "search/s",
-        "compared/query",
-        "near/query",
-        "found",
-    )
-    table, console = Table(*names, "peak GB", title="overlap search, one process"), Console()
-    for size in arguments.sizes:
-        hashes = np.empty((size, VIEWS, WORDS), np.uint32)
-        for first in track(range(0, size, CHUNK), "hash the benchmark", console=console, transient=True):
-            hashes[first : first + CHUNK] = hash_views(thumbnails(first, CHUNK, 0))[0]
-        start = time.perf_counter()
-        index = HashIndex.build(hashes, np.ones(size, bool), IndexOptions())
-        build = time.perf_counter() - start
-        hashing = searching = examined = near = found = 0.0
-        for images, truth in track(
-            queries(arguments.queries, size),
-            "look up",
-            total=arguments.queries // CHUNK,
-            console=console,
-            transient=True,
-        ):
-            start = time.perf_counter()
-            views, magnitudes = hash_views(images)
-            middle = time.perf_counter()
-            neighbours = index.search(views, magnitudes)
-            hashing, searching = hashing + middle - start, searching + time.perf_counter() - middle
-            examined, near = examined + neighbours.examined, near + len(neighbours.query)
-            found += (truth[neighbours.query] == neighbours.image).sum()
-        total, planted = arguments.queries, arguments.queries // 100
-        memory = (index.hashes.nbytes + index.starts.nbytes + index.entries.nbytes) / 2**30
-        row = (
-            f"{size:,}",
-            f"{build:.1f}",
-            f"{memory:.2f}",
-            f"{index.key_bits}",
-            f"{total:,}",
-            f"{total / hashing:,.0f}",
-            f"{total / searching:,.0f}",
-            f"{examined / total:.1f}",
-            f"{near / total:.4f}",
-            f"{found / planted:.2%}",
-            f"{peak():.2f}",
-        )
-        table.add_row(*row)
-    console.print(table)
+    rows = [measure(size, arguments.queries) for size in arguments.sizes]
+    table = Table(*rows[0], title="overlap search, one process")
+    for row in rows:
+        table.add_row(*row.values())
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,20 @@ costs as much as none. All keep the memory that they free on CPUs (``maerec_jax.
 as the commands do.
 """
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from turns import cores
 
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read
+from maerec_jax.models.greedy import greedy_read
+from maerec_jax.models.interface import normalize
+from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.text_decoder import DecodingState, KeysValues
-from maerec_jax.models.vit import normalize
 
 Array = jax.Array
 _SURE = 1e9
@@ -84,11 +85,10 @@ JAX_WAYS: dict[str, Callable[[ForcedMAERec, Any, Array], Any]] = {
     "recomputed": lambda model, params, image: read_all_places(model, params, image, cached=False),
     "encoder": lambda model, params, image: model.apply({"params": params}, image, method="encode"),
 }
-TORCH_WAYS = ("torch", "torch-recomputed")
 
 
-class JaxContender:
-    """One of ``JAX_WAYS``, compiled for a batch size; the time that took is in ``compiling``."""
+class JaxReading:
+    """One of ``JAX_WAYS``, compiled for a batch size."""
 
     def __init__(self, way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str) -> None:
         model, read = ForcedMAERec(config, jnp.dtype(dtype)), JAX_WAYS[way]
@@ -100,7 +100,11 @@ class JaxContender:
         lengths = jnp.zeros(len(image_BHWC), jnp.int32)
         begin = time.perf_counter()
         self._run = jax.jit(run).lower(self._params, lengths, self._image).compile()
-        self.compiling = time.perf_counter() - begin
+        self._compiling = time.perf_counter() - begin
+
+    def compile_seconds(self) -> float:
+        """How long compiling took."""
+        return self._compiling
 
     def run(self, lengths_B: np.ndarray) -> tuple[float, np.ndarray]:
         """Seconds that reading takes, and what comes of it."""
@@ -109,14 +113,14 @@ class JaxContender:
         return time.perf_counter() - begin, out
 
 
-class TorchContender:
+class TorchReading:
     """The same in PyTorch: cached until the last word has ended, or the reference's way."""
 
     def __init__(self, way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str) -> None:
         import torch
 
         from maerec_jax.interop import pytorch_twin as twin
-        from maerec_jax.weights.pytorch_names import state_dict_from_params
+        from maerec_jax.weights.state_dicts import state_dict_from_params
 
         class ForcedDecoder(twin.TextDecoder):
             lengths_B: torch.Tensor
@@ -134,7 +138,7 @@ class TorchContender:
         if self._place == "cuda":
             torch.set_float32_matmul_precision("high")  # TensorFloat32, as JAX has it by default
         else:
-            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+            torch.set_num_threads(cores())
         self._model = twin.MAERec(config)
         charset = config.charset
         self._decoder = ForcedDecoder(config.decoder, config.encoder.dim, charset.n_classes, charset.padding)
@@ -143,6 +147,10 @@ class TorchContender:
         self._model.load_state_dict({key: torch.tensor(np.asarray(value)) for key, value in state.items()})
         self._model.to(self._place, getattr(torch, dtype)).eval()
         self._image = torch.from_numpy(image_BHWC).to(self._place)
+
+    def compile_seconds(self) -> float:
+        """Nothing is compiled."""
+        return 0.0
 
     def run(self, lengths_B: np.ndarray) -> tuple[float, np.ndarray]:
         """Seconds that reading takes, and the tokens."""
@@ -168,17 +176,11 @@ class TorchContender:
         return tokens_BT.masked_fill((ends_BT.cumsum(dim=1) - ends_BT.int()) > 0, charset.padding)
 
 
-def make_actions(
+def make_reading(
     way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str
-) -> Mapping[str, Callable[..., Any]]:
-    """What a contender can be asked for, in its process."""
-    if way in TORCH_WAYS:
-        run, seconds = TorchContender(way, config, params, image_BHWC, dtype).run, 0.0
-    else:
-        run_steps_in_this_thread()
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
-        jax.config.update("jax_enable_compilation_cache", False)
-        contender = JaxContender(way, config, params, image_BHWC, dtype)
-        run, seconds = contender.run, contender.compiling
-    return {"run": run, "compiling": lambda: seconds}
+) -> JaxReading | TorchReading:
+    """One of the ways, in a process of its own."""
+    run_steps_in_this_thread()
+    keep_freed_memory()
+    jax.config.update("jax_enable_compilation_cache", False)
+    return (JaxReading if way in JAX_WAYS else TorchReading)(way, config, params, image_BHWC, dtype)

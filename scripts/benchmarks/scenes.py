@@ -1,24 +1,30 @@
 """Measure finding and reading the words of scenes: python scripts/benchmarks/scenes.py --checkpoint runs/maerec_s"""
 
 import json
-import statistics
 import sys
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from statistics import median
+from typing import get_args
 
 import cv2
 import numpy as np
 
 from data_pipelines.command import run_command
+from data_pipelines.images.buckets import Shape
+from data_pipelines.images.decoding import pixels_of
+from data_pipelines.rendering import RenderedWords
+from data_pipelines.rendering.scene import compose_scene
+from data_pipelines.sources.files import Annotations
+from data_pipelines.sources.records import Source
+from maerec_jax.reading.recognizer import Recognizer
+from maerec_jax.reading.scoring import HEADLINE, verdicts
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import load_detector
-from maerec_jax.scenes.regions import DetectionConfig, Detector
-
-if TYPE_CHECKING:
-    from data_pipelines.sources.records import Source
-    from maerec_jax.reading.recognizer import Recognizer
+from maerec_jax.scenes.regions import DetectionConfig
+from maerec_jax.scenes.scene_reader import SceneReader
 
 
 @dataclass(frozen=True)
@@ -51,31 +57,22 @@ class ScenesArguments:
 
 def measure(arguments: ScenesArguments) -> int:
     """Measure and print."""
-    from data_pipelines.rendering import RenderedWords
-    from data_pipelines.sources.files import Annotations
-    from maerec_jax.reading.recognizer import Recognizer
-
     detector = load_detector(config=arguments.detection)
-    recognizer = Recognizer.load(arguments.checkpoint)
+    recognizer = Recognizer.load(arguments.checkpoint or None)
+    readers = {how: SceneReader(recognizer, detector, how) for how in get_args(Crops)}
     spec = Annotations(path=arguments.list) if arguments.list else RenderedWords(split="validation")
     source = spec.open(Path(arguments.root))
-    for height, width in arguments.sizes:
-        print(json.dumps(_measure_size(arguments, detector, recognizer, source, height, width)), flush=True)
+    for size in arguments.sizes:
+        print(json.dumps(measure_size(arguments, recognizer, readers, source, size)), flush=True)
     return 0
 
 
-def _measure_size(
-    arguments: ScenesArguments, detector: Detector, recognizer: "Recognizer", source: "Source", height: int, width: int
+def measure_size(
+    arguments: ScenesArguments, alone: Recognizer, readers: dict[str, SceneReader], source: Source, size: Shape
 ) -> dict[str, float]:
-    from data_pipelines.images.decoding import pixels_of
-    from data_pipelines.rendering.scene import compose_scene
-    from maerec_jax.reading.scoring import HEADLINE, verdicts
-    from maerec_jax.scenes.scene_reader import SceneReader
-
-    rng = np.random.default_rng(0)
-    readers = {how: SceneReader(recognizer, detector, how) for how in get_args(Crops)}
-    seconds: dict[str, list[float]] = {"finding": [], "reading": []}
-    right = dict.fromkeys(("alone", *readers), 0.0)
+    """All numbers of pictures of a size."""
+    (height, width), rng, box = size, np.random.default_rng(0), readers["box"]
+    seconds, right = defaultdict[str, list[float]](list), defaultdict[str, float](float)
     shown = found = regions = 0
     for turn in range(arguments.pictures + 1):
         records = [source[int(i)] for i in rng.choice(len(source), arguments.words)]
@@ -84,35 +81,28 @@ def _measure_size(
         images = [_enlarged(image, height / 12 / image.shape[0] * rng.uniform(0.6, 1.4)) for image in images]
         scene = compose_scene(images, height, width, rng, arguments.slant, arguments.fade)
         start = time.perf_counter()
-        prepared = readers["box"].prepare(scene.image)
+        prepared = box.prepare(scene.image)
         middle = time.perf_counter()
-        (boxes,) = readers["box"].read_prepared([prepared])
+        (boxes,) = box.read_prepared([prepared])
         end = time.perf_counter()
         if not turn:  # programs are compiled in the first
             continue
         seconds["finding"].append(middle - start)
         seconds["reading"].append(end - middle)
         rectified = readers["rectified"].read(scene.image)
-        alone = recognizer.read([images[number] for number in scene.words])
+        own = alone.read([images[number] for number in scene.words])
         shown, regions = shown + len(scene.words), regions + len(boxes.words)
-        for polygon, number, own in zip(scene.polygons, scene.words, alone, strict=True):
-            overlaps = [_overlap(polygon, word.polygon_N2) for word in boxes.words]
-            place = int(np.argmax(overlaps)) if overlaps else 0
-            if not overlaps or overlaps[place] < 0.5:
+        for polygon, number, word in zip(scene.polygons, scene.words, own, strict=True):
+            overlaps = [_overlap(polygon, region.polygon_N2) for region in boxes.words]
+            if max(overlaps, default=0.0) < 0.5:
                 continue
-            found += 1
-            readings = {"alone": own, "box": boxes.words[place].word, "rectified": rectified.words[place].word}
-            for how, word in readings.items():
-                right[how] += verdicts(word.text, records[number].text or "")[HEADLINE]
-    return {
-        "height": height,
-        "width": width,
-        "words": shown,
-        "found": found,
-        "regions": regions,
-        **{f"seconds_{what}": round(statistics.median(each), 3) for what, each in seconds.items()},
-        **{f"accuracy_{how}": round(count / max(found, 1), 3) for how, count in right.items()},
-    }
+            found, place = found + 1, int(np.argmax(overlaps))
+            readings = {"alone": word, "box": boxes.words[place].word, "rectified": rectified.words[place].word}
+            for how, reading in readings.items():
+                right[how] += verdicts(reading.text, records[number].text or "")[HEADLINE]
+    numbers: dict[str, float] = {"height": height, "width": width, "words": shown, "found": found, "regions": regions}
+    numbers |= {f"seconds_{what}": round(median(each), 3) for what, each in seconds.items()}
+    return numbers | {f"accuracy_{how}": round(right[how] / max(found, 1), 3) for how in ("alone", *readers)}
 
 
 def _enlarged(image: np.ndarray, factor: float) -> np.ndarray:

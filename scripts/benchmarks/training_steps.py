@@ -1,17 +1,23 @@
 """What scripts/benchmarks/training.py compares: the project's training step, and the same step in plain PyTorch.
 
-On CPUs all of them keep the memory that they free (``maerec_jax.distributed.host_memory``), as training runs do.
+Both have ``device``, ``compare``, ``run`` and, the project's, ``limit``. On CPUs both keep the memory that they free
+(``maerec_jax.distributed.host_memory``), as training runs do.
 """
 
 import math
-import os
+import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-SIZES = {"cpu": (1024, 2048, 3072), "other": (4096, 8192, 16384)}  # of the matrices that the peak is measured with
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from turns import cores
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -21,22 +27,21 @@ class Settings:
     stage: str
     model: str
     batch_size: int
-    folder: str
-
-    @property
-    def weights(self) -> Path:
-        """Where the first contender leaves its parameters, under PyTorch's names."""
-        return Path(self.folder) / "weights.npz"
+    weights: str
+    """The file where the first contender leaves its parameters, under PyTorch's names."""
 
 
-def keep_memory() -> None:
-    """What the commands do about memory; before JAX is first used. Nothing in a checkout that knows nothing of it."""
-    try:
-        from maerec_jax.distributed import host_memory
-    except ImportError:
-        return
-    host_memory.run_steps_in_this_thread()
-    host_memory.keep_freed_memory()
+def make_step(kind: str, settings: Settings, dtype: str) -> "JaxStep | TorchStep":
+    """A contender, in a process of its own that has imported nothing of the project yet."""
+    kind, _, checkout = kind.partition("@")
+    sys.path.insert(0, checkout or str(REPOSITORY))
+    from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
+
+    run_steps_in_this_thread()
+    keep_freed_memory()
+    if kind == "jax":
+        return JaxStep(settings, dtype)
+    return TorchStep(settings, dtype, kind == "torch-compile")
 
 
 def make_config(settings: Settings, dtype: str) -> Any:
@@ -48,7 +53,7 @@ def make_config(settings: Settings, dtype: str) -> Any:
 
     size = "s" if settings.model == "tiny" else settings.model
     name = f"mae_vit_{size}.py" if settings.stage == "mae" else f"maerec_{size}.py"
-    config = load_config_module(str(Path(__file__).parents[2] / "configs" / name)).get_config()
+    config = load_config_module(str(REPOSITORY / "configs" / name)).get_config()
     if settings.model == "tiny":
         config = replace(config, model=MAEConfig.tiny() if settings.stage == "mae" else MAERecConfig.tiny())
     data = replace(config.data, augmentation=NO_AUGMENTATION)
@@ -57,8 +62,6 @@ def make_config(settings: Settings, dtype: str) -> Any:
 
 def make_batch(config: Any) -> dict[str, Any]:
     """A batch as the pipeline makes it, of noise; and masking noise, with which losses are compared."""
-    import numpy as np
-
     rng, rows = np.random.default_rng(0), config.batch_size
     batch = {
         "image": rng.integers(0, 256, (rows, *config.model.encoder.image_size, 3), np.uint8),
@@ -75,206 +78,128 @@ def make_batch(config: Any) -> dict[str, Any]:
     return batch
 
 
-def without_dropout(config: Any) -> Any:
-    """The same run, its model computing the same thing each time."""
-    if config.model.kind == "mae":
-        return config
-    return replace(config, model=replace(config.model, decoder=replace(config.model.decoder, dropout=0.0)))
-
-
 class JaxStep:
     """The project's training step."""
 
     def __init__(self, settings: Settings, dtype: str) -> None:
-        import jax
-        import numpy as np
-
-        keep_memory()
-        from maerec_jax.distributed.sharding import put_batch, put_whole, replicated, state_shardings
-        from maerec_jax.training import loop
+        from maerec_jax.distributed.sharding import make_mesh
         from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
-        from maerec_jax.training.step import jit_train_step, state_shapes
-        from maerec_jax.weights.pytorch_names import params_from_state_dict, state_dict_from_params
+        from maerec_jax.training.run import make_task
+        from maerec_jax.training.step import initial_state, jit_train_step
+        from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 
-        self.config = make_config(settings, dtype)
-        self.task = loop.make_task(self.config)
-        batch = make_batch(self.config)
-        if not settings.weights.exists():
-            fresh = jax.device_get(jax.jit(self.task.init)(jax.random.key(0)))
-            np.savez(settings.weights, **dict[str, Any](state_dict_from_params(fresh, self.config.model)))
+        self._config, self._mesh = make_config(settings, dtype), make_mesh(devices=jax.devices()[:1])
+        model, recipe, task = self._config.model, self._config.optimizer, make_task(self._config)
+        if not Path(settings.weights).exists():
+            fresh = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+            np.savez(settings.weights, **dict[str, Any](state_dict_from_params(fresh, model)))
         with np.load(settings.weights) as file:
-            self.params = params_from_state_dict(file, self.config.model)
-        mesh = loop.make_mesh(self.config.mesh, jax.devices()[:1])
-        schedule = learning_rate_schedule(self.config.optimizer, settings.batch_size, 1000.0, 10_000)
-        optimizer = make_optimizer(self.config.optimizer, schedule, self.config.model.encoder.depth, self.task.frozen)
-        shardings = state_shardings(state_shapes(self.task, optimizer, self.config), mesh)
-        self.state = loop.fresh_state(self.config, self.task, optimizer, shardings, lambda _: self.params)
-        self.function = jit_train_step(self.task, optimizer, self.config, mesh)
-        self.compared = {name: jax.numpy.asarray(x) for name, x in batch.items()}
-        self.batch = put_batch({name: x for name, x in batch.items() if name != "noise"}, mesh)
-        self.count = 0
-        self.place = lambda step: put_whole(np.int32(step), replicated(mesh))
+            params = jax.device_put(params_from_state_dict(file, model))
+        schedule = learning_rate_schedule(recipe, settings.batch_size, 1000.0, 10_000)
+        optimizer = make_optimizer(recipe, schedule, model.encoder.depth, model.frozen)
+        self._state = initial_state(params, optimizer, self._config)
+        self._step = jit_train_step(task, optimizer, self._config, self._mesh)
+        self._batch, self._count = jax.device_put(make_batch(self._config)), 0
 
     def device(self) -> str:
         """The device and the library's version."""
-        import jax
-
         return f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind}), jax {jax.__version__}"
 
+    def limit(self, dtype: str) -> float:
+        """Images a second at the device's peak in a dtype."""
+        from maerec_jax.costs.utilisation import peak
+
+        model = self._config.model
+        return peak(self._mesh, dtype) / model.work(model.encoder.image_size).model
+
     def compare(self) -> tuple[float, float]:
-        """Loss and gradient norm of the weights that all start from."""
-        import jax
-        import jax.numpy as jnp
-        import optax
+        """Loss and gradient norm of the weights that all start from, without dropout. Comes before ``run``."""
+        from maerec_jax.training.run import make_task
+        from maerec_jax.training.step import loss_gradients
 
-        from maerec_jax.training.loop import make_task
-        from maerec_jax.training.optimizer import map_by_path
-
-        task = make_task(without_dropout(self.config))
-
-        def mean(params: Any, batch: Any) -> Any:
-            loss = task.loss(params, batch, jax.random.key(0))
-            return loss.total / loss.weight
-
-        loss, grads = jax.jit(jax.value_and_grad(mean))(self.params, self.compared)
-        frozen = map_by_path(task.frozen, grads)
-        norm = optax.tree.norm(jax.tree.map(lambda g, f: jnp.zeros(()) if f else g, grads, frozen))
-        del self.params, self.compared
-        return float(loss), float(norm)
+        model = self._config.model
+        if model.kind == "maerec":
+            model = replace(model, decoder=replace(model.decoder, dropout=0.0))
+        task = make_task(replace(self._config, model=model))
+        compute = jax.jit(lambda params, batch: loss_gradients(task, params, batch, jax.random.key(0)))
+        grads, weight, sums = compute(self._state.params, self._batch)
+        del self._batch["noise"]  # from now on each step draws its own
+        return float(sums["loss"] / weight), float(optax.tree.norm(grads) / weight)
 
     def run(self, steps: int) -> tuple[float, float]:
         """Seconds that some steps take, and the processor's seconds in them."""
-        import jax
-
         begin, processor = time.perf_counter(), time.process_time()
         for _ in range(steps):
-            self.state, values = self.function(self.state, self.batch, self.place(self.count))
-            self.count += 1
-        jax.block_until_ready((self.state, values))
+            self._state, values = self._step(self._state, self._batch, jnp.int32(self._count))
+            self._count += 1
+        jax.block_until_ready((self._state, values))
         seconds, processor = time.perf_counter() - begin, time.process_time() - processor
         if not float(values["good"]):
             raise ArithmeticError(f"the loss is {float(values['loss'])}")
         return seconds, processor
 
-    def multiplier(self, size: int, dtype: str) -> Callable[[int], None]:
-        """Something that multiplies square matrices as often as asked."""
-        import jax
-        import jax.numpy as jnp
-
-        a = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
-        multiply = jax.jit(lambda a, b: a @ b)
-
-        def run(times: int) -> None:
-            for _ in range(times):
-                out = multiply(a, a)
-            out.block_until_ready()
-
-        return run
-
 
 class TorchStep:
     """The same step in PyTorch."""
 
-    def __init__(self, settings: Settings, dtype: str, compiled: bool = False) -> None:
-        import numpy as np
+    def __init__(self, settings: Settings, dtype: str, compiled: bool) -> None:
         import torch
 
         from maerec_jax.interop import pytorch_twin as twin
 
-        keep_memory()
-        self.torch, self.twin, self.dtype = torch, twin, dtype
-        self.place = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.place == "cuda":
+        self._torch, self._normalize, self._dtype = torch, twin.normalize, dtype
+        self._place = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._place == "cuda":
             torch.set_float32_matmul_precision("high")  # TensorFloat32, as JAX has it by default
-        else:
-            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        self.config = make_config(settings, dtype)
-        self.model: Any = (twin.MaskedAutoencoder if settings.stage == "mae" else twin.MAERec)(self.config.model)
+        torch.set_num_threads(cores())
+        self._config = make_config(settings, dtype)
+        self._model: Any = (twin.MaskedAutoencoder if settings.stage == "mae" else twin.MAERec)(self._config.model)
         with np.load(settings.weights) as file:
-            self.model.load_state_dict({key: torch.tensor(value) for key, value in file.items()})
-        self.model.to(self.place)
-        self.batch = {name: torch.from_numpy(x).to(self.place) for name, x in make_batch(self.config).items()}
-        recipe, groups = self.config.optimizer, ([], [])  # type: tuple[Any, tuple[list, list]]
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                groups[parameter.ndim == 1 and not recipe.decay_vectors].append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": group, "weight_decay": d} for group, d in zip(groups, (recipe.weight_decay, 0.0), strict=True)],
-            lr=1e-6,
-            betas=recipe.betas,
-            eps=recipe.epsilon,
-            fused=True,
-        )
-        self.loss = torch.compile(self._loss) if compiled else self._loss
+            self._model.load_state_dict({key: torch.tensor(value) for key, value in file.items()})
+        self._model.to(self._place)
+        self._batch = {name: torch.from_numpy(x).to(self._place) for name, x in make_batch(self._config).items()}
+        recipe = self._config.optimizer
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if (p.ndim == 1) == vectors], "weight_decay": decay}
+            for vectors, decay in ((False, recipe.weight_decay), (True, recipe.weight_decay * recipe.decay_vectors))
+        ]
+        self._optimizer = torch.optim.AdamW(groups, lr=1e-6, betas=recipe.betas, eps=recipe.epsilon, fused=True)
+        self._compiled_loss = torch.compile(self._loss) if compiled else self._loss
 
     def _loss(self, noise: Any = None) -> Any:
-        torch, encoder, image = self.torch, self.config.model.encoder, self.batch["image"]
-        with torch.autocast(self.place, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            pixels = self.twin.normalize(image, encoder)
-            if self.config.model.kind == "maerec":
-                return self.model.loss(pixels, self.batch["tokens"])
+        torch, encoder, image = self._torch, self._config.model.encoder, self._batch["image"]
+        with torch.autocast(self._place, torch.bfloat16, enabled=self._dtype == "bfloat16"):
+            pixels = self._normalize(image, encoder)
+            if self._config.model.kind == "maerec":
+                return self._model.loss(pixels, self._batch["tokens"])
             if noise is None:
-                noise = torch.rand(len(image), encoder.n_patches, device=self.place)
-            return self.model(pixels, noise)[0]
+                noise = torch.rand(len(image), encoder.n_patches, device=self._place)
+            return self._model(pixels, noise)[0]
 
     def device(self) -> str:
         """The device and the library's version."""
-        name = self.torch.cuda.get_device_name() if self.place == "cuda" else f"{self.torch.get_num_threads()} threads"
-        return f"{self.place} ({name}), torch {self.torch.__version__}"
+        torch = self._torch
+        name = torch.cuda.get_device_name() if self._place == "cuda" else f"{torch.get_num_threads()} threads"
+        return f"{self._place} ({name}), torch {torch.__version__}"
 
     def compare(self) -> tuple[float, float]:
-        """Loss and gradient norm of the weights that all start from."""
-        self.model.eval()
-        loss = self._loss(self.batch["noise"])
+        """Loss and gradient norm of the weights that all start from, without dropout; before it is compiled."""
+        self._model.eval()
+        loss = self._loss(self._batch["noise"])
         loss.backward()
-        squares = [p.grad.double().square().sum() for p in self.model.parameters() if p.grad is not None]
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        squares = [p.grad.double().square().sum() for p in self._model.parameters() if p.grad is not None]
+        self._model.train()
         return float(loss.detach()), math.sqrt(float(sum(squares)))
-
-    def _wait(self) -> None:
-        if self.place == "cuda":
-            self.torch.cuda.synchronize()
 
     def run(self, steps: int) -> tuple[float, float]:
         """Seconds that some steps take, and the processor's seconds in them."""
-        self._wait()
         begin, processor = time.perf_counter(), time.process_time()
         for _ in range(steps):
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss()
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._compiled_loss()
             loss.backward()
-            self.optimizer.step()
-        self._wait()
-        seconds, processor = time.perf_counter() - begin, time.process_time() - processor
-        if not math.isfinite(float(loss.detach())):
+            self._optimizer.step()
+        if not math.isfinite(float(loss.detach())):  # on GPUs this also waits for the steps
             raise ArithmeticError(f"the loss is {float(loss.detach())}")
-        return seconds, processor
-
-    def multiplier(self, size: int, dtype: str) -> Callable[[int], None]:
-        """Something that multiplies square matrices as often as asked."""
-        torch = self.torch
-        a = torch.randn(size, size, device=self.place, dtype=getattr(torch, dtype))
-
-        def run(times: int) -> None:
-            for _ in range(times):
-                torch.mm(a, a)
-            self._wait()
-
-        return run
-
-
-def measure_peak(step: Any, dtype: str) -> float:
-    """Operations a second of the best matrix multiplication."""
-    best = 0.0
-    for size in SIZES["cpu" if step.device().startswith("cpu") else "other"]:
-        multiply = step.multiplier(size, dtype)
-        multiply(2)
-        begin = time.perf_counter()
-        multiply(1)
-        times = max(1, round(0.2 / (time.perf_counter() - begin)))
-        for _ in range(4):
-            begin = time.perf_counter()
-            multiply(times)
-            best = max(best, 2.0 * size**3 * times / (time.perf_counter() - begin))
-    return best
+        return time.perf_counter() - begin, time.process_time() - processor

@@ -1,74 +1,109 @@
-"""What the benchmarks share: each contender in a process of its own, which sleeps while others take their turn.
+"""Contenders that take turns, each in a process of its own, which sleeps while others run.
 
-So each has its own threads and its own memory, and none slows another down by what it leaves running.
+So each has its own threads and its own memory, and none slows another down by what it leaves running. One that fails is
+named and left out.
 """
 
-import multiprocessing
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from multiprocessing.connection import Connection
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from statistics import median
 from typing import Any
 
-Actions = Mapping[str, Callable[..., Any]]
+from rich.console import Console
 
 
-class DroppedOutError(Exception):
-    """A contender cannot go on."""
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _serve(connection: Connection, make: Callable[..., Actions], arguments: tuple) -> None:
-    """A contender's process: does what it is told until it is told to stop."""
-    try:
-        actions = make(*arguments)
-        connection.send(("done", None))
-        while (request := connection.recv()) is not None:
-            action, *rest = request
-            connection.send(("done", actions[action](*rest)))
-    except (EOFError, KeyboardInterrupt):
-        return  # whoever asks has ended
-    except Exception as error:
-        connection.send(
-            ("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
-        )
+_contender: Any = None
+"""In a contender's process: what it is."""
 
 
-class ContenderProcess:
-    """A contender in its process.
+def _make(kind: Callable[..., Any], arguments: tuple) -> None:
+    global _contender
+    _contender = kind(*arguments)
+
+
+def _call(method: str, arguments: tuple) -> Any:
+    return getattr(_contender, method)(*arguments)
+
+
+class Contenders:
+    """Contenders by their names, in the order in which they started, until they are closed.
 
     Args:
-      make: is called in the process, and returns what can be asked for; a function of a module.
-      arguments: those of ``make``.
-
-    Raises:
-      DroppedOutError: if it fails.
+      console: is told of those that fail.
     """
 
-    def __init__(self, make: Callable[..., Actions], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, make, arguments), daemon=True)
-        self._process.start()
-        other.close()
-        self._answer()
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._processes: dict[str, ProcessPoolExecutor] = {}
 
-    def ask(self, action: str, *arguments: Any) -> Any:
-        """What an action returns. Raises ``DroppedOutError``."""
-        with suppress(OSError):  # of a process that has ended; then there is no answer either
-            self._connection.send((action, *arguments))
-        return self._answer()
+    def close(self) -> None:
+        """End all processes."""
+        while self._processes:
+            self._processes.popitem()[1].shutdown()
 
-    def _answer(self) -> Any:
+    @property
+    def names(self) -> list[str]:
+        """Those that have not failed."""
+        return list(self._processes)
+
+    def start(self, name: str, kind: Callable[..., Any], *arguments: Any) -> bool:
+        """Start a process and make a contender there; returns whether that worked. ``kind`` is of a module."""
+        self._processes[name] = ProcessPoolExecutor(1, get_context("spawn"))
+        self._submit(name, _make, kind, arguments)
+        return name in self._processes
+
+    def ask(self, name: str, method: str, *arguments: Any) -> Any:
+        """What a method of a contender returns; None where it fails."""
+        return self._submit(name, _call, method, arguments)
+
+    def _submit(self, name: str, *what: Any) -> Any:
         try:
-            state, value = self._connection.recv()
-        except (EOFError, OSError):
-            state, value = "failed", "its process has ended"
-        if state == "failed":
-            raise DroppedOutError(value)
-        return value
+            return self._processes[name].submit(*what).result()
+        except Exception as error:
+            told = f"{name}: left out: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            self._console.print(told)
+            self._processes.pop(name).shutdown()
+            return None
 
-    def stop(self) -> None:
-        """End the process."""
-        with suppress(OSError):
-            self._connection.send(None)
-        self._process.join(10)
-        self._process.terminate()
+    def take_turns(self, seconds: float, fewest: int, arguments: Callable[[], tuple]) -> dict[str, dict[int, float]]:
+        """Let contenders ``run``, in each turn all with the same arguments.
+
+        Args:
+          seconds: for which each runs.
+          fewest: times that each runs, however long they take.
+          arguments: makes those of a turn.
+
+        Returns:
+          Seconds of each contender, the first of what its ``run`` returns, by turns; of those that did not fail.
+        """
+        found, turn = {name: dict[int, float]() for name in self.names}, 0
+        while unfinished := [n for n in self.names if len(found[n]) < fewest or sum(found[n].values()) < seconds]:
+            given = arguments()
+            for name in unfinished:
+                if (made := self.ask(name, "run", *given)) is not None:
+                    found[name][turn] = made[0]
+            turn += 1
+        return {name: found[name] for name in self.names}
+
+
+def ratio(
+    these: dict[int, float], those: dict[int, float], middle: Callable[[list[float]], float] = median, less: float = 0.0
+) -> float:
+    """How many times as long one contender takes as another, of the turns that both ran in.
+
+    Args:
+      these: seconds of the one by turns.
+      those: of the other.
+      middle: the mean or the median.
+      less: seconds that are taken off both.
+    """
+    shared = these.keys() & those.keys()
+    one, other = (middle([times[turn] for turn in shared]) for times in (these, those))
+    return (one - less) / (other - less)

@@ -5,12 +5,13 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.table import Table
 from data_pipelines.command import check_outputs, run_command
 from maerec_jax.reading.scoring import METRICS, Scores
 
-CONSOLE = Console(width=None if sys.stdout.isatty() else 140)
+CONSOLE = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
 Read = Callable[[np.ndarray], str]
 """One image, uint8 RGB (height, width, 3), to its text."""
 VERTICAL = 1.5  # PP-OCR turns crops that are at least this much higher than wide by a quarter, against the clock.
@@ -45,7 +46,7 @@ class ReaderArguments:
     """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
     overlaps: str = ""
     """List of data_pipelines.find_overlaps: words that training images show, too, are also counted apart."""
-    readers: tuple[str, ...] = ("ours", "rapidocr")
+    readers: tuple[Literal["ours", "rapidocr"], ...] = ("ours", "rapidocr")
     """Which to run."""
     beam: int = 1
     """Hypotheses that ours keeps; 1 for greedy reading."""
@@ -58,11 +59,6 @@ class ReaderArguments:
     core: int = 0
     """The core that all run on; -1 for any."""
 
-    def __post_init__(self) -> None:
-        unknown = set(self.readers) - OPENERS.keys()
-        if unknown or not self.readers:
-            raise ValueError(f"--readers are some of {', '.join(OPENERS)}, not {', '.join(sorted(unknown)) or 'none'}")
-
 
 def open_ours(arguments: ReaderArguments) -> Read:
     """Our recogniser."""
@@ -73,21 +69,18 @@ def open_ours(arguments: ReaderArguments) -> Read:
     return lambda pixels: recognizer.read([pixels])[0].text
 
 
-def open_rapidocr(arguments: ReaderArguments) -> Read:
+def open_rapidocr() -> Read:
     """The recogniser in the wheel of rapidocr, without its detector and its classifier of orientation."""
     from data_pipelines.errors import UserError
 
-    del arguments
     try:
         from rapidocr import RapidOCR
     except ImportError:
         raise UserError("rapidocr is not installed: pip install rapidocr onnxruntime, or --readers ours") from None
     one_thread = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     engine = RapidOCR(params={"Global.log_level": "error", "Global.text_score": 0.0} | one_thread)
-
-    recognition = engine.cfg.Rec
-    model = f"{recognition.ocr_version.value} {recognition.model_type.value}"
-    CONSOLE.print(f"rapidocr {version('rapidocr')}: {model}", markup=False, highlight=False)
+    model = f"{engine.cfg.Rec.ocr_version.value} {engine.cfg.Rec.model_type.value}"
+    CONSOLE.print(f"rapidocr {version('rapidocr')}: {model}")
 
     def read(pixels: np.ndarray) -> str:
         if pixels.shape[0] >= VERTICAL * pixels.shape[1]:
@@ -98,9 +91,6 @@ def open_rapidocr(arguments: ReaderArguments) -> Read:
     return read
 
 
-OPENERS: dict[str, Callable[[ReaderArguments], Read]] = {"ours": open_ours, "rapidocr": open_rapidocr}
-
-
 KINDS: tuple[str, ...] = ("1-3 long", "4-6 long", "7-10 long", "11 and longer", "UPPER", "Title", "lower", "miXed")
 KINDS += ("no letters", "several words", "with punctuation", "copy in training", "no copy")
 
@@ -109,15 +99,10 @@ def kinds_of(truth: str) -> Iterator[str]:
     """Those of ``KINDS`` that a text belongs to: by its length, and by what it is made of."""
     n = len(truth)
     yield KINDS[0] if n <= 3 else KINDS[1] if n <= 6 else KINDS[2] if n <= 10 else KINDS[3]
-    letters = [c for c in truth if c.isalpha()]
-    if not letters:
-        yield "no letters"
-    elif all(c.isupper() for c in letters):
-        yield "UPPER"
-    elif all(c.islower() for c in letters):
-        yield "lower"
-    else:
-        yield "Title" if letters[0].isupper() and all(c.islower() for c in letters[1:]) else "miXed"
+    letters = "".join(c for c in truth if c.isalpha())
+    cases = {"no letters": not letters, "UPPER": letters.isupper(), "lower": letters.islower()}
+    cases |= {"Title": letters[:1].isupper() and letters[1:].islower(), "miXed": True}
+    yield next(case for case, is_so in cases.items() if is_so)
     if any(c.isspace() for c in truth):
         yield "several words"
     if any(not c.isalnum() and not c.isspace() for c in truth):
@@ -133,17 +118,17 @@ def normal(text: str | None) -> str | None:
 class Tally:
     """What one reader has read."""
 
-    sets: dict[str, Scores] = field(default_factory=dict)
-    kinds: dict[str, Scores] = field(default_factory=dict)
+    sets: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
+    kinds: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
     seconds: list[float] = field(default_factory=list)
     """Of processor time, for each word that could be decoded."""
 
-    def add(self, measured: str, reading: str | None, truth: str, more_kinds: Sequence[str] = ()) -> None:
+    def add(self, measured: str, reading: str | None, truth: str, more_kinds: tuple[str, ...] = ()) -> None:
         """Count a word of a set, which may belong to more kinds than its text tells."""
-        for name in (measured, "all"):
-            self.sets.setdefault(name, Scores()).add(reading, truth)
+        for scores in (self.sets[measured], self.sets["all"]):
+            scores.add(reading, truth)
         for kind in (*kinds_of(truth), *more_kinds):
-            self.kinds.setdefault(kind, Scores()).add(reading, truth)
+            self.kinds[kind].add(reading, truth)
 
     def summary(self) -> dict[str, Any]:
         """All figures, for JSON."""
@@ -152,59 +137,58 @@ class Tally:
         return told | {"milliseconds_a_word": round(1000 * median(self.seconds), 3) if self.seconds else None}
 
 
+def stay_on(core: int) -> None:
+    """Run on one core, as do all threads of libraries that are imported later. Raises ``UserError``."""
+    from data_pipelines.errors import UserError
+
+    usable = os.sched_getaffinity(0)
+    if core not in usable:
+        raise UserError(f"--core {core} is none that can be used, which are {', '.join(map(str, sorted(usable)))}")
+    os.sched_setaffinity(0, {core})
+
+
 def compare(arguments: ReaderArguments) -> int:
     """Read, print the tables; returns 0."""
     check_outputs(arguments.json, arguments.misread)
-    from data_pipelines.errors import UserError
-
     if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
-        usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        try:
-            os.sched_setaffinity(0, {arguments.core})  # before any library makes threads
-        except OSError:
-            raise UserError(f"--core {arguments.core} is none that can be used, which are {usable}") from None
-    from data_pipelines.errors import RecordError
+        stay_on(arguments.core)
+    from data_pipelines.errors import RecordError, UserError
     from data_pipelines.images.decoding import DecodeError, pixels_of
     from data_pipelines.overlaps.list_file import read_list
     from maerec_jax.evaluation.sets import find_sets
 
-    def message(text: str) -> None:
-        CONSOLE.print(text, markup=False, highlight=False)
-
     root = Path(arguments.data)
-    copies = {overlap.benchmark for overlap in read_list(Path(arguments.overlaps))} if arguments.overlaps else None
-    found_sets = find_sets(root, arguments.sets, message)
-    sources = {measured.name: measured.spec.open(root) for measured in found_sets}
-    named = copies is None or any(source.name(i) in copies for source in sources.values() for i in range(len(source)))
-    if not named:
+    copies = {overlap.benchmark for overlap in read_list(Path(arguments.overlaps))} if arguments.overlaps else set()
+    sources = {measured.name: measured.spec.open(root) for measured in find_sets(root, arguments.sets, CONSOLE.print)}
+    places = [(measured, source, index) for measured, source in sources.items() for index in range(len(source))]
+    if arguments.overlaps and not any(source.name(index) in copies for _, source, index in places):
         raise UserError(f"{arguments.overlaps} names no word of these sets: make it with find_overlaps --root {root}")
-    readers = {name: OPENERS[name](arguments) for name in arguments.readers}
+    openers = {"ours": lambda: open_ours(arguments), "rapidocr": open_rapidocr}
+    readers: dict[str, Read] = {name: openers[name]() for name in arguments.readers}
     tallies = {name: Tally() for name in readers}
     misread = []
     for read in readers.values():
         read(np.full((32, 100, 3), 127, np.uint8))  # compiles, and fills caches
-    for measured, source in sources.items():
-        for index in range(len(source)):
-            truth = normal(source.text(index)) or ""
-            try:
-                pixels = pixels_of(source[index])
-            except (DecodeError, RecordError) as error:
-                message(f"{source.name(index)}: {error}")
-                pixels = None
-            kinds = () if copies is None else ("copy in training" if source.name(index) in copies else "no copy",)
-            found: dict[str, str | None] = {}
-            for name, read in readers.items():
-                start = time.process_time()
-                found[name] = None if pixels is None else normal(read(pixels))
-                if pixels is not None:
-                    tallies[name].seconds.append(time.process_time() - start)
-                tallies[name].add(measured, found[name], truth, kinds)
-            if any(text != truth for text in found.values()):
-                misread.append({"set": measured, "image": source.name(index), "text": truth, **found})
+    for measured, source, index in places:
+        truth, image = normal(source.text(index)) or "", source.name(index)
+        try:
+            pixels = pixels_of(source[index])
+        except (DecodeError, RecordError) as error:
+            CONSOLE.print(f"{image}: {error}")
+            pixels = None
+        kinds = ("copy in training" if image in copies else "no copy",) if arguments.overlaps else ()
+        found: dict[str, str | None] = {}
+        for name, read in readers.items():
+            start = time.process_time()
+            found[name] = None if pixels is None else normal(read(pixels))
+            if pixels is not None:
+                tallies[name].seconds.append(time.process_time() - start)
+            tallies[name].add(measured, found[name], truth, kinds)
+        if any(text != truth for text in found.values()):
+            misread.append({"set": measured, "image": image, "text": truth, **found})
     show(tallies)
     if arguments.json:
-        about = {"checkpoint": arguments.checkpoint, "beam": arguments.beam, "views": arguments.views}
-        about |= {"overlaps": arguments.overlaps}
+        about = {name: getattr(arguments, name) for name in ("checkpoint", "beam", "views", "overlaps")}
         told = about | {name: tally.summary() for name, tally in tallies.items()}
         Path(arguments.json).write_text(json.dumps(told, indent=1) + "\n")
     if arguments.misread:
