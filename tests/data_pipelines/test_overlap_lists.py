@@ -7,12 +7,11 @@ import sys
 import cv2
 import lmdb
 import pytest
-import tyro
-from rich.console import Console
 
 from data_pipelines.charset import Charset
+from data_pipelines.command import run_command
 from data_pipelines.errors import DataError
-from data_pipelines.find_overlaps import Arguments, main, run
+from data_pipelines.find_overlaps import Arguments, run
 from data_pipelines.overlaps.list_file import leave_out, read_list
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources
@@ -51,7 +50,7 @@ def test_command_writes_the_list_in_any_number_of_processes(sets):
     lines = []
     for workers in (0, 2):
         out = sets / f"lists/{workers}.jsonl"
-        run(Arguments(TRAIN, ("bench",), str(sets), str(out), workers), Console(quiet=True))
+        run(Arguments(TRAIN, ("bench",), str(sets), str(out), workers))
         lines.append(out.read_text())
     assert lines[0] == lines[1]
     assert {(o.train, o.benchmark, o.kind) for o in read_list(out)} == {
@@ -70,8 +69,7 @@ def test_command_writes_the_list_in_any_number_of_processes(sets):
     ],
 )
 def test_command_says_in_one_line_what_is_wrong(sets, flags, told, capsys):
-    arguments = tyro.cli(Arguments, args=["--root", str(sets), "--out", str(sets / "o"), *flags])
-    assert main(arguments) == 1
+    assert run_command(Arguments, run, "find", ["--root", str(sets), "--out", str(sets / "o"), *flags]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert told in error
@@ -125,13 +123,13 @@ def test_training_leaves_out_what_its_config_excludes(sets):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b'{"train": "a"', "is not valid JSON"),
-        (b'["a"]', "is no JSON object"),
-        (b'{"benchmark": "a"}', "has no 'train'"),
-        (b'{"train": 3}', "must be names"),
-        (b'{"train": "a", "kind": "guess"}', "kind is 'guess', not one of bytes, label, pixels"),
-        (b'{"train": "a", "correlation": "high"}', "correlation must be a number"),
-        (b'{"train": "\xff"}', "is not valid UTF-8"),
+        (b'{"train": "a"', "Invalid JSON"),
+        (b'["a"]', "Input should be an object"),
+        (b'{"benchmark": "a"}', "train: Field required"),
+        (b'{"train": 3}', "train: Input should be a valid string"),
+        (b'{"train": "a", "kind": "guess"}', "kind: Input should be 'bytes', 'label' or 'pixels'"),
+        (b'{"train": "a", "correlation": "high"}', "correlation: Input should be a valid number"),
+        (b'{"train": "\xff"}', "invalid unicode code point"),
     ],
 )
 def test_lists_name_the_line_that_they_cannot_use(tmp_path, line, problem):

@@ -34,13 +34,13 @@ from tests.data_pipelines.planting import found_in
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
 
 
-def convert(spec, root, name="words", shard_records=5, max_height=0, workers=0, max_invalid=0.5):
+def convert(spec, root, name="words", shard_records=5):
     """Prepare a source as a set under ``root``; returns what ``prepare_set`` does."""
     source = spec.open(root)
     labelled = source.text(0) is not None
-    plan = Plan(name, "train", spec.path, len(source), fingerprint(source), labelled, shard_records, max_height)
-    with Workers(workers) as pool:
-        return prepare_set(source, plan, epath.Path(root / "prepared" / name), pool, max_invalid, lambda count: None)
+    plan = Plan(name, "train", spec.path, len(source), fingerprint(source), labelled, shard_records)
+    with Workers(0) as pool:
+        return prepare_set(source, plan, epath.Path(root / "prepared" / name), pool, 0.5, lambda count: None)
 
 
 def records(source):
@@ -273,6 +273,14 @@ def test_the_check_knows_prepared_sets_and_names_all_damage(prepared, shard):
     assert (words.counts["damaged_files"], words.counts["missing"], words.images) == (2, 5, 7)
     assert "sizes.npy" in found["Union14M-L/train_easy"].findings.offenders["broken_files"][0].detail
     assert "is not finished" in found["other prepared sets/half"].findings.offenders["broken_files"][0].detail
+
+
+def test_a_set_of_an_earlier_version_that_stored_smaller_copies_is_read(prepared):
+    path = prepared / "prepared/words/records.json"
+    text = path.read_text()
+    assert text.count('"max_height": 0') == 1
+    path.write_text(text.replace('"max_height": 0', '"max_height": 48'))
+    assert records(Records("prepared/words").open(prepared)) == records(Annotations(LINES).open(prepared))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"plan": 3}'])
