@@ -86,7 +86,7 @@ def test_loss_and_gradients_are_the_references(lora, tiny):
     assert {key.removeprefix("grad/") for key in keys} > set(lora["lora_param_names"].tolist())
     for key in keys:
         assert_close(state[key.removeprefix("grad/")], lora[key], key)
-    frozen = Recognition(CONFIG, np.float32).frozen
+    frozen = CONFIG.frozen
     trained = [float(np.square(g).sum()) for path, g in flatten_dict(grads, sep="/").items() if not frozen(path)]
     assert_close(sum(trained), lora["grad_sqsum_all"])
 
@@ -107,7 +107,7 @@ def test_merged_weights_are_a_plain_model_with_the_same_logits(lora, tiny):
     params, images = tiny
     config, merged = merge_lora(CONFIG, params)
     assert config == MAERecConfig.tiny()
-    plain = jax.eval_shape(Recognition(config, np.float32).init, jax.random.key(0))
+    plain = jax.eval_shape(config.init, jax.random.key(0))
     assert jax.tree.map(jnp.shape, merged) == jax.tree.map(jnp.shape, plain)
     tokens = lora["padded_indexes"]
     assert_close(MAERec(config).apply({"params": merged}, images, tokens), lora["tf_logits"])
@@ -189,7 +189,7 @@ def test_what_is_trained_at_full_size(name):
     optimizer = make_optimizer(OptimizerConfig(), lambda step: 1e-3, 12, task.config.frozen)
     moments = jax.eval_shape(optimizer.init, params)
     assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(moments) if x.ndim) == 2 * 4 * trained
-    plain = Recognition(replace(config, encoder=replace(config.encoder, lora_rank=0)), np.float32)
+    plain = replace(config, encoder=replace(config.encoder, lora_rank=0))
     assert not any(plain.frozen(path) for path in sizes)
     mesh = make_mesh(devices=devices(1))
     lies = flatten_dict(state_shardings(params, mesh, MAERecConfig.sharding), sep="/")
@@ -247,7 +247,7 @@ def test_of_two_copies_the_references_counts(state):
 @pytest.mark.parametrize("name", SIZES)
 def test_names_and_shapes_at_full_size_are_the_references(name):
     config = full_size(name)
-    shapes = jax.eval_shape(Recognition(config, np.float32).init, jax.random.key(0))
+    shapes = jax.eval_shape(config.init, jax.random.key(0))
     zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
     expected = json.loads(REFERENCES.read_text())[f"maerec_{name[0]}_lora_union14m"]["keys"]
     found = {key: list(value.shape) for key, value in state_dict_from_params(zeros, config).items()}

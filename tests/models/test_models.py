@@ -1,6 +1,7 @@
 """What the models promise, whatever their weights."""
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,12 @@ from maerec_jax.models.vit import ViTConfig
 CONFIG = MAERecConfig.tiny()
 
 
+@cache
+def compiled(dtype=jnp.float32):
+    """Logits of parameters, images and tokens."""
+    return jax.jit(lambda params, image, tokens: MAERec(CONFIG, dtype).apply({"params": params}, image, tokens))
+
+
 @pytest.fixture(scope="module")
 def recogniser():
     model = MAERec(CONFIG)
@@ -28,8 +35,9 @@ def recogniser():
 def test_text_decoder_is_causal(recogniser):
     """No logit depends on a token after it: shown by the gradient with respect to the embedded tokens."""
     model, params, image, tokens = recogniser
-    memory = model.apply({"params": params}, image, method=lambda m, x: m.encoder(x))
+    memory = jax.jit(lambda x: model.apply({"params": params}, x, method=lambda m, x: m.encoder(x)))(image)
 
+    @jax.jit
     def logits(tokens):
         return model.apply({"params": params}, tokens, memory, method=lambda m, t, f: m.decoder(t, f))[0]
 
@@ -44,8 +52,8 @@ def test_step_path_agrees_with_parallel_path(recogniser):
     """Padding in the middle included: it is never attended to."""
     model, params, image, tokens = recogniser
     tokens = tokens.at[0, 5].set(CONFIG.charset.padding).at[1, 3:6].set(CONFIG.charset.padding)
-    parallel = model.apply({"params": params}, image, tokens)
-    memory, state = model.apply({"params": params}, image, method="start")
+    parallel = compiled()(params, image, tokens)
+    memory, state = jax.jit(lambda x: model.apply({"params": params}, x, method="start"))(image)
     step = jax.jit(lambda t, i, s: model.apply({"params": params}, t, i, s, memory, method="step"))
     for i in range(12):
         logits, state = step(tokens[:, i], jnp.int32(i), state)
@@ -58,10 +66,10 @@ def test_greedy_reading_equals_decoding_without_cache(recogniser):
     # Make ends likely enough to come at different places.
     params = jax.tree.map(lambda x: x, params)
     params["decoder"]["classifier"]["bias"] = params["decoder"]["classifier"]["bias"].at[charset.start_end].add(1.0)
-    reading = greedy_read(model, params, image)
+    reading = jax.jit(lambda params, image: greedy_read(model, params, image))(params, image)
     tokens = jnp.full((3, 13), charset.padding).at[:, 0].set(charset.start_end)
     for i in range(12):
-        logits = model.apply({"params": params}, image, tokens[:, :12])
+        logits = compiled()(params, image, tokens[:, :12])
         tokens = tokens.at[:, i + 1].set(logits[:, i].argmax(axis=-1))
     for ours, full in zip(reading.tokens_BT, tokens[:, 1:], strict=True):
         ends = np.flatnonzero(full == charset.start_end)
@@ -73,7 +81,7 @@ def test_greedy_reading_equals_decoding_without_cache(recogniser):
 def test_padding_embedding_gets_no_gradient(recogniser):
     model, params, image, tokens = recogniser
     tokens = tokens.at[:, 5:].set(CONFIG.charset.padding)
-    grads = jax.grad(lambda p: model.apply({"params": p}, image, tokens).sum())(params)
+    grads = jax.jit(jax.grad(lambda p: model.apply({"params": p}, image, tokens).sum()))(params)
     embedding = grads["decoder"]["embedding"]
     assert not embedding[CONFIG.charset.padding].any()
     assert embedding[CONFIG.charset.start_end].any()
@@ -96,15 +104,18 @@ def test_hidden_pixels_do_not_reach_the_prediction():
     model = MaskedAutoencoder(config)
     image = jax.random.normal(jax.random.key(1), (2, 32, 128, 3))
     noise = jax.random.uniform(jax.random.key(2), (2, 256))
-    params = model.init(jax.random.key(0), image, noise)["params"]
-    grads = jax.grad(lambda x: jnp.square(model.apply({"params": params}, x, noise)["pred"]).sum())(image)
-    mask = model.apply({"params": params}, image, noise)["mask"]
+    params = jax.jit(model.init)(jax.random.key(0), image, noise)["params"]
+
+    def total(x):
+        out = model.apply({"params": params}, x, noise)
+        return jnp.square(out["pred"]).sum(), out["mask"]
+
+    grads, mask = jax.jit(jax.grad(total, has_aux=True))(image)
     per_patch = np.abs(reconstruction_target(grads, replace(config, norm_pix=False))).sum(axis=-1)
     np.testing.assert_array_equal(per_patch > 0, np.asarray(mask) == 0)
 
 
-@pytest.mark.parametrize("keeps", ["nothing", "products"])
-def test_rematerialisation_changes_no_number(recogniser, keeps):
+def test_rematerialisation_changes_no_number(recogniser):
     _, params, image, tokens = recogniser
 
     def gradients(config):
@@ -112,15 +123,16 @@ def test_rematerialisation_changes_no_number(recogniser, keeps):
         loss = lambda p: jnp.square(MAERec(config).apply({"params": p}, image, tokens, **settings)).mean()  # noqa: E731
         return jax.jit(jax.grad(loss))(params)
 
-    encoder, decoder = (replace(c, remat=True, remat_keeps=keeps) for c in (CONFIG.encoder, CONFIG.decoder))
-    plain, remat = gradients(CONFIG), gradients(replace(CONFIG, encoder=encoder, decoder=decoder))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), plain, remat)
+    plain = gradients(CONFIG)
+    for keeps in ("nothing", "products"):
+        encoder, decoder = (replace(c, remat=True, remat_keeps=keeps) for c in (CONFIG.encoder, CONFIG.decoder))
+        remat = gradients(replace(CONFIG, encoder=encoder, decoder=decoder))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), plain, remat)
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32(recogniser):
-    model, params, image, tokens = recogniser
-    full = model.apply({"params": params}, image, tokens)
-    half = MAERec(CONFIG, jnp.bfloat16).apply({"params": params}, image, tokens)
+    _, params, image, tokens = recogniser
+    full, half = (compiled(dtype)(params, image, tokens) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.dtype == jnp.float32
     assert np.abs(half - full).max() < 0.1 * np.abs(full).max()
     shapes = jax.eval_shape(lambda: MAERec(CONFIG, jnp.bfloat16).init(jax.random.key(0), image, tokens))

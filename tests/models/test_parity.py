@@ -60,7 +60,7 @@ def mae_loss(params, config, fixture):
 def test_mae_forward(mae):
     config = MAEConfig.tiny(norm_pix=False)
     image = mae["imgs"].transpose(0, 2, 3, 1)
-    out = MaskedAutoencoder(config).apply({"params": weights(mae, config)}, image, mae["noise"])
+    out = jax.jit(MaskedAutoencoder(config).apply)({"params": weights(mae, config)}, image, mae["noise"])
     for name, key in (("latent", "latent"), ("pred", "pred"), ("mask", "mask"), ("restore", "ids_restore")):
         assert_close(out[name], mae[key], name)
     assert_close(reconstruction_target(image, config), mae["target_patchified"])
@@ -72,7 +72,8 @@ def test_mae_forward(mae):
 @pytest.mark.parametrize("norm_pix", [False, True])
 def test_mae_loss_and_gradients(mae, norm_pix):
     config, kind = MAEConfig.tiny(norm_pix=norm_pix), "normpix" if norm_pix else "pix"
-    (loss, _), grads = jax.value_and_grad(mae_loss, has_aux=True)(weights(mae, config), config, mae)
+    gradients = jax.jit(jax.value_and_grad(lambda params: mae_loss(params, config, mae), has_aux=True))
+    (loss, _), grads = gradients(weights(mae, config))
     assert_close(loss, mae[f"loss_{kind}"])
     state = state_dict_from_params(grads, config)
     keys = [k for k in mae if k.startswith(f"grad_{kind}/")]
@@ -127,7 +128,7 @@ def test_maerec_loss_and_gradients(maerec):
         total, count = token_loss(logits[:, :-1], tokens[:, 1:], MAEREC_CONFIG.charset.padding)
         return total.sum() / count.sum()
 
-    loss, grads = jax.value_and_grad(loss_fn)(params)
+    loss, grads = jax.jit(jax.value_and_grad(loss_fn))(params)
     assert_close(loss, maerec["loss_ce"])
     state = state_dict_from_params(grads, MAEREC_CONFIG)
     state["backbone.patch_embed.proj.weight"] = state["backbone.patch_embed.proj.weight"][:, ::-1]
