@@ -26,6 +26,67 @@ quoted() { # the words of a command, written so that a shell reads the same word
   done
 }
 
+is_in() { [[ " $2 " = *" $1 "* ]]; } # is_in WORD WORDS
+
+# parse ARGUMENTS ...: sets $command, where the first is one of $commands; for each option the variable of its name, with
+# underscores: to 1 for one of $switches, to its value for one of $valued, and for one of $repeated it adds to an array;
+# and the array $training to what follows --.
+parse() {
+  local option variable
+  case ${1:-} in
+    -*) ;;
+    '')
+      usage
+      exit 2
+      ;;
+    *)
+      is_in "$1" "$commands" || fail "no such command: $1 (there are $commands)"
+      command=$1 && shift
+      ;;
+  esac
+  while [ $# -gt 0 ]; do
+    option=${1%%=*}
+    variable=${option#--} variable=${variable//-/_}
+    if [ "$1" = -- ]; then
+      shift
+      training=("$@")
+      return
+    elif [ "$1" = -h ] || [ "$1" = --help ]; then
+      usage && exit
+    elif is_in "$1" "$switches"; then
+      printf -v "$variable" 1
+    elif is_in "$option" "$valued $repeated"; then
+      if [ "$1" = "$option" ]; then
+        if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "$1 needs a value"; fi
+        shift
+        set -- "$option=$1" "${@:2}"
+      fi
+      if is_in "$option" "$repeated"; then eval "$variable+=(\"\${1#*=}\")"; else printf -v "$variable" %s "${1#*=}"; fi
+    else
+      fail "no such option: $1 (arguments of maerec_jax.train come after --; --help lists the options)"
+    fi
+    shift
+  done
+}
+
+# each PLACES ... -- FUNCTION ARGUMENTS ...: FUNCTION PLACE ARGUMENTS, at the same time for all: their processes wait for
+# each other.
+each() {
+  local places=() place pids=() pid status=0
+  while [ "$1" != -- ]; do places+=("$1") && shift; done
+  shift
+  for place in "${places[@]}"; do
+    if [ -n "$dry_run" ]; then
+      "$1" "$place" "${@:2}"
+    else
+      "$1" "$place" "${@:2}" &
+      pids+=($!)
+    fi
+  done
+  for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" || status=1; done
+  return $status
+}
+
 show() { printf '%s\n' "$(quoted "$@")" >&3; }
 
 take() { # take COMMAND ...: runs it, or shows it in a dry run
@@ -96,9 +157,9 @@ check_training_arguments() { # what can be known to fail before any machine is s
   fi
 }
 
-check_environment() { # of the array $environment
+check_environment() { # of the array $env
   local pair
-  for pair in ${environment[@]+"${environment[@]}"}; do
+  for pair in ${env[@]+"${env[@]}"}; do
     [[ $pair =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || fail "--env takes NAME=VALUE, not $pair"
   done
 }

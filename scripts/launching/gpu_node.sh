@@ -45,79 +45,36 @@ cd "$(dirname "$0")/../.."
 . scripts/launching/slurm.sh
 exec 3>&1
 
-command=run mode=here name=maerec setup="" python=.venv/bin/python install=1 folder=maerec_jax port=12355
-node_count=1 gpus=8 tasks_per=gpu lead=120 job=""
-environment=() training=() hosts=() sbatch_flags=()
+commands="run status logs stop"
+switches="--slurm --no-install --dry-run"
+valued="--hosts --name --setup --python --max-failures --soon --poll --folder --port --node-count --gpus-per-node --tasks-per"
+valued+=" --lead --job"
+repeated="--env --sbatch"
+command=run hosts="" slurm="" name=maerec setup="" python="" no_install="" folder=maerec_jax port=12355
+node_count=1 gpus_per_node=8 tasks_per=gpu lead=120 job=""
+env=() sbatch=() training=()
+parse "$@"
 
-case ${1:-} in
-  run | status | logs | stop) command=$1 && shift ;;
-  -*) ;;
-  '')
-    usage
-    exit 2
-    ;;
-  *) fail "no such command: $1 (there are run, status, logs and stop)" ;;
-esac
-while [ $# -gt 0 ]; do
-  case $1 in
-    --)
-      shift
-      training=("$@")
-      break
+mode=here install=1
+[ -z "$slurm" ] || mode=slurm
+[ -z "$hosts" ] || mode=hosts
+[ -z "$no_install$python" ] || install=
+python=${python:-.venv/bin/python}
+for flag in ${sbatch[@]+"${sbatch[@]}"}; do
+  case $flag in
+    --output* | --error* | --open-mode* | --requeue* | --no-requeue* | --signal* | --job-name*)
+      fail "$flag is set by this script"
       ;;
-    -h | --help) usage && exit ;;
-    --slurm) mode=slurm ;;
-    --no-install) install= ;;
-    --dry-run) dry_run=1 ;;
-    --sbatch=*)
-      case ${1#*=} in
-        --output* | --error* | --open-mode* | --requeue* | --no-requeue* | --signal* | --job-name*)
-          fail "${1#*=} is set by this script"
-          ;;
-        -*) sbatch_flags+=("${1#*=}") ;;
-        *) fail "--sbatch takes a flag of sbatch, as in --sbatch=--time=24:00:00, not ${1#*=}" ;;
-      esac
-      ;;
-    --*=*)
-      flag=${1%%=*}
-      text=${1#*=}
-      shift
-      set -- "$flag" "$text" "$@"
-      continue
-      ;;
-    --hosts | --name | --env | --setup | --python | --max-failures | --soon | --poll | --folder | --port | --node-count | \
-      --gpus-per-node | --tasks-per | --lead | --job)
-      if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "$1 needs a value"; fi
-      case $1 in
-        --hosts) IFS=, read -r -a hosts <<<"$2" && mode=hosts ;;
-        --name) name=$2 ;;
-        --env) environment+=("$2") ;;
-        --setup) setup=$2 ;;
-        --python) python=$2 && install= ;;
-        --max-failures) max_failures=$2 ;;
-        --soon) soon=$2 ;;
-        --poll) poll=$2 ;;
-        --folder) folder=$2 ;;
-        --port) port=$2 ;;
-        --node-count) node_count=$2 ;;
-        --gpus-per-node) gpus=$2 ;;
-        --tasks-per) tasks_per=$2 ;;
-        --lead) lead=$2 ;;
-        --job) job=$2 ;;
-      esac
-      shift
-      ;;
-    *) fail "no such option: $1 (arguments of maerec_jax.train come after --; --help lists the options)" ;;
+    -*) ;;
+    *) fail "--sbatch takes a flag of sbatch, as in --sbatch=--time=24:00:00, not $flag" ;;
   esac
-  shift
 done
-
 check_number --max-failures "$max_failures" 1
 check_number --soon "$soon"
 check_number --poll "$poll"
 check_number --port "$port" 1
 check_number --node-count "$node_count" 1
-check_number --gpus-per-node "$gpus" 1
+check_number --gpus-per-node "$gpus_per_node" 1
 check_number --lead "$lead" 1
 [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_-]*$ ]] || fail "--name $name: letters, digits, hyphens and underscores only"
 case $tasks_per in
@@ -126,7 +83,7 @@ case $tasks_per in
 esac
 check_environment
 if [ $mode = hosts ]; then
-  [ ${#hosts[@]} -gt 0 ] || fail "--hosts names no host"
+  IFS=, read -r -a hosts <<<"$hosts"
   for host in "${hosts[@]}"; do
     [[ $host =~ ^[A-Za-z0-9][A-Za-z0-9_.@-]*$ ]] || fail "--hosts: not the name of a host: '$host'"
   done
@@ -148,7 +105,7 @@ fi
 
 run_here() {
   local failures=0 began status child='' stopping=''
-  local run=(${environment[@]+env "${environment[@]}"} "$python" -m maerec_jax.train "${training[@]}")
+  local run=(${env[@]+env "${env[@]}"} "$python" -m maerec_jax.train "${training[@]}")
   if [ -n "$install" ]; then take bash scripts/launching/worker.sh install '[cuda]'; fi
   if [ -n "$setup" ]; then take bash -c "$setup"; fi
   if [ -n "$dry_run" ]; then

@@ -8,30 +8,15 @@ on_host() { # on_host HOST COMMAND
 
 on_first() { on_host "${hosts[0]}" "$1"; }
 
-each_host() { # each_host FUNCTION ARGUMENTS ...: FUNCTION INDEX ARGUMENTS for all hosts at the same time
-  local function=$1 i pids=() pid status=0
-  shift
-  for i in "${!hosts[@]}"; do
-    if [ -n "$dry_run" ]; then
-      "$function" "$i" "$@"
-    else
-      "$function" "$i" "$@" &
-      pids+=($!)
-    fi
-  done
-  for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" || status=1; done
-  return $status
-}
-
 on_one() { on_host "${hosts[$1]}" "$2"; }
-on_all() { each_host on_one "$1"; }
+on_all() { each "${!hosts[@]}" -- on_one "$1"; }
 
 install_one() {
   take scp -o BatchMode=yes "$archive" "${hosts[$1]}:$folder.tar.gz" && on_one "$1" "$(install_command '[cuda]' "$setup")"
 }
 
 run_of() { # run_of INDEX: sets the array $run to the command of that process
-  run=(${environment[@]+env "${environment[@]}"} "$python" -m maerec_jax.train "${training[@]}")
+  run=(${env[@]+env "${env[@]}"} "$python" -m maerec_jax.train "${training[@]}")
   [ ${#hosts[@]} = 1 ] || run+=(--coordinator "${hosts[0]#*@}:$port" --num-processes "${#hosts[@]}" --process-id "$1")
 }
 
@@ -52,10 +37,10 @@ make_ready() {
   fi
   say "installing on ${hosts[*]}"
   pack
-  each_host install_one >&3
+  each "${!hosts[@]}" -- install_one >&3
 }
 
 start_run() {
   say "starting the run on ${hosts[*]}"
-  each_host start_one >&3
+  each "${!hosts[@]}" -- start_one >&3
 }

@@ -10,31 +10,16 @@ queued_resources() { # queued_resources VERB [FLAGS]
 
 on_node() { # on_node NODE WORKER COMMAND
   take gcloud compute tpus tpu-vm ssh "$1" "${where[@]}" --ssh-flag=-oServerAliveInterval=30 \
-    ${ssh_flags[@]+"${ssh_flags[@]}"} --worker "$2" --command "$3"
+    ${ssh[@]+"${ssh[@]}"} --worker "$2" --command "$3"
 }
 
 on_first() { on_node "${nodes[0]}" 0 "$1"; }
 
 copy_to_node() { # copy_to_node NODE FILE
-  take gcloud compute tpus tpu-vm scp "$2" "$1:$folder.tar.gz" "${where[@]}" ${ssh_flags[@]+"${ssh_flags[@]}"} --worker all
+  take gcloud compute tpus tpu-vm scp "$2" "$1:$folder.tar.gz" "${where[@]}" ${ssh[@]+"${ssh[@]}"} --worker all
 }
 
-each_node() { # each_node FUNCTION NODE-ARGUMENTS ...: at the same time for all nodes, as their processes wait for each other
-  local function=$1 node pids=() pid status=0
-  shift
-  for node in "${nodes[@]}"; do
-    if [ -n "$dry_run" ]; then
-      "$function" "$node" "$@"
-    else
-      "$function" "$node" "$@" &
-      pids+=($!)
-    fi
-  done
-  for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" || status=1; done
-  return $status
-}
-
-on_all() { each_node on_node all "$1"; }
+on_all() { each "${nodes[@]}" -- on_node all "$1"; }
 
 slice_state() { # sets $answer: ABSENT, UNKNOWN where gcloud does not know, or the state
   ask slice queued_resources describe --format 'value(state.state)' || {
@@ -105,8 +90,8 @@ make_ready() {
     [ -z "$capacity" ] || flags+=("$capacity")
     [ -z "$service_account" ] || flags+=(--service-account "$service_account")
     say "asking for $node_count x $type"
-    if ! queued_resources create --accelerator-type "$type" --runtime-version "$runtime" "${flags[@]}" \
-      ${create_flags[@]+"${create_flags[@]}"} >&3; then
+    if ! queued_resources create --accelerator-type "$type" --runtime-version "$runtime_version" "${flags[@]}" \
+      ${create[@]+"${create[@]}"} >&3; then
       [ -n "$ever_there" ] || fail "the request was refused (the reason is above)"
       return 1
     fi
@@ -128,7 +113,7 @@ make_ready() {
   ever_there=1
   say "installing on all workers"
   pack
-  if ! { each_node copy_to_node "$archive" && on_all "$(install_command '[tpu,gcs]' "$setup")"; } >&3; then
+  if ! { each "${nodes[@]}" -- copy_to_node "$archive" && on_all "$(install_command '[tpu,gcs]' "$setup")"; } >&3; then
     say "with several workers gcloud needs your key in an agent: ssh-add ~/.ssh/google_compute_engine"
     return 1
   fi

@@ -5,7 +5,7 @@
 slurm_folder=runs/slurm
 
 batch_script() { # prints it
-  local tasks=$gpus run flag
+  local tasks=$gpus_per_node run flag
   [ "$tasks_per" = gpu ] || tasks=1
   # Slurm without B: signals the processes of srun, and not this script, which goes on to ask for the next turn.
   cat <<TXT
@@ -13,20 +13,20 @@ batch_script() { # prints it
 #SBATCH --job-name=$name
 #SBATCH --nodes=$node_count
 #SBATCH --ntasks-per-node=$tasks
-#SBATCH --gpus-per-node=$gpus
+#SBATCH --gpus-per-node=$gpus_per_node
 #SBATCH --signal=TERM@$lead
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=$slurm_folder/$name-%j.log
 TXT
-  for flag in ${sbatch_flags[@]+"${sbatch_flags[@]}"}; do printf '#SBATCH %s\n' "$flag"; done
+  for flag in ${sbatch[@]+"${sbatch[@]}"}; do printf '#SBATCH %s\n' "$flag"; done
   cat <<TXT
 set -uo pipefail
 mine=$slurm_folder/$name-\$SLURM_JOB_ID
 max_failures=$max_failures
 soon=$soon
 TXT
-  for flag in ${environment[@]+"${environment[@]}"}; do printf 'export %s\n' "$(quoted "$flag")"; done
+  for flag in ${env[@]+"${env[@]}"}; do printf 'export %s\n' "$(quoted "$flag")"; done
   cat <<'TXT'
 # srun does not take this number from sbatch by itself.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK

@@ -44,68 +44,17 @@ cd "$(dirname "$0")/../.."
 . scripts/launching/slice.sh
 exec 3>&1
 
+commands="run up status logs stop down"
+switches="--spot --reserved --on-demand --keep --local-workdir --dry-run"
+valued="--type --name --zone --project --node-count --runtime-version --service-account --setup --max-failures --soon --poll"
+repeated="--env --create --ssh"
 command=run type="" name=maerec zone=${CLOUDSDK_COMPUTE_ZONE:-} project=${CLOUDSDK_CORE_PROJECT:-} node_count=1
-capacity="" runtime="" service_account="" setup="" keep="" local_workdir="" folder=maerec_jax
-environment=() create_flags=() ssh_flags=() training=()
+spot="" reserved="" on_demand="" runtime_version="" service_account="" setup="" keep="" local_workdir="" folder=maerec_jax
+env=() create=() ssh=() training=()
+parse "$@"
 
-case ${1:-} in
-  run | up | status | logs | stop | down) command=$1 && shift ;;
-  -*) ;;
-  '')
-    usage
-    exit 2
-    ;;
-  *) fail "no such command: $1 (there are run, up, status, logs, stop and down)" ;;
-esac
-while [ $# -gt 0 ]; do
-  case $1 in
-    --)
-      shift
-      training=("$@")
-      break
-      ;;
-    -h | --help) usage && exit ;;
-    --spot | --reserved)
-      [ -z "$capacity" ] || [ "$capacity" = "$1" ] || fail "$capacity and $1 exclude each other"
-      capacity=$1
-      ;;
-    --on-demand) capacity= ;;
-    --keep) keep=1 ;;
-    --local-workdir) local_workdir=1 ;;
-    --dry-run) dry_run=1 ;;
-    --create=*) create_flags+=("${1#*=}") ;;
-    --ssh=*) ssh_flags+=("${1#*=}") ;;
-    --*=*)
-      flag=${1%%=*}
-      text=${1#*=}
-      shift
-      set -- "$flag" "$text" "$@"
-      continue
-      ;;
-    --type | --name | --zone | --project | --node-count | --runtime-version | --service-account | --setup | --env | \
-      --max-failures | --soon | --poll)
-      if [ $# -lt 2 ] || [ "$2" = -- ]; then fail "$1 needs a value"; fi
-      case $1 in
-        --type) type=$2 ;;
-        --name) name=$2 ;;
-        --zone) zone=$2 ;;
-        --project) project=$2 ;;
-        --node-count) node_count=$2 ;;
-        --runtime-version) runtime=$2 ;;
-        --service-account) service_account=$2 ;;
-        --setup) setup=$2 ;;
-        --env) environment+=("$2") ;;
-        --max-failures) max_failures=$2 ;;
-        --soon) soon=$2 ;;
-        --poll) poll=$2 ;;
-      esac
-      shift
-      ;;
-    *) fail "no such option: $1 (arguments of maerec_jax.train come after --; --help lists the options)" ;;
-  esac
-  shift
-done
-
+capacity=${spot:+--spot}${reserved:+--reserved}
+[[ $spot$reserved$on_demand != 11* ]] || fail "--spot and --reserved exclude each other, and --on-demand both"
 check_number --node-count "$node_count" 1
 check_number --max-failures "$max_failures" 1
 check_number --soon "$soon"
@@ -121,10 +70,10 @@ if [ "$command" = run ] || [ "$command" = up ]; then
     v5litepod-*) default=v2-alpha-tpuv5-lite ;;
     v5p-*) default=v2-alpha-tpuv5 ;;
     v6e-*) default=v2-alpha-tpuv6e ;;
-    tpu7x*) [ -n "$runtime" ] || fail "--type $type: Google gives these chips out through Compute Engine and Kubernetes Engine, not as queued resources (docs/launching.md)" ;;
-    *) [ -n "$runtime" ] || fail "--type $type: not v4-, v5litepod-, v5p- or v6e-N; if Google has it, name its --runtime-version" ;;
+    tpu7x*) [ -n "$runtime_version" ] || fail "--type $type: Google gives these chips out through Compute Engine and Kubernetes Engine, not as queued resources (docs/launching.md)" ;;
+    *) [ -n "$runtime_version" ] || fail "--type $type: not v4-, v5litepod-, v5p- or v6e-N; if Google has it, name its --runtime-version" ;;
   esac
-  runtime=${runtime:-$default}
+  runtime_version=${runtime_version:-$default}
 fi
 if [ "$command" = run ]; then
   check_training_arguments ${training[@]+"${training[@]}"}
@@ -151,7 +100,7 @@ fi
 [ -n "$project" ] || fail "no project: give --project, or set it with gcloud config set project PROJECT"
 [ -n "$zone" ] || fail "no zone: give --zone, or set it with gcloud config set compute/zone ZONE"
 first_run=(.venv/bin/python -m maerec_jax.train ${training[@]+"${training[@]}"})
-[ ${#environment[@]} = 0 ] || first_run=(env "${environment[@]}" "${first_run[@]}")
+[ ${#env[@]} = 0 ] || first_run=(env "${env[@]}" "${first_run[@]}")
 where=(--project "$project" --zone "$zone" --quiet)
 nodes=("$name")
 if [ "$node_count" -gt 1 ]; then
