@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Annotated
 
 import tyro
@@ -12,8 +11,6 @@ from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.regions import DetectionConfig
 from maerec_jax.serving.limits import Limits
-
-_NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client")
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,11 @@ def serve(arguments: ServeArguments) -> int:
     from maerec_jax.distributed.host_memory import run_steps_in_this_thread
     from maerec_jax.reading.recognizer import Recognizer
 
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{', '.join(missing)} missing: pip install 'maerec-jax[serve]'")
-    from maerec_jax.serving.server import serve_forever
-    from maerec_jax.serving.service import Service
+    try:
+        from maerec_jax.serving.server import serve_forever
+        from maerec_jax.serving.service import Service
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing: pip install 'maerec-jax[serve]'") from error
 
     run_steps_in_this_thread()
     keep_compiled_programs()

@@ -38,11 +38,7 @@ class Settings:
     """The only words that may be read, with spaces, commas or line ends between them; none for all."""
 
     def words(self) -> tuple[str, ...]:
-        """The words of the lexicon.
-
-        Raises:
-          UserError: where they are too many.
-        """
+        """The words of the lexicon. Raises ``UserError`` where they are too many."""
         if len(self.lexicon) > MOST_LETTERS:
             raise UserError(f"The list of words is too long: at most {MOST_LETTERS:,} letters.")
         words = tuple(dict.fromkeys(self.lexicon.replace(",", " ").split()))
@@ -117,11 +113,6 @@ class Desk:
         scale = preview.shape[1] / width
         words = tuple(replace(w, polygon_N2=w.polygon_N2 * scale, crop=fitted(w.crop, *_CROP)) for w in words)
         return Found(preview, words, settings, {"file": name, **described}, tuple(notes))
-
-    def warm_up(self, pixels: np.ndarray) -> None:
-        """Compile what the first visitor needs, by reading a word."""
-        for word in self.read(pixels, "", Settings(beam=self.reading.beam)).words:
-            self.recognizer.attention(word.prepared, word.word)
 
     def _recognizer(self, beam: int, words: tuple[str, ...]) -> tuple[Recognizer, list[str]]:
         """The recogniser for a beam and a lexicon, and what was told of the lexicon."""

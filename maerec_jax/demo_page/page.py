@@ -133,7 +133,9 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     """
     scenes = desk.detector is not None
     examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
-    desk.warm_up(examples[-1].pixels)
+    # What the first visitor needs is compiled by reading a word.
+    (word,) = desk.read(examples[-1].pixels, "", Settings(beam=desk.reading.beam)).words
+    desk.recognizer.attention(word.prepared, word.word)
     handlers = Handlers(desk, examples, limits, folder)
     tiles: dict[str, Any] = {"columns": 3, "height": "fit-content", "object_fit": "contain"}
     shown_only: dict[str, Any] = {"interactive": False, "buttons": []}
@@ -202,20 +204,12 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         outputs = [picture, *closely, table, save, shown, found]
         # One visitor at a time has the device; the others see their place in the queue over the picture.
         device: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "device", "api_visibility": "private"}
+        busy = device | {"show_progress_on": [picture]}
         # Gradio would decode the file in its own way.
-        picture.upload(
-            handlers.take, [picture, *settings], outputs, preprocess=False, show_progress_on=[picture], **device
-        )
-        gallery.select(handlers.example, settings[1:], [mode, *outputs], show_progress_on=[picture], **device)
-        gr.on(
-            [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur],
-            handlers.again,
-            [shown, found, *settings],
-            outputs,
-            show_progress_on=[picture],
-            trigger_mode="always_last",
-            **device,
-        )
+        picture.upload(handlers.take, [picture, *settings], outputs, preprocess=False, **busy)
+        gallery.select(handlers.example, settings[1:], [mode, *outputs], **busy)
+        changes = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
+        gr.on(changes, handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **busy)
         for part, chosen in ((picture, handlers.point), (table, handlers.choose)):
             part.select(chosen, [found], closely, trigger_mode="always_last", show_progress="minimal", **device)
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1)

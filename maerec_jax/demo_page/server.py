@@ -67,11 +67,11 @@ def make_app(page: "gr.Blocks", limits: Limits, folder: Path, root_path: str = "
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         nonlocal arriving
-        refusal = _refusal(request, limits, folder, arriving)
+        size = int(request.headers.get("content-length", 0))  # a number: else uvicorn has refused it
+        refusal = _refusal(request, size, limits, folder, arriving)
         if refusal is not None:
             response: Response = Unread(refusal[1], refusal[0], limits.max_bytes + _FORM)
         else:
-            size = _length(request)
             arriving += size
             try:
                 response = await call_next(request)
@@ -94,7 +94,7 @@ def make_app(page: "gr.Blocks", limits: Limits, folder: Path, root_path: str = "
     )
 
 
-def _refusal(request: Request, limits: Limits, folder: Path, arriving: int) -> tuple[int, str] | None:
+def _refusal(request: Request, size: int, limits: Limits, folder: Path, arriving: int) -> tuple[int, str] | None:
     """Status and reason for what no visitor of the page sends, and for uploads for which there is no room.
 
     Gradio takes uploads from whoever sends them, any number of files a request, and fetches addresses in paths. So a
@@ -107,7 +107,6 @@ def _refusal(request: Request, limits: Limits, folder: Path, arriving: int) -> t
         return None
     if request.headers.get("sec-fetch-site") == "cross-site":
         return 403, "pages of other sites may not use this one"
-    size = _length(request)
     if not size:
         return 411, "a Content-Length is needed"
     if size > limits.max_bytes + _FORM:
@@ -115,10 +114,6 @@ def _refusal(request: Request, limits: Limits, folder: Path, arriving: int) -> t
     if path.rstrip("/").endswith("/upload") and _size(folder) + arriving + size > limits.max_kept_megabytes * MEGA:
         return 503, "too many pictures have been sent: try again later"
     return None
-
-
-def _length(request: Request) -> int:
-    return int(request.headers.get("content-length", 0))  # a number: else uvicorn has refused it
 
 
 def _size(folder: Path) -> int:

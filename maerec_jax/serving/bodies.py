@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from maerec_jax.serving.limits import Limits, RefusedError
 
 _LONGEST_NAME = 255  # characters of a file's name that are repeated in the answer
-_FILES = "send images as files (curl -F images=@word.jpg)"
+_FILES = "Send images as files: curl -F images=@word.jpg"
 
 
 @dataclass(eq=False)
@@ -68,21 +68,16 @@ class Body:
 
     async def _form(self) -> list[Upload]:
         form = _Form(self._request.headers, self._chunks(), self._most)
-        try:
-            parts = await form.parse()
-        except (MultiPartException, FormParserError) as error:
-            raise RefusedError(400, "malformed", f"the multipart body is damaged: {error}") from error
-        if not parts:
-            raise RefusedError(400, "empty", f"the form holds no file: {_FILES}")
         uploads = []
         try:
-            for name, file in parts.multi_items():
-                if isinstance(file, str):
-                    raise RefusedError(400, "no_file", f"the field {name[:80]!r} is no file: {_FILES}")
+            for _, file in (await form.parse()).multi_items():
+                assert isinstance(file, UploadFile)
                 uploads.append(Upload((file.filename or "")[:_LONGEST_NAME], await file.read()))
                 await file.close()
-        finally:
-            await parts.close()
+        except (MultiPartException, FormParserError) as error:
+            raise RefusedError(400, "malformed", f"the body is no form of files: {error} {_FILES}") from error
+        if not uploads:
+            raise RefusedError(400, "empty", f"the form holds no file. {_FILES}")
         return uploads
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
@@ -105,19 +100,19 @@ class Body:
 
 
 class _Form(MultiPartParser):
-    """A form whose files stay in memory, and whose end has to come."""
+    """A form of files, which stay in memory, and whose end has to come."""
 
     spool_max_size = 2**62
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], most: int) -> None:
-        super().__init__(headers, self._to_the_end(stream), max_files=most)
+        super().__init__(headers, self._to_the_end(stream), max_files=most, max_fields=0)
         self._ended = False
 
     async def _to_the_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for chunk in stream:
             yield chunk
         if not self._ended:
-            raise MultiPartException("it ends before its last boundary")
+            raise MultiPartException("It ends before its last boundary.")
 
     def on_headers_finished(self) -> None:
         if len(self.items) >= self.max_files:

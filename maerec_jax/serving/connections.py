@@ -16,11 +16,7 @@ _LINGER = 5.0  # seconds for which the rest of a body is taken, and thrown away
 
 
 def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
-    """A socket that listens; port 0 takes a free one.
-
-    Raises:
-      UserError: where that is impossible.
-    """
+    """A socket that listens; port 0 takes a free one. Raises ``UserError`` where that is impossible."""
     if not 0 <= port < 2**16:
         raise UserError(f"the port must be 0 to 65535, not {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import MAX_PIXELS
 
-_MEGA = 1_000_000
+MEGA = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,13 @@ class Limits:
             raise UserError(f"max_images is {self.max_images}, but no more than the queue ({self.queue}) ever fit in")
         if self.max_body_mb > self.buffer_mb:
             raise UserError(f"max_body_mb is {self.max_body_mb}, but buffer_mb holds only {self.buffer_mb}")
-        if self.max_pixels > MAX_PIXELS:
+        if self.max_megapixels * MEGA > MAX_PIXELS:
             raise UserError(f"max_megapixels must be at most {MAX_PIXELS / 1e6:.0f}, not {self.max_megapixels}")
 
     @property
     def max_body(self) -> int:
         """``max_body_mb`` in bytes."""
-        return int(self.max_body_mb * _MEGA)
-
-    @property
-    def max_pixels(self) -> int:
-        """``max_megapixels`` in pixels."""
-        return int(self.max_megapixels * _MEGA)
-
-    @property
-    def buffer(self) -> int:
-        """``buffer_mb`` in bytes."""
-        return int(self.buffer_mb * _MEGA)
+        return int(self.max_body_mb * MEGA)
 
 
 @dataclass(eq=False)

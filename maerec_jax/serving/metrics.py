@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_STAGES = ("upload", "decode", "detect", "queue", "device")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -33,8 +32,6 @@ class Metrics:
         self.dropped = self._counter("dropped_images", "Images that were forgotten, as nobody waited any more.")
         self.errors = self._counter("errors", "Faults of the service itself.", "where")
         self.ready = self._gauge("ready", "1 as long as requests are accepted.")
-        for stage in _STAGES:
-            self.stage_seconds.labels(stage)
         for outcome in ("read", "unreadable", "failed"):
             self.images.labels(outcome)
 

@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
     async def run_until_stopped(self, listener: socket.socket) -> None:
         """Serve on a socket that listens, until a signal or ``should_exit``; then finish what was accepted."""
         service = self._service
-        service.start()
+        service.batcher.start()
         warm = asyncio.create_task(self._tell_when_ready(listener.getsockname()))
         try:
             await self.serve(sockets=[listener])
@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal: the service stops to accept at once. uvicorn would raise it again at its end."""
-        self._service.stop_accepting()
+        self._service.stopping = True
         self.force_exit |= self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 

@@ -17,7 +17,7 @@ from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.serving.answers import Failure, ImageReading, Readings
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.bodies import Body, Upload
-from maerec_jax.serving.limits import Limits, Places, RefusedError
+from maerec_jax.serving.limits import MEGA, Limits, Places, RefusedError
 from maerec_jax.serving.metrics import Metrics
 
 LOG = getLogger("maerec_jax.serving")
@@ -28,7 +28,7 @@ ServiceState = Literal["starting", "ready", "stopping", "broken"]
 
 
 class Service:
-    """Reads the images of requests. All methods are for the thread of the event loop.
+    """Reads the images of requests, as soon as its ``batcher`` was started. For the thread of the event loop.
 
     Args:
       recognizer: what reads; the service takes it over.
@@ -50,33 +50,26 @@ class Service:
         queue = self.limits.queue
         self.images = Places(queue, "queue_full", f"{queue} images are accepted at a time: try again later")
         told = "too much is uploaded at the same time: try again later"
-        self.buffer = Places(self.limits.buffer, "buffer_full", told)
+        self.buffer = Places(int(self.limits.buffer_mb * MEGA), "buffer_full", told)
         self._pool = ThreadPoolExecutor(decode_threads, "decoding")
         self.closing = ExitStack()
         """What is to be done when the service is closed."""
         self.closing.callback(self.batcher.close)
         self.closing.callback(self._pool.shutdown)
-        self._stopping = False
+        self.stopping = False
+        """Whether what comes from now on is refused; what was accepted is read."""
         self.metrics.accepted.set_function(lambda: self.images.taken)
         self.metrics.ready.set_function(lambda: self.state == "ready")
 
-    def start(self) -> None:
-        """Start to compile; the service is ready when ``batcher.warm`` is done."""
-        self.batcher.start()
-
-    def stop_accepting(self) -> None:
-        """Refuse what comes from now on; what was accepted is read."""
-        self._stopping = True
-
     def close(self) -> None:
         """Read what was accepted, and end the threads."""
-        self._stopping = True
+        self.stopping = True
         self.closing.close()
 
     @property
     def state(self) -> ServiceState:
         """Whether it reads, and if not, why."""
-        if self._stopping:
+        if self.stopping:
             return "stopping"
         if not self.batcher.warm.done():
             return "starting"
@@ -148,14 +141,12 @@ class Service:
     def decode(self, upload: Upload) -> np.ndarray:
         """The pixels of an upload, which loses its data.
 
-        Raises:
-          DecodeError: for what is no image, or too large.
-          UserError: where the lexicon has no words for it.
+        Raises ``DecodeError``, and ``UserError`` where the lexicon has no words for it.
         """
         data, upload.data = upload.data, b""
         self.recognizer.reader.columns([upload.name])
         with self.metrics.stage_seconds.labels("decode").time():
-            return decode_image(data, self.limits.max_pixels)
+            return decode_image(data, int(self.limits.max_megapixels * MEGA))
 
     def failure(self, error: Exception, what: str) -> Failure:
         """What the answer says of an image's error, after it was counted."""

@@ -96,7 +96,7 @@ async def client_of(recognizer, limits=None, **settings):
     from maerec_jax.serving.service import Service
 
     service = Service(recognizer, patient(limits), **settings)
-    service.start()
+    service.batcher.start()
     try:
         await asyncio.wrap_future(service.batcher.warm)
         transport = httpx.ASGITransport(make_app(service))

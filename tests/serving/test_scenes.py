@@ -30,7 +30,7 @@ def run_with_scenes(recognizer, use, limits=None):
     async def run():
         service = Service(recognizer, patient(limits))
         scenes = Scenes(service, Tiles())
-        service.start()
+        service.batcher.start()
         try:
             await asyncio.wrap_future(service.batcher.warm)
             transport = httpx.ASGITransport(make_app(service, scenes))

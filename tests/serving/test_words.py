@@ -246,14 +246,14 @@ def test_it_is_ready_after_compiling_and_until_it_stops(gated, files):
                 return response.status_code, *((page.status_code, page.json()["state"]) for page in pages)
 
             assert await states() == (503, (200, "alive"), (503, "starting"))
-            service.start()
+            service.batcher.start()
             assert await states() == (503, (200, "alive"), (503, "starting"))
             gated.gate.set()
             await asyncio.wrap_future(service.batcher.warm)
             assert await states() == (200, (200, "alive"), (200, "ready"))
-            service.stop_accepting()
+            service.stopping = True
             assert await states() == (503, (200, "alive"), (503, "stopping"))
-            service._stopping = False
+            service.stopping = False
             await asyncio.to_thread(service.batcher.close)  # as if its thread had died
             assert await states() == (503, (503, "broken"), (503, "broken"))
             await asyncio.to_thread(service.close)
