@@ -17,7 +17,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -127,8 +127,17 @@ def rate(step: Callable[[], object], batches: int, drained: int = 0) -> float:
     return batches * BATCH / seconds
 
 
+def take_turns(steps: Mapping[str, tuple[Callable[[], object], int, int]], rounds: int) -> dict[str, list[float]]:
+    """Images a second of steps, each with its ``batches`` and ``drained``, in turn."""
+    rates: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in track(range(rounds), console=CONSOLE, transient=True):
+        for name, step in steps.items():
+            rates[name].append(rate(*step))
+    return rates
+
+
 def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches: int) -> dict[str, list[float]]:
-    """Images a second of everything that is compared, in turn, ``rounds`` times, on one core."""
+    """Images a second of everything that is compared, on one core."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
     if cores:
         os.sched_setaffinity(0, {max(cores)})
@@ -141,16 +150,13 @@ def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches
         "ArrayRecord, published augmentation": pipeline(records, Augmentation()),
         "LMDB, RandAugment": pipeline(from_lmdb, RandAugment()),
     }
-    steps: dict[str, tuple[Callable[[], object], int]] = {
-        "reference": (Reference(folder / "reference", len(images)), 0),
-        "decoding alone": (Decoding(images, None), 0),
-        "decoding and resizing alone": (Decoding(images, "bilinear"), 0),
-        **{name: (stream.__next__, DRAINED) for name, stream in streams.items()},
+    alone: dict[str, Callable[[], object]] = {
+        "reference": Reference(folder / "reference", len(images)),
+        "decoding alone": Decoding(images, None),
+        "decoding and resizing alone": Decoding(images, "bilinear"),
     }
-    rates: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in track(range(rounds), "one core", console=CONSOLE, transient=True):
-        for name, (step, drained) in steps.items():
-            rates[name].append(rate(step, batches, drained))
+    steps = {name: (step, batches, 0) for name, step in alone.items()}
+    rates = take_turns(steps | {name: (each.__next__, batches, DRAINED) for name, each in streams.items()}, rounds)
     for stream in streams.values():
         stream.close()
     if cores:
@@ -172,19 +178,13 @@ def print_one_core(rates: dict[str, list[float]]) -> None:
     CONSOLE.print(table(rows, "one core", *headings))
 
 
-def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: int) -> dict[int, list[float]]:
-    """Images a second by number of worker processes, with augmentation, in turn; 0 is a thread of this process."""
-    source = LmdbWords("words").open(folder)
-    decoder = BatchDecoder(augmentation=Augmentation())
-    streams = {
-        count: train_batches(Sources([source]), decoder, batch_size=BATCH, seed=0, num_workers=count)
-        for count in counts
-    }
-    rates: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in track(range(rounds), "workers", console=CONSOLE, transient=True):
-        for count, stream in streams.items():
-            # Every worker has two batches ready, and a queue holds more.
-            rates[count].append(rate(stream.__next__, batches * max(1, count), 5 * max(1, count)))
+def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: int) -> dict[str, list[float]]:
+    """Images a second by number of worker processes, with augmentation; 0 is a thread of this process."""
+    source, decoder = Sources([LmdbWords("words").open(folder)]), BatchDecoder(augmentation=Augmentation())
+    streams = {n: train_batches(source, decoder, batch_size=BATCH, seed=0, num_workers=n) for n in counts}
+    # Every worker has two batches ready, and a queue holds more.
+    steps = {str(n): (each.__next__, batches * max(1, n), 5 * max(1, n)) for n, each in streams.items()}
+    rates = take_turns(steps, rounds)
     for stream in streams.values():
         stream.close()
     return rates
@@ -223,8 +223,8 @@ def main() -> None:
         print_one_core(rates)
         if counts:
             results["workers"] = grown = measure_workers(folder, counts, arguments.batches, arguments.rounds)
-            one = median(grown.get(1) or next(iter(grown.values())))
-            rows = [(str(n), f"{median(each):,.0f}", f"{median(each) / one:.2f}") for n, each in grown.items()]
+            one = median(grown.get("1") or next(iter(grown.values())))
+            rows = [(n, f"{median(each):,.0f}", f"{median(each) / one:.2f}") for n, each in grown.items()]
             CONSOLE.print(table(rows, "worker processes", "images/s, published augmentation", "x one worker"))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")

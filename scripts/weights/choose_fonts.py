@@ -91,7 +91,9 @@ def is_sans(face: Face) -> bool:
     return len(rows) > 0 and bool(ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean() > 0.8)
 
 
-def choose(candidates: list[Candidate], share_F: np.ndarray, least: float, odd: float, styles: int) -> list[int]:
+def choose(
+    candidates: list[Candidate], share_F: np.ndarray, least: float = 0.42, odd: float = 0.2, styles: int = 4
+) -> list[int]:
     """Indices of the fonts to keep: of all families without serifs, and of as many others as streets show beside them.
 
     Args:
@@ -126,19 +128,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with fonts, searched with its subfolders")
     parser.add_argument("out", type=Path, help="new folder for copies of the chosen ones")
-    parser.add_argument("--least", type=float, default=0.42, help="lowest legibility, 0 to 1 (default: %(default)s)")
-    parser.add_argument("--odd", type=float, default=0.2, help="share of odd families (default: %(default)s)")
-    parser.add_argument("--styles", type=int, default=4, help="styles of a family at most (default: %(default)s)")
     options = parser.parse_args()
     if options.out.exists():
         raise SystemExit(f"error: {options.out} exists; remove it, or name another folder")
-    if not 0 <= options.odd < 1 or options.styles < 1:
-        raise SystemExit("error: --odd must be from 0 to below 1, and --styles at least 1")
     candidates = find_candidates(options.folder)
     if not candidates:
         raise SystemExit(f"error: {options.folder}: no font here has all capitals and digits")
     share_F = legibility(np.stack([candidate.shapes_LP for candidate in candidates]))
-    kept = choose(candidates, share_F, options.least, options.odd, options.styles)
+    kept = choose(candidates, share_F)
     options.out.mkdir(parents=True)
     rows = []
     for i in kept:

@@ -12,6 +12,7 @@ from pathlib import Path
 # Every so many-th word is of one of these languages, in turn: all are written in Latin letters.
 OTHERS = ("es", "fr", "de", "it", "pt", "nl", "id", "ms", "sv", "pl")
 EVERY = 5
+COUNT = 60_000  # words of a language
 
 
 def plain(word: str) -> str:
@@ -34,18 +35,12 @@ def mix(english: list[str], others: list[list[str]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the text file to write")
-    parser.add_argument("--count", type=int, default=60_000, help="English words (default: %(default)s)")
     options = parser.parse_args()
-    if options.count < 3:
-        parser.error(f"--count must be at least 3, not {options.count}")
     try:
         from wordfreq import top_n_list
     except ImportError:
         raise SystemExit("error: the words come from wordfreq: pip install wordfreq") from None
-    lists = [
-        [word for word in map(plain, top_n_list(language, options.count)) if len(word) > 1]
-        for language in ("en", *OTHERS)
-    ]
+    lists = [[word for word in map(plain, top_n_list(name, COUNT)) if len(word) > 1] for name in ("en", *OTHERS)]
     words = mix(lists[0], lists[1:])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(words) + "\n", encoding="utf-8")
