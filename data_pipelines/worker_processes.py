@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from multiprocessing import connection, parent_process
 from typing import Any, TypeVar
 
@@ -52,19 +52,6 @@ def mute_libraries() -> None:
         os.dup2(silence.fileno(), 2)
 
 
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes that are started here ignore Ctrl-C from their first moment on, not only once they are ready."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
     """``(start, stop)`` for each ``size`` of ``count`` records; the last may be shorter."""
     return ((start, min(start + size, count)) for start in range(0, count, size))
@@ -83,9 +70,11 @@ class Workers(AbstractContextManager["Workers"]):
             # Forking would share open LMDBs and the threads of progress bars.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(task,))
-            with _without_interrupts():
-                for _ in range(number):
-                    self._pool.submit(os.getpid)  # starts one process each
+            # What is blocked here is so in processes that are started: from their first moment on they ignore Ctrl-C.
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            for _ in range(number):
+                self._pool.submit(os.getpid)  # starts one process each
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error what the processes do is not waited for.

@@ -41,8 +41,6 @@ def view_image(
     ``image`` is uint8 RGB (h, w, 3); the result, which overwrites ``out`` if that is given, is uint8 (views, height,
     width, 3). The first view is the image as ``resize_image`` gives it.
     """
-    if not 1 <= views <= len(VIEWS):
-        raise ValueError(f"there are {len(VIEWS)} views, not {views}")
     if out is None:
         out = np.empty((views, height, width, 3), np.uint8)
     resize_image(image, height, width, interpolation, out[0])

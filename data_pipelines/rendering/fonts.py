@@ -5,8 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.metadata import entry_points
-from importlib.util import find_spec
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,12 +157,10 @@ class Fonts:
 def _installed() -> list[Path]:
     """Font files of installed ``font-*`` packages, and the text fonts that Matplotlib brings."""
     paths = [Path(path) for entry in entry_points(group="fonts_ttf") for path in entry.load().values()]
-    matplotlib = find_spec("matplotlib")  # Found, not imported: that would take longer than everything else here.
-    for folder in (matplotlib.submodule_search_locations or []) if matplotlib else []:
-        # Its other fonts hold mathematical symbols at the places of letters.
-        for stem in ("DejaVuS", "STIXGeneral"):
-            paths += (Path(folder) / "mpl-data" / "fonts" / "ttf").glob(f"{stem}*.ttf")
-    return paths
+    # Found, not imported: that would take longer than everything else here.
+    folder = Path(str(distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf")))
+    # Its other fonts hold mathematical symbols at the places of letters.
+    return [*paths, *folder.glob("DejaVuS*.ttf"), *folder.glob("STIXGeneral*.ttf")]
 
 
 @lru_cache(maxsize=4)
@@ -175,7 +172,7 @@ def find_fonts(folder: Path | None) -> Fonts:
     opened.
 
     Raises:
-        DataError: ``folder`` holds no font, or there is no usable font at all.
+        DataError: ``folder`` holds no font.
     """
     paths = _installed()
     if folder is not None:
@@ -195,9 +192,5 @@ def find_fonts(folder: Path | None) -> Fonts:
             broken.append(path.name)
     if broken:
         warnings.warn(f"skipped {len(broken)} broken font files: {', '.join(broken[:8])}", stacklevel=2)
-    if not found:
-        raise DataError(
-            "rendered words: no usable font; install one (pip install font-roboto) or name a folder in `fonts`"
-        )
     order = sorted(found, key=lambda digest: (found[digest].family, found[digest].style, digest))
     return Fonts([found[digest] for digest in order])

@@ -15,30 +15,7 @@ def listed(words: str) -> tuple[str, ...]:
     return tuple(words.split())
 
 
-SIGNS = listed(
-    """
-    open closed sale exit entrance push pull stop slow danger warning caution notice private parking no smoking
-    hotel restaurant cafe coffee tea bar pub pizza burger grill kitchen bakery food fresh fruit juice milk beer wine
-    market shop store mall centre center city town street road avenue lane drive park garden square bridge station
-    airport terminal platform bus train taxi metro subway tram gate ticket tickets office bank post police hospital
-    clinic pharmacy doctor dental school college university library museum theatre cinema church house home room
-    floor lift stairs toilet toilets ladies men women staff only please keep clear left right north south east west
-    up down free new best special offer offers save price prices discount today now week day night monday tuesday
-    wednesday thursday friday saturday sunday january february march april may june july august september october
-    november december hours am pm call phone mobile web online email info help service services customer care
-    welcome thank thanks you your we our us the and of for to in on at by with from is are be not all any more one
-    two three four five six seven eight nine ten first second last total size small medium large extra red blue
-    green black white gold silver yellow orange water fire gas oil power light electric energy battery car cars auto
-    motor motors garage repair tyres wash rent hire lease let estate agents property insurance finance money cash
-    card credit visa exchange beauty hair salon nails spa fitness gym sport sports club studio gallery art design
-    print photo camera music radio news daily times book books toys gifts flowers shoes fashion clothing jewellery
-    watch watches optical computer computers digital technology systems software network security international
-    national royal grand king queen star sun moon world global express direct super mega plus pro max company
-    limited group press media trust union general john david james mary london paris york america china india japan
-    singapore england ireland recycle litter dogs bicycles pedestrians zone speed limit ahead give way weight height
-    maximum minimum
-    """
-)
+SIGNS = listed((Path(__file__).parent / "signs.txt").read_text(encoding="utf-8"))
 """Words that signs, packages and screens show often. Written for this project."""
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.records import Record, Source, SourceSpec, read_records
 
@@ -193,11 +193,8 @@ def _drop_unknown_characters(source: Source, characters: str, action: str, repor
     if not len(source) or source.text(0) is None:
         return source
 
-    labels = getattr(source, "labels", None)
-    if not isinstance(labels, PackedStrings):
-        labels = PackedStrings.pack(source.text(index) or "" for index in range(len(source)))
+    labels, unreadable = _labels_of(source)
     keep = _with_text(labels)
-    unreadable = len(getattr(source, "unreadable_labels", ()))
     report.checked += len(labels)
     report.unreadable += unreadable
     report.empty += int(len(keep) - keep.sum()) - unreadable
@@ -224,6 +221,23 @@ def _drop_unknown_characters(source: Source, characters: str, action: str, repor
             f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write"
         )
     return Subset(source, np.flatnonzero(keep))
+
+
+def _labels_of(source: Source) -> tuple[PackedStrings, int]:
+    """All labels, "" for those that cannot be read, and how many these are."""
+    labels, unreadable = getattr(source, "labels", None), 0
+    if isinstance(labels, PackedStrings):
+        return labels, 0
+
+    def text(index: int) -> str:
+        nonlocal unreadable
+        try:
+            return source.text(index) or ""
+        except RecordError:
+            unreadable += 1
+            return ""
+
+    return PackedStrings.pack(map(text, range(len(source)))), unreadable
 
 
 def _with_text(labels: PackedStrings) -> np.ndarray:

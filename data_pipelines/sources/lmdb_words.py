@@ -5,17 +5,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import numpy as np
 
 from data_pipelines.errors import DataError, MissingError, RecordError
-from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.records import Record
 
 _UNUSED = 2**20  # bytes of unused pages that may be missing at the end of a data.mdb
@@ -190,34 +187,6 @@ class LmdbSource:
     def name(self, index: int) -> str:
         """The LMDB and the key of record ``index``."""
         return f"{self.title}:image-{index + 1:09d}"
-
-    @property
-    def labels(self) -> PackedStrings | None:
-        """All labels, read at once on first use, "" for ``unreadable_labels``; None in an unlabelled LMDB."""
-        return self._all_labels[0]
-
-    @property
-    def unreadable_labels(self) -> np.ndarray:
-        """int64: the records whose labels are missing or broken."""
-        return self._all_labels[1]
-
-    @cached_property
-    def _all_labels(self) -> tuple[PackedStrings | None, np.ndarray]:
-        unreadable: list[int] = []
-
-        def text(index: int) -> str:
-            try:
-                return self.text(index) or ""
-            except RecordError:
-                unreadable.append(index)
-                return ""
-
-        labels = PackedStrings.pack(map(text, range(self.size))) if self.labelled else None
-        return labels, np.array(unreadable, np.int64)
-
-    def __getstate__(self) -> dict[str, object]:
-        """What a worker needs: not the cached labels."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _get(self, kind: str, index: int) -> bytes:
         if not 0 <= index < self.size:

@@ -47,7 +47,6 @@ class Source(Protocol):
     - ``characters``: a string of the only characters that occur in its labels; none of them is then looked at.
     - ``drawn``: true where images are drawn when they are read: their sizes and names are not looked for.
     - ``sizes``: int array ``(records, 2)`` of the heights and widths of its images, for aspect-ratio buckets.
-    - ``unreadable_labels``: int array of the records whose labels are missing or broken; ``labels`` has "" for them.
     - ``origin(index)``: where the label of a record stands, where ``name`` tells of its image only.
     - ``notes``: a tuple of lines about what was decided when it was opened, for the user to read.
 

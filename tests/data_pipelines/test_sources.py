@@ -196,7 +196,7 @@ def test_lmdb_gives_its_records(tmp_path, make_lmdb, jpeg):
     assert source.name(4) == "plain:image-000000005"
     labelled = LmdbWords(make_lmdb("labelled", 3, labelled=True)).open(tmp_path)
     assert labelled[2] == (jpeg(3), "word3")
-    assert list(labelled.labels) == ["word1", "word2", "word3"]
+    assert [labelled.text(index) for index in range(3)] == ["word1", "word2", "word3"]
     assert LmdbWords("labelled", labelled=False).open(tmp_path).text(2) is None
     with pytest.raises(DataError, match="label-000000001 is missing"):
         LmdbWords("plain", labelled=True).open(tmp_path)
