@@ -21,14 +21,14 @@ copy_to_node() { # copy_to_node NODE FILE
 
 on_all() { each "${nodes[@]}" -- on_node all "$1"; }
 
-slice_state() { # sets $answer: ABSENT, UNKNOWN where gcloud does not know, or the state
-  ask slice queued_resources describe --format 'value(state.state)' || {
-    case $complaint in
-      *NOT_FOUND* | *"not found"*) answer=ABSENT ;;
-      *) answer=UNKNOWN ;;
-    esac
-  }
+state_of() { # state_of KIND COMMAND ...: sets $answer to what the command tells, ABSENT, or UNKNOWN where gcloud does not know
+  ask "$@" || case $complaint in
+    *NOT_FOUND* | *"not found"*) answer=ABSENT ;;
+    *) answer=UNKNOWN ;;
+  esac
 }
+
+slice_state() { state_of slice queued_resources describe --format 'value(state.state)'; }
 
 look() {
   local node
@@ -37,18 +37,12 @@ look() {
     ACTIVE) machines=ready ;;
     SUSPENDING | SUSPENDED | DELETING) machines=lost ;;
     FAILED) machines=failed ;;
-    ABSENT) machines=absent ;;
     UNKNOWN) machines=unknown ;;
     *) machines=absent ;;
   esac
   [ $machines = ready ] || return 0
   for node in "${nodes[@]}"; do
-    ask node take gcloud compute tpus tpu-vm describe "$node" "${where[@]}" --format 'value(state)' || {
-      case $complaint in
-        *NOT_FOUND* | *"not found"*) answer=ABSENT ;;
-        *) answer=UNKNOWN ;;
-      esac
-    }
+    state_of node take gcloud compute tpus tpu-vm describe "$node" "${where[@]}" --format 'value(state)'
     case $answer in
       PREEMPTED | TERMINATED | STOPPED | STOPPING | DELETING | ABSENT)
         say "node $node is $answer"

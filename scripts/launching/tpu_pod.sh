@@ -114,15 +114,14 @@ case $command in
     plan_slice="ABSENT ABSENT WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED ABSENT ABSENT ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ABSENT"
     plan_node=READY plan_run="running failed-1 failed-1 failed-1 done"
     trap 'say "the run goes on without this script: the same command follows it again, down deletes the slice"; exit 130' INT
-    if ! keep_running; then
-      say "the slice is still there and costs money: bash scripts/launching/tpu_pod.sh down --name $name --project $project --zone $zone"
-      exit 1
-    fi
+    status=0
+    keep_running || status=1
     if [ "$outcome" != "done" ] || [ -n "$keep" ]; then
       say "the slice is still there and costs money: bash scripts/launching/tpu_pod.sh down --name $name --project $project --zone $zone"
     else
       down
     fi
+    exit $status
     ;;
   up)
     plan_slice="ABSENT WAITING_FOR_RESOURCES ACTIVE"
