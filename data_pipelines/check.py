@@ -31,10 +31,9 @@ class CheckArguments:
     """Compare a download of Union14M and the common benchmarks with what they should hold, and decode every image.
 
     Finds the sets by the names of their folders and files, and prepared sets, of which it also compares all files with
-    their checksums. Counts what is missing, damaged or unusual in each, and
-    prints it as a table. Labels that cannot be read are problems; labels that are long or hold unknown characters, and
-    vertical images, are not. The exit status is 0 where all that was found can be read, 1 where there are problems,
-    and 2 where ROOT is not there.
+    their checksums. Counts what is missing, damaged or unusual in each, and prints it as a table. Labels that cannot be
+    read are problems; labels that are long or hold unknown characters, and vertical images, are not. The exit status is
+    0 where all that was found can be read, 1 where there are problems, and 2 where ROOT is not there.
     """
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]

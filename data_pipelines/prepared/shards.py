@@ -3,7 +3,6 @@
 import io
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -75,7 +74,10 @@ def write_shard(plan: Plan, folder: epath.Path, number: int, source: Source, ind
         if written != len(sizes):
             raise DataError(f"{path}: cannot be written; is the disk full?")
         report.shard = Shard(path.stat().st_size, checksum(path), len(sizes))
-        _save_part(place / "part.npz", names.finish(), labels.finish(), np.array(sizes, np.int32).reshape(-1, 2))
+        parts = {"sizes": np.array(sizes, np.int32).reshape(-1, 2)}
+        for kind, strings in (("names", names.finish()), ("labels", labels.finish())):
+            parts |= {f"{kind}_blob": np.frombuffer(strings.blob, np.uint8), f"{kind}_offsets": strings.offsets}
+        np.savez(place / "part.npz", **parts)  # type: ignore[arg-type]
         (place / "report").write_bytes(_REPORT.dump_json(report))
         publish(place / "part.npz", _known(folder, number, "npz"))
         publish(path, folder / plan.shard_name(number))
@@ -98,17 +100,6 @@ def read_part(folder: epath.Path, number: int) -> tuple[PackedStrings, PackedStr
     with np.load(io.BytesIO(_known(folder, number, "npz").read_bytes()), allow_pickle=False) as part:
         names, labels = (PackedStrings(part[f"{k}_blob"].tobytes(), part[f"{k}_offsets"]) for k in ("names", "labels"))
         return names, labels, part["sizes"]
-
-
-def _save_part(path: Path, names: PackedStrings, labels: PackedStrings, sizes: np.ndarray) -> None:
-    np.savez(
-        path,
-        sizes=sizes,
-        names_blob=np.frombuffer(names.blob, np.uint8),
-        names_offsets=names.offsets,
-        labels_blob=np.frombuffer(labels.blob, np.uint8),
-        labels_offsets=labels.offsets,
-    )
 
 
 def _known(folder: epath.Path, number: int, ending: str) -> epath.Path:

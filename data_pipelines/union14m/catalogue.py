@@ -72,11 +72,6 @@ def _lists(*stems: str) -> tuple[str, ...]:
     return tuple(stem + ending for stem in stems for ending in _LIST_ENDINGS)
 
 
-def _benchmark(name: str, expected: int, headline: bool) -> WordSet:
-    lmdbs = (f"u14m/{name}", f"union14m-benchmark*/{name}")
-    return WordSet(name, expected, _lists(f"{name}/annotation"), lmdbs, headline=headline)
-
-
 def _common(name: str, expected: int, *folders: str, listing: str = "", also: tuple[int, ...] = ()) -> WordSet:
     """A common benchmark in one of ``folders``; ``listing`` names its file where a folder holds two variants."""
     stems = [f"/{listing}"] if listing else ["/annotation", "/test_label", "/textrecog_test", "/gt"]
@@ -101,7 +96,11 @@ _HEADLINE |= {"multi_words": 829, "general": 400_000}
 _PAIRS = {"incomplete": 1_495, "incomplete_ori": 1_495}
 
 BENCHMARK = Collection(
-    "Union14M-Benchmark", tuple(_benchmark(k, n, k in _HEADLINE) for k, n in (_HEADLINE | _PAIRS).items())
+    "Union14M-Benchmark",
+    tuple(
+        WordSet(k, n, _lists(f"{k}/annotation"), (f"u14m/{k}", f"union14m-benchmark*/{k}"), headline=k in _HEADLINE)
+        for k, n in (_HEADLINE | _PAIRS).items()
+    ),
 )
 """Union14M-Benchmark: the seven sets of the headline average, and pairs of whole and cut words."""
 
