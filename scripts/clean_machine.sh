@@ -133,7 +133,7 @@ try_every_second() { # try_every_second FOLDER EXTRA ...: the first, the third a
 }
 
 [ ${#wanted[@]} != 0 ] || wanted=("${extras[@]}")
-try_environment "$work/plain"
+try_environment "$work/one"
 # Two at a time: most processes keep one core busy.
 try_every_second "$work/one" "${wanted[@]}" &
 try_every_second "$work/other" "${wanted[@]:1}" &

@@ -16,4 +16,4 @@ else
   "$python" -m ruff format --check .
   "$python" -m mypy maerec_jax data_pipelines configs scripts
 fi
-"$python" -m pytest -n 2 --dist loadgroup "$@"
+"$python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"

@@ -1,6 +1,8 @@
 """Settings and fixtures for all tests."""
 
 import os
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,28 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # inherit this.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-# Most of the time of most tests is the compiler's: programs that are half as fast come sooner.
+# Most of the time of most tests is the compiler's: programs that are half as fast come sooner, and twice as soon with
+# XLA's older way to make loops of fused operations.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file are for one worker, so that what they share is made and compiled once."""
+    # What takes longest comes first: at the end no worker waits for another.
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/training/", "tests/evaluation/")))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_forks_are_left() -> Iterator[None]:
+    """What forks processes for tests (tests/training/processes.py) ends with them."""
+    yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="session")
