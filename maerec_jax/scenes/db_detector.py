@@ -5,7 +5,6 @@ apart. The connected parts of what is above a threshold are the words; their out
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -119,32 +118,25 @@ def regions_of(probability_HW: np.ndarray, config: DetectionConfig) -> list[Regi
       probability_HW: float32, 0 to 1.
       config: thresholds and shapes.
     """
-    found = sorted(_regions(probability_HW, config), key=lambda region: -region.confidence)
-    return found[: config.max_words]
-
-
-def _regions(probability_HW: np.ndarray, config: DetectionConfig) -> Iterator[Region]:
+    found = []
     mask = (probability_HW >= config.threshold).astype(np.uint8)
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for i, contour in enumerate(contours):
-        if hierarchy[0][i][3] >= 0:  # the border of a hole
-            continue
         rectangle = cv2.minAreaRect(contour)
-        if min(rectangle[1]) + 1 < config.min_size:
+        if hierarchy[0][i][3] >= 0 or min(rectangle[1]) + 1 < config.min_size:  # the border of a hole, or too small
             continue
         outline = cv2.boxPoints(rectangle)
         if config.shape == "polygon":
             outline = cv2.approxPolyDP(contour, 0.005 * cv2.arcLength(contour, True), True)[:, 0].astype(np.float32)
-            if len(outline) < 3:
-                continue
         confidence = _mean_inside(probability_HW, outline)
-        if confidence < config.min_confidence:
+        if len(outline) < 3 or confidence < config.min_confidence:
             continue
         moved = unclip(outline + 0.5, config.unclip_ratio)  # contours go through the middles of pixels
+        if moved is not None and config.shape == "quadrilateral":
+            moved = level_corners(cv2.boxPoints(cv2.minAreaRect(moved)))
         if moved is not None:
-            if config.shape == "quadrilateral":
-                moved = level_corners(cv2.boxPoints(cv2.minAreaRect(moved)))
-            yield Region(moved, confidence)
+            found.append(Region(moved, confidence))
+    return sorted(found, key=lambda region: -region.confidence)[: config.max_words]
 
 
 def unclip(polygon_N2: np.ndarray, ratio: float) -> np.ndarray | None:
