@@ -17,7 +17,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -72,40 +73,26 @@ def write_lmdb(path: Path, images: Sequence[bytes]) -> None:
             writer.put(b"image-%09d" % number, image)
 
 
-class Reference:
-    """What the reference does for a batch: one read, one Pillow image and one float tensor for each image.
-
-    torchvision's ToTensor and Normalize, step by step.
-    """
-
-    def __init__(self, path: Path, count: int) -> None:
-        self.reader = lmdb.open(str(path), readonly=True, lock=False).begin()
-        self.order = itertools.cycle(np.random.default_rng(1).permutation(count).tolist())
-        torch.set_num_threads(1)
-
-    def __call__(self) -> torch.Tensor:
-        return torch.stack([self.image(next(self.order)) for _ in range(BATCH)], 0)
-
-    def image(self, index: int) -> torch.Tensor:
-        data = bytes(self.reader.get(b"image-%09d" % (index + 1), b""))
-        image = Image.open(io.BytesIO(data)).convert("RGB").resize((128, 32), Image.Resampling.BICUBIC)
-        tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(32, 128, 3)
-        tensor = tensor.permute((2, 0, 1)).contiguous().to(dtype=torch.float32).div(255).clone()
-        mean, std = (torch.as_tensor((0.5, 0.5, 0.5), dtype=tensor.dtype).view(-1, 1, 1) for _ in range(2))
-        return tensor.sub_(mean).div_(std)
+def reference(reader: lmdb.Transaction, order: Iterator[int]) -> torch.Tensor:
+    """What the reference does for a batch: one read, one Pillow image and one float tensor for each image."""
+    return torch.stack([reference_image(bytes(reader.get(b"image-%09d" % next(order), b""))) for _ in range(BATCH)], 0)
 
 
-class Decoding:
-    """Decoding images that are in memory, and resizing them if ``interpolation`` says how."""
+def reference_image(data: bytes) -> torch.Tensor:
+    """An image as torchvision's ToTensor and Normalize make it, step by step."""
+    image = Image.open(io.BytesIO(data)).convert("RGB").resize((128, 32), Image.Resampling.BICUBIC)
+    tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(32, 128, 3)
+    tensor = tensor.permute((2, 0, 1)).contiguous().to(dtype=torch.float32).div(255).clone()
+    mean, std = (torch.as_tensor((0.5, 0.5, 0.5), dtype=tensor.dtype).view(-1, 1, 1) for _ in range(2))
+    return tensor.sub_(mean).div_(std)
 
-    def __init__(self, images: Sequence[bytes], interpolation: Interpolation | None) -> None:
-        self.images, self.interpolation = itertools.cycle(images), interpolation
 
-    def __call__(self) -> None:
-        for _ in range(BATCH):
-            image = decode_image(next(self.images))
-            if self.interpolation:
-                resize_image(image, 32, 128, self.interpolation)
+def decode(images: Iterator[bytes], interpolation: Interpolation | None) -> None:
+    """Decode images that are in memory, and resize them if ``interpolation`` says how."""
+    for _ in range(BATCH):
+        image = decode_image(next(images))
+        if interpolation:
+            resize_image(image, 32, 128, interpolation)
 
 
 def pipeline(source: Source, policy: Policy | None, interpolation: Interpolation = "bilinear") -> Batches:
@@ -150,10 +137,12 @@ def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches
         "ArrayRecord, published augmentation": pipeline(records, Augmentation()),
         "LMDB, RandAugment": pipeline(from_lmdb, RandAugment()),
     }
+    torch.set_num_threads(1)
+    order = itertools.cycle((np.random.default_rng(1).permutation(len(images)) + 1).tolist())
     alone: dict[str, Callable[[], object]] = {
-        "reference": Reference(folder / "reference", len(images)),
-        "decoding alone": Decoding(images, None),
-        "decoding and resizing alone": Decoding(images, "bilinear"),
+        "reference": partial(reference, lmdb.open(str(folder / "reference"), readonly=True, lock=False).begin(), order),
+        "decoding alone": partial(decode, itertools.cycle(images), None),
+        "decoding and resizing alone": partial(decode, itertools.cycle(images), "bilinear"),
     }
     steps = {name: (step, batches, 0) for name, step in alone.items()}
     rates = take_turns(steps | {name: (each.__next__, batches, DRAINED) for name, each in streams.items()}, rounds)

@@ -7,8 +7,9 @@ named and left out.
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from statistics import median
+from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -23,8 +24,15 @@ _contender: Any = None
 """In a contender's process: what it is."""
 
 
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+    os._exit(1)
+
+
 def _make(kind: Callable[..., Any], arguments: tuple) -> None:
     global _contender
+    Thread(target=_end_with_parent, daemon=True).start()
     _contender = kind(*arguments)
 
 
