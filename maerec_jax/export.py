@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
 
 # What has to be installed.
-_NEEDED = {"pytorch": ("torch",), "onnx": ("torch", "onnx", "onnxscript")}
+_NEEDED = {"pytorch": ("torch",), "onnx": ("torch", "onnx", "onnxscript", "onnxruntime")}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from maerec_jax.models.vit import ViTConfig
-
 _HEADS = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
 """What other Vision Transformers have on top of the encoder, or beside its class token (DeiT's distillation token)."""
 
@@ -34,17 +32,17 @@ def table_with_class_row(table: np.ndarray, distilled: bool, patches: int) -> tu
     return table, ""
 
 
-def flip_channels(params: Mapping[str, Any], encoder: ViTConfig) -> dict[str, Any]:
+def flip_channels(params: Mapping[str, Any]) -> dict[str, Any]:
     """A model that reads BGR as one that reads RGB, or the reverse; an autoencoder's predicted pixels, too."""
-    size = (*encoder.patch_size, 3)
-    vit = dict(params["encoder"])
-    kernel = vit["patch_embed"]["kernel"]
-    flipped = np.ascontiguousarray(kernel.reshape(*size, -1)[:, :, ::-1].reshape(kernel.shape))
-    vit["patch_embed"] = {**vit["patch_embed"], "kernel": flipped}
-    made = {**params, "encoder": vit}
+    embedding = params["encoder"]["patch_embed"]
+    embedding = {**embedding, "kernel": _flipped(embedding["kernel"], 0)}
+    made = {**params, "encoder": {**params["encoder"], "patch_embed": embedding}}
     if "decoder_pred" in params:
-        made["decoder_pred"] = {
-            name: np.ascontiguousarray(value.reshape(*value.shape[:-1], *size)[..., ::-1].reshape(value.shape))
-            for name, value in params["decoder_pred"].items()
-        }
+        made["decoder_pred"] = {name: _flipped(value, -1) for name, value in params["decoder_pred"].items()}
     return made
+
+
+def _flipped(values: np.ndarray, axis: int) -> np.ndarray:
+    """Values whose first or last axis holds pixels, R, G and B or B, G and R of each, with the other order."""
+    pixels = values.reshape(-1, 3, *values.shape[1:]) if axis == 0 else values.reshape(*values.shape[:-1], -1, 3)
+    return np.ascontiguousarray(np.flip(pixels, 1 if axis == 0 else -1).reshape(values.shape))

@@ -143,7 +143,7 @@ def _finished(
     """A model whose tensors are in their places: channels, adapters, and what of it is wanted."""
     model, notes = run.model, weights.notes
     if color == "bgr":
-        params = flip_channels(params, model.encoder)
+        params = flip_channels(params)
     if model.encoder.lora_rank and (options.merge_lora or options.encoder_only):
         notes.append(f"LoRA: adapters of rank {model.encoder.lora_rank} are merged into the encoder's weights")
         model, params = model.merged(params)
@@ -180,7 +180,7 @@ def _encoder(weights: WeightFile, options: ImportOptions, progress: Progress) ->
     mean, std, color = _pixels({}, options, "rgb", HALF if ours else IMAGENET)
     source = replace(source, pixel_mean=mean, pixel_std=std)
     if color == "bgr":
-        params = flip_channels(params, source)
+        params = flip_channels(params)
     return _encoder_alone(weights, options, params["encoder"], source, color)
 
 

@@ -63,4 +63,4 @@ def for_released_pixels(params: Any, source: ViTConfig, released: ViTConfig) -> 
     vit = params["encoder"]
     kernel, bias = (np.asarray(vit["patch_embed"][name], np.float32) for name in ("kernel", "bias"))
     kernel, bias = rescale_pixels(kernel, bias, source, released)
-    return flip_channels({**params, "encoder": {**vit, "patch_embed": {"kernel": kernel, "bias": bias}}}, released)
+    return flip_channels({**params, "encoder": {**vit, "patch_embed": {"kernel": kernel, "bias": bias}}})

@@ -1,7 +1,7 @@
 """The models in plain PyTorch, with the keys and shapes of the reference's state dicts. This file needs torch alone.
 
-What is computed is what ``maerec_jax.models`` computes from the parameters that ``weights.state_dicts`` puts in the same
-places. The twin reads the reference's weights, is what speed is compared with, and is the way to whatever PyTorch is
+What is computed is what ``maerec_jax.models`` computes from the parameters that ``weights.state_dicts`` puts in their
+place. The twin reads the reference's weights, is what speed is compared with, and is the way to whatever PyTorch is
 the way to::
 
     model = load("maerec_s.pth")
@@ -69,11 +69,6 @@ def normalize(image_BHWC: Tensor, config: Any) -> Tensor:
     """uint8 pixels (B, H, W, 3) to the float32 pixels (B, 3, H, W) that the encoder expects."""
     mean, std = (image_BHWC.new_tensor(x, dtype=torch.float32) for x in (config.pixel_mean, config.pixel_std))
     return ((image_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
-
-
-def count_patches(config: Any) -> int:
-    """The number of patches of an image."""
-    return (config.image_size[0] // config.patch_size[0]) * (config.image_size[1] // config.patch_size[1])
 
 
 def patchify(image_BCHW: Tensor, patch_size: tuple[int, int]) -> Tensor:
@@ -166,7 +161,8 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + count_patches(config), config.dim))
+        patches = (config.image_size[0] // config.patch_size[0]) * (config.image_size[1] // config.patch_size[1])
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, config.dim))
         self.patch_embed = PatchEmbedding(config.dim, config.patch_size)
         sizes = (config.dim, config.heads, config.mlp_ratio, config.lora_rank)
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
@@ -178,14 +174,10 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"images are {tuple(image_BCHW.shape[-2:])}, the model's {self.config.image_size}")
         return patchify(image_BCHW, self.config.patch_size)
 
-    def encode(self, patch_BNP: Tensor, keep_BK: Tensor | None = None) -> Tensor:
-        """Class token and patches (B, 1 + K, D): those of the indices ``keep_BK``, in their order, or all."""
-        pos = self.pos_embed[:, 1:]
-        if keep_BK is not None:
-            patch_BNP = patch_BNP.gather(1, keep_BK[..., None].expand(-1, -1, patch_BNP.shape[-1]))
-            pos = pos[0][keep_BK]
-        x = self.patch_embed(patch_BNP) + pos
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+    def encode(self, patch_BKP: Tensor, position_BKD: Tensor) -> Tensor:
+        """Class token and patches (B, 1 + K, D), which lie at these positions: (B, 1 + K, D) or (1, 1 + K, D)."""
+        x = self.patch_embed(patch_BKP) + position_BKD[:, 1:]
+        cls = (self.cls_token + position_BKD[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([cls, x], dim=1)
         for block in self.blocks:
             x = block(x)
@@ -197,7 +189,7 @@ class Encoder(VisionTransformer):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Normalised pixels to (B, 1 + N, D)."""
-        return self.encode(self.patches(image_BCHW))
+        return self.encode(self.patches(image_BCHW), self.pos_embed)
 
 
 class AdaptedEncoder(nn.Module):
@@ -228,7 +220,7 @@ class MaskedAutoencoder(VisionTransformer):
         self.mae_config = config
         width, encoder = config.decoder_dim, config.encoder
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + count_patches(encoder), width), requires_grad=False)
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, self.pos_embed.shape[1], width), requires_grad=False)
         self.decoder_embed = nn.Linear(encoder.dim, width)
         self.decoder_blocks = nn.ModuleList(Block(width, config.decoder_heads, 4) for _ in range(config.decoder_depth))
         self.decoder_norm = nn.LayerNorm(width, 1e-6)
@@ -246,7 +238,10 @@ class MaskedAutoencoder(VisionTransformer):
         restore_BN = order_BN.argsort(dim=1)
         mask_BN = (restore_BN >= n_keep).float()
         patch_BNP = self.patches(image_BCHW)
-        x = self.decoder_embed(self.encode(patch_BNP, order_BN[:, :n_keep]))
+        keep_BK = order_BN[:, :n_keep]
+        seen_BKP = patch_BNP.gather(1, keep_BK[..., None].expand(-1, -1, patch_BNP.shape[-1]))
+        positions = self.pos_embed[0][F.pad(1 + keep_BK, (1, 0))]  # the first is the class token's
+        x = self.decoder_embed(self.encode(seen_BKP, positions))
         hidden = self.mask_token.to(x.dtype).expand(len(x), noise_BN.shape[1] - n_keep, -1)
         patches = torch.cat([x[:, 1:], hidden], dim=1)
         patches = patches.gather(1, restore_BN[..., None].expand(-1, -1, x.shape[-1]))
@@ -302,7 +297,7 @@ class TextMlp(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Pre-norm layer: causal self-attention, attention to the image, feed-forward."""
+    """What a pre-norm layer is made of: causal self-attention, attention to the image, feed-forward."""
 
     def __init__(self, config: Any, memory_dim: int) -> None:
         super().__init__()
@@ -310,27 +305,6 @@ class TextLayer(nn.Module):
         self.self_attn = TextAttention(config, config.dim)
         self.enc_attn = TextAttention(config, memory_dim)
         self.mlp = TextMlp(config)
-
-    def forward(self, x_BTD: Tensor, mask: Tensor, memory: KeysValues, memory_mask: Tensor | None = None) -> Tensor:
-        """All places at once."""
-        h = self.norm1(x_BTD)
-        x_BTD = x_BTD + self.self_attn(h, *self.self_attn.keys_values(h), mask)
-        return self.rest(x_BTD, memory, memory_mask)
-
-    def rest(self, x_BTD: Tensor, memory: KeysValues, memory_mask: Tensor | None = None) -> Tensor:
-        """What comes after self-attention."""
-        x_BTD = x_BTD + self.enc_attn(self.norm2(x_BTD), *memory, memory_mask)
-        return x_BTD + self.mlp(self.norm3(x_BTD))
-
-
-class PositionTable(nn.Module):
-    """The text decoder's positions: a constant of the state dict."""
-
-    position_table: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("position_table", torch.zeros(1, MAX_POSITIONS, dim))
 
 
 class TextDecoder(nn.Module):
@@ -340,7 +314,8 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.config, self.padding = config, padding
         self.trg_word_emb = nn.Embedding(n_classes, config.dim, padding_idx=padding)
-        self.position_enc = PositionTable(config.dim)
+        self.position_enc = nn.Module()
+        self.position_enc.register_buffer("position_table", torch.zeros(1, MAX_POSITIONS, config.dim))
         self.layer_stack = nn.ModuleList(TextLayer(config, memory_dim) for _ in range(config.layers))
         self.layer_norm = nn.LayerNorm(config.dim, 1e-6)
         self.classifier = nn.Linear(config.dim, n_classes)
@@ -350,48 +325,63 @@ class TextDecoder(nn.Module):
         """The layers in their order."""
         return cast("list[TextLayer]", list(self.layer_stack))
 
-    def embed(self, tokens_BT: Tensor, first: int = 0) -> Tensor:
-        """Embeddings (B, T, D) of tokens at the places from ``first`` on."""
-        positions = self.position_enc.position_table[:, first : first + tokens_BT.shape[1]]
-        return F.dropout(self.trg_word_emb(tokens_BT) + positions, self.config.dropout, self.training)
-
     def keys_values(self, memory_BND: Tensor) -> list[KeysValues]:
         """Cross-attention keys and values of each layer for an encoded image: computed once an image."""
         return [layer.enc_attn.keys_values(memory_BND) for layer in self.layers]
 
-    def forward(self, tokens_BT: Tensor, memory_BND: Tensor, memory_mask_BN: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, memory_BND: Tensor) -> Tensor:
         """Logits of the next tokens (B, T, classes), each place seeing itself and those before (teacher forcing)."""
-        length = tokens_BT.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=tokens_BT.device).tril()
-        self_mask = causal & (tokens_BT != self.padding)[:, None, None]
-        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
-        x = self.embed(tokens_BT)
-        for layer, memory in zip(self.layers, self.keys_values(memory_BND), strict=True):
-            x = layer(x, self_mask, memory, memory_mask)
-        return self.classifier(self.layer_norm(x))
+        place_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        mask = (place_T <= place_T[:, None]) & (tokens_BT != self.padding)[:, None, None]
+        return self._logits(tokens_BT, place_T, mask, self.keys_values(memory_BND))[0]
 
     def step(
-        self, token_B: Tensor, position: int, attended_BT: Tensor, past: list[KeysValues], memory: list[KeysValues]
-    ) -> Tensor:
-        """One place: the token at ``position`` to the logits of the next, (B, classes).
+        self, place: Tensor, tokens_BT: Tensor, past: list[KeysValues], memory: list[KeysValues]
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """The logits (B, classes) of what comes after one place, and the keys and values with those of this place.
 
         Args:
-          token_B: the tokens at ``position``.
-          position: counted from 0.
-          attended_BT: bool (B, T), which places up to ``position`` may be attended to; written here.
-          past: keys and values of each layer's self-attention, (B, heads, T, head dim); written here.
+          place: int64 scalar, counted from 0.
+          tokens_BT: the tokens up to there, and padding.
+          past: keys and values of each layer's self-attention, (B, heads, places, head dim): those of the places
+            before, or room for the most that there can be.
           memory: what ``keys_values`` gives.
         """
-        attended_BT[:, position] = token_B != self.padding
-        mask, upto = attended_BT[:, None, None, : position + 1], position + 1
-        x = self.embed(token_B[:, None], position)
-        for layer, (keys, values), kv in zip(self.layers, past, memory, strict=True):
+        token_B1, place_1 = tokens_BT.index_select(1, place[None]), place[None]
+        places = min(past[0][0].shape[2] + 1, self.config.max_length)
+        mask = (tokens_BT[:, :places] != self.padding)[:, None, None]
+        logits, past = self._logits(token_B1, place_1, mask, memory, past)
+        return logits[:, 0], past
+
+    def _kept(self, old: Tensor, new: Tensor, place_1: Tensor) -> Tensor:
+        """Keys or values, and those of one place: appended, or written there where there are as many as can be."""
+        if old.shape[2] < self.config.max_length:
+            return torch.cat([old, new], dim=2)
+        here_T1 = (torch.arange(old.shape[2], device=old.device) == place_1)[:, None]
+        return torch.where(here_T1, new, old)
+
+    def _logits(
+        self,
+        tokens_BQ: Tensor,
+        place_Q: Tensor,
+        mask: Tensor,
+        memory: list[KeysValues],
+        past: list[KeysValues] | None = None,
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Logits (B, Q, classes), and what each layer attended to: all Q places, or of one those of the past, too."""
+        positions = self.position_enc.get_buffer("position_table")[:, place_Q]
+        x = F.dropout(self.trg_word_emb(tokens_BQ) + positions, self.config.dropout, self.training)
+        own: list[KeysValues] = []
+        for i, (layer, image) in enumerate(zip(self.layers, memory, strict=True)):
             h = layer.norm1(x)
-            key, value = layer.self_attn.keys_values(h)
-            keys[:, :, position : position + 1], values[:, :, position : position + 1] = key, value
-            x = x + layer.self_attn(h, keys[:, :, :upto], values[:, :, :upto], mask)
-            x = layer.rest(x, kv)
-        return self.classifier(self.layer_norm(x))[:, 0]
+            keys, values = layer.self_attn.keys_values(h)
+            if past is not None:
+                keys, values = (self._kept(*pair, place_Q) for pair in zip(past[i], (keys, values), strict=True))
+            own.append((keys, values))
+            x = x + layer.self_attn(h, keys, values, mask)
+            x = x + layer.enc_attn(layer.norm2(x), *image)
+            x = x + layer.mlp(layer.norm3(x))
+        return self.classifier(self.layer_norm(x)), own
 
 
 class Reading(NamedTuple):
@@ -401,6 +391,10 @@ class Reading(NamedTuple):
     """int64 (B, T): a class for each place, the start token not included; padding after the end."""
     probability_BT: Tensor
     """float32 (B, T): softmax probability of that class; 0 where nothing was read."""
+    steps: Tensor
+    """int64 scalar: how many places have been read."""
+    past: list[KeysValues]
+    """See ``TextDecoder.step``."""
 
 
 class MAERec(nn.Module):
@@ -416,9 +410,9 @@ class MAERec(nn.Module):
         self.start_end = len(config.charset.characters)  # then padding and the class of unknown characters
         self.decoder = TextDecoder(config.decoder, config.encoder.dim, self.start_end + 3, self.start_end + 1)
 
-    def forward(self, image_BCHW: Tensor, tokens_BT: Tensor, memory_mask_BN: Tensor | None = None) -> Tensor:
+    def forward(self, image_BCHW: Tensor, tokens_BT: Tensor) -> Tensor:
         """Teacher-forced logits of the next tokens (B, T, classes), from normalised pixels and tokens."""
-        return self.decoder(tokens_BT, self.backbone(image_BCHW), memory_mask_BN)
+        return self.decoder(tokens_BT, self.backbone(image_BCHW))
 
     def pixels(self, image_BHWC: Tensor) -> Tensor:
         """uint8 RGB images (B, H, W, 3) to what the weights expect: normalised, channels first and in their order."""
@@ -444,25 +438,37 @@ class MAERec(nn.Module):
     @torch.no_grad()
     def read(self, image_BCHW: Tensor) -> Reading:
         """Read images greedily, with cached keys and values, until every text has ended. For a model in eval mode."""
-        dec, padding = self.config.decoder, self.decoder.padding
-        batch, length, device = len(image_BCHW), dec.max_length, image_BCHW.device
         memory = self.decoder.keys_values(self.backbone(image_BCHW))
-        shape = (batch, dec.heads, length, dec.dim // dec.heads)
-        past = [(keys.new_empty(shape), keys.new_empty(shape)) for keys, _ in memory]
-        attended_BT = torch.zeros(batch, length, dtype=torch.bool, device=device)
-        tokens_BT = torch.full((batch, length), padding, device=device)
-        probability_BT = torch.zeros(batch, length, device=device)
-        token_B = torch.full((batch,), self.start_end, device=device)
-        ended_B = torch.zeros(batch, dtype=torch.bool, device=device)
-        for position in range(length):
-            logits = self.decoder.step(token_B, position, attended_BT, past, memory)
-            probability_B, token_B = logits.float().softmax(dim=-1).max(dim=-1)
-            tokens_BT[:, position] = token_B.masked_fill(ended_B, padding)
-            probability_BT[:, position] = probability_B.masked_fill(ended_B, 0.0)
-            ended_B |= token_B == self.start_end
-            if ended_B.all():
-                break
-        return Reading(tokens_BT, probability_BT)
+        reading = self.unread(memory)
+        while self.goes_on(reading):
+            reading = self.read_place(reading, memory)
+        return reading
+
+    def unread(self, memory: list[KeysValues], room: int = 0) -> Reading:
+        """A reading of no places yet, of images with these keys and values, and room for those of so many places."""
+        keys = memory[0][0]
+        past = keys.new_zeros(keys.shape[0], keys.shape[1], room, keys.shape[3])
+        tokens_BT = torch.full((len(keys), self.config.decoder.max_length), self.decoder.padding, device=keys.device)
+        probability_BT = torch.zeros_like(tokens_BT, dtype=torch.float32)
+        return Reading(tokens_BT, probability_BT, torch.tensor(0, device=keys.device), [(past, past)] * len(memory))
+
+    def goes_on(self, reading: Reading) -> Tensor:
+        """bool scalar: whether there is a text that has not ended, and place for it."""
+        unfinished_B = (reading.tokens_BT != self.start_end).all(dim=1)
+        return (reading.steps < self.config.decoder.max_length) & unfinished_B.any()
+
+    def read_place(self, reading: Reading, memory: list[KeysValues]) -> Reading:
+        """The reading with one place more."""
+        tokens_BT, probability_BT, place, past = reading
+        ended_B = (tokens_BT == self.start_end).any(dim=1)
+        before_BT = F.pad(tokens_BT[:, :-1], (1, 0), value=self.start_end)
+        logits_BV, past = self.decoder.step(place, before_BT, past, memory)
+        probability_B, token_B = logits_BV.float().softmax(dim=-1).max(dim=-1)
+        token_B = token_B.masked_fill(ended_B, self.decoder.padding)
+        probability_B = probability_B.masked_fill(ended_B, 0.0)
+        here_T = torch.arange(tokens_BT.shape[1], device=place.device) == place
+        tokens_BT = torch.where(here_T, token_B[:, None], tokens_BT)
+        return Reading(tokens_BT, torch.where(here_T, probability_B[:, None], probability_BT), place + 1, past)
 
     def texts(self, image_BHWC: Tensor) -> tuple[list[str], list[float]]:
         """Texts of uint8 RGB images (B, H, W, 3), and the means of their characters' probabilities."""

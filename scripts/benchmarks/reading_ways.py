@@ -19,6 +19,7 @@ from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.interface import normalize
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.text_decoder import DecodingState, KeysValues
+from maerec_jax.weights.state_dicts import state_dict_from_params
 
 Array = jax.Array
 _SURE = 1e9
@@ -120,25 +121,24 @@ class TorchReading:
         import torch
 
         from maerec_jax.interop import pytorch_twin as twin
-        from maerec_jax.weights.state_dicts import state_dict_from_params
 
         class ForcedDecoder(twin.TextDecoder):
             lengths_B: torch.Tensor
 
-            def forced(self, logits_BC: torch.Tensor, position: int) -> torch.Tensor:
+            def forced(self, logits_BC: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
                 end_C = torch.arange(logits_BC.shape[-1], device=logits_BC.device) == config.charset.start_end
                 value_B = torch.where(position >= self.lengths_B, _SURE, -_SURE)
                 return torch.where(end_C, value_B[:, None].to(logits_BC.dtype), logits_BC)
 
-            def step(self, token_B: torch.Tensor, position: int, *state: Any) -> torch.Tensor:
-                return self.forced(super().step(token_B, position, *state), position)
+            def step(self, place: torch.Tensor, *state: Any) -> tuple[torch.Tensor, Any]:
+                logits_BC, past = super().step(place, *state)
+                return self.forced(logits_BC, place), past
 
         self._torch, self._twin, self._config, self._way = torch, twin, config, way
         self._place = "cuda" if torch.cuda.is_available() else "cpu"
         if self._place == "cuda":
             torch.set_float32_matmul_precision("high")  # TensorFloat32, as JAX has it by default
-        else:
-            torch.set_num_threads(cores())
+        torch.set_num_threads(cores())
         self._model = twin.MAERec(config)
         charset = config.charset
         self._decoder = ForcedDecoder(config.decoder, config.encoder.dim, charset.n_classes, charset.padding)

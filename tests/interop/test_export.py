@@ -233,7 +233,7 @@ def test_mistakes_are_one_clear_line(autoencoder, checkpoint, tmp_path, monkeypa
     with pytest.raises(UserError, match="a model of the kind cross_mae cannot be exported"):
         save_weights(tmp_path / "cross.safetensors", TrainConfig(model=config), params, 0)
     monkeypatch.setattr("maerec_jax.export.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs torch and onnx and onnxscript: pip install 'maerec-jax\[onnx\]'"):
+    with pytest.raises(UserError, match=r"needs torch and onnx and onnxscript and onnxruntime: pip install 'maerec"):
         command(checkpoint, "onnx", tmp_path / "tiny.onnx")
     with pytest.raises(UserError, match=r"needs torch: pip install 'maerec-jax\[torch\]'"):
         command(checkpoint, "pytorch", tmp_path / "tiny.pth")

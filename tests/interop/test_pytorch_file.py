@@ -5,24 +5,24 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is not installed: pip install -e '.[torch]' (on CPU machines: its CPU build)"
-)
-
-from maerec_jax.config import TrainConfig, UserError  # noqa: E402
-from maerec_jax.interop import pytorch_twin as twin  # noqa: E402
-from maerec_jax.interop.importing import import_weights  # noqa: E402
-from maerec_jax.interop.model_of_shapes import IMAGENET, ImportOptions  # noqa: E402
-from maerec_jax.interop.pytorch_file import write_pytorch  # noqa: E402
-from maerec_jax.models.mae import MAEConfig  # noqa: E402
-from maerec_jax.models.maerec import MAERec, MAERecConfig, greedy_read  # noqa: E402
-from maerec_jax.models.vit import ViTConfig, normalize  # noqa: E402
-from maerec_jax.training.pretraining import Pretraining  # noqa: E402
-from maerec_jax.weights.pytorch_names import POSITION_BUFFER, params_from_state_dict  # noqa: E402
-from tests.interop.imports import FULL_SIZE, assert_same  # noqa: E402
-from tests.interop.test_export import IMAGES, autoencoder, fixture_state, recogniser  # noqa: E402, F401
-from tests.interop.test_import_full_size import MODELS, full_size_state  # noqa: E402
+from maerec_jax.config import TrainConfig, UserError
+from maerec_jax.interop import pytorch_twin as twin
+from maerec_jax.interop.importing import import_weights
+from maerec_jax.interop.model_of_shapes import IMAGENET, ImportOptions
+from maerec_jax.interop.pytorch_file import write_pytorch
+from maerec_jax.models.greedy import greedy_read
+from maerec_jax.models.interface import normalize
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERec, MAERecConfig
+from maerec_jax.models.names.maerec import POSITION_BUFFER
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.weights.state_dicts import params_from_state_dict
+from tests.interop.imports import FULL_SIZE, assert_same
+from tests.interop.test_export import IMAGES, autoencoder, fixture_state, recogniser  # noqa: F401
+from tests.interop.test_import_full_size import MODELS, full_size_state
 
 TOKENS = np.array([MAERecConfig.tiny().charset.encode(text, 12) for text in ("word", "A", "to", "read5")])
 
