@@ -53,6 +53,10 @@ class Handlers:
         same = found is not None and found.settings == settings
         return (gr.skip(),) * 8 if shown is None or same else self._show(shown, settings)
 
+    def cleared(self, shown: Example | str | None = None) -> tuple[Any, ...]:
+        """Nothing is shown; with the picture that they were meant for, settings can be mended."""
+        return None, *self._closely(None, 0), gr.update(visible=False), None, shown, None
+
     def choose(self, found: Found | None, event: gr.SelectData) -> tuple[Any, ...]:
         """A row of the table of words was chosen, which may be sorted: it begins with the word's number."""
         row = event.row_value if isinstance(event.row_value, list) and event.row_value else [1]
@@ -84,8 +88,7 @@ class Handlers:
             found = self._desk.read(pixels, name, settings)
         except (UserError, DataError) as error:
             gr.Warning(escape(str(error)), duration=None)
-            # With the picture that they are meant for, settings can be mended.
-            return None, *self._closely(None, 0), gr.update(visible=False), None, shown, None
+            return self.cleared(shown)
         for note in found.notes:
             gr.Info(escape(note))
         rows = [
@@ -207,6 +210,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         busy = device | {"show_progress_on": [picture]}
         # Gradio would decode the file in its own way.
         picture.upload(handlers.take, [picture, *settings], outputs, preprocess=False, **busy)
+        picture.clear(handlers.cleared, None, outputs, api_visibility="private", show_progress="hidden")
         gallery.select(handlers.example, settings[1:], [mode, *outputs], **busy)
         changes = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
         gr.on(changes, handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **busy)

@@ -92,6 +92,8 @@ def test_a_word_is_uploaded_and_read(visit, desk, word_files):
     # The next picture takes its place.
     upload(page, word_files["river"])
     assert saved(page, "river")["file"] == "river.png"
+    page.click("#picture [aria-label='Remove Image']")
+    page.wait_for_selector(READ, state="detached")
 
 
 def test_a_picture_is_dropped(visit, word_files):

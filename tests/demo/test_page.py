@@ -150,6 +150,8 @@ def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     assert made[PICTURE] is made[READING] is made[CHARACTERS] is made[FOUND] is None
     assert not made[OTHERS]["visible"]
     assert not made[TABLE]["visible"]
+    assert handlers.cleared()[:SAVE] == made[:SAVE]
+    assert handlers.cleared()[SAVE:] == (None, None, None)
     for file in (None, {}, {"path": None}, {"path": ["a"]}, {"path": "/etc/hostname"}):
         with pytest.warns(UserWarning, match="no longer on the server"):
             handlers.take(file, "word", 1, "box", "")
