@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 FOLDERS = ("maerec_jax", "data_pipelines", "configs", "scripts", "docs", "tests")
-THERE_OR_NOT = {"configs/my_mae.py": "configs/mae_vit_s.py"}
+THERE_OR_NOT = {"configs/my_mae.py": "configs/mae_vit_s.py", "maerec_jax/models/NAME.py": "maerec_jax/models/mae.py"}
 """Files that a reader is told to write, and what stands in for them."""
 
 
