@@ -75,7 +75,7 @@ class Handlers:
         """What the page sent, which anybody can send."""
         return Settings(
             "scene" if mode == "scene" else "word",
-            beam if beam in self.beams else self._desk.reading.beam,
+            int(beam) if beam in self.beams else self._desk.reading.beam,
             "rectified" if crops == "rectified" else "box",
             str(lexicon or ""),
         )

@@ -95,9 +95,14 @@ def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
 
 
 def test_settings_that_the_page_does_not_offer_are_none(handlers, word_files):
-    for mode, beam, crops, lexicon in (("all", 10**9, "none", None), (["word"], {"a": 1}, [], "")):
+    for mode, beam, crops, lexicon in (
+        ("all", 10**9, "none", None),
+        (["word"], {"a": 1}, [], ""),
+        ("word", 1.0, "box", ""),
+    ):
         made = handlers.take({"path": str(word_files["amber"])}, mode, beam, crops, lexicon)
         assert made[FOUND].settings == Settings()
+        assert isinstance(made[FOUND].settings.beam, int)
 
 
 def test_large_pictures_are_shown_small(desk):
