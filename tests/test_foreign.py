@@ -33,7 +33,7 @@ def test_it_learns_and_resumes_on_another_mesh(told):
     unbroken, resumed = losses(told[0] / "unbroken"), losses(told[0] / "run")
     assert list(resumed) == list(unbroken) == list(range(1, 25))
     np.testing.assert_allclose(list(resumed.values()), list(unbroken.values()), rtol=1e-3)
-    assert unbroken[24] < unbroken[1] / 2
+    assert unbroken[24] < 0.9 * unbroken[1]
     assert "resumed" in told[1]
     assert "(data 2 x fsdp 4)" in told[1]
 
@@ -42,6 +42,7 @@ def test_all_ways_to_read_agree(told):
     folder = told[0]
     words = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("run", "ctc.safetensors", "imported")}
     assert words["run"] == words["ctc.safetensors"] == words["imported"]
+    assert any(text for text, _ in words["run"])
     lines = map(json.loads, (folder / "read.jsonl").read_text().splitlines())
     assert [line["text"] for line in lines] == [text for text, _ in words["run"]]
     (row,) = json.loads((folder / "table.json").read_text())["sets"]

@@ -40,7 +40,10 @@ class CTCConfig(RecogniserConfig):
         return CTC(self.width, self.charset.n_classes, dtype)
 
     def init(self, key):
-        return self.module().init(key, jnp.zeros((1, *self.image_size, 3)))["params"]
+        params = self.module().init(key, jnp.zeros((1, *self.image_size, 3)))["params"]
+        # Blanks are unlikely at first, so that something is read however short the training was.
+        bias = params["head"]["bias"].at[self.charset.start_end].set(-4.0)
+        return params | {"head": params["head"] | {"bias": bias}}
 
     def loss(self, params, image_BHWC, tokens_BT, valid_B, key, smoothing=0.0, dtype=jnp.float32) -> Loss:
         logits_BFC = self.module(dtype).apply({"params": params}, image_BHWC)
