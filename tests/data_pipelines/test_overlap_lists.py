@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import lmdb
@@ -20,7 +21,7 @@ from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.data import open_sources
+from maerec_jax.training.data import open_training, open_validation
 
 
 def encode(image, quality):
@@ -109,15 +110,16 @@ def test_training_leaves_out_what_its_config_excludes(sets):
     (sets / "list.jsonl").write_text("".join(json.dumps({"train": name}) + "\n" for name in listed))
     data = DataConfig(root=str(sets), train=(Annotations(path=TRAIN[0]),), exclude=("list.jsonl",))
     config, told = TrainConfig(model=model, data=data), []
-    sources = open_sources(config, data.train, told.append, data.exclude)
+    sources = open_training(config, told.append)
     assert len(sources) == 10
     assert told[-2:] == [
         "1 records left out by list.jsonl",
         "1 of 3 excluded names are in no training source, gone.jpg for one",
     ]
-    assert len(open_sources(config, data.train, told.append)) == 11  # validation: everything counts
+    held_out = replace(config, data=replace(data, validation=data.train))
+    assert len(open_validation(held_out, sources, told.append)) == 11  # validation: everything counts
     with pytest.raises(DataError, match=r"none.jsonl: cannot be read"):
-        open_sources(config, data.train, told.append, ("none.jsonl",))
+        open_training(replace(config, data=replace(data, exclude=("none.jsonl",))), told.append)
 
 
 @pytest.mark.parametrize(

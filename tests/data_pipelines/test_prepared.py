@@ -28,7 +28,7 @@ from maerec_jax.config import DataConfig, TrainConfig, read_json, to_json
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.data import make_decoder, open_sources
+from maerec_jax.training.data import make_decoder, open_training
 from tests.data_pipelines.planting import found_in
 
 LINES = "set/train_annos/mmocr1.0/train.jsonl"
@@ -109,7 +109,8 @@ def test_many_are_read_together_in_their_order(prepared, monkeypatch):
 def test_forked_processes_open_their_own_shards(prepared):
     # Forked in a fresh interpreter: forking this one, which may run threads, is what the standard library warns of.
     script = (
-        "import os, sys; from data_pipelines.prepared import Records; from data_pipelines.sources.records import read_records\n"
+        "import os, sys; from data_pipelines.prepared import Records\n"
+        "from data_pipelines.sources.records import read_records\n"
         "source = Records('prepared/words').open(sys.argv[1]); first = source[0]; child = os.fork()\n"
         "same = source[0] == first and read_records(source, range(12))[0] == first\n"
         "if not child: os._exit(0 if same else 1)\n"
@@ -129,7 +130,7 @@ def test_training_sees_the_same_batches(prepared):
         data = DataConfig(root=str(prepared), train=(spec,), exclude=("list.jsonl",))
         config = TrainConfig(model=model, data=data)
         told.append([])
-        sources = open_sources(config, data.train, told[-1].append, data.exclude)
+        sources = open_training(config, told[-1].append)
         assert len(sources) == 10
         with train_batches(sources, make_decoder(config), batch_size=4, seed=3, num_workers=workers) as batches:
             seen.append([next(batches) for _ in range(6)])
