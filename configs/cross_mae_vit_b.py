@@ -6,26 +6,12 @@ Data: Union14M-U's three LMDBs under data.root.
 Run: python -m maerec_jax.train --config configs/cross_mae_vit_b.py --data.root /path/to/Union14M --data.workers 16
 """
 
-from data_pipelines.sources import LmdbWords
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from dataclasses import replace
+
+from maerec_jax.config import TrainConfig, config_beside
 from maerec_jax.models.cross_mae import CrossMAEConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    names = ("book32_lmdb", "cc_lmdb", "openvino_lmdb")
-    return TrainConfig(
-        model=CrossMAEConfig.base(),
-        data=DataConfig(
-            root="data",
-            train=tuple(LmdbWords(f"Union14M-U/{name}", labelled=False) for name in names),
-            interpolation="bicubic",
-            workers=8,
-        ),
-        optimizer=OptimizerConfig(
-            learning_rate=1.5e-4, reference_batch=256, warmup_epochs=2.0, weight_decay=0.05, betas=(0.9, 0.95)
-        ),
-        batch_size=1024,
-        epochs=20.0,
-        checkpoint_every=2000,
-    )
+    return replace(config_beside(__file__, "mae_vit_s"), model=CrossMAEConfig.base())

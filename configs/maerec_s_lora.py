@@ -10,27 +10,18 @@ Run: python -m maerec_jax.train --config configs/maerec_s_lora.py --data.root /p
        --init-from runs/mae_vit_s
 """
 
-from data_pipelines.images.augmentation import Augmentation
-from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from dataclasses import replace
+
+from maerec_jax.config import OptimizerConfig, TrainConfig, config_beside
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    annotations = "Union14M-L/train_annos/mmocr1.0"
-    levels = ("easy", "medium", "hard", "normal", "challenging")
-    return TrainConfig(
+    return replace(
+        config_beside(__file__, "maerec_s"),
         model=MAERecConfig.small(encoder=ViTConfig.small(lora_rank=4)),
-        data=DataConfig(
-            root="data",
-            train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
-            mixing="balanced",  # the five levels; --data.mixing by_size draws them as large as they are
-            validation=(Annotations(f"{annotations}/val_annos.json"),),
-            augmentation=Augmentation(frame="resized"),
-            workers=8,
-        ),
         optimizer=OptimizerConfig(
             learning_rate=4e-4,
             reference_batch=512,
@@ -38,7 +29,5 @@ def get_config() -> TrainConfig:
             weight_decay=0.05,
             decay_vectors=True,
         ),
-        batch_size=512,
         epochs=6.0,
-        checkpoint_every=2000,
     )

@@ -7,26 +7,18 @@ Run: python -m maerec_jax.train --config configs/maerec_s_strong.py --data.root 
        --init-from runs/mae_vit_s
 """
 
+from dataclasses import replace
+
 from data_pipelines.images.augmentation import RandAugment
-from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
-from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.config import OptimizerConfig, TrainConfig, config_beside
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    annotations = "Union14M-L/train_annos/mmocr1.0"
-    levels = ("easy", "medium", "hard", "normal", "challenging")
-    return TrainConfig(
-        model=MAERecConfig.small(),
-        data=DataConfig(
-            root="data",
-            train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
-            mixing="balanced",  # the five levels; --data.mixing by_size draws them as large as they are
-            validation=(Annotations(f"{annotations}/val_annos.json"),),
-            augmentation=RandAugment(),
-            workers=8,
-        ),
+    published = config_beside(__file__, "maerec_s")
+    return replace(
+        published,
+        data=replace(published.data, augmentation=RandAugment()),
         optimizer=OptimizerConfig(
             learning_rate=6.5e-4,
             reference_batch=1024,
@@ -36,5 +28,4 @@ def get_config() -> TrainConfig:
         ),
         batch_size=1024,
         epochs=20.0,
-        checkpoint_every=2000,
     )

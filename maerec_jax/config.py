@@ -251,6 +251,11 @@ def load_config_module(path: str) -> ModuleType:
     return module
 
 
+def config_beside(file: str, name: str) -> TrainConfig:
+    """The run of another config file in the same folder, for a ``file`` that says only what it does otherwise."""
+    return load_config_module(str(Path(file).with_name(f"{name}.py"))).get_config()
+
+
 def _config_error(path: str, error: Exception) -> str:
     """One line for whatever a config file raised, with the line of the file where it happened."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
