@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Runs that are stopped and started again compile the same programs each time: once is enough. Commands that tests start
 # inherit this.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Most of the time of most tests is the compiler's: programs that are half as fast come sooner, and twice as soon with
 # XLA's older way to make loops of fused operations.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

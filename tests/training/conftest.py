@@ -4,14 +4,13 @@ import fcntl
 import json
 import os
 from dataclasses import replace
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from data_pipelines.charset import Charset
 from data_pipelines.rendering import RenderedWords
-from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
@@ -20,7 +19,10 @@ from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.run_log import METRICS_FILE
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
-ENCODER = ViTConfig.tiny(dim=32, patch_size=(16, 16), position_table="grid")
+# Of the number of steps such steps do not depend: whatever runs differ in, they are the same program. And the first
+# changes no parameter, so that runs of one step show what they have started from.
+OPTIMIZER = OptimizerConfig(schedule="constant", warmup_steps=1)
+ENCODER = ViTConfig.tiny(dim=32, depth=1, patch_size=(16, 16), position_table="grid")
 
 
 def words(size, split="train"):
@@ -32,6 +34,7 @@ def recogniser_config(workdir, **changes):
     model = MAERecConfig(encoder=ENCODER, decoder=decoder, charset=Charset(CHARACTERS))
     data = DataConfig(train=(words(160),), validation=(words(20, "validation"),))
     defaults = {"batch_size": 16, "steps": 12, "log_every": 1, "validate_every": 6, "checkpoint_every": 4}
+    defaults["optimizer"] = OPTIMIZER
     return TrainConfig(**{"model": model, "data": data, **defaults, "workdir": str(workdir), **changes})
 
 
@@ -44,7 +47,7 @@ def adapted_config(workdir, **changes):
 def autoencoder_config(workdir, **changes):
     model = MAEConfig.tiny(encoder=ENCODER)
     data = DataConfig(train=(words(160),), validation=(words(20, "validation"),), interpolation="bicubic")
-    defaults = {"batch_size": 16, "steps": 6, "log_every": 1}
+    defaults = {"batch_size": 16, "steps": 6, "log_every": 1, "optimizer": OPTIMIZER}
     return TrainConfig(**{"model": model, "data": data, **defaults, "workdir": str(workdir), **changes})
 
 
@@ -103,13 +106,6 @@ def train_once(factory, name, make_config):
             train(make_config(folder / "run"))
             (folder / "finished").touch()
     return folder / "run"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_forks_are_left():
-    """What forks the processes of runs (``processes.py``) ends with the tests."""
-    yield
-    forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="session")

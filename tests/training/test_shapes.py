@@ -24,7 +24,7 @@ from maerec_jax.weights.checkpoint import load_params
 from tests.data_pipelines.planting import write_lines
 from tests.training.conftest import CHARACTERS, autoencoder_config, interrupt_after, logged, recogniser_config
 
-SHAPES = ((64, 32), (32, 64), (16, 64))
+SHAPES = ((64, 32), (16, 64))
 
 
 @pytest.fixture(scope="module")
@@ -91,19 +91,21 @@ def test_a_resized_table_keeps_the_class_token_and_the_order_of_places():
     np.testing.assert_array_equal(resize_table(table, (8, 32), (16, 16))[0, 0], 7.0)
 
 
-@pytest.mark.parametrize("size", [(32, 128), (64, 64), (16, 256), (48, 96)])
+@pytest.mark.parametrize("size", [(16, 256), (48, 96)])
 def test_models_take_images_of_other_sizes_with_the_same_parameters(size):
     encoder = ViTConfig.tiny(position_table="grid")
     image = jax.random.normal(jax.random.key(0), (2, *size, 3))
     model = ViTEncoder(encoder)
-    params = model.init(jax.random.key(1), jnp.zeros((1, 32, 128, 3)))
+    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 128, 3)))
     patches = size[0] * size[1] // 16
-    assert model.apply(params, image).shape == (2, 1 + patches, 64)
+    assert jax.eval_shape(model.apply, params, image).shape == (2, 1 + patches, 64)
     autoencoder = MaskedAutoencoder(autoencoder_config("run").model)
     grid = autoencoder.config.encoder.grid_of(size)
-    params = autoencoder.init(jax.random.key(1), jnp.zeros((1, 32, 128, 3)), jnp.zeros((1, 16)))
-    out = autoencoder.apply(params, image, jax.random.uniform(jax.random.key(2), (2, grid[0] * grid[1])))
+    params = jax.jit(autoencoder.init)(jax.random.key(1), jnp.zeros((1, 32, 128, 3)), jnp.zeros((1, 16)))
+    noise = jax.random.uniform(jax.random.key(2), (2, grid[0] * grid[1]))
+    out = jax.jit(autoencoder.apply)(params, image, noise)
     assert out["pred"].shape == (2, grid[0] * grid[1], 16 * 16 * 3)
+    assert np.isfinite(out["pred"]).all()
 
 
 def test_the_surest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words):

@@ -129,7 +129,7 @@ def test_gradients_are_reduced_in_float32_where_activations_are_bfloat16(on_eigh
 
 def test_a_run_goes_from_eight_devices_to_one(pretrained, tmp_path):
     """Starting from other weights, training, validating, reading and resuming, on a mesh and off it."""
-    changes = {"init_from": str(pretrained), "steps": 4, "validate_every": 2, "checkpoint_every": 2, "accumulation": 2}
+    changes = {"init_from": str(pretrained), "steps": 4, "validate_every": 2, "checkpoint_every": 2}
     one = recogniser_config(tmp_path / "one", **changes)
     train(one)
     mesh = MeshConfig(fsdp=2, tensor=2)

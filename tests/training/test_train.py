@@ -91,9 +91,14 @@ def test_workdir_of_another_config_is_refused(unbroken):
         train(replace(config, model=replace(config.model, encoder=replace(config.model.encoder, dim=64))))
 
 
+def started_config(workdir, **changes):
+    """A run of one step, which changes nothing, without validation."""
+    config = recogniser_config(workdir, **{"steps": 1, **changes})
+    return replace(config, data=replace(config.data, validation=()))
+
+
 def test_fine_tuning_starts_from_a_pretrained_encoder(pretrained, tmp_path, capsys):
-    config = recogniser_config(tmp_path, init_from=str(pretrained), steps=1)
-    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0, final_learning_rate=0.0))
+    config = started_config(tmp_path, init_from=str(pretrained))
     train(config)
     _, before, _ = load_params(pretrained)
     _, after, _ = load_params(tmp_path)
@@ -104,8 +109,7 @@ def test_fine_tuning_starts_from_a_pretrained_encoder(pretrained, tmp_path, caps
 
 
 def test_a_recogniser_goes_on_with_an_encoder_that_was_pretrained_further(unbroken, pretrained, tmp_path, capsys):
-    config = recogniser_config(tmp_path, init_from=str(unbroken), init_encoder_from=str(pretrained), steps=1)
-    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0))
+    config = started_config(tmp_path, init_from=str(unbroken), init_encoder_from=str(pretrained))
     train(config)
     (_, recogniser, _), (_, mae, _), (_, after, _) = map(load_params, (unbroken, pretrained, tmp_path))
     assert np.any(recogniser["encoder"]["pos_embed"] != mae["encoder"]["pos_embed"])
@@ -129,8 +133,8 @@ def test_fine_tuning_starts_from_a_cross_attending_autoencoder(tmp_path, capsys)
     """All of its encoder is taken; its pictures show all hidden patches, though few are predicted in training."""
     train(cross_autoencoder_config(tmp_path / "cross", steps=2, accumulation=2))
     assert cv2.imread(str(tmp_path / "cross" / "pictures" / "validation_0000002.png")).std() > 10
-    config = recogniser_config(tmp_path / "rec", init_from=str(tmp_path / "cross"), steps=1)
-    train(replace(config, optimizer=OptimizerConfig(learning_rate=0.0)))
+    config = started_config(tmp_path / "rec", init_from=str(tmp_path / "cross"))
+    train(config)
     before, after = (load_params(tmp_path / name)[1] for name in ("cross", "rec"))
     jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
     told = capsys.readouterr().err
@@ -139,8 +143,7 @@ def test_fine_tuning_starts_from_a_cross_attending_autoencoder(tmp_path, capsys)
 
 
 def test_parameters_that_do_not_fit_are_named(unbroken, tmp_path, capsys):
-    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
-    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0))
+    config = started_config(tmp_path, init_from=str(unbroken))
     decoder = replace(config.model.decoder, inner_dim=2 * config.model.decoder.inner_dim)
     train(replace(config, model=replace(config.model, decoder=decoder)))
     fresh = [line for line in capsys.readouterr().err.splitlines() if "fresh:" in line]
@@ -150,8 +153,7 @@ def test_parameters_that_do_not_fit_are_named(unbroken, tmp_path, capsys):
 
 def test_an_encoder_for_other_images_is_brought_to_those_of_the_run(unbroken, tmp_path, capsys):
     """Patches, position table and pixel scale; a run with other ones in all else goes on from what was learnt."""
-    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
-    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0))
+    config = started_config(tmp_path, init_from=str(unbroken))
     encoder = replace(ENCODER, patch_size=(16, 8), pixel_mean=(0.0, 0.0, 0.0), pixel_std=(255.0, 255.0, 255.0))
     train(replace(config, model=replace(config.model, encoder=encoder)))
     told = capsys.readouterr().err
@@ -164,7 +166,7 @@ def test_an_encoder_for_other_images_is_brought_to_those_of_the_run(unbroken, tm
 
 
 def test_a_table_that_does_not_say_where_patches_lie_is_not_brought_to_others(unbroken, tmp_path, capsys):
-    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
+    config = started_config(tmp_path, init_from=str(unbroken))
     encoder = replace(ENCODER, patch_size=(8, 8), position_table="square")
     train(replace(config, model=replace(config.model, encoder=encoder)))
     told = capsys.readouterr().err
@@ -173,8 +175,7 @@ def test_a_table_that_does_not_say_where_patches_lie_is_not_brought_to_others(un
 
 
 def test_what_is_known_of_characters_goes_to_their_classes_in_another_charset(unbroken, tmp_path, capsys):
-    config = recogniser_config(tmp_path, init_from=str(unbroken), steps=1)
-    config = replace(config, optimizer=OptimizerConfig(learning_rate=0.0, final_learning_rate=0.0))
+    config = started_config(tmp_path, init_from=str(unbroken))
     before = config.model.charset
     after = Charset("é!" + before.characters[::-1])
     train(replace(config, model=replace(config.model, charset=after)))
