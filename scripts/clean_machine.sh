@@ -20,7 +20,6 @@ TXT
 }
 started=$SECONDS
 cd "$(dirname "$0")/.."
-repository=$PWD
 . scripts/environment.sh
 . scripts/clean_machine/main_paths.sh
 
@@ -64,10 +63,8 @@ echo "== clone and build"
 clone=$work/clone
 git clone --quiet --no-local --depth 1 "file://$(git rev-parse --show-toplevel)" "$clone"
 cd "$clone"
-"$uv" build --quiet --python "$base" --sdist --out-dir "$work/built" .
-"$uv" build --quiet --python "$base" --wheel --out-dir "$work/built" .
-"$uv" build --quiet --python "$base" --wheel --out-dir "$work/rebuilt" "$work"/built/*.tar.gz
-"$base" scripts/clean_machine/packaged.py "$clone" "$work"/built/*.whl "$work"/rebuilt/*.whl
+"$uv" build --quiet --python "$base" --out-dir "$work/built" . # the source distribution, and the wheel from that
+"$base" scripts/clean_machine/packaged.py "$clone" "$work"/built/*.whl
 wheel=$(echo "$work"/built/*.whl)
 
 mapfile -t extras < <("$base" -c '

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154  # variables of the script that sources it
 # Sourced by clean_machine.sh: for each extra NAME a function try_NAME with the main path of what it makes possible, and
-# try_plain with what works without any. They run in an empty folder, in the order of pyproject.toml. "try" runs a
+# try_plain with what works without any. They run in an empty folder, two at a time after try_plain. "try" runs a
 # command, $python is that of the environment that is tried, $clone the clone, which has the configs. runs/ and words/
 # are try_plain's.
 
@@ -89,7 +89,7 @@ try_torch() {
 }
 
 try_onnx() {
-  try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec.onnx --int8
+  try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec.onnx
   try "$python" "$clone/scripts/read_onnx.py" maerec.onnx words/Union14M-L/full_images/made/000000.png
 }
 
