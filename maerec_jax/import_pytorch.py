@@ -38,20 +38,14 @@ def import_pytorch(arguments: ImportArguments) -> int:
     from dataclasses import replace
 
     from rich.console import Console
-    from rich.progress import Progress
 
     from maerec_jax.interop.importing import import_weights
     from maerec_jax.weights.checkpoint import check_free, write_run
 
     check_free(arguments.out)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(f"reading {Path(arguments.file).name}", total=None)
-        found = import_weights(
-            Path(arguments.file),
-            arguments.options,
-            lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-        progress.update(bar, description=f"writing {arguments.out}", total=None)
+    with Console(stderr=True).status(f"reading {Path(arguments.file).name}") as status:
+        found = import_weights(Path(arguments.file), arguments.options)
+        status.update(f"writing {arguments.out}")
         write_run(replace(found.config, workdir=arguments.out), found.params)
     for name, value in [*_rows(arguments.options, found), *_next_steps(arguments.out, found)]:
         print(f"{name:<14}{value}")

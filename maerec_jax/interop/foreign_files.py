@@ -39,17 +39,14 @@ class WeightFile:
     notes: list[str] = field(default_factory=list)
     """What the user should know of how it was read."""
 
-    def read(self, progress: Callable[[int, int], None] = lambda *_: None) -> dict[str, np.ndarray]:
+    def read(self) -> dict[str, np.ndarray]:
         """All tensors, as float32 where they are floating-point numbers.
-
-        ``progress`` is told how many numbers have been read, and of how many.
 
         Raises:
           UserError: naming the tensor that cannot be read.
         """
-        state, converted, done = {}, set(), 0
-        total = sum(map(math.prod, self.shapes.values()))
-        for name, shape in self.shapes.items():
+        state, converted = {}, set()
+        for name in self.shapes:
             try:
                 array = self.read_tensor(name)
             except (UnreadableError, SafetensorError, OSError) as error:
@@ -59,8 +56,6 @@ class WeightFile:
                 converted.add(array.dtype.name)
                 array = array.astype(np.float32)
             state[name] = array
-            done += math.prod(shape)
-            progress(done, total)
         if converted:
             self.notes.append(f"numbers were {', '.join(sorted(converted))} and are float32 now")
         return state

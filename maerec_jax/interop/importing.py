@@ -1,7 +1,7 @@
 """From a file of PyTorch weights to a run's config and parameters: everything that is in it is used, or told."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,6 @@ from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_sh
 
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
 _ADAPTER = TypeAdapter(TrainConfig)
-Progress = Callable[[int, int], None]
-"""Is told how many numbers have been read, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,12 @@ class Imported:
     """Whether the file says itself how many attention heads there are."""
 
 
-def import_weights(path: Path, options: ImportOptions, progress: Progress = lambda *_: None) -> Imported:
+def import_weights(path: Path, options: ImportOptions) -> Imported:
     """Read a file of PyTorch weights.
 
     Args:
       path: the file.
       options: what it does not say.
-      progress: is told how far the reading is.
 
     Raises:
       UserError: where the file cannot be read, is of an unknown model, or lacks, has too much or has in another shape
@@ -78,15 +75,15 @@ def import_weights(path: Path, options: ImportOptions, progress: Progress = lamb
             if weights.no_tensors:
                 raise UserError(f"{path}: no tensors: {grouped(weights.no_tensors)}")
             if weights.about:
-                return _our_own(weights, options, progress)
+                return _our_own(weights, options)
             if kind == "encoder":
-                return _encoder(weights, options, progress)
-            return _model(weights, kind, options, progress)
+                return _encoder(weights, options)
+            return _model(weights, kind, options)
         except ValueError as error:  # also of sizes that no model can have
             raise UserError(f"{path}: {error}") from error
 
 
-def _model(weights: WeightFile, kind: Kind, options: ImportOptions, progress: Progress) -> Imported:
+def _model(weights: WeightFile, kind: Kind, options: ImportOptions) -> Imported:
     """A masked autoencoder or a recogniser, or the encoder of one."""
     model: Any
     interpolation: Interpolation
@@ -94,7 +91,7 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions, progress: Pr
         model, interpolation, color, scale = mae_of(weights.shapes, options), "bicubic", "rgb", HALF
     else:
         model, interpolation, color, scale = maerec_of(weights.shapes, options), "bilinear", "bgr", IMAGENET
-    params, constants = _params(weights, model, progress, _CONSTANTS)
+    params, constants = _params(weights, model, _CONSTANTS)
     mean, std, color = _pixels(constants, options, color, scale)
     layout = position_layout(params["encoder"]["pos_embed"], model.encoder)
     model = replace(model, encoder=replace(model.encoder, position_table=layout, pixel_mean=mean, pixel_std=std))
@@ -102,7 +99,7 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions, progress: Pr
     return _finished(weights, kind, options, run, params, color)
 
 
-def _our_own(weights: WeightFile, options: ImportOptions, progress: Progress) -> Imported:
+def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     """A file that says itself what it holds."""
     path = weights.path
     if given := contradicting(options):
@@ -118,19 +115,19 @@ def _our_own(weights: WeightFile, options: ImportOptions, progress: Progress) ->
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         lines = (f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)).splitlines()
         raise UserError(f"{path}: it cannot be what it says that it holds ({'; '.join(lines[:3])})") from error
-    params, _ = _params(weights, run.model, progress)
+    params, _ = _params(weights, run.model)
     weights.notes.append("sizes, characters and pixel scale are those that the file names itself")
     return _finished(weights, kind_of(weights.shapes), options, run, params, color)
 
 
 def _params(
-    weights: WeightFile, model: ModelConfig, progress: Progress, aside: Collection[str] = ()
+    weights: WeightFile, model: ModelConfig, aside: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The parameters of a model, and the tensors ``aside``, which may be there and are none of it."""
     wanted, table = state_dict_shapes(model), model.names()
     constants = table.constants if table else {}
     compare(weights.shapes, wanted, {*constants, *aside})
-    state = _floats(weights, progress)
+    state = _floats(weights)
     beside = {name: state.pop(name) for name in aside if name in state}
     drop_constants(state, constants, weights.notes)
     compare_copies(state, wanted, weights.notes)
@@ -153,9 +150,9 @@ def _finished(
     return Imported(replace(run, model=model), params, kind, color, weights.others, notes, bool(weights.about))
 
 
-def _encoder(weights: WeightFile, options: ImportOptions, progress: Progress) -> Imported:
+def _encoder(weights: WeightFile, options: ImportOptions) -> Imported:
     """A Vision Transformer alone."""
-    state, notes = _floats(weights, progress), weights.notes
+    state, notes = _floats(weights), weights.notes
     if all(name.startswith("backbone.") for name in state):
         state = {name.removeprefix("backbone."): value for name, value in state.items()}
     dropped = [name for name in state if is_dropped(name)]
@@ -203,9 +200,9 @@ def _encoder_alone(
     return Imported(run, {"encoder": fitted}, "encoder", color, weights.others, [*weights.notes, *changes])
 
 
-def _floats(weights: WeightFile, progress: Progress) -> dict[str, np.ndarray]:
+def _floats(weights: WeightFile) -> dict[str, np.ndarray]:
     """All tensors, float32. Raises ``ValueError`` for others, naming all of them."""
-    state = weights.read(progress)
+    state = weights.read()
     others = [f"{name} ({value.dtype})" for name, value in state.items() if value.dtype != np.float32]
     if others:
         raise ValueError(f"no floating-point numbers: {', '.join(others)}")
