@@ -103,12 +103,22 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
         (rb"\"dim\": 32", rb"\"dim\": 1000000000", misfits + "its encoder.dim is larger than"),
         (rb"[32, 128]", rb"[32000, 12800000]", misfits + "its encoder.image_size is larger than"),
         (rb"\"heads\": 2", rb"\"heads\": 0", "not of this version: model.maerec.encoder: .*heads must be above 0"),
-        (rb"\"patch_size\": [16, 16]", rb"\"patch_size\": [0, 16]", misfits),
+        (
+            rb"\"patch_size\": [16, 16]",
+            rb"\"patch_size\": [0, 16]",
+            "not of this version: .*patch_size must be above 0",
+        ),
+        (rb"\"dim\": 32", rb"\"dim\": 1e9", misfits + "its encoder.dim is larger than"),
+        (
+            rb"\"dim\": 32",
+            rb"\"dim\": \"1000000000\"",
+            "not of this version: .*encoder.dim: Input should be a valid int",
+        ),
         (rb"\"pixel_std\": [127.5", rb"\"pixel_std\": [0.0", "not of this version: .*pixel_std must be above 0"),
         (rb"\"buckets\": []", rb"\"buckets\": [[32, 8000000]]", misfits + "its bucket 32 x 8000000 has over"),
         (rb"\"pixel_mean\": [127.5", rb"\"pixel_mean\": [NaN", "not of this version: .*pixel_mean must be finite"),
         (rb"\"step\": 12", rb"\"step\": Infinity", misfits),
-        (rb"\"depth\": ", rb"\"death\": ", misfits + "KeyError: 'depth'"),
+        (rb"\"depth\": ", rb"\"death\": ", misfits + "MAERecConfig misses"),
         (rb"{\"model\": ", rb"{\"model\": " + b"[" * 100_000, misfits),
     ):
         assert old in header[:size], old

@@ -107,9 +107,9 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         about = json.loads(written)
         step = int(about.pop("step"))
         data, model = about.pop("data"), about.pop("model")
-        compare_sizes(model, {name: tensor.shape for name, tensor in tensors.items()})
         data = {name: data[name] for name in _PREPARATION if name in data}
-        config = _ADAPTER.validate_python({"model": model, "data": data, "dtype": about.pop("dtype")})
+        run = {"model": model, "data": data, "dtype": about.pop("dtype")}
+        config = run_of_metadata(run, {name: tensor.shape for name, tensor in tensors.items()})
         _check_buckets(config.data.buckets, config.model.image_size)
     except ValidationError as error:
         first = error.errors()[0]
@@ -121,15 +121,16 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
     return config, step, tensors, about
 
 
-def compare_sizes(model: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what makes a model large with its tensors, before it is made.
+def run_of_metadata(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainConfig:
+    """The run that metadata tell of, as far as reading needs it.
 
     Args:
-      model: its config, as somebody wrote it: anything may be missing or of another type.
-      shapes: those of the tensors.
+      run: "model", "data" and "dtype", as somebody wrote them: anything may be missing or of another type.
+      shapes: those of the tensors. What makes a model large is compared with them before it is made.
 
     Raises:
-      ValueError: where it is larger than they are; ``LookupError``, ``TypeError`` and the like for what is no config.
+      ValueError: where it is larger than they are, and for what is no config (``ValidationError``); ``LookupError``,
+        ``TypeError`` and the like for what is nothing of the kind.
     """
     longest = max(max(shape, default=1) for shape in shapes.values())
     largest = max(math.prod(shape) for shape in shapes.values())
@@ -138,9 +139,9 @@ def compare_sizes(model: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
         if isinstance(said, dict):
             for key, value in said.items():
                 check(f"{name}.{key}" if name else key, value)
-        elif isinstance(said, list | tuple):  # of numbers: a height and a width
-            check(name, math.prod(n for n in said if isinstance(n, int)))
-        elif isinstance(said, int):
+        elif isinstance(said, list):  # of numbers: a height and a width
+            check(name, math.prod(number for number in said if isinstance(number, int | float)))
+        elif isinstance(said, int | float):
             limit = max(largest, _PIXELS)
             if name.endswith("dim"):
                 limit = longest
@@ -149,7 +150,9 @@ def compare_sizes(model: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
             if said > limit:
                 raise ValueError(f"its {name} is larger than any of the tensors can be of")
 
-    check("", model)
+    check("", run["model"])
+    # Strict: text that looks like a number has not been compared.
+    return _ADAPTER.validate_json(json.dumps(run), strict=True)
 
 
 def _check_buckets(shapes: Sequence[Sequence[int]], image_size: Sequence[int]) -> None:
