@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from maerec_jax.reading.pictures import confidence_colour
-from maerec_jax.reading.reader import Word
+from maerec_jax.reading.word import Word
 from maerec_jax.scenes.scene_reader import Scene
 
 _LONG_SIDE = (1000, 2400)  # the picture is shown with a longer side within these
