@@ -99,7 +99,7 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
     misfits = "its metadata and tensors do not fit: "
     for old, new, told in (
         (rb"\"dim\": 32", rb"\"dim\": 64", misfits + "MAERecConfig "),
-        (rb"\"depth\": 2", rb"\"depth\": 30000", misfits + "its encoder.depth is larger than"),
+        (rb"\"depth\": 1", rb"\"depth\": 30000", misfits + "its encoder.depth is larger than"),
         (rb"\"dim\": 32", rb"\"dim\": 1000000000", misfits + "its encoder.dim is larger than"),
         (rb"[32, 128]", rb"[32000, 12800000]", misfits + "its encoder.image_size is larger than"),
         (rb"\"heads\": 2", rb"\"heads\": 0", "not of this version: model.maerec.encoder: .*heads must be above 0"),

@@ -139,7 +139,7 @@ def run_of_metadata(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
         if isinstance(said, dict):
             for key, value in said.items():
                 check(f"{name}.{key}" if name else key, value)
-        elif isinstance(said, list):  # of numbers: a height and a width
+        elif isinstance(said, list) and name.endswith("size"):  # a height and a width
             check(name, math.prod(number for number in said if isinstance(number, int | float)))
         elif isinstance(said, int | float):
             limit = max(largest, _PIXELS)
