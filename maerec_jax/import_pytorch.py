@@ -58,51 +58,59 @@ def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
     """What was found."""
     import jax
 
-    from maerec_jax.interop.model_of_shapes import heads_are_known
-
     model: Any = found.config.model
-    encoder = model.encoder
-    size = _SIZES.get((encoder.dim, encoder.depth, encoder.heads), "")
-    what, published = _KINDS[found.kind]
-
-    def heads(count: int, known: Any, part: str) -> str:
-        return f"{count} heads" + ("" if known or found.says_sizes else f" (assumed: else --{part}-heads)")
-
-    own = heads(encoder.heads, options.encoder_heads or heads_are_known(encoder), "encoder")
-    rows = [
-        ("model", f"{published}-{size}, {what}" if size else what),
-        ("encoder", f"{encoder.dim} wide, {encoder.depth} blocks, {own}"),
-    ]
-    if encoder.lora_rank:
-        rows.append(("LoRA", f"rank {encoder.lora_rank} on queries and values"))
-    if found.kind == "maerec":
-        dec, characters = model.decoder, model.charset.characters
-        decoder = f"{dec.dim} wide, {dec.layers} layers, {heads(dec.heads, options.decoder_heads or size, 'decoder')}"
-        rows += [("decoder", decoder), ("characters", f"{len(characters)}: {characters!r}")]
-    elif found.kind == "mae":
-        own = heads(model.decoder_heads, options.decoder_heads or model.decoder_dim == 512, "decoder")
-        rows.append(("decoder", f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"))
-    (height, width), (rows_, columns) = encoder.image_size, encoder.patch_size
+    what, published = _KINDS.get(found.kind, (f"model of kind {found.kind!r}", ""))
+    size = (
+        "" if model.encoder is None else _SIZES.get((model.encoder.dim, model.encoder.depth, model.encoder.heads), "")
+    )
+    rows = [("model", f"{published}-{size}, {what}" if size else what)]
+    rows += [] if model.encoder is None else _parts(options, found, bool(size))
     rows += [
-        ("images", f"{height} x {width}, patches {rows_} x {columns}"),
-        ("positions", f"{encoder.n_patches} patches, numbered as {encoder.position_table!r} tables are"),
+        ("images", "{} x {}".format(*model.image_size)),
         ("channels", f"{found.color.upper()} in the file" + ("; flipped to RGB" if found.color == "bgr" else "")),
-        ("pixels", f"R, G, B minus {_numbers(encoder.pixel_mean)}, divided by {_numbers(encoder.pixel_std)}"),
+        ("pixels", f"R, G, B minus {_numbers(model.pixel_mean)}, divided by {_numbers(model.pixel_std)}"),
         ("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(found.params)):,}"),
     ]
     return rows + ([("not imported", ", ".join(found.others))] if found.others else [])
 
 
+def _parts(options: ImportOptions, found: "Imported", published: bool) -> list[tuple[str, str]]:
+    """The encoder that was found, and the decoder."""
+    from maerec_jax.interop.model_of_shapes import heads_are_known
+
+    def heads(count: int, known: Any, part: str) -> str:
+        return f"{count} heads" + ("" if known or found.says_sizes else f" (assumed: else --{part}-heads)")
+
+    model: Any = found.config.model
+    encoder = model.encoder
+    own = heads(encoder.heads, options.encoder_heads or heads_are_known(encoder), "encoder")
+    rows = [("encoder", f"{encoder.dim} wide, {encoder.depth} blocks, {own}")]
+    if encoder.lora_rank:
+        rows.append(("LoRA", f"rank {encoder.lora_rank} on queries and values"))
+    if found.kind == "maerec":
+        dec, characters = model.decoder, model.charset.characters
+        own = heads(dec.heads, options.decoder_heads or published, "decoder")
+        rows.append(("decoder", f"{dec.dim} wide, {dec.layers} layers, {own}"))
+        rows.append(("characters", f"{len(characters)}: {characters!r}"))
+    elif found.kind == "mae":
+        own = heads(model.decoder_heads, options.decoder_heads or model.decoder_dim == 512, "decoder")
+        rows.append(("decoder", f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"))
+    patches = "{} x {}".format(*encoder.patch_size)
+    table = f"numbered as {encoder.position_table!r} tables are"
+    return [*rows, ("patches", f"{patches} pixels, {encoder.n_patches} of them, {table}")]
+
+
 def _next_steps(out: str, found: "Imported") -> list[tuple[str, str]]:
     """What to do with it. Training takes the patch projection, too, where it has the same pixel scale."""
+    from maerec_jax.models.interface import RecogniserConfig
     from maerec_jax.models.vit import ViTConfig
 
     model, usual, train = found.config.model, ViTConfig(), f"python -m maerec_jax.train --config ... --init-from {out}"
-    if (model.pixel_mean, model.pixel_std) != (usual.pixel_mean, usual.pixel_std):
+    if model.encoder is not None and (model.pixel_mean, model.pixel_std) != (usual.pixel_mean, usual.pixel_std):
         mean, std = _numbers(model.pixel_mean), _numbers(model.pixel_std)
         train += f" --model.encoder.pixel-mean {mean} --model.encoder.pixel-std {std}"
     read = [("read with", f"python -m maerec_jax.predict --checkpoint {out} IMAGE ...")]
-    return [("written", out), *(read if found.kind == "maerec" else []), ("train from", train)]
+    return [("written", out), *(read if isinstance(model, RecogniserConfig) else []), ("train from", train)]
 
 
 def _numbers(values: tuple[float, ...]) -> str:

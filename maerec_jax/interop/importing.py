@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
@@ -33,11 +32,10 @@ from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weights.files import BASE, compare_sizes
+from maerec_jax.weights.files import BASE, run_of_metadata
 from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_shapes
 
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
-_ADAPTER = TypeAdapter(TrainConfig)
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Imported:
 
     config: TrainConfig
     params: dict[str, Any]
-    kind: Kind
+    kind: str
     """What was found; for "encoder" the parameters are those of the encoder alone."""
     color: str
     """The order of channels in the file."""
@@ -71,11 +69,11 @@ def import_weights(path: Path, options: ImportOptions) -> Imported:
     """
     with open_weights(path, options.entry, options.ignore_code) as weights:
         try:
-            kind = kind_of(weights.shapes)
             if weights.no_tensors:
                 raise UserError(f"{path}: no tensors: {grouped(weights.no_tensors)}")
             if weights.about:
                 return _our_own(weights, options)
+            kind = kind_of(weights.shapes)
             if kind == "encoder":
                 return _encoder(weights, options)
             return _model(weights, kind, options)
@@ -110,14 +108,14 @@ def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
             usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
             raise UserError(f"{path} holds adapters: {usage}")
         color = about.get("color", "rgb")
-        compare_sizes(about["model"], weights.shapes)
-        run = _ADAPTER.validate_python({name: about[name] for name in ("model", "data", "dtype") if name in about})
+        told = {name: about[name] for name in ("model", "data", "dtype") if name in about}
+        run = run_of_metadata(told, weights.shapes)
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         lines = (f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)).splitlines()
         raise UserError(f"{path}: it cannot be what it says that it holds ({'; '.join(lines[:3])})") from error
     params, _ = _params(weights, run.model)
     weights.notes.append("sizes, characters and pixel scale are those that the file names itself")
-    return _finished(weights, kind_of(weights.shapes), options, run, params, color)
+    return _finished(weights, run.model.kind, options, run, params, color)
 
 
 def _params(
@@ -135,13 +133,15 @@ def _params(
 
 
 def _finished(
-    weights: WeightFile, kind: Kind, options: ImportOptions, run: TrainConfig, params: dict[str, Any], color: str
+    weights: WeightFile, kind: str, options: ImportOptions, run: TrainConfig, params: dict[str, Any], color: str
 ) -> Imported:
     """A model whose tensors are in their places: channels, adapters, and what of it is wanted."""
     model, notes = run.model, weights.notes
+    if model.encoder is None and (color == "bgr" or options.encoder_only):
+        raise ValueError("it has no Vision Transformer, which channels and --encoder-only are about")
     if color == "bgr":
         params = flip_channels(params)
-    if model.encoder.lora_rank and (options.merge_lora or options.encoder_only):
+    if model.encoder is not None and model.encoder.lora_rank and (options.merge_lora or options.encoder_only):
         notes.append(f"LoRA: adapters of rank {model.encoder.lora_rank} are merged into the encoder's weights")
         model, params = model.merged(params)
     if options.encoder_only:
