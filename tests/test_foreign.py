@@ -45,7 +45,7 @@ def test_all_ways_to_read_agree(told):
     assert any(text for text, _ in words["run"])
     lines = map(json.loads, (folder / "read.jsonl").read_text().splitlines())
     assert [line["text"] for line in lines] == [text for text, _ in words["run"]]
-    (row,) = json.loads((folder / "table.json").read_text())["sets"]
+    row = json.loads((folder / "table.json").read_text())["sets"]["words.jsonl"]
     assert row["words"] == 8
 
 
