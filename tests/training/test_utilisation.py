@@ -31,19 +31,19 @@ def clock():
 
 def test_rates_of_known_steps(clock):
     work = MODEL.work(SIZE).model
-    rates = Rates(16, MODEL, peak=1e12, clock=clock)
+    rates = Rates(16, MODEL.work, peak=1e12, clock=clock)
     for _ in range(5):
         rates.count(0.25, SIZE)
     clock.now = 10.0
     found = rates.read()
     assert found == pytest.approx({"images_per_second": 8.0, "mfu": 8 * work / 1e12, "data_wait": 0.125})
     # A device that does just that, and nothing else, is used in full.
-    rates = Rates(16, MODEL, peak=16 * work, clock=clock)
+    rates = Rates(16, MODEL.work, peak=16 * work, clock=clock)
     rates.count(0.0, SIZE)
     clock.now = 11.0
     assert rates.read()["mfu"] == pytest.approx(1.0)
     # One that does more has another peak than was measured.
-    rates = Rates(16, MODEL, peak=8 * work, clock=clock)
+    rates = Rates(16, MODEL.work, peak=8 * work, clock=clock)
     rates.count(0.0, SIZE)
     clock.now = 12.0
     assert rates.read() == {"images_per_second": 16.0, "data_wait": 0.0}
@@ -53,7 +53,7 @@ def test_each_step_counts_with_its_own_image_size(clock):
     sizes = [(32, 128), (16, 256), (32, 64), (32, 64)]
     work = [MODEL.work(size).model for size in sizes]
     assert len(set(work[1:])) == 2
-    rates = Rates(4, MODEL, peak=1e12, clock=clock)
+    rates = Rates(4, MODEL.work, peak=1e12, clock=clock)
     for size in sizes:
         rates.count(0.0, size)
     clock.now = 2.0
@@ -61,7 +61,7 @@ def test_each_step_counts_with_its_own_image_size(clock):
 
 
 def test_rates_begin_anew_when_read_or_restarted(clock):
-    rates = Rates(4, MODEL, peak=1e12, clock=clock)
+    rates = Rates(4, MODEL.work, peak=1e12, clock=clock)
     assert rates.read() == {}  # no step yet
     rates.count(0.5, SIZE)
     assert rates.read() == {}  # no time has passed
