@@ -10,9 +10,10 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.rendering import RenderedWords
-from maerec_jax import Recognizer, weights
+from maerec_jax import Recognizer
 from maerec_jax.export import ExportArguments, export
-from maerec_jax.training.loop import train
+from maerec_jax.training.starting import load_start, loaded_params
+from maerec_jax.weights import finding
 from maerec_jax.weights.finding import SHIPPED, load_recognizer, load_weights, save_weights, shipped_file
 from tests.conftest import REPOSITORY
 from tests.training.conftest import recogniser_config
@@ -23,11 +24,11 @@ CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_they_read_words_that_training_never_showed(name):
-    source = RenderedWords(size=200, split="validation", characters=CHARACTERS, difficulty=0.1).open(None)
-    records = [source[i] for i in range(200)]
+    source = RenderedWords(size=100, split="validation", characters=CHARACTERS, difficulty=0.1).open(None)
+    records = [source[i] for i in range(100)]
     read = Recognizer.load(name).read([record.image for record in records])
     right = sum(word.text.casefold() == record.text.casefold() for word, record in zip(read, records, strict=True))
-    assert right > 170
+    assert right > 85
 
 
 def test_the_first_are_the_default():
@@ -51,7 +52,7 @@ def test_there_is_nothing_else_and_it_is_small():
 
 def test_damage_is_told(tmp_path, monkeypatch):
     shutil.copytree(FOLDER, tmp_path / "shipped")
-    monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(finding.resources, "files", lambda package: tmp_path)
     file = shipped_file(SHIPPED[0])
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -77,13 +78,15 @@ def test_a_name_that_there_is_not_is_told_those_that_there_are():
         load_recognizer("maerec_tinny")
 
 
-def test_a_run_starts_from_them(tmp_path, capsys):
-    model = load_recognizer()[0].model
-    config = replace(recogniser_config(tmp_path / "run"), model=model, init_from=SHIPPED[0], steps=1, validate_every=1)
-    train(config)
-    told = "".join(capsys.readouterr())
-    assert "from maerec_tiny (maerec, step" in told
-    assert " 0 initialised afresh" in told
+def test_a_run_starts_from_them():
+    loaded = load_recognizer()
+    model, told = loaded[0].model, []
+    config = replace(recogniser_config(""), model=model, init_from=SHIPPED[0])
+    fresh = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0)))
+    started = loaded_params(config, load_start(config), fresh, told.append)
+    assert "from maerec_tiny (maerec, step" in told[0]
+    assert " 0 initialised afresh" in told[0]
+    jax.tree.map(np.testing.assert_array_equal, started, loaded[1])
 
 
 def test_half_precision_halves_a_file(tmp_path):

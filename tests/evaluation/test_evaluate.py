@@ -2,19 +2,16 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from data_pipelines.command import run_command
 from maerec_jax import ReadingConfig, Recognizer, evaluate, predict
 from maerec_jax.evaluation.predictions import Prediction, read_predictions
-from tests.conftest import REPOSITORY
-from tests.training.processes import PATIENCE, free_port
+from tests.training.processes import PATIENCE, fork, free_port
 
 # The run that they read with is trained once, not by each worker.
 pytestmark = pytest.mark.xdist_group("evaluate")
@@ -37,17 +34,22 @@ def refused(status, capsys):
     return line
 
 
-def start(*arguments, devices=1, **environment):
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "maerec_jax.evaluate", *map(str, arguments)]
-    settings = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)} | environment
-    return subprocess.Popen(command, cwd=REPOSITORY, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def run(arguments):
+    return run_evaluate(*arguments)
 
 
-def finish(process):
-    out, error = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, error.decode()
-    return out.decode(), error.decode()
+def start(*arguments, devices=1):
+    """The command in a process of its own, and the files with what it prints."""
+    files = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
+    return fork(run, list(map(str, arguments)), *files, devices), *files
+
+
+def finish(process, out, error):
+    """What the command has printed on both streams."""
+    process.join(PATIENCE)
+    told = out.read_text(), error.read_text()
+    assert process.exitcode == 0, told[1]
+    return told
 
 
 def by_image(path) -> dict[tuple[str, int], Prediction]:
@@ -125,7 +127,7 @@ def test_tables_are_of_the_predictions(measured, capsys):
 
 def test_eight_devices_read_the_same_as_one(measured, trained, real_data, tmp_path):
     where = ("--checkpoint", trained, "--data", real_data, "--sets", "multi_words", "multi_oriented")
-    finish(start(*where, "--batch-size", "40", "--predictions", tmp_path / "p.jsonl", devices=8))
+    finish(*start(*where, "--batch-size", "40", "--predictions", tmp_path / "p.jsonl", devices=8))
     one = {place: p for place, p in by_image(measured / "a.jsonl").items() if place[0].startswith("multi")}
     assert_same(by_image(tmp_path / "p.jsonl"), one)
 
@@ -137,10 +139,10 @@ def test_two_processes_read_the_same_as_one(measured, trained, real_data, tmp_pa
     one = {place: p for place, p in by_image(measured / "a.jsonl").items() if place[0].startswith("multi")}
     begun = [p.to_line() + "\n" for p in one.values()][:30]
     file = tmp_path / "p.jsonl"
-    finish(start(*where[:7], *BATCH, "--predictions", file))  # for what stands beside it
+    finish(*start(*where[:7], *BATCH, "--predictions", file))  # for what stands beside it
     file.write_text("".join(begun))
     both = [start(*where, "--process-id", 0, "--predictions", file), start(*where, "--process-id", 1)]
-    (printed, told), (silent, _) = map(finish, both)
+    (printed, told), (silent, _) = (finish(*one) for one in both)
     assert "multi_words" in printed
     assert "multi_words" not in silent
     assert "going on after 30 words" in told
@@ -150,13 +152,13 @@ def test_two_processes_read_the_same_as_one(measured, trained, real_data, tmp_pa
 def test_a_killed_evaluation_goes_on_where_it_was(trained, real_data, tmp_path, capsys):
     where = ("--checkpoint", trained, "--data", real_data, "--sets", "general", "multi_oriented", *BATCH)
     file = tmp_path / "p.jsonl"
-    killed = start(*where, "--predictions", file)
+    killed, _, _ = start(*where, "--predictions", file)
     deadline = time.monotonic() + PATIENCE
     while not file.exists() or file.read_bytes().count(b"\n") < 48:
-        assert killed.poll() is None, "it was faster than we looked"
+        assert killed.exitcode is None, "it was faster than we looked"
         assert time.monotonic() < deadline
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.kill()
+    killed.join()
     written = file.read_bytes()
     file.write_bytes(written[: written.rstrip(b"\n").rfind(b"\n") + 20])  # its last line is cut
     whole = file.read_bytes().count(b"\n")

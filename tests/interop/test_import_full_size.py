@@ -32,7 +32,7 @@ def full_size_state(name, config):
     """Random numbers in the shapes of a published model, its constants where they belong."""
     shapes = json.loads(FULL_SIZE.read_text())[name]["keys"]
     rng = np.random.default_rng(0)
-    state = {key: rng.standard_normal(shape, np.float32) for key, shape in shapes.items()}
+    state = {key: rng.random(shape, np.float32) for key, shape in shapes.items()}
     for key in (key for key in shapes if key.endswith("pos_embed") and "decoder" not in key):
         state[key] = sincos_2d((8, 32), config.encoder.dim, "square")
     if isinstance(config, MAERecConfig):
@@ -47,7 +47,7 @@ def full_size_state(name, config):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_published_models_at_full_size(name, tmp_path):
-    """Recognised from their tensors alone, written, loaded, and named back: the file again, bit by bit."""
+    """Recognised from their tensors alone and named back: the file again, bit by bit; the small ones through a run."""
     if not FULL_SIZE.is_file():
         pytest.skip(f"shapes of the published models are not at ../shared/fixtures: {FULL_SIZE}")
     config = MODELS[name]
@@ -58,9 +58,10 @@ def test_published_models_at_full_size(name, tmp_path):
     released = isinstance(config, MAERecConfig)
     pixels = {"pixel_mean": (103.53, 116.28, 123.675), "pixel_std": (57.375, 57.12, 58.395)} if released else {}
     assert found.config.model == replace(config, encoder=replace(config.encoder, **pixels))
-    write_run(replace(found.config, workdir=str(tmp_path / "run")), found.params)
-    del found
-    loaded, params, _ = load_params(tmp_path / "run")
+    loaded, params = found.config, found.params
+    if "_s_" in name or "small" in name:
+        write_run(replace(loaded, workdir=str(tmp_path / "run")), params)
+        loaded, params, _ = load_params(tmp_path / "run")
     back = state_dict_from_params(params, loaded.model)
     assert back.keys() == state.keys()
     for key, value in state.items():
