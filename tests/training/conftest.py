@@ -6,6 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from data_pipelines.charset import Charset
@@ -53,6 +55,13 @@ def autoencoder_config(workdir, **changes):
 
 def cross_autoencoder_config(workdir, **changes):
     return autoencoder_config(workdir, **{"model": CrossMAEConfig.tiny(encoder=ENCODER), **changes})
+
+
+def random_params(model, seed=0):
+    """Random numbers in the shapes of a model's parameters: they come sooner than what a run begins with."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda x: 0.1 * rng.standard_normal(x.shape, np.float32), shapes)
 
 
 def logged(workdir, name="loss", group="train"):

@@ -16,6 +16,7 @@ from maerec_jax.training.optimizer import encoder_layer, is_vector, learning_rat
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
+from tests.training.conftest import random_params
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCHEDULES = json.loads((FIXTURES / "lr_schedule.json").read_text())
@@ -155,7 +156,7 @@ def test_muon_makes_the_updates_of_matrices_orthogonal():
     rng = np.random.default_rng(0)
     left = set()
     for task in (Pretraining(MAEConfig.tiny(), np.float32), Recognition(MAERecConfig.tiny(), np.float32)):
-        params = jax.jit(task.config.init)(jax.random.key(0))
+        params = random_params(task.config)
         grads = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), params)
         optimizer = make_optimizer(settings, CONSTANT, 2, task.config.frozen)
         updates, _ = jax.jit(lambda g, p, o=optimizer: o.update(g, o.init(p), p))(grads, params)

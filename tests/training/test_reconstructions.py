@@ -11,7 +11,7 @@ from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.vit import patchify
 from maerec_jax.training.pretraining import Pretraining, masked_and_reconstructed
-from tests.training.conftest import ENCODER
+from tests.training.conftest import ENCODER, random_params
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (4, 32, 128, 3), np.uint8)
 NOISE = np.random.default_rng(1).random((4, 16), np.float32)
@@ -19,7 +19,7 @@ NOISE = np.random.default_rng(1).random((4, 16), np.float32)
 
 def reconstruct(config):
     """Parameters, and what a model makes of the images with them."""
-    params = jax.jit(config.init)(jax.random.key(0))
+    params = random_params(config)
     task = Pretraining(config, np.float32)
     return params, jax.device_get(jax.jit(task.reconstruct)(params, {"image": IMAGE, "noise": NOISE}))
 
@@ -56,7 +56,7 @@ def test_hidden_patches_are_predicted_and_visible_ones_kept(config):
 
 def test_validation_and_training_compute_the_same_error():
     config = MAEConfig.tiny(encoder=ENCODER)
-    params, task = jax.jit(config.init)(jax.random.key(0)), Pretraining(config, np.float32)
+    params, task = random_params(config), Pretraining(config, np.float32)
     batch = {"image": IMAGE, "valid": np.array([True, True, False, True])}
     found = jax.jit(task.evaluation_step)(params, batch)
     loss = jax.jit(lambda p, b: task.loss(p, task.prepare(b, jax.random.key(0)), jax.random.key(0)))(params, batch)

@@ -11,15 +11,13 @@ from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig, ViTEncoder
-from maerec_jax.training.pretraining import Pretraining
-from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.starting import loaded_params
+from tests.training.conftest import random_params
 
 
 def start(source, wanted, told):
     """Parameters of the source, fresh ones of the wanted model, and those that a run makes of both."""
-    tasks = [(Recognition if isinstance(m, MAERecConfig) else Pretraining)(m, np.float32) for m in (source, wanted)]
-    loaded, fresh = (jax.jit(task.config.init)(jax.random.key(i)) for i, task in enumerate(tasks))
+    loaded, fresh = (random_params(model, seed) for seed, model in enumerate((source, wanted)))
     config = TrainConfig(model=wanted, init_from="other")
     return loaded, fresh, loaded_params(config, (replace(config, model=source), loaded, 0), fresh, told.append)
 

@@ -30,6 +30,12 @@ MODELS = {
 }
 
 
+def config_of(kind, **changes):
+    """The same for all tests, so that a step is compiled once; what is decayed at all is decayed much."""
+    optimizer = OptimizerConfig(weight_decay=10.0, decay_vectors=True)
+    return TrainConfig(model=MODELS[kind], batch_size=8, ema_decay=0.5, optimizer=optimizer, **changes)
+
+
 @cache
 def setup(config):
     """A state and the compiled step; the state is not to be changed."""
@@ -56,7 +62,7 @@ def make_batch(config, n=8):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_accumulation_gives_the_step_of_the_whole_batch(kind):
-    config = TrainConfig(model=MODELS[kind], batch_size=8)
+    config = config_of(kind)
     batch = make_batch(config)
     results = []
     for parts in (1, 4):
@@ -70,7 +76,7 @@ def test_accumulation_gives_the_step_of_the_whole_batch(kind):
 @pytest.mark.parametrize("kind", MODELS)
 def test_masked_out_images_change_nothing(kind):
     """Whatever lies in the row of an image that is not valid, loss and gradient are the same."""
-    config = TrainConfig(model=MODELS[kind], batch_size=8)
+    config = config_of(kind)
     batch = make_batch(config)
     batch["valid"] = np.arange(8) % 4 != 1
     state, step = setup(config)
@@ -82,7 +88,7 @@ def test_masked_out_images_change_nothing(kind):
 
 
 def test_a_loss_that_is_not_finite_leaves_the_state_alone_for_good():
-    config = TrainConfig(model=RECOGNISER, batch_size=8)
+    config = config_of("maerec")
     batch = make_batch(config)
     state, step = setup(config)
     state, metrics = step(state, batch, 0)
@@ -100,7 +106,7 @@ def test_a_loss_that_is_not_finite_leaves_the_state_alone_for_good():
 
 
 def test_moving_average():
-    config = TrainConfig(model=RECOGNISER, batch_size=8, ema_decay=0.5, optimizer=OptimizerConfig())
+    config = config_of("maerec")
     batch = make_batch(config)
     state, step = setup(config)
     new, _ = step(state, batch, 100)
@@ -111,11 +117,10 @@ def test_moving_average():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema, expected)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [1, 4])
 def test_beside_adapters_the_encoder_stays_as_it_is(parts):
     """To the last bit, its moving average too, whatever the weight decay; and has no moments and no gradients."""
-    optimizer = OptimizerConfig(weight_decay=10.0, decay_vectors=True)
-    config = TrainConfig(model=ADAPTED, batch_size=8, ema_decay=0.5, optimizer=optimizer, accumulation=parts)
+    config = config_of("lora", accumulation=parts)
     task, batch = make_task(config), make_batch(config)
     state, step = setup(config)
     before = flatten_dict(state.params, sep="/")
