@@ -135,7 +135,7 @@ def _choose(
     config: TrainConfig, arguments: EvaluateArguments, message: Callable[[str], None]
 ) -> tuple[TrainConfig, list[MeasuredSet]]:
     """The run's config with the data root, keeping all words; and what to measure."""
-    data = replace(config.data, unknown_characters="keep", root=arguments.data or config.data.root)
+    data = replace(config.data, root=arguments.data or config.data.root)
     config = replace(config, data=data)
     if arguments.data:
         fields = arguments.image_field, arguments.text_field

@@ -167,6 +167,9 @@ class _Words:
 
     def __init__(self, arguments: PredictArguments, recognizer: Recognizer) -> None:
         self._attention, self._recognizer = arguments.attention, recognizer
+        model = recognizer.reader.config
+        if self._attention and not model.has_attention:
+            raise UserError(f"a model of kind {model.kind!r} has no attention maps: leave out --attention")
         self.size = arguments.batch_size * len(recognizer.reader.shapes)
 
     def load(self, pixels: np.ndarray, name: str) -> tuple[np.ndarray, Prepared]:

@@ -49,8 +49,17 @@ def test_all_ways_to_read_agree(told):
     assert row["words"] == 8
 
 
-def test_what_it_cannot_do_is_told_in_a_line(told):
-    assert "error: a model of kind 'ctc' has no beams and lexicons: read without them\n" in told[1]
+@pytest.mark.parametrize(
+    "line",
+    [
+        "has no beams and lexicons: read without them",
+        "has no weights of 8 bits: leave out int8",
+        "has no attention maps: leave out --attention",
+        "has no released form: leave out --released",
+    ],
+)
+def test_what_it_cannot_do_is_told_in_a_line(told, line):
+    assert f"error: a model of kind 'ctc' {line}\n" in told[1]
 
 
 def test_it_starts_from_one_of_other_characters(told):

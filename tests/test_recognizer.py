@@ -99,16 +99,16 @@ def test_damaged_and_foreign_files_are_one_clear_line(unbroken, pretrained, tmp_
     misfits = "its metadata and tensors do not fit: "
     for old, new, told in (
         (rb"\"dim\": 32", rb"\"dim\": 64", misfits + "MAERecConfig "),
-        (rb"\"depth\": 1", rb"\"depth\": 30000", misfits + "its encoder.depth is larger than"),
-        (rb"\"dim\": 32", rb"\"dim\": 1000000000", misfits + "its encoder.dim is larger than"),
-        (rb"[32, 128]", rb"[32000, 12800000]", misfits + "its encoder.image_size is larger than"),
+        (rb"\"depth\": 1", rb"\"depth\": 30000", misfits + "its depth is larger than"),
+        (rb"\"dim\": 32", rb"\"dim\": 1000000000", misfits + "its dim is larger than"),
+        (rb"[32, 128]", rb"[32000, 12800000]", misfits + "its image_size is larger than"),
         (rb"\"heads\": 2", rb"\"heads\": 0", "not of this version: model.maerec.encoder: .*heads must be above 0"),
         (
             rb"\"patch_size\": [16, 16]",
             rb"\"patch_size\": [0, 16]",
             "not of this version: .*patch_size must be above 0",
         ),
-        (rb"\"dim\": 32", rb"\"dim\": 1e9", misfits + "its encoder.dim is larger than"),
+        (rb"\"dim\": 32", rb"\"dim\": 1e9", misfits + "its dim is larger than"),
         (
             rb"\"dim\": 32",
             rb"\"dim\": \"1000000000\"",

@@ -108,13 +108,11 @@ def prepare_environment() -> None:
 
 
 def largest_image(config: TrainConfig) -> tuple[int, int]:
-    """Height and width of the images to compile for: with buckets, of the one with the most patches.
+    """Height and width of the images to compile for: with buckets, of the one with the most pixels.
 
-    It takes the most memory and time of them; the others, by their number of patches, not much less.
+    It takes the most memory and time of them; the others, by their number of pixels, not much less.
     """
-    encoder = config.model.encoder
-    sizes = config.data.buckets or (encoder.image_size,)
-    return max(sizes, key=lambda size: (math.prod(encoder.grid_of(size)), size))
+    return max(config.data.buckets or (config.model.image_size,), key=lambda size: (math.prod(size), size))
 
 
 def compile_step(
@@ -137,7 +135,7 @@ def compile_step(
     check_batch_size(config, mesh)
     task = make_task(config)
     schedule = learning_rate_schedule(config.optimizer, config.batch_size, _STEPS / 10, _STEPS)
-    optimizer = make_optimizer(config.optimizer, schedule, config.model.encoder.depth, config.model.frozen)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.layers, config.model.frozen)
     shapes, image_size = state_shapes(task, optimizer, config), largest_image(config)
     batch = _batch_shapes(config, image_size)
     jitted: Any = jit_train_step(task, optimizer, config, mesh)

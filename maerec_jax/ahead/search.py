@@ -166,7 +166,8 @@ class Search:
             return
         divided = math.gcd(devices, 16)
         self._try(replace(candidate, fsdp=divided))
-        heads = math.gcd(devices, self.config.model.encoder.heads, 2)
+        encoder = self.config.model.encoder
+        heads = 1 if encoder is None else math.gcd(devices, encoder.heads, 2)
         if heads > 1 and self._best()[1] is None:
             self._try(replace(candidate, fsdp=divided // heads or 1, tensor=heads))
 

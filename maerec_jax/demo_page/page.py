@@ -105,10 +105,11 @@ class Handlers:
         word = found.words[_index(number, len(found.words))]
         read = word.word
         panels: list[tuple[Any, str]] = [(word.crop, "")] if found.settings.mode == "scene" else []
-        if read.character_confidences:
+        recognizer = self._desk.recognizer
+        if read.character_confidences and recognizer.reader.config.has_attention:
             turned = np.rot90(word.crop, read.turns)
             characters = characters_of(read.text, len(read.character_confidences))
-            maps = self._desk.recognizer.attention(word.prepared, read)
+            maps = recognizer.attention(word.prepared, read)
             panels += [
                 (attention_picture(turned, map_RC, *_PANEL), f"{character} {confidence:.0%}")
                 for character, confidence, map_RC in zip(characters, read.character_confidences, maps, strict=True)
@@ -138,7 +139,8 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
     (word,) = desk.read(examples[-1].pixels, "", Settings(beam=desk.reading.beam)).words
-    desk.recognizer.attention(word.prepared, word.word)
+    if desk.recognizer.reader.config.has_attention:
+        desk.recognizer.attention(word.prepared, word.word)
     handlers = Handlers(desk, examples, limits, folder)
     tiles: dict[str, Any] = {"columns": 3, "height": "fit-content", "object_fit": "contain"}
     shown_only: dict[str, Any] = {"interactive": False, "buttons": []}

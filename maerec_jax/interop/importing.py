@@ -108,8 +108,7 @@ def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
             usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
             raise UserError(f"{path} holds adapters: {usage}")
         color = about.get("color", "rgb")
-        told = {name: about[name] for name in ("model", "data", "dtype") if name in about}
-        run = run_of_metadata(told, weights.shapes)
+        run = run_of_metadata(about, weights.shapes)
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         lines = (f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)).splitlines()
         raise UserError(f"{path}: it cannot be what it says that it holds ({'; '.join(lines[:3])})") from error

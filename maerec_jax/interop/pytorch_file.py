@@ -35,6 +35,8 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
     """
     model: Any = config.model
     name, color = "state_dict", "rgb"
+    if released and model.encoder is None:
+        raise UserError(f"a model of kind {model.kind!r} has no released form: leave out --released")
     if released and isinstance(config.model, RecogniserConfig):
         encoder, color = replace(model.encoder, pixel_mean=IMAGENET[0][::-1], pixel_std=IMAGENET[1][::-1]), "bgr"
         params = for_released_pixels(params, model.encoder, encoder)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.interop.reading_facts import reading_facts, shapes_of
 from maerec_jax.models.int8 import quantize
@@ -36,7 +37,7 @@ def write_stablehlo(
     """Write a recogniser.
 
     A program takes the weights and images, uint8 RGB (B, H, W, 3) for any B from 1 on, and gives ``tokens`` int32 and
-    ``probabilities`` float32, each (B, max_length), as in ``models.maerec.Reading``.
+    ``probabilities`` float32, each (B, places), as in ``models.interface.Reading``.
 
     Args:
       path: the file.
@@ -48,6 +49,8 @@ def write_stablehlo(
     """
     model, params = config.model.merged(params)
     assert isinstance(model, RecogniserConfig)
+    if int8 and not model.has_int8:
+        raise UserError(f"a model of kind {model.kind!r} has no weights of 8 bits: leave out --int8")
     weights = flatten_dict(jax.device_get(quantize(params)) if int8 else params, sep="/")
     with written_whole(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
         facts = reading_facts(config, step, "int8" if int8 else "float32") | {"platforms": PLATFORMS, "dtype": dtype}

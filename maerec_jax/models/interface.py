@@ -49,7 +49,7 @@ class ModelConfig(ABC):
 
     kind: Any
     """``Literal["..."]``: the name of the kind of model in JSON."""
-    encoder: Any
+    encoder: Any = None
     """The ``ViTConfig`` of the Vision Transformer in it, which runs hand on to each other; None for a model without."""
     sharding: ClassVar[tuple[tuple[str, Axes], ...]] = ()
     """How parameters lie on a mesh: the first pattern that fits the end of a path decides. Every parameter needs one,
@@ -69,6 +69,11 @@ class ModelConfig(ABC):
     @abstractmethod
     def pixel_std(self) -> tuple[float, float, float]:
         """What R, G and B are divided by after that."""
+
+    @property
+    def layers(self) -> int:
+        """The number of blocks that layer-wise learning rates tell apart."""
+        return 0 if self.encoder is None else self.encoder.depth
 
     @abstractmethod
     def init(self, key: Array) -> Params:
@@ -101,7 +106,12 @@ class RecogniserConfig(ModelConfig):
     charset: Charset
     """The characters that can be read, and the special classes beside them."""
     has_beams: ClassVar[bool] = False
-    """Whether beams and lexicons can be used: ``module`` then has the methods ``start`` and ``step_beam``."""
+    """Whether beams and lexicons can be used (``models.beam``), and ``greedy_read``: ``module`` then has ``config``,
+    ``start``, ``step`` and ``step_beam``, and the states of ``start`` have ``following``."""
+    has_attention: ClassVar[bool] = False
+    """Whether there is an ``attention``."""
+    has_int8: ClassVar[bool] = False
+    """Whether all kernels are of ``models.dense``, which computes with 8-bit ones (``models.int8``)."""
 
     character_tables: ClassVar[dict[str, int]] = {}
     """The parameters with a row for each class, by path, and the axis that classes lie along: what a recogniser of

@@ -29,6 +29,8 @@ class MAERecConfig(OfEncoder, RecogniserConfig):
 
     sharding: ClassVar = (*SHARDING, *text_decoder.SHARDING)
     has_beams: ClassVar = True
+    has_attention: ClassVar = True
+    has_int8: ClassVar = True
     character_tables: ClassVar = {
         "decoder/embedding": 0,
         "decoder/classifier/kernel": -1,

@@ -103,6 +103,8 @@ class Reader:
             self.lexicon = Lexicon.read(Path(reading.lexicon), charset, longest, not reading.match_case, tell)
         if not self.config.has_beams and (reading.beam > 1 or self.lexicon is not None):
             raise UserError(f"a model of kind {self.config.kind!r} has no beams and lexicons: read without them")
+        if reading.int8 and not self.config.has_int8:
+            raise UserError(f"a model of kind {self.config.kind!r} has no weights of 8 bits: leave out int8")
         self.dtype = compute_dtype(reading.dtype or config.dtype)
         weights = {"params": quantize(params) if reading.int8 else params}
         if self.lexicon is not None:

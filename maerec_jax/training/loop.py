@@ -176,13 +176,13 @@ class _Training:
         assert self._evaluator is not None
         try:
             found = self._evaluator(self._state.ema or self._state.params, self._log.message, look_up, self._patience)
+            self._log.validation(self._done, found)
         except BaseException as error:
             # Where it failed for this process only, the others would not come to save with it.
             if isinstance(error, Stopped) or jax.process_count() == 1:
                 self._checkpoints.save(self._done, self._state)
                 self._checkpoints.wait()
             raise
-        self._log.validation(self._done, found)
         self.metrics = found.metrics
         return found.score
 

@@ -190,8 +190,7 @@ def open_run(config: TrainConfig) -> Run:
             f"warning: a warm-up of {schedule.warmup_steps:,.0f} steps in a run of {total_steps:,}: "
             "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
         )
-    depth = 0 if task.config.encoder is None else task.config.encoder.depth
-    optimizer = make_optimizer(config.optimizer, schedule, depth, task.config.frozen)
+    optimizer = make_optimizer(config.optimizer, schedule, task.config.layers, task.config.frozen)
     shapes = state_shapes(task, optimizer, config)
     shardings = state_shardings(shapes, mesh, task.config.sharding)
     return Run(

@@ -18,7 +18,7 @@ from maerec_jax.training.known_characters import with_characters
 from maerec_jax.weights.finding import load_weights
 
 LoadedRun = tuple[TrainConfig, Any, int]
-"""What ``load_params`` returns: a run's config, its parameters and their step."""
+"""What ``load_weights`` returns: a run's config, its parameters and their step."""
 
 
 def check_start(config: TrainConfig) -> None:
@@ -117,7 +117,7 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     )
     for change in changes:
         message(f"  {change}")
-    if characters and not set(tables) & set(missing):
+    if characters and set(tables) <= set(flatten_dict(params, sep="/")) - set(missing):
         message(characters)
     # A part that is new altogether, such as the text decoder after pre-training, is told in one line.
     absent = {_part(path) for path in missing} - {_part(path) for path in flatten_dict(loaded, sep="/")}

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
+from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.lora import encoder_without_adapters
 from maerec_jax.models.names.vit import FROZEN_BY_LORA
 from maerec_jax.weights.files import BASE, read_weights, write_weights
@@ -54,7 +55,8 @@ def save_adapters(path: str | Path, config: TrainConfig, params: Mapping[str, An
     if model.encoder is None or not model.encoder.lora_rank:
         raise UserError(f"{path}: there are no adapters to be written: the run has model.encoder.lora_rank 0")
     names = model.names()
-    assert names is not None
+    if names is None:
+        raise UserError(f"{path}: a model of the kind {model.kind} cannot be exported: it has no PyTorch names")
     tensors = state_dict_from_params(params, model, aliases=False)
     left_out = (FROZEN_BY_LORA, *names.constants)
     tensors = {key: x for key, x in tensors.items() if not key.startswith(left_out)}
@@ -77,8 +79,10 @@ def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tup
       UserError: where the file cannot be read or holds no adapters, or the encoder is another.
     """
     config, step, tensors, about = read_weights(Path(path))
-    if not isinstance(about.get(BASE), dict) or config.model.encoder is None:
+    if not isinstance(about.get(BASE), dict) or not isinstance(config.model, RecogniserConfig):
         raise UserError(f"{path} holds a whole model, no adapters: give it as the checkpoint")
+    if base[0].model.encoder is None:
+        raise UserError(f"{path}: adapters belong to a Vision Transformer, and the checkpoint has none")
     found, wanted = encoder_checksum(base[1]), about[BASE].get("encoder")
     if found != wanted:
         name = f' of "{about[BASE]["name"]}"' if about[BASE].get("name") else ""

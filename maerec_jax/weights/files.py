@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ BASE = "base"
 
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
 _FLOATS = {"F16", "F32", "F64"}
-_PIXELS = 2**16  # of an image that any model may be made for
+_TABLE = 2**22  # numbers of a position table that any model may have
+_LAYERS = 1000
 _LARGEST_BUCKET = 16  # times the pixels of the images that a model is made for
 _ADAPTER = TypeAdapter(TrainConfig)
 
@@ -105,12 +106,8 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
         raise UserError(f"{path}: its metadata does not say what model it holds: give a file that maerec_jax exported")
     try:
         about = json.loads(written)
-        step = int(about.pop("step"))
-        data, model = about.pop("data"), about.pop("model")
-        data = {name: data[name] for name in _PREPARATION if name in data}
-        run = {"model": model, "data": data, "dtype": about.pop("dtype")}
-        config = run_of_metadata(run, {name: tensor.shape for name, tensor in tensors.items()})
-        _check_buckets(config.data.buckets, config.model.image_size)
+        step = int(about["step"])
+        config = run_of_metadata(about, {name: tensor.shape for name, tensor in tensors.items()})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -121,44 +118,49 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
     return config, step, tensors, about
 
 
-def run_of_metadata(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainConfig:
+def run_of_metadata(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainConfig:
     """The run that metadata tell of, as far as reading needs it.
 
     Args:
-      run: "model", "data" and "dtype", as somebody wrote them: anything may be missing or of another type.
+      about: what ``about_weights`` wrote, or somebody else: anything may be missing or of another type.
       shapes: those of the tensors. What makes a model large is compared with them before it is made.
 
     Raises:
       ValueError: where it is larger than they are, and for what is no config (``ValidationError``); ``LookupError``,
         ``TypeError`` and the like for what is nothing of the kind.
     """
+    shapes = {name: shape for name, shape in shapes.items() if 0 not in shape}
     longest = max(max(shape, default=1) for shape in shapes.values())
     largest = max(math.prod(shape) for shape in shapes.values())
 
     def check(name: str, said: Any) -> None:
         if isinstance(said, dict):
             for key, value in said.items():
-                check(f"{name}.{key}" if name else key, value)
-        elif isinstance(said, list) and name.endswith("size"):  # a height and a width
-            check(name, math.prod(number for number in said if isinstance(number, int | float)))
+                check(str(key)[:80], value)
+            if "image_size" in said:  # with a position table, as wide as any tensor
+                sides = zip(said["image_size"], said.get("patch_size", (1, 1)), strict=True)
+                check("image_size", math.prod(side // max(patch, 1) for side, patch in sides) * longest)
+        elif isinstance(said, list):
+            for value in said:
+                check(name, value)
         elif isinstance(said, int | float):
-            limit = max(largest, _PIXELS)
+            limit = max(largest, _TABLE)
             if name.endswith("dim"):
                 limit = longest
             elif name.endswith(("depth", "layers")):
-                limit = len(shapes)
+                limit = min(len(shapes), _LAYERS)
             if said > limit:
                 raise ValueError(f"its {name} is larger than any of the tensors can be of")
 
-    check("", run["model"])
+    check("model", about["model"])
+    data = {name: about["data"][name] for name in _PREPARATION if name in about["data"]}
     # Strict: text that looks like a number has not been compared.
-    return _ADAPTER.validate_json(json.dumps(run), strict=True)
-
-
-def _check_buckets(shapes: Sequence[Sequence[int]], image_size: Sequence[int]) -> None:
-    """Raise ``ValueError`` for shapes that are far larger than the images that the model is made for."""
-    for height, width in shapes:
-        if height * width > _LARGEST_BUCKET * image_size[0] * image_size[1]:
+    run = json.dumps({"model": about["model"], "data": data, "dtype": about["dtype"]})
+    config = _ADAPTER.validate_json(run, strict=True)
+    pixels = math.prod(config.model.image_size)
+    for height, width in config.data.buckets:
+        if height * width > _LARGEST_BUCKET * pixels:
             raise ValueError(
                 f"its bucket {height} x {width} has over {_LARGEST_BUCKET} times the pixels of its image_size"
             )
+    return config

@@ -66,7 +66,13 @@ def main(folder: Path) -> None:
     assert run_command(EvaluateArguments, evaluate, "evaluate", [*checkpoint, *sets]) == 0
     with (folder / "read.jsonl").open("w") as file, redirect_stdout(file):
         assert run_command(PredictArguments, predict, "predict", [*checkpoint, *images, "--format", "jsonl"]) == 0
-    assert run_command(PredictArguments, predict, "predict", [*checkpoint, *images, "--beam", "3"]) == 1
+    refused = (["--beam", "3"], ["--int8"], ["--attention", "--visualise", str(folder / "seen")])
+    for flags in refused:
+        assert run_command(PredictArguments, predict, "predict", [*checkpoint, *images, *flags]) == 1
+    for form, flags, status in (("stablehlo", [], 0), ("onnx", [], 1), ("pytorch", ["--released"], 1)):
+        ending = ".pth" if form == "pytorch" else f".{form}"
+        output = [*checkpoint, "--format", form, "--output", str(folder / f"ctc{ending}"), *flags]
+        assert run_command(ExportArguments, export, "export", output) == status
     exported = str(folder / "ctc.safetensors")
     assert (
         run_command(ExportArguments, export, "export", [*checkpoint, "--format", "safetensors", "--output", exported])
