@@ -19,10 +19,11 @@ x = jnp.ones((6000, 32))
 step = jax.jit(lambda x: (x @ x.T) @ x)  # a temporary of 137 MiB
 for _ in range(3):
     step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
+faults = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+for _ in range(7):
     step(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(sorted(after - before for before, after in zip(faults, faults[1:]))[3])
 """
 
 
@@ -34,5 +35,6 @@ def test_steps_get_the_memory_of_those_before():
         command = [sys.executable, "-c", PROGRAM.format(keep=keep)]
         run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         faults[keep] = int(run.stdout)
-    assert faults[False] > 8 * 10_000
-    assert faults[True] < faults[False] / 4  # another thread may have taken a piece: then one step needs a new one
+    # Of seven steps the middle one: where another thread has taken a piece, or the system a page, some need new ones.
+    assert faults[False] > 10_000
+    assert faults[True] < faults[False] / 4
