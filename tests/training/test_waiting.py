@@ -10,10 +10,10 @@ import pytest
 from data_pipelines.errors import DataError
 from data_pipelines.pipeline import train_batches
 from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.records import Record
 from maerec_jax.training.data import make_decoder
 from maerec_jax.training.stopping import Patience
 from tests.training.conftest import recogniser_config
+from tests.training.failing_sources import Deadly, Failing
 from tests.training.processes import Processes, write_config
 
 LONG = {"steps": 4000, "validate_every": 4000, "checkpoint_every": 4000}
@@ -30,27 +30,6 @@ def workers_of(process):
         except (FileNotFoundError, ProcessLookupError):
             pass
     return found
-
-
-class Failing:
-    """A source whose tenth record raises what no source should."""
-
-    def __len__(self):
-        return 32
-
-    def __getitem__(self, index):
-        if index == 10:
-            return self.divide_by(0)
-        return Record(b"", "word")
-
-    def divide_by(self, number):
-        return 1 / number
-
-    def text(self, index):
-        return "word"
-
-    def name(self, index):
-        return str(index)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -117,10 +96,3 @@ def test_a_killed_worker_is_a_data_error(tmp_path):
         pytest.raises(DataError, match="exit code -9: killed perhaps for want of memory"),
     ):
         next(batches)
-
-
-class Deadly(Failing):
-    """A source whose worker is killed, as by a machine that has no memory left."""
-
-    def __getitem__(self, index):
-        os.kill(os.getpid(), signal.SIGKILL)
