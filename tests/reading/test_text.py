@@ -1,15 +1,15 @@
 """Charset and scoring."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipelines.charset import UNKNOWN_TEXT, Charset
 from maerec_jax.reading.scoring import Scores, edit_similarity, without_symbols
+from tests.conftest import FIXTURES
 
-METRICS = json.loads((Path(__file__).parent / "fixtures" / "metrics.json").read_text())
+METRICS = json.loads((FIXTURES / "metrics.json").read_text())
 
 
 def test_encode_and_decode_are_inverse():
