@@ -16,7 +16,7 @@ def drop_constants(state: dict[str, np.ndarray], constants: Mapping[str, np.ndar
         found, ours = state.pop(name), constants[name]
         # Half precision rounds it by up to 0.002 (bfloat16); another table differs by about 1.
         if found.shape != ours.shape or not np.allclose(found, ours, rtol=0, atol=4e-3):
-            raise ValueError(f"{name} {found.shape} is not the table {ours.shape} that the model has")
+            raise ValueError(f"{name} {found.shape} is not the table {ours.shape} that the model computes")
         notes.append(f"{name} is computed, not stored (largest difference {np.abs(found - ours).max():.1g})")
 
 
