@@ -1,5 +1,6 @@
 """What a word image is on its way from a file to a batch: the record, and the interface of all sources of records."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +92,12 @@ def portion(source: Source, start: int, stop: int) -> tuple[Source, range]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceSpec:
+class SourceSpec(ABC):
     """Where word images are, before anything is opened."""
 
     weight: float | None = None
     """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
 
+    @abstractmethod
     def open(self, root: Path) -> Source:
         """The source itself, of files under the data root; raises ``DataError`` where it cannot be used."""
-        raise NotImplementedError
