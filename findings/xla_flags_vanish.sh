@@ -3,7 +3,8 @@
 #
 # Expected: XLA ignores a flag that it no longer has, or warns; or jax raises an error that can be caught.
 # Seen:     jaxlib 0.10.1 takes --xla_cpu_use_fusion_emitters=false; 0.12.0.1, which needs Python 3.12 or newer and whose
-#           library still holds the flag's name, logs "Unknown flag in XLA_FLAGS" and ends Python with status 1, without an exception, when a backend is made.
+#           library still holds the flag's name, logs "Unknown flag in XLA_FLAGS" and ends Python with status 1, without
+#           an exception, when a backend is made.
 # So:       set flags only for versions that were tried.
 #
 # PYTHON names a Python of 3.12 or newer (python3.13).
