@@ -121,7 +121,7 @@ class Recognizer:
     ) -> "Recognizer":
         """Load weights: a fine-tuning workdir (its best checkpoint by validation, else its latest), one of its
         checkpoints, an exported ``.safetensors`` file, or a name of those that come with the package
-        (``weights.SHIPPED``), of which the first are the default.
+        (``weights.finding.SHIPPED``), of which the first are the default.
 
         With a file of ``adapters`` (``save_adapters``) the weights are those that these were trained beside, also those
         of a pre-training workdir.

@@ -88,9 +88,9 @@ def shipped_file(name: str) -> Path:
 def save_weights(
     path: str | Path, config: TrainConfig, params: Any, step: int, dtype: Literal["float32", "float16"] = "float32"
 ) -> None:
-    """Write a recogniser or a masked autoencoder to one file, ending in ``.safetensors``.
+    """Write a model that has PyTorch names to one file, ending in ``.safetensors``.
 
-    Its tensors have the names and shapes of the reference's PyTorch state dicts. The metadata says, as JSON, what else
+    Its tensors have the names and shapes of PyTorch's state dicts. The metadata says, as JSON, what else
     is needed: sizes, characters, pixel scale, and how images are prepared.
 
     Args:
@@ -101,7 +101,7 @@ def save_weights(
       dtype: that of the tensors. float16 halves the file and keeps 11 bits of each number.
 
     Raises:
-      UserError: for another ending, where the reference has no such model, or the file cannot be written; and for a
+      UserError: for another ending, where the model has no PyTorch names, or the file cannot be written; and for a
         number that float16 cannot hold.
     """
     if config.model.names() is None:
