@@ -51,7 +51,7 @@ def compose_scene(
             if not slant:
                 shift = np.rint(shift)
             corners = (corners + shift).astype(np.float32)
-            left, top = np.floor(low + shift).astype(int) - _GAP
+            left, top = np.maximum(np.floor(low + shift).astype(int) - _GAP, 0)  # -1 by rounding would mean the end
             right, bottom = np.ceil(high + shift).astype(int) + _GAP
             if taken[top:bottom, left:right].any():
                 continue

@@ -1,5 +1,6 @@
 """Pictures that words are laid on: where they are said to be, with hard edges or fading into the background."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -34,3 +35,13 @@ def test_the_background_comes_back_by_and_by(slant):
     for word in (hard, soft):
         assert word.polygons[0].min() > 0
         assert word.polygons[0].max() < SIDE
+
+
+def test_turned_words_do_not_overlap_on_a_full_picture():
+    words = [np.full((80, 200, 3), 255, np.uint8)] * 30
+    for seed in range(10):
+        scene = compose_scene(words, 460, 1200, np.random.default_rng(seed), slant=10, fade=0.35)
+        count = np.zeros((460, 1200), np.uint8)
+        for polygon in scene.polygons:
+            count += cv2.fillConvexPoly(np.zeros_like(count), np.rint(polygon).astype(np.int32), 1)
+        assert count.max() == 1, seed
