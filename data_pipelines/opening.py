@@ -1,25 +1,11 @@
 """Opening the sources that a run names, without what cannot be used of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from data_pipelines.errors import DataError
 from data_pipelines.overlaps.list_file import leave_out, read_list
-from data_pipelines.sources.combining import Mixing, Sources, SourceSpec, drop_unknown_characters
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What labels have to be like."""
-
-    characters: str
-    """The characters that can be written."""
-    longest: int
-    """The most characters of a label; those that are longer are kept, and told of."""
-    unknown: Literal["drop", "keep", "error"] = "drop"
-    """What becomes of labels with other characters."""
+from data_pipelines.sources.combining import Labels, Mixing, Sources, SourceSpec, drop_unknown_characters
 
 
 def open_sources(
@@ -30,18 +16,17 @@ def open_sources(
     mixing: Mixing = "by_size",
     exclude: Sequence[str] = (),
 ) -> Sources:
-    """Open sources under a root.
+    """Open sources under a root, which their paths and those of ``exclude`` are relative to.
 
     Args:
       specs: the sources.
-      root: what their paths, and those of ``exclude``, are relative to.
+      root: the data root.
       message: told, in lines, what was decided and what is left out.
       labels: what labels have to be like; None where none are needed.
       mixing: how sources without a weight divide the images.
       exclude: lists of records to leave out; for training data only.
 
-    Raises:
-      DataError: for a source or list that cannot be used, and for one without labels that are needed.
+    Raises ``DataError`` for a source or list that cannot be used, and for one without labels that are needed.
     """
     sources = Sources.open(tuple(specs), root, mixing)
     for source in sources.sources:
@@ -53,11 +38,9 @@ def open_sources(
                 raise DataError(
                     f"{source.name(0)} has no label, and a recogniser needs labels: choose labelled sources"
                 )
-        kept, report = drop_unknown_characters(sources, labels.characters, labels.unknown, labels.longest)
+        sources, report = drop_unknown_characters(sources, labels)
         if report.unknown or report.empty or report.unreadable or report.cut:
             message(str(report))
-        assert isinstance(kept, Sources)
-        sources = kept
     if not exclude:
         return sources
     # Last, so that all labels could be looked at in one piece.

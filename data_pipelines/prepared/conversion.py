@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -65,12 +65,7 @@ def fingerprint(source: Source) -> str:
 
 
 def prepare_set(
-    source: Source,
-    plan: Plan,
-    folder: epath.Path,
-    workers: Workers,
-    max_invalid: float,
-    advance: Callable[[int], None],
+    source: Source, plan: Plan, folder: epath.Path, workers: Workers, max_invalid: float, advance: Callable[[int], None]
 ) -> Prepared:
     """Write the set of ``plan``, from the records of ``source``, into ``folder``; or what is missing of it.
 
@@ -88,14 +83,19 @@ def prepare_set(
     with held(unfinished):
         _begin(plan, folder)
         reports = [read_report(folder, plan, number) for number in range(plan.shards)]
-        missing = [number for number, report in enumerate(reports) if report is None]
-        written = workers.results(write_shard, _calls(source, plan, folder, missing))
+        parts = list(spans(plan.source_records, plan.shard_records))
+        calls = (
+            (plan, folder, number, *portion(source, *part))
+            for number, (part, report) in enumerate(zip(parts, reports, strict=True))
+            if report is None
+        )
+        written = workers.results(write_shard, calls)
         done: list[ShardReport] = []
-        for report, (start, stop) in zip(reports, spans(plan.source_records, plan.shard_records), strict=True):
+        for report, (start, stop) in zip(reports, parts, strict=True):
             done.append(report or next(written))
             advance(stop - start)
             _refuse_too_many(plan, folder, done, stop, max_invalid)
-        return _finish(plan, folder, done, len(missing))
+        return _finish(plan, folder, done, reports.count(None))
 
 
 def _finished(plan: Plan, folder: epath.Path) -> Prepared | None:
@@ -134,14 +134,6 @@ def _refuse_differences(noted: Plan, plan: Plan, folder: epath.Path) -> None:
         raise DataError(f"{folder}: was begun otherwise ({what}): give another --out, or delete this folder")
 
 
-def _calls(source: Source, plan: Plan, folder: epath.Path, numbers: list[int]) -> Iterator[tuple]:
-    """The arguments of ``write_shard`` for the shards ``numbers``."""
-    for number in numbers:
-        start = number * plan.shard_records
-        stop = min(start + plan.shard_records, plan.source_records)
-        yield (plan, folder, number, *portion(source, start, stop))
-
-
 def _refuse_too_many(plan: Plan, folder: epath.Path, reports: list[ShardReport], seen: int, max_invalid: float) -> None:
     """Raise ``DataError`` where too many of the first ``seen`` records were left out; at first, some always may be."""
     found = sum(report.left_out for report in reports)
@@ -168,13 +160,13 @@ def _finish(plan: Plan, folder: epath.Path, reports: list[ShardReport], new_shar
         manifest = Manifest(plan, records, sum(report.left_out for report in reports), shards, sums)
         labels = map_strings(place, "labels", records) if plan.labelled else None
         summary = _summarize(manifest, reports, labels, map_array(place / "sizes.npy", (records, 2), np.int32))
+        (place / STATISTICS).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(place / MANIFEST, manifest)
         for name, path in files.items():
             publish(path, folder / FOLDER / name)
         _describe(manifest, folder)
-        (place / STATISTICS).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        publish(place / STATISTICS, folder / STATISTICS)
-        write_json(place / MANIFEST, manifest)
-        publish(place / MANIFEST, folder / MANIFEST)
+        for name in (STATISTICS, MANIFEST):
+            publish(place / name, folder / name)
     (folder / UNFINISHED).rmtree()
     return Prepared(manifest, summary, new_shards)
 

@@ -1,9 +1,6 @@
 """Reading lists of images and their labels: mmocr's annotation files, JSON of other makes, and plain text.
 
-docs/damaged_data.md shows the forms. Text is UTF-8, with or without a byte order mark, its lines end in LF or CRLF, and
-empty lines are skipped. There is no quoting in ``tab`` and ``space``: a quotation mark is a character of the label. A
-label keeps its spaces, a path loses those around it, and tabs or spaces in a row between the two count as one. In
-``space`` and ``names`` a path ends as image files do.
+docs/damaged_data.md shows the forms, and what names and labels in them may be.
 """
 
 import json
@@ -12,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from data_pipelines.errors import DataError, OutsideError
 from data_pipelines.packed_strings import PackedStrings, StringPacker
@@ -77,20 +74,17 @@ def read_annotations(
     With ``on_error`` reading goes on: it is called with each error but the last kind, and all other records are given,
     of a document that is not valid JSON those before the damage.
     """
-    fields = _Fields(image_field, text_field)
-    records = _Records(path, on_error)
-    entry = ""
+    fields, records, entry = _Fields(image_field, text_field), _Records(path, on_error), ""
     try:
-        found = _told_format(path, fields) if format == "auto" else format
+        format = _told_format(path, fields) if format == "auto" else format
     except DataError as error:
         on_error(error)
-        found = "tab"
     else:
-        if found == "json":
+        if format == "json":
             entry = records.read_document(fields)
         else:
-            records.read_lines(found, fields)
-    return Listing(path, records.names.finish(), None if found == "names" else records.texts.finish(), entry)
+            records.read_lines(format, fields)
+    return Listing(path, records.names.finish(), None if format == "names" else records.texts.finish(), entry)
 
 
 def place_of(path: Path, entry: str, index: int) -> str:
@@ -115,7 +109,11 @@ def _told_format(path: Path, fields: "_Fields") -> Format:
     if path.suffix.lower() == ".jsonl":
         return "jsonl"
     if _JSON_START.match(first) or path.suffix.lower() == ".json":
-        return "jsonl" if _is_record(first, second, fields) else "json"
+        record: Any = None
+        with suppress(ValueError, RecursionError):
+            record = json.loads(first)
+        whole = isinstance(record, dict) and "data_list" not in record
+        return "jsonl" if whole and (fields.has_image(record) or second.lstrip().startswith(b"{")) else "json"
     line = first.decode("utf-8", errors="replace").rstrip()
     if "\0" not in line:
         if b"\t" in first or not first:
@@ -127,15 +125,6 @@ def _told_format(path: Path, fields: "_Fields") -> Format:
     forms = ", ".join(f"{name} ({form})" for name, form in _FORMS.items())
     problem = f"{path}: its first line {line[:60]!r} is of no known form"
     raise DataError(f"{problem}; give an annotation file, or set format to one of {forms}")
-
-
-def _is_record(first: bytes, second: bytes, fields: "_Fields") -> bool:
-    """Whether the first line of a file is a whole record."""
-    with suppress(ValueError, RecursionError):
-        record = json.loads(first)
-        if isinstance(record, dict) and "data_list" not in record:
-            return fields.has_image(record) or second.lstrip().startswith(b"{")
-    return False
 
 
 class _Fields:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from data_pipelines.errors import DataError, RecordError
-from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.packed_strings import PackedStrings, StringPacker
 from data_pipelines.sources.records import Record, Source, SourceSpec, read_records
 
 Mixing = Literal["by_size", "balanced"]
@@ -29,8 +29,6 @@ class Sources:
         self.weights = (None,) * len(self.sources) if weights is None else tuple(weights)
         if not self.sources:
             raise DataError("there are no sources; give at least one")
-        if len(self.weights) != len(self.sources):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.sources)} sources")
         self.starts = (0, *accumulate(len(source) for source in self.sources))
 
     @classmethod
@@ -133,29 +131,38 @@ class Subset:
         return self.source.name(int(self.indices[index]))
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What labels have to be like."""
+
+    characters: str  # the characters that can be written
+    longest: int  # the most characters of a label; those that are longer are kept, and told of
+    unknown: Literal["drop", "keep", "error"] = "drop"  # what becomes of labels with other characters
+
+
 @dataclass
 class CharacterReport:
     """What a comparison of labels with a set of characters found. ``str`` gives it as a few lines to print."""
 
+    labels: Labels  # what they were compared with
     checked: int = 0  # number of labels looked at
     empty: int = 0  # number of labels with nothing but spaces in them; these records are always left out
     unreadable: int = 0  # number of labels that are not there or not UTF-8; these records are always left out
     unknown: int = 0  # number of labels that hold a character outside the set
     cut: int = 0  # number of labels that are longer than what is learnt of them
-    longest: int = 0  # the number of characters that is learnt
-    kept: bool = False  # whether the records with unknown characters were kept
     characters: Counter[str] = field(default_factory=Counter)  # in how many labels each unknown character was found
     examples: list[tuple[str, str]] = field(default_factory=list)  # name and label of the first ten of ``unknown``
 
     def __str__(self) -> str:
         """One line of counts, one of characters with their counts, and one for each example."""
+        kept, longest = "kept" if self.labels.unknown == "keep" else "left out", self.labels.longest
         lines = [
             f"{self.checked:,} labels: {self.empty:,} empty (left out), "
             + (f"{self.unreadable:,} missing or not UTF-8 (left out), " if self.unreadable else "")
-            + f"{self.unknown:,} with unknown characters ({'kept' if self.kept else 'left out'})"
+            + f"{self.unknown:,} with unknown characters ({kept})"
         ]
         if self.cut:
-            lines.append(f"{self.cut:,} labels are longer than {self.longest} characters and cut: raise max_length")
+            lines.append(f"{self.cut:,} labels are longer than {longest} characters and cut: raise max_length")
         if self.unknown:
             common = sorted(self.characters.items(), key=lambda item: (-item[1], item[0]))[:30]
             lines.append("unknown: " + ", ".join(f"{character!r} {count:,}" for character, count in common))
@@ -163,27 +170,21 @@ class CharacterReport:
         return "\n".join(lines)
 
 
-def drop_unknown_characters(
-    source: Source, characters: str, action: Literal["drop", "keep", "error"], longest: int = 2**31
-) -> tuple[Source, CharacterReport]:
-    """Leave out the records of ``source`` whose labels hold characters outside ``characters``, and say which they are.
+def drop_unknown_characters(sources: Sources, labels: Labels) -> tuple[Sources, CharacterReport]:
+    """Leave out the records of ``sources`` whose labels hold unknown characters, and say which they are.
 
     With "keep" they stay (the tokenizer writes the unknown token), with "error" the first raises ``DataError``. Records
-    with a label that cannot be read, or with nothing but spaces, are left out in every case. An unlabelled source comes
-    back as it is, and so does one whose attribute ``characters`` says that its labels hold nothing else (words rendered
-    on the fly: there are too many to look at). ``Sources`` are treated one by one and keep their weights.
-
-    Labels of more than ``longest`` characters are counted and stay. Raises ``DataError`` where no record is left.
+    with a label that cannot be read, or with nothing but spaces, are left out in every case. An unlabelled source stays
+    as it is, and so does one whose attribute ``characters`` says that its labels hold nothing else (words rendered on
+    the fly: there are too many to look at). Weights stay. Raises ``DataError`` where a source has no record left.
     """
-    report = CharacterReport(longest=longest, kept=action == "keep")
-    if isinstance(source, Sources):
-        parts = [_drop_unknown_characters(part, characters, action, report) for part in source.sources]
-        return Sources(parts, source.weights), report
-    return _drop_unknown_characters(source, characters, action, report), report
+    report = CharacterReport(labels)
+    return Sources([_drop_unknown(source, report) for source in sources.sources], sources.weights), report
 
 
-def _drop_unknown_characters(source: Source, characters: str, action: str, report: CharacterReport) -> Source:
+def _drop_unknown(source: Source, report: CharacterReport) -> Source:
     """One source as ``drop_unknown_characters`` leaves it; what was found is added to ``report``."""
+    characters, longest, action = report.labels.characters, report.labels.longest, report.labels.unknown
     by_construction = getattr(source, "characters", None)
     if by_construction is not None:
         outside = "".join(sorted(set(by_construction) - set(characters)))
@@ -192,14 +193,13 @@ def _drop_unknown_characters(source: Source, characters: str, action: str, repor
         return source
     if not len(source) or source.text(0) is None:
         return source
-
     labels, unreadable = _labels_of(source)
     keep = _with_text(labels)
     report.checked += len(labels)
     report.unreadable += unreadable
     report.empty += int(len(keep) - keep.sum()) - unreadable
-    longer = np.flatnonzero(np.diff(labels.offsets) > report.longest)  # in bytes
-    report.cut += sum(len(labels[index]) > report.longest for index in longer.tolist())
+    longer = np.flatnonzero(np.diff(labels.offsets) > longest)  # in bytes
+    report.cut += sum(len(labels[index]) > longest for index in longer.tolist())
     for index, unknown in _unknown_characters(labels, characters):
         if not keep[index]:
             continue
@@ -225,19 +225,16 @@ def _drop_unknown_characters(source: Source, characters: str, action: str, repor
 
 def _labels_of(source: Source) -> tuple[PackedStrings, int]:
     """All labels, "" for those that cannot be read, and how many these are."""
-    labels, unreadable = getattr(source, "labels", None), 0
+    labels, packer, unreadable = getattr(source, "labels", None), StringPacker(), 0
     if isinstance(labels, PackedStrings):
         return labels, 0
-
-    def text(index: int) -> str:
-        nonlocal unreadable
+    for index in range(len(source)):
         try:
-            return source.text(index) or ""
+            packer.append(source.text(index) or "")
         except RecordError:
+            packer.append("")
             unreadable += 1
-            return ""
-
-    return PackedStrings.pack(map(text, range(len(source)))), unreadable
+    return packer.finish(), unreadable
 
 
 def _with_text(labels: PackedStrings) -> np.ndarray:

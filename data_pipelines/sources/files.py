@@ -1,7 +1,6 @@
 """Word images in files: where they are (small frozen specs, which the command line fills in) and how they are read.
 
-``spec.open(root)`` looks at the files once, in the main process, and raises ``DataError`` for what cannot be used. The
-source that it returns is picklable and holds names and labels compactly.
+``spec.open(root)`` looks at the files once, in the main process; sources hold names and labels compactly.
 """
 
 import copy
@@ -38,17 +37,14 @@ class Annotations(SourceSpec):
 
     def open(self, root: Path) -> Source:
         """Read the list. Raises ``DataError`` where it is missing or malformed or has no images."""
-        root = Path(root)
-        path = _existing(root, _annotation_path(root / self.path), "an annotation file")
+        path = _existing(root, self.path, "an annotation file")
         try:
-            listing = read_annotations(
-                path, format=self.format, image_field=self.image_field, text_field=self.text_field
-            )
+            found = read_annotations(path, format=self.format, image_field=self.image_field, text_field=self.text_field)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); give an annotation file") from error
-        if not len(listing.names):
+        if not len(found.names):
             raise DataError(f"{path}: holds no records; choose another annotation file")
-        source = AnnotatedImages(root, listing)
+        source = AnnotatedImages(Path(root), found)
         source.find_images()
         return source
 
@@ -66,8 +62,8 @@ class LmdbWords(SourceSpec):
 
     def open(self, root: Path) -> Source:
         """Read the number of records. Raises ``DataError`` where the LMDB is missing or holds fewer than it says."""
-        path = _existing(Path(root), Path(root) / self.path, "a folder with data.mdb")
-        if not path.is_dir() or not (path / "data.mdb").is_file():
+        path = _existing(root, self.path, "a folder with data.mdb")
+        if not (path / "data.mdb").is_file():
             raise DataError(f"{path}: is not an LMDB; give the folder that holds data.mdb")
         return LmdbSource.open(path, self.path, self.labelled)
 
@@ -83,8 +79,7 @@ class Folder(SourceSpec):
 
     def open(self, root: Path) -> Source:
         """List the folder. Raises ``DataError`` where it is missing or holds no image."""
-        root = Path(root)
-        path = _existing(root, root / self.path, "a folder of images")
+        path = _existing(root, self.path, "a folder of images")
         if not path.is_dir():
             raise DataError(f"{path}: is a file; give a folder of images")
         found = [
@@ -99,7 +94,7 @@ class Folder(SourceSpec):
             raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
         note = f"{len(nameless):,} images left out whose names are not UTF-8: rename them"
         notes = (f"{note} ({os.fsencode(nameless[0])!r})",) if nameless else ()
-        return ImageFolder(root, PackedStrings.pack(names), notes, len(nameless))
+        return ImageFolder(Path(root), PackedStrings.pack(names), notes, len(nameless))
 
 
 @dataclass(frozen=True)
@@ -190,12 +185,11 @@ class AnnotatedImages:
         part.names = self.names.part(start, stop)
         part.labels = None if self.labels is None else self.labels.part(start, stop)
         part._first = self._first + start
-        part._safe_folders = set()
         return part
 
     def find_images(self) -> None:
         """Look for some of the images. Raises ``DataError`` where none of them is there."""
-        if not any(self._found(base) for base in self._bases):
+        if not self._found(self._bases[0]):
             searched, first = ", ".join(self._bases), self.names[0]
             raise DataError(f"{self.path}: its images ({first}, ...) are missing; searched from {searched}")
 
@@ -210,12 +204,10 @@ class AnnotatedImages:
         # is no link itself is inside if its folder is.
         if folder not in self._safe_folders:
             if not (os.path.realpath(folder, strict=True) + os.sep).startswith(self._inside):
-                raise OutsideError(
-                    f"{path}: {self.path} names it, but its folder is a link out of the dataset; refused"
-                )
+                raise OutsideError(f"{path}: its folder is a link out of the dataset; refused ({self.path} names it)")
             self._safe_folders.add(folder)
         if os.path.islink(path) and not os.path.realpath(path).startswith(self._inside):
-            raise OutsideError(f"{path}: {self.path} names it, but it is a link out of the dataset; refused")
+            raise OutsideError(f"{path}: is a link out of the dataset; refused ({self.path} names it)")
         with open(path, "rb") as file:
             return file.read()
 
@@ -228,21 +220,17 @@ def _starting_folders(root: Path, path: Path) -> list[str]:
     return [str(candidate) for candidate in candidates if candidate.is_dir()]
 
 
-def _annotation_path(path: Path) -> Path:
-    """``path``, or its sibling where Union14M's 1.0 folder goes by the other of its two names."""
-    if not path.exists():
-        for one, other in (("mmocr1.0", "mmocr1.0.x"), ("mmocr1.0.x", "mmocr1.0")):
-            sibling = path.parent.parent / other / path.name
-            if path.parent.name == one and sibling.exists():
-                return sibling
-    return path
-
-
 def _refuse_folder(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); make it readable or move it away") from error
 
 
-def _existing(root: Path, path: Path, what: str) -> Path:
+def _existing(root: Path, name: str, what: str) -> Path:
+    """The path ``name`` under the data root. Raises ``DataError`` where it is not there."""
+    path = Path(root) / name
+    # Union14M's 1.0 folder goes by two names.
+    other = {"mmocr1.0": "mmocr1.0.x", "mmocr1.0.x": "mmocr1.0"}.get(path.parent.name)
+    if other and not path.exists() and (sibling := path.parent.parent / other / path.name).exists():
+        return sibling
     if not path.exists():
         raise DataError(f"{path}: does not exist; give {what}, relative to the data root {root}")
     return path

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -96,11 +97,9 @@ def stated_count(path: Path) -> int | None:
     Raises ``DataError`` for a ``num-samples`` that is no number, or 0, and where the LMDB cannot be opened.
     """
     count = _value(os.path.realpath(path), "num-samples")
-    if count is None:
-        return None
-    if not count.isdigit() or int(count) == 0:
+    if count is not None and (not count.isdigit() or int(count) == 0):
         raise DataError(f"{path}: num-samples is {count!r}; expected the number of records, at least 1")
-    return int(count)
+    return None if count is None else int(count)
 
 
 def last_image(path: Path) -> int:
@@ -137,20 +136,20 @@ class LmdbSource:
         should be.
         """
         real_path = os.path.realpath(path)
-        last, count, notes = last_image(path), stated_count(path), []
+        last, count, note = last_image(path), stated_count(path), ""
         if not last:
             raise DataError(f"{path}: has no keys image-000000001 and so on; give an LMDB with the keys of Union14M-U")
         if count is None:
-            count = last
-            notes.append(f"{title}: has no num-samples; its last image says that it holds {last:,} records")
+            note = f"{title}: has no num-samples; its last image says that it holds {last:,} records"
         elif count > last:
             raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it anew")
         elif count < last:
-            notes.append(f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used")
-        first_label = _value(real_path, "label-000000001")
-        if labelled and first_label is None:
+            note = f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used"
+        has_labels = _value(real_path, "label-000000001") is not None
+        if labelled and not has_labels:
             raise DataError(f"{path}: key label-000000001 is missing; choose an LMDB with labels")
-        return cls(real_path, title, count, first_label is not None if labelled is None else labelled, tuple(notes))
+        labelled = has_labels if labelled is None else labelled
+        return cls(real_path, title, count or last, labelled, (note,) if note else ())
 
     def __len__(self) -> int:
         return self.size
@@ -161,18 +160,15 @@ class LmdbSource:
 
     def read(self, indices: Sequence[int]) -> list[Record]:
         """The records ``indices``, in their order, in half the time. Raises what reading one of them raises."""
-        images: list[Any] = []  # lmdb's types allow for views
         texts: list[str | None] = [None] * len(indices)
-        try:
-            get = _transaction(self.path).get
+        with suppress(lmdb.Error, UnicodeDecodeError):
+            get: Any = _transaction(self.path).get  # lmdb's types allow for views
             images = [get(b"image-%09d" % (index + 1)) for index in indices]
             if self.labelled:
-                texts = [bytes(get(b"label-%09d" % (index + 1), b"\xff")).decode() for index in indices]
-        except (lmdb.Error, UnicodeDecodeError):
-            images = [None]
-        if None in images or max(indices, default=0) >= self.size:
-            return [self[index] for index in indices]  # one of them raises an error that names it
-        return list(map(Record, images, texts))
+                texts = [get(b"label-%09d" % (index + 1), b"\xff").decode() for index in indices]
+            if None not in images and max(indices, default=0) < self.size:
+                return list(map(Record, images, texts))
+        return [self[index] for index in indices]  # one of them raises an error that names it
 
     def text(self, index: int) -> str | None:
         """The label of record ``index``; None in an unlabelled LMDB. Raises what reading the record raises."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
-from data_pipelines.sources.combining import drop_unknown_characters
+from data_pipelines.sources.combining import Labels, Sources, drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.sources.lmdb_words import LmdbSource
 from tests.data_pipelines.planting import write_lmdb
@@ -32,7 +32,7 @@ def test_missing_keys_and_broken_labels_concern_one_record_each(tmp_path, jpeg):
     with pytest.raises(RecordError, match="label-000000002 is not UTF-8"):
         source.text(1)
     assert source[4].image == b""
-    kept, report = drop_unknown_characters(source, LOWER, "drop")
+    kept, report = drop_unknown_characters(Sources([source]), Labels(LOWER, 99))
     assert [kept.text(index) for index in range(len(kept))] == ["word1", "word3", "word5", "word9", "word10"]
     assert (report.unreadable, report.empty, report.unknown) == (2, 2, 1)
     assert "2 missing or not UTF-8 (left out)" in str(report)

@@ -1,9 +1,9 @@
 """Prepared sets give back what was put in, to training as to TFDS, and say what is wrong with damaged ones."""
 
+import copy
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ from data_pipelines.overlaps.list_file import leave_out
 from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.prepared import Records, RecordSource
 from data_pipelines.prepared.conversion import fingerprint, prepare_set
-from data_pipelines.prepared.examples import read_bytes_feature
 from data_pipelines.prepared.layout import Plan
-from data_pipelines.sources.combining import Sources, Subset, drop_unknown_characters
+from data_pipelines.prepared.source import read_bytes_feature
+from data_pipelines.sources.combining import Labels, Sources, Subset, drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.sources.records import MISSING, USED, Source, read_records
 from data_pipelines.worker_processes import Workers
@@ -158,7 +158,7 @@ def test_exclusion_and_characters_work_as_on_the_original(prepared, make_lmdb):
     assert not names & {kept.name(index) for index in range(len(kept))}
     originals = Sources([Annotations(LINES).open(prepared), LmdbWords(path="images").open(prepared)])
     known = "abcdefghijklmnopqrstuvwxyz "
-    (left, one), (right, other) = (drop_unknown_characters(s, known, "drop") for s in (sources, originals))
+    (left, one), (right, other) = (drop_unknown_characters(s, Labels(known, 99)) for s in (sources, originals))
     assert str(one) == str(other)
     assert records(left) == records(right)
 
@@ -248,7 +248,7 @@ def test_a_flipped_bit_is_an_error_of_its_record_and_found_by_the_check(prepared
     assert "0x" not in message(error)
     assert source[6].text == source.text(6)  # the reader that met the damage would refuse this one, too
     with pytest.raises(DataError, match="00001-of-00003: is damaged"):
-        read_records(replace(source), range(12))
+        read_records(copy.copy(source), range(12))
     with evaluation_batches(source, BatchDecoder(), batch_size=12) as batches:  # as in training, it is masked
         assert next(batches)["valid"].tolist() == [True] * 5 + [False] + [True] * 6
     report = found_in(prepared)["other prepared sets/words"]
