@@ -17,12 +17,10 @@ MAEREC_CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=
 def characters_of_file(path: str | Path) -> str:
     """The characters that ``Charset.from_file`` reads."""
     try:
-        lines = Path(path).read_text("utf-8-sig").split("\n")
+        text = Path(path).read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error.reason})") from error
-    lines = [line.removesuffix("\r") for line in lines]
-    while lines and not lines[-1]:
-        lines.pop()
+    lines = text.rstrip("\n").split("\n")  # reading has made all ends of lines \n
     if len(lines) == 1:
         return lines[0]
     for number, line in enumerate(lines, 1):
@@ -81,13 +79,9 @@ class Charset:
         return np.array(ids + [self.padding] * (length - len(ids)), np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> tuple[str, np.ndarray]:
-        """Read class ids: padding is skipped, the first end token ends the text.
+        """Read class ids, int (length,) without the start token: padding is skipped, the first end token ends the text.
 
-        Args:
-          ids: int (length,), the start token not included.
-
-        Returns:
-          The text, and the places in ``ids`` of its characters, int (characters,).
+        Returns the text, and the places in ``ids`` of its characters, int (characters,).
         """
         text, places = [], []
         for place, i in enumerate(np.asarray(ids).tolist()):

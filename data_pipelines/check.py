@@ -15,7 +15,7 @@ from rich.console import Console
 from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.checking.inspecting import Findings, Rules, inspect, open_place, verify
 from data_pipelines.checking.report import Report, SetReport
-from data_pipelines.command import run_command
+from data_pipelines.command import fail, run_command
 from data_pipelines.errors import DataError
 from data_pipelines.prepared import RecordSource
 from data_pipelines.progress import progress_bar
@@ -58,16 +58,13 @@ class CheckArguments:
 
 def check(arguments: CheckArguments) -> int:
     """Check a download, print the table, and return the exit status."""
-    root = Path(arguments.root)
+    root, advice = Path(arguments.root), "give the folder that holds Union14M-L or Union14M-U"
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        print(f"error: {root}: {what}; give the folder that holds Union14M-L or Union14M-U", file=sys.stderr)
+        fail(f"{root}: {'is a file' if root.exists() else 'does not exist'}; {advice}")
         return 2
     places, extra = ([_place(root, path) for path in arguments.sources], []) if arguments.sources else locate(root)
     if not places:
-        raise DataError(
-            f"{root}: holds no set of the catalogue; give the folder that holds Union14M-L or Union14M-U, or --sources"
-        )
+        raise DataError(f"{root}: holds no set of the catalogue; {advice}, or --sources")
     if arguments.json:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()

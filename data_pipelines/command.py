@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 from absl import logging
+
+from data_pipelines.errors import DataError, UserError
 
 Arguments = TypeVar("Arguments")
 
@@ -29,27 +31,16 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _ignore_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``hook``, but for a read that comes to its end after another one's error."""
-
-    def print_unless_late(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    return print_unless_late
-
-
 def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> int:
     """Run a command; mistakes that the user can mend, and files that cannot be used, become one line and status 1.
 
     ``place`` says what such a line begins with.
     """
-    from data_pipelines.errors import DataError, UserError
-
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
     # And it leaves errors of many reads behind where one was enough, some of which find that nobody waits for them.
     getLogger("asyncio").setLevel("CRITICAL")
-    sys.unraisablehook = _ignore_late(sys.unraisablehook)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda late: None if str(late.exc_value) == "Event loop is closed" else hook(late)
     try:
         status = run()
         sys.stdout.flush()
@@ -72,11 +63,7 @@ def run_command(
     kind: type[Arguments], run: Callable[[Arguments], int], name: str, arguments: Sequence[str] | None = None
 ) -> int:
     """Parse a dataclass of arguments and run a command with it; returns its exit status."""
-
-    def parse_and_run() -> int:
-        return run(tyro.cli(kind, args=arguments, prog=name))
-
-    return guarded(parse_and_run)
+    return guarded(lambda: run(tyro.cli(kind, args=arguments, prog=name)))
 
 
 def check_outputs(*paths: str) -> None:
@@ -85,7 +72,6 @@ def check_outputs(*paths: str) -> None:
     Raises:
       UserError: for a path that cannot be written, and for two that are the same.
     """
-    from data_pipelines.errors import UserError
     from data_pipelines.storage import is_bucket
 
     for name in filter(is_bucket, paths):
@@ -96,8 +82,7 @@ def check_outputs(*paths: str) -> None:
             raise UserError(f"{path} is a folder: give the name of a file")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
+            tempfile.TemporaryFile(dir=path.parent).close()
             if path.exists():
                 path.open("ab").close()
         except OSError as error:

@@ -1,7 +1,6 @@
 """The one grain assembly: from sources to batches, in training order or in file order.
 
-Batch k is a function of k alone (``data_pipelines.order`` says which records it has): it is the same for any number of
-worker processes, and to resume at step k is to start there. There is no iterator state to save.
+Batch k is a function of k alone (``data_pipelines.order``): to resume at step k is to start there.
 """
 
 import os
@@ -131,14 +130,14 @@ def evaluation_batches(
     parts as in ``train_batches``, the same number of batches each. Raises ``ValueError`` as ``train_batches`` does.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    spans: list[tuple[Shape, Indices]] = []
-    if buckets is None:
-        groups: list[tuple[Shape, Indices]] = [((decoder.height, decoder.width), range(len(source)))]
-    else:
+    groups: list[tuple[Shape, Indices]] = [((decoder.height, decoder.width), range(len(source)))]
+    if buckets is not None:
         groups = [(shape, np.flatnonzero(buckets.numbers == i)) for i, shape in enumerate(buckets.shapes)]
-    for shape, indices in groups:
-        starts = range(0, -(-len(indices) // batch_size) * batch_size, local_size)
-        spans += [(shape, indices[start : start + local_size]) for start in starts]
+    spans = [
+        (shape, indices[start : start + local_size])
+        for shape, indices in groups
+        for start in range(0, -(-len(indices) // batch_size) * batch_size, local_size)
+    ]
     batches = grain.MapDataset.source(spans)[process_index::process_count]
     return _iterate(batches.map(partial(_read_span, source, decoder, local_size)), num_workers)
 
@@ -208,10 +207,14 @@ def _read_span(
 ) -> Batch:
     """Read and decode a batch: the size of its images, and its records. Runs in the workers."""
     (height, width), indices = span
+    numbers = np.asarray(indices).tolist()
     try:
-        numbers = np.asarray(indices).tolist()
-        records = list(zip(numbers, _read_records(source, numbers), strict=True))
-        return replace(decoder, height=height, width=width)(records, batch_size, random_key)
+        try:
+            records: Sequence[Record | RecordError] = read_records(source, numbers)
+        except RecordError:  # of one of them, or of a few
+            records = [_read(source, number) for number in numbers]
+        decode = replace(decoder, height=height, width=width)
+        return decode(list(zip(numbers, records, strict=True)), batch_size, random_key)
     except Exception as error:
         # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
         try:
@@ -221,19 +224,12 @@ def _read_span(
         raise
 
 
-def _read_records(source: Source, indices: list[int]) -> Sequence[Record | RecordError]:
-    """Records, or why they cannot be read."""
-
-    def read(index: int) -> Record | RecordError:
-        try:
-            return source[index]
-        except RecordError as error:
-            return error
-
+def _read(source: Source, index: int) -> Record | RecordError:
+    """A record, or why it cannot be read."""
     try:
-        return read_records(source, indices)
-    except RecordError:  # of one of them, or of a few
-        return [read(index) for index in indices]
+        return source[index]
+    except RecordError as error:
+        return error
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:

@@ -82,10 +82,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def results(
-        self,
-        function: Callable[..., Result],
-        calls: Iterable[tuple],
-        place: Callable[[int], str] | None = None,
+        self, function: Callable[..., Result], calls: Iterable[tuple], place: Callable[[int], str] | None = None
     ) -> Iterator[Result]:
         """``function(*call)`` for each of ``calls``, in their order; few of them are under way at any time.
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from data_pipelines.errors import DataError, MissingError, OutsideError
 from data_pipelines.images.decoding import DecodeError, decode_image
-from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import RecordSource
 from data_pipelines.prepared.layout import FileSum
-from data_pipelines.sources.annotations import read_annotations
+from data_pipelines.sources.annotations import Listing, read_annotations
 from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
 from data_pipelines.sources.records import Source
@@ -111,7 +110,8 @@ def open_place(root: Path, place: Place, found: Findings) -> Source | None:
 
 def _open_annotations(root: Path, paths: Iterable[str], found: Findings) -> AnnotatedImages | None:
     """The records of the first of ``paths`` that has any; they are annotation files that should list the same ones."""
-    source, first, intact = None, "", False
+    kept: Listing | None = None
+    first, intact = "", False
     for path in paths:
         before = found.problems
 
@@ -128,11 +128,11 @@ def _open_annotations(root: Path, paths: Iterable[str], found: Findings) -> Anno
                 found.add("broken_files", path, "holds no records")
         elif listing.texts is None:
             found.add("broken_files", path, "holds names of images without labels")
-        elif source is None:
-            source, first, intact = AnnotatedImages(root, listing), path, found.problems == before
-        elif intact and found.problems == before and source.labels is not None:
-            _compare((source.names, source.labels), first, (listing.names, listing.texts), path, found)
-    return source
+        elif kept is None:
+            kept, first, intact = listing, path, found.problems == before
+        elif intact and found.problems == before:
+            _compare(kept, first, listing, path, found)
+    return None if kept is None else AnnotatedImages(root, kept)
 
 
 def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSource | None:
@@ -142,14 +142,13 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
     """
     last = last_image(root / path)
     try:
-        stated = stated_count(root / path)
+        stated, problem = stated_count(root / path), f"has no num-samples, its last image is {last}"
     except DataError as error:
-        found.add("wrong_count", path, str(error), max(last, 1))
-    else:
-        if stated is None:
-            found.add("wrong_count", path, f"has no num-samples, its last image is {last}", max(last, 1))
-        elif stated != last:
-            found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - last))
+        stated, problem = None, str(error)
+    if stated is None:
+        found.add("wrong_count", path, problem, max(last, 1))
+    elif stated != last:
+        found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - last))
     return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
 
 
@@ -220,25 +219,19 @@ def _inspect_label(source: Source, index: int, known: set[str], max_length: int,
         found.add("outside_charset", source.name(index), repr(text[:100]))
 
 
-def _compare(
-    records: tuple[PackedStrings, PackedStrings],
-    path: str,
-    others: tuple[PackedStrings, PackedStrings],
-    other: str,
-    found: Findings,
-) -> None:
-    """Add the records, given by names and labels, that stand in one file only, whatever their order."""
-    if records == others:
+def _compare(one: Listing, path: str, other: Listing, other_path: str, found: Findings) -> None:
+    """Add the records that stand in one of two labelled lists only, whatever their order."""
+    if (one.names, one.texts) == (other.names, other.texts):
         return
-    sums, other_sums = _checksums(*records), _checksums(*others)
+    sums, other_sums = _checksums(one), _checksums(other)
     for index in np.flatnonzero(~np.isin(sums, other_sums)).tolist():
-        found.add("differing", path, f"{records[0][index]} has a label here that it has not in {other}")
+        found.add("differing", path, f"{one.names[index]} has a label here that it has not in {other_path}")
     for index in np.flatnonzero(~np.isin(other_sums, sums)).tolist():
-        found.add("differing", other, f"{others[0][index]} has a label here that it has not in {path}")
+        found.add("differing", other_path, f"{other.names[index]} has a label here that it has not in {path}")
 
 
-def _checksums(names: PackedStrings, texts: PackedStrings) -> np.ndarray:
+def _checksums(listing: Listing) -> np.ndarray:
     """uint64 (records,): a number that tells records apart."""
-    pairs = zip(names, texts, strict=True)
+    pairs = zip(listing.names, listing.texts or (), strict=True)
     sums = (zlib.crc32(name.encode()) << 32 | zlib.crc32(text.encode()) for name, text in pairs)
-    return np.fromiter(sums, np.uint64, len(names))
+    return np.fromiter(sums, np.uint64, len(listing.names))

@@ -80,8 +80,7 @@ class Report:
         if self.extra:
             rest = f", and {len(self.extra) - 20} more" if len(self.extra) > 20 else ""
             tell(f"extra, not looked into: {', '.join(self.extra[:20])}{rest}")
-        rate = self.images / self.seconds
-        tell(f"{self.images:,} images decoded in {self.seconds:,.1f} s ({rate:,.0f} a second)")
+        tell(f"{self.images:,} images decoded in {self.seconds:,.1f} s ({self.images / self.seconds:,.0f} a second)")
         tell(f"{self.problems:,} problems")
 
     def _table(self) -> Table:
@@ -127,21 +126,17 @@ class Report:
         """Sets of the catalogue that are not there, by collection; none where nothing of it was looked at."""
         present = {report.name for report in self.sets}
         absent = {c.name: [s.name for s in c.sets if f"{c.name}/{s.name}" not in present] for c in CATALOGUE}
-        if all(len(absent[collection.name]) == len(collection.sets) for collection in CATALOGUE):
-            return {}
-        return {name: sets for name, sets in absent.items() if sets}
+        nothing = all(len(absent[collection.name]) == len(collection.sets) for collection in CATALOGUE)
+        return {} if nothing else {name: sets for name, sets in absent.items() if sets}
 
     def _totals(self) -> dict[str, dict[str, int]]:
         """Counts of collections of which all parts were found and only the total is known."""
         absent, totals = self._absent(), {}
         for collection in CATALOGUE:
-            records: dict[str, int] = {}
-            for report in self.sets:
-                if report.place.collection.name == collection.name:
-                    # A set that is there in several forms counts once.
-                    records[report.name] = max(records.get(report.name, 0), report.records)
-            if collection.total is not None and records and collection.name not in absent:
-                totals[collection.name] = {"records": sum(records.values()), "expected": collection.total}
+            # A set that is there in several forms counts once.
+            mine = sorted((r.name, r.records) for r in self.sets if r.place.collection is collection)
+            if mine and collection.total is not None and collection.name not in absent:
+                totals[collection.name] = {"records": sum(dict(mine).values()), "expected": collection.total}
         return totals
 
 
@@ -160,9 +155,7 @@ def _set_as_json(report: SetReport) -> dict[str, Any]:
         "notes": {kind: findings.counts[kind] for kind in NOTES},
         "unreadable_because": dict(findings.reasons.most_common()),
         "characters_outside_charset": dict(findings.characters.most_common()),
-        "offenders": {
-            kind: [offender._asdict() for offender in offenders] for kind, offenders in findings.offenders.items()
-        },
+        "offenders": {kind: [one._asdict() for one in offenders] for kind, offenders in findings.offenders.items()},
     }
 
 
@@ -175,10 +168,8 @@ def _list_offenders(report: SetReport, tell: Callable[[str], None]) -> None:
                 for reason, count in findings.reasons.most_common(10):
                     tell(f"  {count:,} times: {reason}")
             offenders = findings.offenders.get(kind, [])
-            for offender in offenders:
-                # Messages about files name them already.
-                name = "" if offender.name in offender.detail else f"{offender.name}: "
-                tell(f"  {name}{offender.detail}")
+            for name, detail in offenders:  # messages about files name them already
+                tell(f"  {detail}" if name in detail else f"  {name}: {detail}")
             if 0 < findings.listed == len(offenders) < findings.counts[kind]:
                 tell("  ...")
     if findings.characters:

@@ -64,8 +64,6 @@ def _cut(image: np.ndarray, edges: np.ndarray) -> np.ndarray:
         return image
     x, y = 1 - left - right, 1 - top - bottom
     # From a pixel of the result to one of the image; the outer edges of pixels are half a pixel from their centres.
-    matrix = np.array(
-        [[x, 0, left * WIDTH + (x - 1) / 2], [0, y, top * HEIGHT + (y - 1) / 2]],
-    )
+    matrix = np.array([[x, 0, left * WIDTH + (x - 1) / 2], [0, y, top * HEIGHT + (y - 1) / 2]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), flags=flags, borderMode=cv2.BORDER_REPLICATE)

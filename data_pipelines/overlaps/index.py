@@ -102,7 +102,7 @@ class HashIndex:
         return Neighbours(query, image, distance, views, sum(part.examined for part in parts))
 
     def _search(self, hashes: np.ndarray, magnitudes: np.ndarray, first: int) -> Neighbours:
-        rows, found, distances, examined = [], [], [], 0
+        pairs, examined = [], 0  # rows, entries and distances of near hashes
         flat = hashes.reshape(-1, WORDS)
         own, known = flat.view(np.uint64), self.hashes.view(np.uint64)
         for word in range(WORDS):
@@ -116,15 +116,12 @@ class HashIndex:
             distance = np.bitwise_count(own[row] ^ known[entry]).sum(axis=1, dtype=np.int64)
             near = distance <= self.options.max_distance
             examined += len(entry)
-            rows.append(row[near])
-            found.append(entry[near].astype(np.int64))
-            distances.append(distance[near])
-        row, entry, distance = map(np.concatenate, (rows, found, distances))
+            pairs.append(np.stack([row[near], entry[near], distance[near]]))
+        row, entry, distance = np.concatenate(pairs, axis=1)
         # The nearest pair of hashes of each pair of images, then the images by nearness.
         order = np.lexsort((entry, row, distance))
-        row, entry, distance = row[order], entry[order], distance[order]
         pair = row // VIEWS * (len(self.hashes) // VIEWS) + entry // VIEWS
-        best = np.unique(pair, return_index=True)[1]
+        best = order[np.unique(pair[order], return_index=True)[1]]
         best = best[np.lexsort((entry[best] // VIEWS, distance[best], row[best] // VIEWS))]
         row, entry, distance = row[best], entry[best], distance[best]
         views = np.stack([row % VIEWS, entry % VIEWS], axis=1)

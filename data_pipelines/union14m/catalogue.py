@@ -74,12 +74,10 @@ def _lists(*stems: str) -> tuple[str, ...]:
 
 def _common(name: str, expected: int, *folders: str, listing: str = "", also: tuple[int, ...] = ()) -> WordSet:
     """A common benchmark in one of ``folders``; ``listing`` names its file where a folder holds two variants."""
-    stems = [f"/{listing}"] if listing else ["/annotation", "/test_label", "/textrecog_test", "/gt"]
-    annotations = _lists(*(folder + stem for folder in folders for stem in stems))
-    variant = name.lower()
-    if listing:
-        annotations += _lists(*(variant + stem for stem in ("/annotation", "/test_label", "/textrecog_test", "/gt")))
-    return WordSet(name, expected, annotations, (variant,) if listing else folders, also=also)
+    own = (name.lower(),) if listing else folders  # those that hold nothing else
+    stems = [f"{folder}/{stem}" for folder in own for stem in ("annotation", "test_label", "textrecog_test", "gt")]
+    stems += [f"{folder}/{listing}" for folder in folders if listing]
+    return WordSet(name, expected, _lists(*stems), own, also=also)
 
 
 LABELLED = Collection(
@@ -107,8 +105,7 @@ BENCHMARK = Collection(
 _DETECTED = {"book32_lmdb": 2_700_000, "cc_lmdb": 5_600_000, "openvino_lmdb": 2_300_000}
 
 UNLABELLED = Collection(
-    "Union14M-U",
-    tuple(WordSet(k, n, lmdbs=(k,), labelled=False, rounded_to=100_000) for k, n in _DETECTED.items()),
+    "Union14M-U", tuple(WordSet(k, n, lmdbs=(k,), labelled=False, rounded_to=100_000) for k, n in _DETECTED.items())
 )
 """Union14M-U."""
 
@@ -158,29 +155,27 @@ def locate(root: Path) -> tuple[list[Place], list[str]]:
     root = Path(root)
     title = root.resolve().name.lower()
     found: dict[tuple[int, int, str, Kind], list[str]] = {}
-    others: list[str] = []
-    extra: list[str] = []
+    others, extra = list[str](), list[str]()
     for path, kind in _candidates(root):
         # The name of the root counts, too: it may be the folder of a benchmark.
         parts = [title, *path.lower().split("/")] if path != "." else [title]
-        for number, collection in enumerate(CATALOGUE):
-            matches = ((place, _start(parts, word_set, kind)) for place, word_set in enumerate(collection.sets))
-            place, start = next((match for match in matches if match[1] is not None), (0, None))
-            if start is not None:
-                found.setdefault((number, place, start, kind), []).append(path)
-                break
-        else:
-            if kind == "records":
-                others.append(path)
-            elif not path.lower().endswith(".txt"):
-                extra.append(path)
+        matches = (
+            (number, place, start, kind)
+            for number, collection in enumerate(CATALOGUE)
+            for place, word_set in enumerate(collection.sets)
+            if (start := _start(parts, word_set, kind)) is not None
+        )
+        if match := next(matches, None):
+            found.setdefault(match, []).append(path)
+        elif kind == "records":
+            others.append(path)
+        elif not path.lower().endswith(".txt"):
+            extra.append(path)
     places = []
     for (number, place, _, kind), paths in sorted(found.items()):
-        collection = CATALOGUE[number]
         paths.sort(key=lambda path: (not path.endswith(".jsonl"), path))
-        places.append(Place(collection, collection.sets[place], kind, tuple(paths)))
-    for path in sorted(others):
-        places.append(Place(OTHER, WordSet((root / path).resolve().name, None), "records", (path,)))
+        places.append(Place(CATALOGUE[number], CATALOGUE[number].sets[place], kind, tuple(paths)))
+    places += [Place(OTHER, WordSet((root / path).resolve().name, None), "records", (path,)) for path in sorted(others)]
     return places, sorted(extra)
 
 
