@@ -1,8 +1,8 @@
 """Fine-tuning of MAERec-S on Union14M-L, as published: 10 epochs of 3.2 million labelled words.
 
 Paper: Jiang et al., ICCV 2023, arXiv 2307.08723, section 5.2: AdamW, learning rate 1e-4, cosine to 1e-8, augmentation
-after the resize. The published learning rate is for 512 images a step (128 a GPU);
-here it follows the batch size. The paper draws the five levels as large as they are: --data.mixing by_size.
+after the resize. The published learning rate is for 512 images a step (128 a GPU); here it follows the batch size. The
+paper draws the five levels as large as they are: --data.mixing by_size.
 Expected: 78.6 % WAICS on Union14M-Benchmark when it starts from Union14M-U (paper).
 Data: Union14M-L under data.root.
 Run: python -m maerec_jax.train --config configs/maerec_s.py --data.root /path/to/Union14M \
@@ -30,11 +30,7 @@ def get_config() -> TrainConfig:
             workers=8,
         ),
         optimizer=OptimizerConfig(
-            learning_rate=1e-4,
-            reference_batch=512,
-            final_learning_rate=1e-8,
-            weight_decay=0.01,
-            decay_vectors=True,
+            learning_rate=1e-4, reference_batch=512, final_learning_rate=1e-8, weight_decay=0.01, decay_vectors=True
         ),
         batch_size=512,
         epochs=10.0,

@@ -12,22 +12,14 @@ Run: python -m maerec_jax.train --config configs/maerec_s_lora.py --data.root /p
 
 from dataclasses import replace
 
-from maerec_jax.config import OptimizerConfig, TrainConfig, config_beside
+from maerec_jax.config import TrainConfig, config_beside
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    return replace(
-        config_beside(__file__, "maerec_s"),
-        model=MAERecConfig.small(encoder=ViTConfig.small(lora_rank=4)),
-        optimizer=OptimizerConfig(
-            learning_rate=4e-4,
-            reference_batch=512,
-            final_learning_rate=4e-6,
-            weight_decay=0.05,
-            decay_vectors=True,
-        ),
-        epochs=6.0,
-    )
+    plain = config_beside(__file__, "maerec_s")
+    model = MAERecConfig.small(encoder=ViTConfig.small(lora_rank=4))
+    optimizer = replace(plain.optimizer, learning_rate=4e-4, final_learning_rate=4e-6, weight_decay=0.05)
+    return replace(plain, model=model, optimizer=optimizer, epochs=6.0)

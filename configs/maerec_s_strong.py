@@ -20,11 +20,7 @@ def get_config() -> TrainConfig:
         published,
         data=replace(published.data, augmentation=RandAugment()),
         optimizer=OptimizerConfig(
-            learning_rate=6.5e-4,
-            reference_batch=1024,
-            schedule="one_cycle",
-            warmup_epochs=1.5,
-            weight_decay=0.05,
+            learning_rate=6.5e-4, reference_batch=1024, schedule="one_cycle", warmup_epochs=1.5, weight_decay=0.05
         ),
         batch_size=1024,
         epochs=20.0,

@@ -23,9 +23,7 @@ def get_config() -> TrainConfig:
             encoder=encoder, decoder_dim=64, decoder_depth=2, decoder_heads=4, mask_ratio=0.5, norm_pix=False
         ),
         data=DataConfig(
-            train=(words,),
-            validation=(replace(words, size=256, split="validation"),),
-            interpolation="bicubic",
+            train=(words,), validation=(replace(words, size=256, split="validation"),), interpolation="bicubic"
         ),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=40, weight_decay=0.05, betas=(0.9, 0.95)),
         batch_size=128,

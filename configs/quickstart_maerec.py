@@ -6,27 +6,22 @@ Run: python -m maerec_jax.train --config configs/quickstart_maerec.py --workdir 
 """
 
 from dataclasses import replace
+from typing import Any
 
 from data_pipelines.charset import Charset
-from data_pipelines.rendering import RenderedWords
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig, config_beside
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
-from maerec_jax.models.vit import ViTConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    characters = "0123456789abcdefghijklmnopqrstuvwxyz"
-    words = RenderedWords(characters=characters, min_length=2, max_length=8, difficulty=0.4)
-    encoder = ViTConfig(dim=128, depth=4, heads=4, patch_size=(32, 8), position_table="grid")
+    pretraining: Any = config_beside(__file__, "quickstart_mae")
+    (words,) = pretraining.data.train
     decoder = TextDecoderConfig(dim=128, layers=2, heads=4, inner_dim=512, dropout=0.0, max_length=10)
     return TrainConfig(
-        model=MAERecConfig(encoder=encoder, decoder=decoder, charset=Charset(characters)),
-        data=DataConfig(
-            train=(words,),
-            validation=(replace(words, size=512, split="validation"),),
-        ),
+        model=MAERecConfig(encoder=pretraining.model.encoder, decoder=decoder, charset=Charset(words.characters)),
+        data=DataConfig(train=(words,), validation=(replace(words, size=512, split="validation"),)),
         optimizer=OptimizerConfig(
             algorithm="muon", learning_rate=1e-3, warmup_steps=150, weight_decay=0.01, clip_norm=1.0
         ),

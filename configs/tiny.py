@@ -5,45 +5,26 @@ Data: Union14M-L under data.root (any sample of it); fonts and words beside it, 
 Run: python -m maerec_jax.train --config configs/tiny.py --data.root ROOT --init-from runs/tiny_rendered
 """
 
-import string
+from dataclasses import replace
+from typing import Any
 
-from data_pipelines.charset import Charset
-from data_pipelines.images.augmentation import Augmentation
-from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
-from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.models.text_decoder import TextDecoderConfig
-from maerec_jax.models.vit import ViTConfig
+from maerec_jax.config import TrainConfig, config_beside
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    characters = string.digits + string.ascii_letters + string.punctuation + " "
+    before: Any = config_beside(__file__, "tiny_rendered")
     annotations = "Union14M-L/train_annos/mmocr-0.x"
     levels = ("easy", "medium", "hard", "normal", "challenging")
-    rendered = RenderedWords(
-        weight=0.75, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
-    )
-    return TrainConfig(
-        model=MAERecConfig(
-            encoder=ViTConfig(dim=192, depth=10, heads=6, patch_size=(32, 4), position_table="grid"),
-            decoder=TextDecoderConfig(dim=192, layers=1, heads=6, inner_dim=768, dropout=0.0, max_length=26),
-            charset=Charset(characters),
-        ),
-        data=DataConfig(
-            root="data",
-            train=(*(Annotations(f"{annotations}/train_{level}.jsonl") for level in levels), rendered),
-            validation=(Annotations(f"{annotations}/val_annos.jsonl"),),
-            augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
-            turn_vertical=True,
-        ),
-        optimizer=OptimizerConfig(
-            algorithm="muon", learning_rate=1.2e-3, warmup_steps=100, weight_decay=0.05, clip_norm=1.0
-        ),
-        batch_size=128,
+    real = tuple(Annotations(f"{annotations}/train_{level}.jsonl") for level in levels)
+    rendered = replace(before.data.train[0], weight=0.75)
+    validation = (Annotations(f"{annotations}/val_annos.jsonl"),)
+    return replace(
+        before,
+        model=replace(before.model, encoder=replace(before.model.encoder, depth=10)),
+        data=replace(before.data, train=(*real, rendered), validation=validation),
+        optimizer=replace(before.optimizer, learning_rate=1.2e-3),
         steps=3200,
         validate_every=250,
-        checkpoint_every=250,
-        ema_decay=0.999,
     )

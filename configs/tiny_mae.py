@@ -5,28 +5,24 @@ Data: Union14M-U's LMDBs under data.root (any sample of them); fonts and words b
 Run: python -m maerec_jax.train --config configs/tiny_mae.py --data.root ROOT --init-from maerec_tiny
 """
 
-import string
+from dataclasses import replace
+from typing import Any
 
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources import LmdbWords
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig, config_beside
 from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.vit import ViTConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    characters = string.digits + string.ascii_letters + string.punctuation + " "
-    rendered = RenderedWords(
-        weight=0.5, characters=characters, difficulty=0.7, fonts="fonts/chosen", words="words.txt", size=10_000_000
-    )
-    names = ("book32_lmdb", "cc_lmdb", "openvino_lmdb")
-    encoder = ViTConfig(dim=192, depth=10, heads=6, patch_size=(32, 4), position_table="grid")
+    tiny: Any = config_beside(__file__, "tiny")
+    real = (LmdbWords(f"Union14M-U/{name}", labelled=False) for name in ("book32_lmdb", "cc_lmdb", "openvino_lmdb"))
     return TrainConfig(
-        model=MAEConfig(encoder=encoder, decoder_dim=128, decoder_depth=2, decoder_heads=4),
+        model=MAEConfig(encoder=tiny.model.encoder, decoder_dim=128, decoder_depth=2, decoder_heads=4),
         data=DataConfig(
             root="data",
-            train=(*(LmdbWords(f"Union14M-U/{name}", labelled=False) for name in names), rendered),
+            train=(*real, replace(tiny.data.train[-1], weight=0.5)),
             validation=(RenderedWords(size=256, split="validation"),),
             interpolation="bicubic",
         ),
