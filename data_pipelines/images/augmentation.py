@@ -19,6 +19,8 @@ CHANGES = (
 """Operations of a ``RandAugment`` that change pixels in place."""
 
 _DRAWS_PER_OPERATION = 4
+_Values = np.ndarray | float
+_Pair = tuple[_Values, _Values]
 
 
 class Draws(NamedTuple):
@@ -94,15 +96,10 @@ class Augmentation:
 
         height, width = sizes_B2.T.astype(np.float64)
         angle = between(2, -self.rotation, self.rotation)
-        rotated = affine_matrices(sizes_B2, angle=angle)
-        sheared = affine_matrices(
-            sizes_B2,
-            angle=angle,
-            shift_x=width * between(3, -self.translation, self.translation),
-            shift_y=height * between(4, -self.translation, self.translation),
-            scale=between(5, *self.scale),
-            shear_x=between(6, -self.shear, self.shear),
-        )
+        rotated = affine_matrices(sizes_B2, angle)
+        shift_x, shift_y = (between(column, -self.translation, self.translation) for column in (3, 4))
+        shear = between(6, -self.shear, self.shear), 0.0
+        sheared = affine_matrices(sizes_B2, angle, (width * shift_x, height * shift_y), between(5, *self.scale), shear)
         tilted = perspective_matrices(sizes_B2, self.distortion * numbers_BK[:, 8:16].reshape(-1, 4, 2))
         choice_B = (numbers_BK[:, 1] * 3).astype(np.int64)
         return np.stack([rotated, sheared, tilted])[choice_B, np.arange(len(numbers_BK))]
@@ -137,8 +134,7 @@ class RandAugment:
         """As ``Augmentation.draw``, and which operations happen on the device."""
         numbers_BK = uniforms(seed, place, count, self.layers * _DRAWS_PER_OPERATION)
         operations_BL = self._operations(numbers_BK)
-        moved_B = np.any(operations_BL < 0, axis=1)
-        return Draws(numbers_BK, np.asarray(moved_B), np.maximum(operations_BL, -1))
+        return Draws(numbers_BK, np.asarray((operations_BL < 0).any(axis=1)), np.maximum(operations_BL, -1))
 
     def matrices(self, numbers_BK: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
         """As ``Augmentation.matrices``."""
@@ -165,14 +161,9 @@ class RandAugment:
             return np.where(number_B == MOVES.index(move), amount_B * largest, 0.0)
 
         height, width = sizes_B2.T
-        return affine_matrices(
-            sizes_B2,
-            angle=amount("rotate", self.rotation),
-            shift_x=amount("translate_x", self.translation[0] * width),
-            shift_y=amount("translate_y", self.translation[1] * height),
-            shear_x=np.degrees(np.arctan(amount("shear_x", self.shear[0]))),
-            shear_y=np.degrees(np.arctan(amount("shear_y", self.shear[1]))),
-        )
+        shift = amount("translate_x", self.translation[0] * width), amount("translate_y", self.translation[1] * height)
+        shear_x, shear_y = (np.degrees(np.arctan(x)) for x in map(amount, ("shear_x", "shear_y"), self.shear))
+        return affine_matrices(sizes_B2, amount("rotate", self.rotation), shift, shear=(shear_x, shear_y))
 
 
 Policy = Augmentation | RandAugment
@@ -192,27 +183,20 @@ def uniforms(seed: int, place: int, count: int, columns: int) -> np.ndarray:
 
 
 def affine_matrices(
-    sizes_B2: np.ndarray,
-    *,
-    angle: np.ndarray | float = 0.0,
-    shift_x: np.ndarray | float = 0.0,
-    shift_y: np.ndarray | float = 0.0,
-    scale: np.ndarray | float = 1.0,
-    shear_x: np.ndarray | float = 0.0,
-    shear_y: np.ndarray | float = 0.0,
+    sizes_B2: np.ndarray, angle: _Values, shift: _Pair = (0.0, 0.0), scale: _Values = 1.0, shear: _Pair = (0.0, 0.0)
 ) -> np.ndarray:
     """Matrices that slant, scale, turn and shift images about their middles, in this order: float64 (B, 3, 3).
 
-    ``sizes_B2`` are heights and widths. ``angle`` (clockwise), ``shear_x`` (of vertical lines, to the left at the
-    bottom) and ``shear_y`` (of horizontal lines, up at the right) are in degrees, shifts in pixels: (B,) or numbers.
+    ``sizes_B2`` are heights and widths. ``angle`` (clockwise) and ``shear`` (of vertical lines, to the left at the
+    bottom, and of horizontal lines, up at the right) are in degrees, ``shift`` in x and y in pixels: (B,) or numbers.
     """
-    turn, slant_x, slant_y = np.radians(angle), np.tan(np.radians(shear_x)), np.tan(np.radians(shear_y))
+    turn, slant_x, slant_y = np.radians(angle), np.tan(np.radians(shear[0])), np.tan(np.radians(shear[1]))
     count = len(sizes_B2)
     cosine, sine = scale * np.cos(turn), scale * np.sin(turn)
     turns = _matrices(count, [[cosine, -sine], [sine, cosine]])
     linear = turns @ _matrices(count, [[1.0, -slant_x], [-slant_y, 1.0]])
     middle_B2 = (sizes_B2[:, ::-1] - 1) / 2
-    shift_B2 = np.stack(np.broadcast_arrays(np.zeros(count), shift_x, shift_y)[1:], axis=1)
+    shift_B2 = np.stack(np.broadcast_arrays(np.zeros(count), *shift)[1:], axis=1)
     matrix_B33 = np.tile(np.eye(3), (count, 1, 1))
     matrix_B33[:, :2, :2] = linear
     matrix_B33[:, :2, 2] = middle_B2 - (linear @ middle_B2[..., None])[..., 0] + shift_B2

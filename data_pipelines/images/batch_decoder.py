@@ -1,6 +1,5 @@
 """From records to a batch: decoding, turning, moving, resizing and tokenizing."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,6 @@ from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.resizing import Interpolation, resize_image, turn_image, warp_image
 from data_pipelines.images.views import view_image
 from data_pipelines.sources.records import MISSING, UNREADABLE, USED, Batch, Record
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,21 @@ class BatchDecoder:
                 unused = ((0, batch_size - len(records)), (0, 0))
                 batch["operations"] = np.pad(draws.operations_BL, unused, constant_values=-1)
         moving: dict[int, np.ndarray] = {}
+        texts = [""] * batch_size
         for row, (record_index, record) in enumerate(records):
-            image = self._decode(record_index, record)
-            if isinstance(image, int):
-                outcome[row] = image
+            if isinstance(record, RecordError):
+                outcome[row] = MISSING if isinstance(record, MissingError) else UNREADABLE
+                continue
+            if self.tokenize is not None:
+                if record.text is None:
+                    raise DataError(
+                        f"record {record_index} has no label, and this task reads labels; choose labelled sources"
+                    )
+                texts[row] = record.text
+            try:
+                image = pixels_of(record)
+            except DecodeError:
+                outcome[row] = UNREADABLE
                 continue
             if random_key is None:
                 batch["size"][row] = image.shape[:2]
@@ -71,7 +79,7 @@ class BatchDecoder:
                 if self.views > 1:
                     view_image(image, self.views, self.height, self.width, self.interpolation, images[row])
                     continue
-            elif self.turn_vertical and isinstance(record, Record) and is_vertical(image.shape[:2], record.text):
+            elif self.turn_vertical and is_vertical(image.shape[:2], record.text):
                 image = turn_image(image, 1)
             if draws is not None and draws.moved_B[row]:
                 moving[row] = image
@@ -81,20 +89,8 @@ class BatchDecoder:
             self._move(draws, moving, images, outcome)
         batch["valid"] = (outcome == USED) & (index >= 0)
         if self.tokenize is not None:
-            texts = [self._label(record_index, record) for record_index, record in records]
-            texts += [""] * (batch_size - len(texts))
             batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
         return batch
-
-    def _decode(self, index: int, record: Record | RecordError) -> np.ndarray | int:
-        """The pixels of a record, or the place in ``OUTCOMES`` of what became of it."""
-        if isinstance(record, RecordError):
-            return MISSING if isinstance(record, MissingError) else UNREADABLE
-        try:
-            return pixels_of(record)
-        except DecodeError as error:
-            _log.debug("record %d: %s", index, error)
-            return UNREADABLE
 
     def _move(self, draws: Draws, moving: dict[int, np.ndarray], images: np.ndarray, outcome: np.ndarray) -> None:
         """Warp the images ``moving``, given by row, into ``images``."""
@@ -111,14 +107,5 @@ class BatchDecoder:
         for (row, image), matrix in zip(moving.items(), matrix_B33, strict=True):
             try:
                 warp_image(image, matrix, images[row], self.interpolation)
-            except cv2.error as error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
-                _log.debug("an image of %s: %s", image.shape, error)
+            except cv2.error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
                 outcome[row] = UNREADABLE
-
-    @staticmethod
-    def _label(index: int, record: Record | RecordError) -> str:
-        if isinstance(record, RecordError):
-            return ""
-        if record.text is None:
-            raise DataError(f"record {index} has no label, and this task reads labels; choose labelled sources")
-        return record.text

@@ -68,8 +68,7 @@ def paint_background(
     height: int, width: int, colour: np.ndarray, contrast: float, difficulty: float, rng: np.random.Generator
 ) -> np.ndarray:
     """A background, float32 RGB ``(height, width, 3)``, around ``colour`` with variations well below ``contrast``."""
-    ground = np.empty((height, width, 3), np.float32)
-    ground[:] = colour
+    ground = np.full((height, width, 3), colour, np.float32)
     if rng.random() > 0.7 * difficulty:
         return ground
     strength = difficulty * min(0.45 * contrast, 60.0) * (0.2 + 0.8 * rng.random())
@@ -78,7 +77,7 @@ def paint_background(
         corners = strength * rng.uniform(-1, 1, (2, 2, 1)).astype(np.float32)
         if rng.random() < 0.3:
             corners = corners * rng.uniform(0.3, 1.4, 3).astype(np.float32)
-        ground += _enlarged(np.ascontiguousarray(np.broadcast_to(corners, (2, 2, 3))), height, width)
+        ground += cv2.resize(np.ascontiguousarray(np.broadcast_to(corners, (2, 2, 3))), (width, height))
     elif kind < 0.75:  # clouds, plaster, wood: noise at one or two scales, stretched along an axis or not
         for _ in range(1 + int(rng.random() < 0.5)):
             rows = max(2, int(height / 2 ** rng.uniform(1, 4.5)))
@@ -86,7 +85,7 @@ def paint_background(
             coarse = cut_noise(rows, columns, rng)
             if rng.random() < 0.8:
                 coarse = np.repeat(coarse[:, :, :1], 3, axis=2)
-            ground += (0.6 * strength) * _enlarged(np.ascontiguousarray(coarse), height, width)
+            ground += (0.6 * strength) * cv2.resize(np.ascontiguousarray(coarse), (width, height))
     elif kind < 0.88:  # a second surface behind an edge
         side = (0.8 * strength * rng.uniform(-1, 1, 3)).astype(np.float32)
         if rng.random() < 0.5:
@@ -99,7 +98,3 @@ def paint_background(
         phase = (down if rng.random() < 0.4 else along + slope * down) * np.float32(2 * np.pi / period)
         ground += (0.6 * strength * np.sin(phase))[:, :, None]
     return ground
-
-
-def _enlarged(coarse: np.ndarray, height: int, width: int) -> np.ndarray:
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -61,9 +61,8 @@ def blur(picture: np.ndarray, letter_height: float, difficulty: float, rng: np.r
     height, width = picture.shape[:2]
     # Letters keep at least 8 pixels.
     factor = max(1 - 0.9 * difficulty * rng.random(), min(1.0, 8 / letter_height))
-    small = cv2.resize(
-        picture, (max(2, round(width * factor)), max(2, round(height * factor))), interpolation=cv2.INTER_AREA
-    )
+    smaller = max(2, round(width * factor)), max(2, round(height * factor))
+    small = cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA)
     up = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
     if rng.random() < 0.4 * difficulty:  # Cameras and scanners sharpen what they have, which leaves bright rims.
         small = _sharpened(small, difficulty * (0.5 + rng.random()))

@@ -140,8 +140,7 @@ class Fonts:
     def check(self, characters: str) -> None:
         """Make sure that some face has all ``characters``, so that ``draw`` finds one for every text of them.
 
-        Raises:
-            DataError: none has; the message names what the best one lacks.
+        Raises ``DataError`` where none has, which names what the best one lacks.
         """
         lacking = characters
         for face in self.faces:
@@ -169,10 +168,7 @@ def find_fonts(folder: Path | None) -> Fonts:
 
     The order depends on the fonts' names and contents alone, so a seed draws the same words wherever the files lie.
     Skips files without Latin capitals or digits (icons and symbols) and second copies; warns of files that cannot be
-    opened.
-
-    Raises:
-        DataError: ``folder`` holds no font.
+    opened. Raises ``DataError`` where ``folder`` holds no font.
     """
     paths = _installed()
     if folder is not None:
@@ -192,5 +188,4 @@ def find_fonts(folder: Path | None) -> Fonts:
             broken.append(path.name)
     if broken:
         warnings.warn(f"skipped {len(broken)} broken font files: {', '.join(broken[:8])}", stacklevel=2)
-    order = sorted(found, key=lambda digest: (found[digest].family, found[digest].style, digest))
-    return Fonts([found[digest] for digest in order])
+    return Fonts([found[digest] for digest in sorted(found, key=lambda d: (found[d].family, found[d].style, d))])

@@ -1,5 +1,6 @@
 """A line of text as a mask: glyphs side by side, straight or along an arc."""
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import cv2
@@ -38,18 +39,12 @@ def draw_line(
     glyphs = [face.glyph(character) for character in before + text + after]
     if tumble > 0:
         glyphs = [_tumbled(glyph, tumble, rng) if glyph.mask.size else glyph for glyph in glyphs]
-    pens = []
-    pen = 0.0
-    for glyph in glyphs:
-        pens.append(pen)
-        # Never so tight that letters cover each other.
-        pen += max(glyph.advance + spacing, 0.6 * glyph.mask.shape[1], 1.0)
+    # Never so tight that letters cover each other.
+    steps = [max(glyph.advance + spacing, 0.6 * glyph.mask.shape[1], 1.0) for glyph in glyphs[:-1]]
+    pens = accumulate(steps, initial=0.0)
     lefts = [round(pen) + glyph.left for pen, glyph in zip(pens, glyphs, strict=True)]
-    tops = [glyph.top for glyph in glyphs]
-    if wobble > 0:
-        tops = [
-            top + round(float(shift)) for top, shift in zip(tops, wobble * rng.standard_normal(len(tops)), strict=True)
-        ]
+    shifts = (wobble * rng.standard_normal(len(glyphs))).tolist() if wobble > 0 else [0.0] * len(glyphs)
+    tops = [glyph.top + round(shift) for glyph, shift in zip(glyphs, shifts, strict=True)]
     inked = [i for i, glyph in enumerate(glyphs) if glyph.mask.size]
     x0, y0 = min(lefts[i] for i in inked), min(tops[i] for i in inked)
     x1 = max(lefts[i] + glyphs[i].mask.shape[1] for i in inked)

@@ -172,8 +172,7 @@ def _paint(
     if beside is not None:
         other = draw_colours(difficulty, rng)[int(2 * rng.random())]
         picture += (paint_background(height, width, other, contrast, difficulty, rng) - picture) * beside[:, :, None]
-    letters = alpha if alpha.ndim == 2 else alpha[:, :, 0]
-    widest = alpha if alpha.ndim == 2 else alpha[:, :, 1]
+    letters, widest = (np.atleast_3d(alpha)[:, :, layer] for layer in (0, -1))
     if rng.random() < 0.12 * difficulty:  # solid letters, whose sides show
         _blend(picture, ink * rng.uniform(0.2, 0.7) if rng.random() < 0.7 else 0.5 * (ink + paper), _sides(widest, rng))
     elif rng.random() < 0.2 * difficulty:  # a shadow

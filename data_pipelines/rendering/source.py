@@ -51,17 +51,14 @@ class RenderedWords(SourceSpec):
     def open(self, root: Path = Path()) -> "RenderedSource":
         """The source of these words. ``root`` is where relative ``fonts`` and ``words`` start.
 
-        Raises:
-            DataError: a value is out of range, no text is possible, or there are no fonts.
+        Raises ``DataError`` where a value is out of range, no text is possible, or there are no fonts.
         """
         if self.size < 1 or self.seed < 0 or not 0 <= self.difficulty <= 1:
             raise DataError(
                 f"rendered words: size {self.size} must be positive, seed {self.seed} not negative, and difficulty "
                 f"{self.difficulty} from 0 to 1"
             )
-        fonts, words = (
-            (root / Path(place).expanduser()).absolute() if place else None for place in (self.fonts, self.words)
-        )
+        fonts, words = ((root / Path(p).expanduser()).absolute() if p else None for p in (self.fonts, self.words))
         source = RenderedSource(self, fonts, words)
         # So that a mistake in the spec shows before training starts.
         source._texts()

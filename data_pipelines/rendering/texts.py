@@ -16,6 +16,7 @@ from data_pipelines.rendering.lexicon import listed, word_tiers
 
 Split = Literal["train", "validation"]
 T = TypeVar("T")
+Draw = Callable[[np.random.Generator], str]
 
 VALIDATION_SHARE = 1 / 20
 """The share of all texts that only the validation split may show."""
@@ -32,6 +33,7 @@ _CODAS = listed("b c ck d f ff g ght k l ll ld lt m mp n nd ng nk nt p r rd rk r
 _CODAS += ("",) * 14
 _DOMAINS = listed("com net org co.uk de fr io info eu sg cn nl ca")
 _MONTHS = listed("jan feb mar apr may jun jul aug sep oct nov dec")
+_PUNCTUATION = listed("""{}, {}. {}! {}: {}? "{}" "{} {}" '{} ({}) {}... {}'s - &""")
 _UNITS = listed("% % % % % % % % kg g ml cl L km m mm cm W V mph am pm h + °")
 
 
@@ -55,41 +57,38 @@ def _digits(rng: np.random.Generator, low: int, high: int) -> str:
     return str(int(rng.integers(10 ** (n - 1) if n > 1 else 0, 10**n)))
 
 
-class _Words:
-    """Draws dictionary words of ``low`` to ``high`` letters, in the cases that ``allowed`` can spell."""
+def _drawer_of_words(allowed: frozenset[str], low: int, high: int, tiers: Sequence[Sequence[str]]) -> Draw:
+    """What draws dictionary words of ``low`` to ``high`` letters that ``allowed`` can spell, or "" without any."""
+    choices: list[tuple[Sequence[str], Callable[[str], str]]] = []
+    shares: list[float] = []
+    for tier, tier_share in zip(tiers, _TIER_SHARES, strict=True):
+        sized = [word for word in tier if low <= len(word) <= high]
+        for change_case, case_share in _CASES:
+            # An alphabet with all letters allows all words; one list then serves all cases.
+            everything = allowed.issuperset(change_case(_ALPHABET)) and allowed.issuperset(_ALPHABET)
+            words = sized if everything else [word for word in sized if allowed.issuperset(change_case(word))]
+            if words:
+                choices.append((words, change_case))
+                shares.append(tier_share * case_share)
+    cumulative = list(itertools.accumulate(shares))
 
-    def __init__(self, allowed: frozenset[str], low: int, high: int, tiers: Sequence[Sequence[str]]) -> None:
-        self._choices: list[tuple[Sequence[str], Callable[[str], str]]] = []
-        shares = []
-        for tier, tier_share in zip(tiers, _TIER_SHARES, strict=True):
-            sized = [word for word in tier if low <= len(word) <= high]
-            for change_case, case_share in _CASES:
-                # An alphabet with all letters allows all words; one list then serves all cases.
-                everything = allowed.issuperset(change_case(_ALPHABET)) and allowed.issuperset(_ALPHABET)
-                words = sized if everything else [word for word in sized if allowed.issuperset(change_case(word))]
-                if words:
-                    self._choices.append((words, change_case))
-                    shares.append(tier_share * case_share)
-        self._shares = list(itertools.accumulate(shares))
-
-    def draw(self, rng: np.random.Generator) -> str:
-        """One word, or "" where there are none."""
-        if not self._choices:
+    def draw(rng: np.random.Generator) -> str:
+        if not choices:
             return ""
-        words, change_case = self._choices[bisect(self._shares, rng.random() * self._shares[-1])]
+        words, change_case = choices[bisect(cumulative, rng.random() * cumulative[-1])]
         word = pick(rng, words)
         if rng.random() < 0.4:  # Dictionaries are full of long words, and signs of short ones.
             word = min(word, pick(rng, words), key=len)
         return change_case(word)
 
+    return draw
+
 
 class Texts:
     """Draws labels of ``min_length`` to ``max_length`` characters, all from ``characters``, of one split.
 
-    Its words come from the file ``words``, or from dictionaries where it is None.
-
-    Raises:
-        DataError: no such text exists.
+    Its words come from the file ``words``, or from dictionaries where it is None. Raises ``DataError`` where no such
+    text exists.
     """
 
     def __init__(self, characters: str, min_length: int, max_length: int, split: Split, words: Path | None) -> None:
@@ -108,8 +107,8 @@ class Texts:
         self._letters = [c for c in drawable if c.isalpha()] or drawable
         self._capitals = [c for c in drawable if c.isupper()] or self._letters
         self._numerals = [c for c in drawable if c.isdecimal()] or drawable
-        self._word = _Words(self._allowed, min_length, max_length, word_tiers(words)).draw
-        self._part = _Words(self._allowed, 1, max(1, max_length - 1), word_tiers(words)).draw
+        self._word = _drawer_of_words(self._allowed, min_length, max_length, word_tiers(words))
+        self._part = _drawer_of_words(self._allowed, 1, max(1, max_length - 1), word_tiers(words))
         self._fallback = self._some_texts()
         if not self._fallback:
             raise DataError(
@@ -140,7 +139,7 @@ class Texts:
         candidates = ("".join(pick(rng, self._alphanumeric) for _ in range(n)) for n in lengths)
         return sorted({text for text in candidates if in_split(text, self._split)})
 
-    def _feasible_kinds(self) -> tuple[Sequence[Callable[[np.random.Generator], str]], list[float]]:
+    def _feasible_kinds(self) -> tuple[Sequence[Draw], list[float]]:
         """The kinds of text that the characters and lengths often allow, and their cumulative shares."""
         rng, often = np.random.default_rng(0), []
         for kind, share in (
@@ -172,9 +171,7 @@ class Texts:
         if rng.random() < 0.3:  # Any symbol at all, so that none is rare.
             symbol = pick(rng, self._symbols)
             return symbol + word if rng.random() < 0.4 else word + symbol
-        form = pick(
-            rng, ("{},", "{}.", "{}!", "{}:", "{}?", '"{}"', '"{}', '{}"', "'{}", "({})", "{}...", "{}'s", "-", "&")
-        )
+        form = pick(rng, _PUNCTUATION)
         if form == "-":
             return f"{word}-{self._part(rng)}"
         if form == "&":
@@ -211,10 +208,7 @@ class Texts:
         u = rng.random()
         forms = (word, word.capitalize(), word.upper())
         first = 0 if u < 0.4 else 1 if u < 0.65 else 2
-        for form in (forms[first], *forms):
-            if self._allowed.issuperset(form):
-                return form
-        return ""
+        return next(filter(self._allowed.issuperset, (forms[first], *forms)), "")
 
     def _number(self, rng: np.random.Generator) -> str:
         u = rng.random()
@@ -236,15 +230,9 @@ class Texts:
     def _date(self, rng: np.random.Generator) -> str:
         day, month, year = int(rng.integers(1, 32)), int(rng.integers(1, 13)), int(rng.integers(1900, 2031))
         name = self._any_case(_MONTHS[month - 1], rng)
-        forms = (
-            f"{day}/{month}",
-            f"{day:02}.{month:02}.{year}",
-            f"{year}-{month:02}-{day:02}",
-            f"{month}/{day}/{year % 100:02}",
-        )
-        return pick(
-            rng, (*forms, f"{year}", f"{day}{name}", f"{name}-{year % 100:02}", f"'{year % 100:02}", f"{year}s")
-        )
+        forms = [f"{day}/{month}", f"{day:02}.{month:02}.{year}", f"{year}-{month:02}-{day:02}"]
+        forms += [f"{month}/{day}/{year % 100:02}", f"{year}", f"{day}{name}", f"{name}-{year % 100:02}"]
+        return pick(rng, [*forms, f"'{year % 100:02}", f"{year}s"])
 
     def _time(self, rng: np.random.Generator) -> str:
         hour, minute = int(rng.integers(24)), 5 * int(rng.integers(12))

@@ -66,14 +66,14 @@ def test_affine_matrices_move_points_as_stated():
     size = np.array([[20, 60]])
     middle, right, down = np.array([29.5, 9.5, 1]), np.array([1, 0, 0]), np.array([0, 1, 0])
 
-    def matrix(**changes):
-        return affine_matrices(size, **changes)[0]
+    def matrix(angle=0.0, **changes):
+        return affine_matrices(size, angle, **changes)[0]
 
-    np.testing.assert_allclose(matrix(angle=33, scale=1.7, shear_x=20, shear_y=5) @ middle, middle, atol=1e-12)
-    np.testing.assert_allclose(matrix(shift_x=3, shift_y=-2) @ middle, middle + 3 * right - 2 * down)
+    np.testing.assert_allclose(matrix(angle=33, scale=1.7, shear=(20, 5)) @ middle, middle, atol=1e-12)
+    np.testing.assert_allclose(matrix(shift=(3, -2)) @ middle, middle + 3 * right - 2 * down)
     np.testing.assert_allclose(matrix(angle=90) @ (middle + right), middle + down, atol=1e-12)
-    np.testing.assert_allclose(matrix(shear_x=45) @ (middle + 2 * down), middle - 2 * right + 2 * down)
-    np.testing.assert_allclose(matrix(shear_y=45) @ (middle + 2 * right), middle + 2 * right - 2 * down)
+    np.testing.assert_allclose(matrix(shear=(45, 0)) @ (middle + 2 * down), middle - 2 * right + 2 * down)
+    np.testing.assert_allclose(matrix(shear=(0, 45)) @ (middle + 2 * right), middle + 2 * right - 2 * down)
 
 
 def test_perspective_moves_the_corners_inward_as_stated():
