@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.images.resizing import turn_image
-from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, within_reach
+from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, points_at, within_reach
 
 Crops = Literal["box", "rectified"]
 """How words are cut out: "box" by the smallest upright rectangle around the polygon, as the words of Union14M are, or
@@ -82,10 +82,7 @@ def _straightened(image: np.ndarray, upper_K2: np.ndarray, lower_K2: np.ndarray,
     if not _sensible(w, h, most):
         return None
     along = (np.arange(w) + 0.5) / w * (len(upper_K2) - 1)
-    upper, lower = (
-        np.stack([np.interp(along, np.arange(len(side)), side[:, axis]) for axis in (0, 1)], axis=-1)
-        for side in (upper_K2, lower_K2)
-    )
+    upper, lower = points_at(upper_K2, along), points_at(lower_K2, along)
     across = ((np.arange(h) + 0.5) / h)[:, None, None]
     x, y = np.moveaxis(upper + across * (lower - upper) - 0.5, -1, 0).astype(np.float32)
     made = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -43,8 +43,7 @@ def _packaged_detector() -> Path:
         files = []
     # A wheel has one: PP-OCRv6_det_small.onnx, ch_PP-OCRv4_det_infer.onnx before 3.9. What rapidocr downloads later
     # is not among the files of the wheel.
-    found = [Path(str(file.locate())) for file in files if file.match("rapidocr/models/*_det_*.onnx")]
-    for path in found:
-        if path.is_file():
+    for file in files:
+        if file.match("rapidocr/models/*_det_*.onnx") and (path := Path(str(file.locate()))).is_file():
             return path
     raise UserError(f"finding words needs the detector of rapidocr: {_INSTALL}, or name an ONNX file of a detector")

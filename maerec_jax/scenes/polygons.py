@@ -78,8 +78,8 @@ def long_sides(polygon_N2: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         starts, lengths = start + finer, length + finer
     start, length = _best_cut(outline, starts, lengths, left_out, height)
     upper, lower = _sides(outline, np.array(start), np.array(length), left_out, _SIDE)
-    upper, lower = _reaching(upper, lower, _at(outline, np.array(start)))
-    upper, lower = _reaching(upper[::-1], lower[::-1], _at(outline, np.array(start + length)))
+    upper, lower = _reaching(upper, lower, points_at(outline, np.array(start)))
+    upper, lower = _reaching(upper[::-1], lower[::-1], points_at(outline, np.array(start + length)))
     upper, lower = _evenly(upper[::-1], _SIDE), _evenly(lower[::-1], _SIDE)
     run = (upper + lower)[-1] - (upper + lower)[0]
     backwards = run[1] < 0 if abs(run[0]) < STEEP * np.hypot(*run) else run[0] < 0
@@ -109,11 +109,11 @@ def _sides(
     part = np.linspace(0, 1, number)
     forth = start[..., None] + left_out + np.maximum(length[..., None] - 2 * left_out, 0) * part
     back = start[..., None] - left_out - np.maximum(len(outline_M2) - length[..., None] - 2 * left_out, 0) * part
-    return _at(outline_M2, forth), _at(outline_M2, back)
+    return points_at(outline_M2, forth), points_at(outline_M2, back)
 
 
-def _at(outline_M2: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Points of a closed outline, also between those that it is given by."""
+def points_at(outline_M2: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Points (..., 2) at places (...) of a closed outline, also between those that it is given by."""
     before = np.floor(place).astype(int)
     share = (place - before)[..., None]
     return outline_M2[before % len(outline_M2)] * (1 - share) + outline_M2[(before + 1) % len(outline_M2)] * share
