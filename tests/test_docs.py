@@ -14,7 +14,7 @@ import tyro
 
 from tests.conftest import REPOSITORY
 
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 FOLDERS = ("maerec_jax", "data_pipelines", "configs", "scripts", "docs", "tests")
 THERE_OR_NOT = {"configs/my_mae.py": "configs/mae_vit_s.py", "maerec_jax/models/NAME.py": "maerec_jax/models/mae.py"}
 """Files that a reader is told to write, and what stands in for them."""
@@ -40,7 +40,7 @@ def anchors(text):
     return {"".join(c for c in heading.lower() if c in kept).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -52,7 +52,7 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(place.read_text()), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_named_files_are_there(page):
     names = re.findall(
         rf"(?<![\w/.])((?:{'|'.join(FOLDERS)})/[\w./-]*\.(?:py|sh|md|toml|npz|json))\b", page.read_text()
