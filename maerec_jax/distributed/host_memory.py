@@ -2,7 +2,7 @@
 
 XLA asks the C library for the temporaries of a step, gigabytes of them, each time that it runs one, and frees them at
 its end. glibc gives pieces of that size back to the system, which then has to hand out the same memory anew, page by
-page and zeroed: a third of the time of a step (docs/speed.md). No other platform is concerned.
+page and zeroed: a third of the time of a step (docs/history/speed.md). No other platform is concerned.
 """
 
 import ctypes
