@@ -3,32 +3,25 @@
 import sys
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from data_pipelines.command import run_command, tell
+from data_pipelines.errors import UserError
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.reading.reader import ReadingConfig
-from maerec_jax.scenes.detection import DetectionConfig
-
-if TYPE_CHECKING:
-    from maerec_jax.scenes.detection import Detector
+from maerec_jax.reading.reader import ReadingArguments
+from maerec_jax.scenes.detection import DetectionConfig, Detector, load_detector
 
 
 @dataclass(frozen=True)
-class DemoArguments:
+class DemoArguments(ReadingArguments):
     """Serve a page on which pictures are read: one word, or the words of a whole scene.
 
     It is served to this machine only, asks no other host for anything, and keeps pictures in a temporary folder that
     goes when it ends.
     """
 
-    checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
-    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
-    adapters: str = ""
-    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     host: str = "127.0.0.1"
     """Address to listen at: by default this machine only. Others have no password to give: put a proxy before it."""
     port: int = 7860
@@ -36,7 +29,6 @@ class DemoArguments:
     root_path: str = ""
     """Path under which a proxy serves the page, such as /words."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
-    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
     batch_size: int = 16
     """The most words of a scene that are read at once."""
     scenes: bool = True
@@ -44,22 +36,16 @@ class DemoArguments:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How the words of a scene are found."""
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
-
 
 def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
-    from data_pipelines.errors import UserError
-    from maerec_jax.weights.finding import load_recognizer
-
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install 'maerec-jax[demo]'")
     import uvicorn
 
     from maerec_jax.demo_page.server import make_app, own_folder
     from maerec_jax.serving.connections import address_of, listen
+    from maerec_jax.weights.finding import load_recognizer
 
     weights = load_recognizer(arguments.checkpoint, arguments.adapters)
     try:
@@ -79,11 +65,8 @@ def demo(arguments: DemoArguments) -> int:
     return 0
 
 
-def _detector(arguments: DemoArguments) -> "Detector | None":
+def _detector(arguments: DemoArguments) -> Detector | None:
     """Finds the words of scenes; None where that is not wanted or not installed, which is told."""
-    from data_pipelines.errors import UserError
-    from maerec_jax.scenes.detection import load_detector
-
     if not arguments.scenes:
         return None
     try:

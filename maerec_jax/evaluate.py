@@ -4,9 +4,8 @@ import json
 import os
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,17 +22,17 @@ from maerec_jax.distributed.cluster import Cluster, agree, array_of_first, run_t
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 from maerec_jax.distributed.sharding import make_mesh
 from maerec_jax.evaluation.compare import compare
-from maerec_jax.evaluation.measuring import SetReader, describe
+from maerec_jax.evaluation.measuring import SetReader, made_with
 from maerec_jax.evaluation.predictions import PredictionsFile, read_predictions
 from maerec_jax.evaluation.report import write_report
 from maerec_jax.evaluation.sets import MeasuredSet, find_sets
 from maerec_jax.evaluation.table import Table
-from maerec_jax.reading.reader import Reader, ReadingConfig
+from maerec_jax.reading.reader import Reader, ReadingArguments
 from maerec_jax.weights.finding import SHIPPED, load_recognizer
 
 
 @dataclass(frozen=True)
-class EvaluateArguments:
+class EvaluateArguments(ReadingArguments):
     """Read labelled words and print word accuracies in the paper's form, or compare two evaluations.
 
     By default Union14M-Benchmark and the common benchmarks are measured, as far as the data root holds them. Every
@@ -42,11 +41,6 @@ class EvaluateArguments:
     With --predictions, an evaluation that is stopped goes on with the same command.
     """
 
-    checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
-    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
-    adapters: str = ""
-    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     data: str = ""
     """Data root. Without it, the validation data of the run are measured where they were in training."""
     sets: tuple[str, ...] = ()
@@ -68,7 +62,6 @@ class EvaluateArguments:
     """Begin again where the file of predictions is there already."""
     compare: tuple[str, ...] = ()
     """Instead of measuring, compare two evaluations: their --json or --predictions files."""
-    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
     batch_size: int = 256
     """Images a step, over all devices."""
     workers: int = 0
@@ -91,19 +84,14 @@ class EvaluateArguments:
 def evaluate(arguments: EvaluateArguments) -> int:
     """Evaluate or compare, print the table, and return 0."""
     if arguments.compare:
-        return _compare(arguments)
+        check_outputs(arguments.json)
+        found = compare(*map(Path, arguments.compare))
+        Console().print(found.to_rich())
+        if arguments.json:
+            _write(arguments.json, found.to_dict())
+        return 0
     run_steps_in_this_thread()
     return run_together(arguments.cluster, lambda: _measure(arguments))
-
-
-def _compare(arguments: EvaluateArguments) -> int:
-    check_outputs(arguments.json)
-    first, second = map(Path, arguments.compare)
-    found = compare(first, second)
-    Console().print(found.to_rich())
-    if arguments.json:
-        _write(arguments.json, found.to_dict())
-    return 0
 
 
 def _measure(arguments: EvaluateArguments) -> int:
@@ -116,13 +104,13 @@ def _measure(arguments: EvaluateArguments) -> int:
         check_outputs(arguments.json, arguments.csv, arguments.report, file)
     message: Callable[[str], None] = tell if first else lambda text: None
     config, params, step = load_recognizer(arguments.checkpoint, arguments.adapters)
-    config, measured = _choose(config, arguments, message)
+    root, measured = _choose(config, arguments, message)
     reader = Reader(config, params, arguments.reading, make_mesh(), tell=message)
-    sets = [SetReader(s, config, reader, arguments.batch_size, arguments.workers, message) for s in measured]
-    made_with = _made_with(reader, params, step, sets)
-    agree({"the recogniser or the sets": made_with})
+    sets = [SetReader(s, root, reader, arguments.batch_size, arguments.workers, message) for s in measured]
+    how = made_with(reader, params, step, sets)
+    agree({"the recogniser or the sets": how})
     with tempfile.TemporaryDirectory() as scratch:
-        predictions = PredictionsFile(Path(file or f"{scratch}/predictions.jsonl"), made_with)
+        predictions = PredictionsFile(Path(file or f"{scratch}/predictions.jsonl"), how)
         if first:
             predictions.prepare(arguments.overwrite)
         _read(sets, predictions, first)
@@ -133,32 +121,17 @@ def _measure(arguments: EvaluateArguments) -> int:
 
 def _choose(
     config: TrainConfig, arguments: EvaluateArguments, message: Callable[[str], None]
-) -> tuple[TrainConfig, list[MeasuredSet]]:
-    """The run's config with the data root, keeping all words; and what to measure."""
-    data = replace(config.data, root=arguments.data or config.data.root)
-    config = replace(config, data=data)
+) -> tuple[Path, list[MeasuredSet]]:
+    """The data root, and what to measure."""
+    data, root = config.data, Path(arguments.data or config.data.root)
     if arguments.data:
-        fields = arguments.image_field, arguments.text_field
-        return config, find_sets(Path(arguments.data), arguments.sets, message, *fields)
+        return root, find_sets(root, arguments.sets, message, arguments.image_field, arguments.text_field)
     if not data.validation:
         raise UserError("there are no validation data of a run: give --data, the folder that holds the sets")
-    if not Path(data.root).is_dir():
+    if not root.is_dir():
         raise UserError(f"the data root of the run, {data.root}, is not here: give --data")
     names = ["validation"] if len(data.validation) == 1 else [f"validation.{i}" for i in range(len(data.validation))]
-    return config, [MeasuredSet(name, spec) for name, spec in zip(names, data.validation, strict=True)]
-
-
-def _made_with(reader: Reader, params: Any, step: int, sets: Sequence[SetReader]) -> dict[str, Any]:
-    """What decides about the readings: the weights, how they read, and the words."""
-    digest = 0
-    for leaf in jax.tree.leaves(params):
-        digest = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), digest)
-    return {
-        "step": step,
-        "weights": f"crc32 {digest:08x}",
-        **describe(reader),
-        "sets": {s.name: {"words": len(s.source), "names and labels": s.digest()} for s in sets},
-    }
+    return root, [MeasuredSet(name, spec) for name, spec in zip(names, data.validation, strict=True)]
 
 
 def _read(sets: Sequence[SetReader], predictions: PredictionsFile, first: bool) -> None:

@@ -23,7 +23,7 @@ from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_t
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.named_images import loaded_ahead, open_images
 from maerec_jax.reading.pictures import annotated_picture, readings_sheet, save_picture
-from maerec_jax.reading.reader import ReadingConfig
+from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.reading.word import Word
 from maerec_jax.scenes.crops import Crops
@@ -37,7 +37,7 @@ _ON_SHEET = 48
 
 
 @dataclass(frozen=True)
-class PredictArguments:
+class PredictArguments(ReadingArguments):
     """Read the words in image files, and print file, text and confidence for each.
 
     An image is one word, or with --detect a picture in which the words are found first. The confidence is the mean of
@@ -47,11 +47,6 @@ class PredictArguments:
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image files, folders that are searched with their subfolders, and LMDBs as Union14M has them."""
-    checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
-    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
-    adapters: str = ""
-    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values. With
     --detect a picture is a line and one for each of its words, a JSON object, or a row for each word."""
@@ -68,15 +63,10 @@ class PredictArguments:
     rectified, so that the text lies level."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How words are found."""
-    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
-    batch_size: int = 32
-    """The most images read at once; fewer are filled up to this or to a fourth, a sixteenth ... of it."""
 
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("name image files or folders to read")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.sheet and not self.sheet.lower().endswith(".png"):
             raise ValueError(f"the sheet is a PNG file: {self.sheet} does not end in .png")
         if self.attention and not self.visualise:

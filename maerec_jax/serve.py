@@ -7,14 +7,16 @@ from typing import Annotated
 import tyro
 
 from data_pipelines.command import keep_compiled_programs, run_command, tell
-from maerec_jax.reading.reader import ReadingConfig
+from data_pipelines.errors import UserError
+from maerec_jax.distributed.host_memory import run_steps_in_this_thread
+from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.scenes.crops import Crops
-from maerec_jax.scenes.regions import DetectionConfig
+from maerec_jax.scenes.detection import DetectionConfig, load_detector
 from maerec_jax.serving.limits import Limits
 
 
 @dataclass(frozen=True)
-class ServeArguments:
+class ServeArguments(ReadingArguments):
     """Read word images over HTTP: POST /words takes images and answers with JSON; /docs describes it.
 
     Prints "ready:" and its address on stdout as soon as every batch shape is compiled; until then it answers 503.
@@ -22,17 +24,10 @@ class ServeArguments:
     whoever reaches it may use it (docs/serving.md).
     """
 
-    checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
-    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
-    adapters: str = ""
-    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
     host: str = "127.0.0.1"
     """Address to listen on; by default programs of this machine only can reach it."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
-    batch_size: int = 32
-    """The most images read at once; fewer are filled up to this or to a fourth, a sixteenth ... of it."""
     batch_delay_ms: float = 4.0
     """Milliseconds that an image waits for others to share its batch."""
     decode_threads: int = 2
@@ -47,24 +42,20 @@ class ServeArguments:
     access_log: bool = False
     """Log every request to stderr."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
-    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise ValueError(f"the port must be 0 to 65535, not {self.port}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
         if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
             raise ValueError("crops and detection are about words that are found in pictures: give --detect, too")
 
 
 def serve(arguments: ServeArguments) -> int:
     """Serve until a signal; returns 0."""
-    from data_pipelines.errors import UserError
-    from maerec_jax.distributed.host_memory import run_steps_in_this_thread
     from maerec_jax.reading.recognizer import Recognizer
 
     try:
+        from maerec_jax.serving.scenes import Scenes
         from maerec_jax.serving.server import serve_forever
         from maerec_jax.serving.service import Service
     except ModuleNotFoundError as error:
@@ -78,9 +69,6 @@ def serve(arguments: ServeArguments) -> int:
     service = Service(recognizer, arguments.limits, arguments.batch_delay_ms / 1000, arguments.decode_threads)
     scenes = None
     if arguments.detect:
-        from maerec_jax.scenes.detection import load_detector
-        from maerec_jax.serving.scenes import Scenes
-
         detector = load_detector(config=arguments.detection)
         scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
     serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)

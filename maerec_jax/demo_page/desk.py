@@ -29,13 +29,9 @@ class Settings:
     """What a visitor may choose."""
 
     mode: Mode = "word"
-    """Whether the picture shows one word, or a scene."""
-    beam: int = 1
-    """As in ``ReadingConfig``."""
-    crops: Crops = "box"
-    """As in ``SceneReader``."""
-    lexicon: str = ""
-    """The only words that may be read, with spaces, commas or line ends between them; none for all."""
+    beam: int = 1  # as in ``ReadingConfig``
+    crops: Crops = "box"  # as in ``SceneReader``
+    lexicon: str = ""  # the only words that may be read, with spaces, commas or line ends between them; none for all
 
     def words(self) -> tuple[str, ...]:
         """The words of the lexicon. Raises ``UserError`` where they are too many."""
@@ -51,26 +47,19 @@ class Settings:
 class Found:
     """What was read in a picture."""
 
-    preview: np.ndarray
-    """uint8 RGB (height, width, 3): the picture, scaled down where it is large."""
+    preview: np.ndarray  # uint8 RGB (height, width, 3): the picture, scaled down where it is large
+    # In reading order, with polygons in pixels of the preview, and crops that are scaled down where they are large.
     words: tuple[SceneWord, ...]
-    """In reading order, with polygons in pixels of the preview, and crops that are scaled down where they are large."""
-    settings: Settings
-    """What the visitor had chosen."""
-    described: dict[str, Any]
-    """The same for JSON, as ``predict --format jsonl`` prints it."""
-    notes: tuple[str, ...] = ()
-    """What the visitor should know of the settings."""
+    settings: Settings  # what the visitor had chosen
+    described: dict[str, Any]  # the same for JSON, as ``predict --format jsonl`` prints it
+    notes: tuple[str, ...] = ()  # what the visitor should know of the settings
 
 
 class Desk:
     """Reads pictures, one at a time: callers see to that.
 
-    Args:
-      weights: of ``load_recognizer``.
-      reading: how words are read where a visitor does not say.
-      batch_size: the most words of a scene that are read at a time.
-      detector: finds the words of scenes; None where only single words can be read.
+    It has the weights of ``load_recognizer``, reads as ``reading`` says where a visitor does not, and without a
+    detector single words only.
 
     Raises:
       UserError: for a lexicon that cannot be used.
@@ -85,8 +74,7 @@ class Desk:
     ) -> None:
         self._weights, self._batch_size, self.detector = weights, batch_size, detector
         self.reading = reading or ReadingConfig()
-        self.recognizer, self._notes = self._load(self.reading.beam, ())
-        """Reads as the command was told."""
+        self.recognizer, self._notes = self._load(self.reading.beam, ())  # reads as the command was told
         self._load_kept = lru_cache(_KEPT)(self._load)
 
     def read(self, pixels: np.ndarray, name: str, settings: Settings) -> Found:

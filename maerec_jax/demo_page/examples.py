@@ -34,19 +34,12 @@ class Example:
     """A picture to try."""
 
     name: str
-    """What it is called."""
     mode: Mode
-    """What it shows."""
-    pixels: np.ndarray
-    """uint8 RGB (height, width, 3)."""
+    pixels: np.ndarray  # uint8 RGB (height, width, 3)
 
 
 def draw_examples(characters: str, scenes: bool) -> list[Example]:
-    """Draw a scene, if wanted, and words.
-
-    Args:
-      characters: what the recogniser can read: the examples hold no others.
-      scenes: whether scenes can be read.
+    """Draw a scene, if wanted, and words, which hold no other characters than those given.
 
     Raises:
       DataError: where no font can draw any words of these characters.
@@ -67,11 +60,7 @@ def _writable(word: str, characters: str) -> str | None:
 
 
 def draw_scene(characters: str) -> np.ndarray:
-    """A wall with signs, of those words that can be written with the characters, in some case.
-
-    Returns:
-      uint8 RGB (height, width, 3).
-    """
+    """A wall, uint8 RGB (height, width, 3), with signs of those words that the characters can write, in some case."""
     wall = Image.new("RGB", (960, 640), "#cec4b6")
     draw = ImageDraw.Draw(wall)
     for word, middle, size, ink, board in _SIGNS:

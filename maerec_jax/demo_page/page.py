@@ -26,17 +26,12 @@ _OUTLINE = (79, 70, 229)
 class Handlers:
     """What happens on the page. Each gives what its parts show, in the order of ``build_page``'s outputs.
 
-    Args:
-      desk: reads.
-      examples: to choose from.
-      limits: for uploads.
-      folder: where uploads are, and files to download are written.
+    ``folder`` is where uploads are, and files to download are written.
     """
 
     def __init__(self, desk: Desk, examples: list[Example], limits: Limits, folder: Path) -> None:
         self._desk, self._examples, self._limits, self._folder = desk, examples, limits, folder
-        self.beams = sorted({1, 5, 10, desk.reading.beam})
-        """What visitors may choose."""
+        self.beams = sorted({1, 5, 10, desk.reading.beam})  # what visitors may choose
 
     def take(self, file: dict[str, Any] | None, *settings: Any) -> tuple[Any, ...]:
         """An upload has arrived: what Gradio knows of its file."""
@@ -125,12 +120,7 @@ class Handlers:
 
 
 def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
-    """The page, ready to be served.
-
-    Args:
-      desk: reads.
-      limits: for uploads and for requests that wait.
-      folder: where the server puts uploads.
+    """The page, ready to be served; the server puts uploads into ``folder``.
 
     Raises:
       DataError: where no examples can be drawn.

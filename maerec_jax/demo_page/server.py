@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 
-from maerec_jax.demo_page.uploads import MEGA, Limits
+from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.serving.connections import Unread
+from maerec_jax.serving.limits import MEGA
 
 if TYPE_CHECKING:
     import gradio as gr

@@ -9,8 +9,7 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
-
-MEGA = 1_000_000
+from maerec_jax.serving.limits import MEGA
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,9 @@ class Limits:
 
 
 def open_upload(path: str, folder: Path, limits: Limits) -> np.ndarray:
-    """Decode a file that a visitor has uploaded, in full size, as ``data_pipelines.images.decoding`` does.
+    """Decode a file that a visitor has uploaded, in full size, to uint8 RGB (height, width, 3).
 
-    Args:
-      path: where the page says that it is; nothing outside ``folder`` is opened.
-      folder: where uploads are.
-      limits: of its size.
-
-    Returns:
-      uint8 RGB (height, width, 3).
+    ``path`` is where the page says that it is; nothing outside ``folder`` is opened.
 
     Raises:
       UserError: with a sentence for the visitor.

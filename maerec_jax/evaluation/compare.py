@@ -1,24 +1,23 @@
-"""Two runs over the same images: reads their predictions and compares them image by image."""
+"""Two runs over the same images: reads their predictions and compares them image by image, with a paired bootstrap."""
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
+from zlib import crc32
 
 import numpy as np
 
 from data_pipelines.errors import UserError
-from maerec_jax.evaluation.bootstrap import interval, resampled_means, set_seed
-from maerec_jax.evaluation.comparison import MEASURES, Comparison, Difference, Image, Judged, Measure, Pair
-from maerec_jax.evaluation.groups import groups, ordered
+from maerec_jax.evaluation.comparison import LEVEL, MEASURES, Comparison, Difference, Image, Judged, Measure, Pair
+from maerec_jax.evaluation.groups import Kind, groups, ordered
 from maerec_jax.evaluation.predictions import read_predictions
 from maerec_jax.evaluation.table import Table
 from maerec_jax.reading.scoring import verdicts
 
-_SEED, _RESAMPLES = 0, 10_000
 
-
-def compare(a: Path, b: Path, *, seed: int = _SEED, resamples: int = _RESAMPLES) -> Comparison:
+def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comparison:
     """Compare two runs image by image: those with the same set, place in it and file.
 
     Each run is judged by the labels in its own file. What is in one of them only takes no part in the differences, and
@@ -28,8 +27,7 @@ def compare(a: Path, b: Path, *, seed: int = _SEED, resamples: int = _RESAMPLES)
       a: the first run: predictions (.jsonl), or a table (.json) that evaluate wrote and that says where its predictions
         are.
       b: the second run; it is better where differences are above 0.
-      seed: of the bootstrap.
-      resamples: how many times the images are drawn anew.
+      seed, resamples: of the bootstrap, which draws the images so many times anew.
 
     Raises:
       UserError: for a file that is missing, broken or has an image twice, and where no image is in both.
@@ -46,18 +44,11 @@ def compare(a: Path, b: Path, *, seed: int = _SEED, resamples: int = _RESAMPLES)
             f"the first begins with {first}, the second with {second}"
         )
     every = [pair for some in pairs.values() for pair in some]
-    return Comparison(
-        a=str(a),
-        b=str(b),
-        seed=seed,
-        resamples=resamples,
-        differences=_differences(pairs, seed, resamples),
-        fixed=tuple(pair for pair in every if pair.change > 0),
-        broken=tuple(pair for pair in every if pair.change < 0),
-        relabelled=tuple(pair for pair in every if pair.a.truth != pair.b.truth),
-        only_a=_lone(run_a, run_b),
-        only_b=_lone(run_b, run_a),
-    )
+    differences = _differences(pairs, seed, resamples)
+    fixed, broken = (tuple(pair for pair in every if pair.change == way) for way in (1, -1))
+    relabelled = tuple(pair for pair in every if pair.a.truth != pair.b.truth)
+    only = _lone(run_a, run_b), _lone(run_b, run_a)
+    return Comparison(str(a), str(b), seed, resamples, differences, fixed, broken, relabelled, *only)
 
 
 def _read(path: Path) -> dict[Image, Judged]:
@@ -110,42 +101,53 @@ def _predictions_file(path: Path) -> tuple[Path, Table | None]:
 
 def _differences(pairs: Mapping[str, Sequence[Pair]], seed: int, resamples: int) -> tuple[Difference, ...]:
     """Differences of all sets, and of the averages that can be made of them, on the images that both runs have."""
-    words = {name: len(some) for name, some in pairs.items()}
-    reworded = {
-        name: sum(pair.a.reading != pair.b.reading and not pair.change for pair in some) for name, some in pairs.items()
-    }
-    differences, means = {}, {}
-    for name in ordered(words):
+    words = {name: len(pairs[name]) for name in ordered(pairs)}
+    reworded, rates, changed, means = {}, {}, {}, {}
+    for name, n in words.items():
+        reworded[name] = sum(pair.a.reading != pair.b.reading and not pair.change for pair in pairs[name])
         a_NM, b_NM = np.array([(pair.a.right, pair.b.right) for pair in pairs[name]]).swapaxes(0, 1)
-        right_a_M, right_b_M, lost_M, gained_M = (
-            some_NM.sum(axis=0).tolist() for some_NM in (a_NM, b_NM, a_NM & ~b_NM, b_NM & ~a_NM)
-        )
-        n, measures = words[name], {}
-        for place, metric in enumerate(MEASURES):
-            gained, lost = gained_M[place], lost_M[place]
-            means[name, metric] = resampled_means(gained, lost, n, resamples, set_seed(seed, name, place))
-            rates = right_a_M[place] / n, right_b_M[place] / n
-            measures[metric] = Measure(*rates, *interval(means[name, metric]), gained, lost)
-        differences[name] = Difference(name, name, "set", "", n, measures, reworded[name])
-    averages = []
-    for group in groups(words):
-        if not group.defined:
-            continue
-        measures = {}
-        for metric in MEASURES:
-            parts = [(differences[name].measures[metric], weight, name) for name, weight in group.weights.items()]
-            # Every set is drawn on its own, with as many images as it has.
-            means_R = np.sum([weight * means[name, metric] for _, weight, name in parts], axis=0)
-            measures[metric] = Measure(
-                sum(weight * part.a for part, weight, _ in parts),
-                sum(weight * part.b for part, weight, _ in parts),
-                *interval(means_R),
-                fixed=sum(part.fixed for part, _, _ in parts),
-                broken=sum(part.broken for part, _, _ in parts),
-            )
-        total, other = (sum(counts[name] for name in group.weights) for counts in (words, reworded))
-        averages.append(Difference(group.name, group.label, group.kind, group.remark, total, measures, other))
-    return (*differences.values(), *averages)
+        rates[name] = np.stack([a_NM.mean(axis=0), b_NM.mean(axis=0)])
+        changed[name] = np.stack([(b_NM & ~a_NM).sum(axis=0), (a_NM & ~b_NM).sum(axis=0)])
+        # Every set is drawn on its own, with as many images as it has.
+        seeds = [set_seed(seed, name, place) for place in range(len(MEASURES))]
+        drawn = zip(*changed[name].tolist(), seeds, strict=True)
+        means[name] = np.stack([resampled_means(fixed, broken, n, resamples, own) for fixed, broken, own in drawn])
+    # A set is what a group of it alone would be.
+    rows: list[tuple[str, str, Literal["set"] | Kind, str, Mapping[str, float]]]
+    rows = [(name, name, "set", "", {name: 1.0}) for name in words]
+    rows += [(g.name, g.label, g.kind, g.remark, g.weights) for g in groups(words) if g.defined]
+    differences = []
+    for name, label, kind, remark, weights in rows:
+        (a_M, b_M), means_MR = (np.sum([w * of[part] for part, w in weights.items()], axis=0) for of in (rates, means))
+        fixed_M, broken_M = np.sum([changed[part] for part in weights], axis=0).tolist()
+        columns = zip(MEASURES, a_M.tolist(), b_M.tolist(), map(interval, means_MR), fixed_M, broken_M, strict=True)
+        measures = {metric: Measure(a, b, *ends, *changes) for metric, a, b, ends, *changes in columns}
+        total, other = (sum(counts[part] for part in weights) for counts in (words, reworded))
+        differences.append(Difference(name, label, kind, remark, total, measures, other))
+    return tuple(differences)
+
+
+def resampled_means(gained: int, lost: int, words: int, resamples: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Means of ``words`` differences drawn with replacement from those that were measured, float64 ``(resamples,)``.
+
+    The difference of an image is 1 where only the second run is right (``gained`` images), -1 where only the first is
+    (``lost``) and 0 elsewhere, so how many are drawn of each is multinomial: drawn at once, exactly, at a cost that
+    does not grow with the words.
+    """
+    shares = np.array([gained, lost, words - gained - lost]) / words
+    drawn_R3 = np.random.default_rng(seed).multinomial(words, shares, size=resamples)
+    return (drawn_R3[:, 0] - drawn_R3[:, 1]) / words
+
+
+def set_seed(seed: int, name: str, metric: int) -> tuple[int, ...]:
+    """A seed for a metric of a set: its interval is then the same whatever else is compared."""
+    return seed, crc32(name.encode("utf-8", "backslashreplace")), metric
+
+
+def interval(means_R: np.ndarray) -> tuple[float, float]:
+    """Lower and upper end of the interval that holds ``LEVEL`` of resampled differences."""
+    low, high = np.quantile(means_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _lone(run: Mapping[Image, Judged], other: Mapping[Image, Judged]) -> dict[str, list[str]]:

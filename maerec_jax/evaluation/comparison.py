@@ -10,7 +10,6 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from maerec_jax.evaluation.bootstrap import LEVEL
 from maerec_jax.evaluation.groups import Kind, ordered
 from maerec_jax.evaluation.table import plain_table
 from maerec_jax.reading.marking import printable
@@ -18,6 +17,9 @@ from maerec_jax.reading.scoring import HEADLINE, METRICS
 
 MEASURES = tuple(name for name in METRICS if name != "edit_similarity")
 """The metrics that are compared: those for which a reading is right or wrong."""
+
+LEVEL = 0.95
+"""Share of the resampled differences that an interval holds."""
 
 _HEADLINE = MEASURES.index(HEADLINE)
 _HEADINGS = ("words", "a", "b", "b - a", f"{LEVEL:.0%} interval", "fixed", "broken", "verdict")
@@ -65,18 +67,12 @@ class Pair(NamedTuple):
 class Measure:
     """A metric of a set or an average in both runs, as fractions of 1, on the images that both have."""
 
-    a: float
-    """In the first run."""
-    b: float
-    """In the second."""
-    low: float
-    """Lower end of the interval of the second minus the first."""
-    high: float
-    """Its upper end."""
-    fixed: int
-    """Images that only the second run reads right."""
-    broken: int
-    """Images that only the first reads right."""
+    a: float  # in the first run
+    b: float  # in the second
+    low: float  # lower end of the interval of the second minus the first
+    high: float  # its upper end
+    fixed: int  # images that only the second run reads right
+    broken: int  # images that only the first reads right
 
     @property
     def difference(self) -> float:
@@ -96,20 +92,13 @@ class Measure:
 class Difference:
     """How two runs differ on a set or an average."""
 
-    name: str
-    """Name of the set or average."""
-    label: str
-    """What it is called in the table."""
-    kind: Literal["set"] | Kind
-    """A set, or what kind of average."""
-    remark: str
-    """What an average lacks of the published one; "" if nothing."""
-    words: int
-    """Images that both runs have."""
-    measures: dict[str, Measure]
-    """Each of ``MEASURES``."""
-    reworded: int
-    """Images that are read otherwise but, by ``HEADLINE``, right in both runs or wrong in both."""
+    name: str  # name of the set or average
+    label: str  # what it is called in the table
+    kind: Literal["set"] | Kind  # a set, or what kind of average
+    remark: str  # what an average lacks of the published one; "" if nothing
+    words: int  # images that both runs have
+    measures: dict[str, Measure]  # each of ``MEASURES``
+    reworded: int  # images that are read otherwise but, by ``HEADLINE``, right in both runs or wrong in both
 
     def verdict(self, metric: str = HEADLINE) -> str:
         """Which run is better, as far as can be said."""
@@ -134,26 +123,16 @@ class Difference:
 class Comparison:
     """Two runs, ``a`` and ``b``, image by image."""
 
-    a: str
-    """Where the first run came from."""
-    b: str
-    """Where the second came from."""
-    seed: int
-    """Seed of the bootstrap."""
-    resamples: int
-    """How many times the images were drawn anew."""
-    differences: tuple[Difference, ...]
-    """Of each set, then of each average that can be made of them."""
-    fixed: tuple[Pair, ...]
-    """The images that only the second run reads right, by ``HEADLINE``."""
-    broken: tuple[Pair, ...]
-    """Those that only the first run reads right."""
-    relabelled: tuple[Pair, ...]
-    """The images with different labels."""
-    only_a: Mapping[str, Sequence[str]]
-    """Files of the images that are in the first run only, by set."""
-    only_b: Mapping[str, Sequence[str]]
-    """Files of those in the second run only."""
+    a: str  # where the first run came from
+    b: str  # where the second came from
+    seed: int  # seed of the bootstrap
+    resamples: int  # how many times the images were drawn anew
+    differences: tuple[Difference, ...]  # of each set, then of each average that can be made of them
+    fixed: tuple[Pair, ...]  # the images that only the second run reads right, by ``HEADLINE``
+    broken: tuple[Pair, ...]  # those that only the first run reads right
+    relabelled: tuple[Pair, ...]  # the images with different labels
+    only_a: Mapping[str, Sequence[str]]  # files of the images that are in the first run only, by set
+    only_b: Mapping[str, Sequence[str]]  # files of those in the second run only
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON, in fractions of 1, every changed image with it."""

@@ -20,20 +20,13 @@ Kind = Literal["mean", "weighted", "margin"]
 class Group:
     """Sets that are averaged."""
 
-    over: str
-    """What it is the average of: with ``kind``, its name."""
-    short: str
-    """What it is called beside its sets."""
-    kind: Kind
-    """How it is made."""
-    weights: Mapping[str, float]
-    """The sets that are there, in order, and the weight of each."""
-    missing: tuple[str, ...]
-    """The sets that are not there: without them it is not the published average."""
-    samples: tuple[str, ...]
-    """Those of the sets that have fewer words than published."""
-    larger: tuple[str, ...]
-    """Those of the sets that have more words than published."""
+    over: str  # what it is the average of: with ``kind``, its name
+    short: str  # what it is called beside its sets
+    kind: Kind  # how it is made
+    weights: Mapping[str, float]  # the sets that are there, in order, and the weight of each
+    missing: tuple[str, ...]  # the sets that are not there: without them it is not the published average
+    samples: tuple[str, ...]  # those of the sets that have fewer words than published
+    larger: tuple[str, ...]  # those of the sets that have more words than published
 
     @property
     def published(self) -> bool:

@@ -1,10 +1,11 @@
 """Reading sets of labelled words, on the mesh, into predictions."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from data_pipelines.errors import DataError
@@ -15,7 +16,6 @@ from data_pipelines.opening import Labels, open_sources
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.records import OUTCOMES, Batch
 from data_pipelines.unusable import InvalidImages
-from maerec_jax.config import TrainConfig
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.sets import MeasuredSet
 from maerec_jax.reading.passes import Passes
@@ -27,15 +27,7 @@ class SetReader:
     """A set of labelled words, and how it is read.
 
     Every labelled word counts, those with characters that the model cannot write too: it reads them wrong. Records
-    with an empty label are left out and counted.
-
-    Args:
-      measured: the set.
-      config: the run that the recogniser comes from, with the data root.
-      reader: the recogniser.
-      batch_size: images a step, over all devices.
-      workers: worker processes that read.
-      message: prints a line.
+    with an empty label are left out and counted. A step has ``batch_size`` images, over all devices.
 
     Raises:
       DataError: where it cannot be used.
@@ -45,7 +37,7 @@ class SetReader:
     def __init__(
         self,
         measured: MeasuredSet,
-        config: TrainConfig,
+        root: Path,
         reader: Reader,
         batch_size: int,
         workers: int,
@@ -54,7 +46,7 @@ class SetReader:
         self.name, self._reader = measured.name, reader
         self._message = lambda text: message(f"{self.name}: {text}")
         labels = Labels(reader.config.charset.characters, reader.config.max_length - 2, "keep")
-        self.source: Sources = open_sources((measured.spec,), Path(config.data.root), self._message, labels)
+        self.source: Sources = open_sources((measured.spec,), root, self._message, labels)
         if reader.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
                 reader.lexicon.root_of(self.source.name(index))
@@ -68,18 +60,13 @@ class SetReader:
             reader.mesh,
             reader.data.buckets,
             (lambda made, row: reader.word_and_votes(made, row)[1]) if reader.turn else None,
-            self._columns,
+            lambda batch: reader.columns([self.source.name(i) if i >= 0 else None for i in batch["index"].tolist()]),
         )
 
-    def _columns(self, batch: Batch) -> dict[str, np.ndarray]:
-        return self._reader.columns([self.source.name(i) if i >= 0 else None for i in batch["index"].tolist()])
-
-    def digest(self) -> str:
-        """A checksum of the names and labels."""
-        digest = 0
-        for index in range(len(self.source)):
-            digest = zlib.crc32(f"{self.source.name(index)}\0{self.source.text(index)}\n".encode(), digest)
-        return f"crc32 {digest:08x}"
+    def described(self) -> dict[str, Any]:
+        """What is read, as JSON can hold it."""
+        lines = (f"{self.source.name(i)}\0{self.source.text(i)}\n".encode() for i in range(len(self.source)))
+        return {"words": len(self.source), "names and labels": _checksum(lines)}
 
     def read(self, done: np.ndarray) -> Iterator[list[Prediction]]:
         """Read what is not ``done``, bool (images), a batch at a time.
@@ -100,7 +87,7 @@ class SetReader:
 
     def _predict(self, told: Batch, made: dict[str, np.ndarray], row: int) -> Prediction:
         index, usable = int(told["index"][row]), bool(told["valid"][row])
-        word = self._reader.word(made, row) if usable else NOTHING
+        word = self._reader.word_and_votes(made, row)[0] if usable else NOTHING
         height, width = told["size"][row].tolist()
         file, truth, outcome = self.source.name(index), self.source.text(index) or "", OUTCOMES[told["outcome"][row]]
         read = word.text, word.confidence, word.character_confidences
@@ -114,19 +101,25 @@ class SetReader:
             return None
 
 
-def describe(reader: Reader) -> dict[str, Any]:
-    """How a recogniser reads, as JSON can hold it: what decides, beside its weights, what is read."""
+def made_with(reader: Reader, params: Any, step: int, sets: Sequence[SetReader]) -> dict[str, Any]:
+    """What decides about the readings, as JSON can hold it: the weights, how they read, and the words."""
     reading = reader.reading
-    described: dict[str, Any] = {"dtype": str(reader.dtype), "beam": reading.beam, "turn": reader.turn}
-    described["int8"] = reading.int8
+    weights = _checksum(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
+    found: dict[str, Any] = {"step": step, "weights": weights, "dtype": str(reader.dtype)}
+    found |= {"beam": reading.beam, "turn": reader.turn, "int8": reading.int8}
     if reading.views > 1:
-        described["views"] = [list(view) for view in VIEWS[: reading.views]]
+        found["views"] = [list(view) for view in VIEWS[: reading.views]]
     if reading.beam > 1:
-        described["length_normalisation"] = reading.length_normalisation
+        found["length_normalisation"] = reading.length_normalisation
     if reader.lexicon is not None:
         listed = (list(reader.lexicon.words), reader.lexicon.roots and dict(reader.lexicon.roots))
-        described |= {
-            "lexicon": f"{len(reader.lexicon.words):,} words, crc32 {zlib.crc32(repr(listed).encode()):08x}",
-            "match_case": reading.match_case,
-        }
-    return described
+        found["lexicon"] = f"{len(reader.lexicon.words):,} words, {_checksum([repr(listed).encode()])}"
+        found["match_case"] = reading.match_case
+    return found | {"sets": {each.name: each.described() for each in sets}}
+
+
+def _checksum(parts: Iterable[bytes]) -> str:
+    digest = 0
+    for part in parts:
+        digest = zlib.crc32(part, digest)
+    return f"crc32 {digest:08x}"

@@ -17,26 +17,16 @@ from data_pipelines.sources.records import OUTCOMES
 class Prediction:
     """What was read in one labelled image."""
 
-    set: str
-    """Name of the set that the image belongs to."""
-    index: int
-    """Its place in the set."""
-    file: str
-    """Where it comes from: a path relative to the data root, or an LMDB and a key."""
-    truth: str
-    """Its label."""
-    reading: str
-    """What was read; "" for an image that cannot be used."""
-    confidence: Annotated[float, Field(ge=0, le=1)]
-    """Mean of the character confidences, 0 to 1; 0 where nothing was read."""
-    character_confidences: tuple[float, ...]
-    """Probability of each character of the reading, given those before it."""
-    height: Annotated[int, Field(ge=0)]
-    """Height of the image as it is stored, in pixels; 0 for one that cannot be used."""
+    set: str  # name of the set that the image belongs to
+    index: int  # its place in the set
+    file: str  # where it comes from: a path relative to the data root, or an LMDB and a key
+    truth: str  # its label
+    reading: str  # what was read; "" for an image that cannot be used
+    confidence: Annotated[float, Field(ge=0, le=1)]  # mean of the character confidences; 0 where nothing was read
+    character_confidences: tuple[float, ...]  # probability of each character of the reading, given those before it
+    height: Annotated[int, Field(ge=0)]  # of the image as it is stored, in pixels; 0 for one that cannot be used
     width: Annotated[int, Field(ge=0)]
-    """Its width."""
-    outcome: str = OUTCOMES[0]
-    """What became of it, one of ``OUTCOMES``: those that cannot be used count as read wrong."""
+    outcome: str = OUTCOMES[0]  # one of ``OUTCOMES``: images that cannot be used count as read wrong
 
     @property
     def judged_reading(self) -> str | None:
@@ -82,11 +72,8 @@ def first_fault(error: ValidationError) -> str:
 class PredictionsFile:
     """Predictions that are written as they are made, so that a measurement that was stopped can go on.
 
-    What they were made with is kept beside the file, in ``<file>.made_with.json``: only the same measurement goes on.
-
-    Args:
-      path: the file.
-      made_with: what decides about the readings, as JSON can hold it.
+    What they were made with, as JSON can hold it, is kept beside the file, in ``<file>.made_with.json``: only the same
+    measurement goes on.
     """
 
     def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
@@ -94,10 +81,7 @@ class PredictionsFile:
         self._beside = path.with_name(path.name + ".made_with.json")
 
     def prepare(self, overwrite: bool = False) -> None:
-        """Begin the file, or see to it that a file which is there can be gone on with; for one process only.
-
-        Args:
-          overwrite: begin again whatever is there.
+        """Begin the file, or see to it that one which is there can be gone on with; for one process only.
 
         Raises:
           UserError: for a file with the predictions of another measurement; it names what differs.
@@ -107,7 +91,14 @@ class PredictionsFile:
             self.path.write_bytes(b"")
             self._beside.write_text(json.dumps(self.made_with, indent=2) + "\n")
             return
-        found = self._found()
+        try:
+            found = json.loads(self._beside.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{self.path} is there already, and {self._beside.name} does not say what made it: give another file, "
+                "or --overwrite"
+            ) from error
+        found = found if isinstance(found, dict) else {}
         if differ := sorted(name for name in found | self.made_with if found.get(name) != self.made_with.get(name)):
             raise UserError(
                 f"{self.path} holds predictions that were made otherwise ({', '.join(differ)} differ): give "
@@ -116,21 +107,8 @@ class PredictionsFile:
         with self.path.open("r+b") as file:  # a last line that has no end is cut off: its writer was killed
             file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
-    def _found(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._beside.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"{self.path} is there already, and {self._beside.name} does not say what made it: give another file, "
-                "or --overwrite"
-            ) from error
-        return found if isinstance(found, dict) else {}
-
     def done(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Which images have been read, bool (size) for each set.
-
-        Args:
-          sizes: numbers of images of the sets.
+        """Which images have been read, bool (size) for each set of the numbers of images given.
 
         Raises:
           UserError: where the file holds something else, or an image twice.

@@ -34,35 +34,17 @@ def write_report(
     """Write a page that needs nothing but itself: no network, scripts or fonts.
 
     Predictions are taken one by one, and of them only counts and the worst errors are kept. Right is what is right by
-    WAICS, the paper's metric.
-
-    Args:
-      path: the page, ``.html``; its folder is made.
-      title: what was measured.
-      details: names and values that say how it was measured.
-      table: the table of the predictions.
-      predictions: the predictions, in any order, once.
-      picture: gives the images of the worst errors, a few hundred at most.
+    WAICS, the paper's metric. ``title`` says what was measured, and ``details`` how. ``picture`` gives the images of
+    the worst errors, a few hundred at most.
     """
-    tallies = Tallies(predictions, len(table.sets))
-    words = sum(result.words for result in table.sets)
-    right = sum(result.words * result.metrics[HEADLINE] for result in table.sets)
-    page = _pages().get_template("report.html")
+    shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
+    shown["tallies"] = tallies = Tallies(predictions, len(table.sets))
+    shown["worst"] = tallies.worst
+    shown["words"] = words = sum(result.words for result in table.sets)
+    shown["accuracy"] = sum(result.words * result.metrics[HEADLINE] for result in table.sets) / max(words, 1)
+    page = _pages().get_template("report.html").render(shown)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        page.render(
-            title=title,
-            details=details,
-            table=table,
-            tallies=tallies,
-            worst=tallies.worst,
-            words=words,
-            accuracy=right / max(words, 1),
-            unusable=sum(result.unusable for result in table.sets),
-            picture=picture,
-        ),
-        encoding="utf-8",
-    )
+    path.write_text(page, encoding="utf-8")
 
 
 def _pages() -> Environment:

@@ -1,6 +1,7 @@
 """Which sets are measured: those of the catalogue that a data root holds, or what the user names."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,17 +20,15 @@ GROUPS = {"benchmark": BENCHMARK, "common": COMMON}
 _NAMES = {word_set.name.lower() for collection in CATALOGUE for word_set in collection.sets} | GROUPS.keys()
 
 # A set that is there in several forms is read from its original files.
-_FORMS = ("annotations", "lmdb", "records")
+_FORMS: dict[str, Callable[..., SourceConfig]] = {"annotations": Annotations, "lmdb": LmdbWords, "records": Records}
 
 
 @dataclass(frozen=True)
 class MeasuredSet:
     """A set of labelled words, to be measured as a whole."""
 
-    name: str
-    """What tables call it: its name in the catalogue, or its path."""
-    spec: SourceConfig
-    """Where it is."""
+    name: str  # what tables call it: its name in the catalogue, or its path
+    spec: SourceConfig  # where it is
 
 
 def find_sets(
@@ -71,9 +70,8 @@ def find_sets(
             found.append(MeasuredSet(name.rstrip("/"), spec))
         else:
             found += _in_folder(root, name, message)
-    twice = {found_set.name for found_set in found if sum(other.name == found_set.name for other in found) > 1}
-    if twice:
-        raise UserError(f"named twice: {', '.join(sorted(twice))}")
+    if twice := sorted(name for name, times in Counter(each.name for each in found).items() if times > 1):
+        raise UserError(f"named twice: {', '.join(twice)}")
     return found
 
 
@@ -90,10 +88,9 @@ def _in_folder(root: Path, name: str, message: Callable[[str], None]) -> list[Me
     places, extra = locate(path)
     places = [replace(place, paths=tuple(os.path.join(title, inner) for inner in place.paths)) for place in places]
     found = list(_sets(root, places, message))
-    for inner in extra:
-        inner_path = f"{title}/{inner}"
-        is_lmdb = (root / inner_path).is_dir()
-        found.append(MeasuredSet(inner_path, LmdbWords(path=inner_path) if is_lmdb else Annotations(path=inner_path)))
+    for inner_path in (f"{title}/{inner}" for inner in extra):
+        form = _FORMS["lmdb" if (root / inner_path).is_dir() else "annotations"]
+        found.append(MeasuredSet(inner_path, form(path=inner_path)))
     if not found:
         raise UserError(f"{path} holds no list of labels, LMDB or prepared set: name the annotation file itself")
     return found
@@ -106,12 +103,11 @@ def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -
         if place.word_set.labelled:
             by_set.setdefault((place.collection.name, place.word_set.name), []).append(place)
     for (_, name), forms in by_set.items():
-        first, *others = sorted(forms, key=lambda place: _FORMS.index(place.kind))
+        first, *others = sorted(forms, key=lambda place: list(_FORMS).index(place.kind))
         if others:
             message(f"{name}: read from {first.paths[0]}, not from {', '.join(place.paths[0] for place in others)}")
         if first.kind != "annotations":
-            spec = LmdbWords(path=first.paths[0]) if first.kind == "lmdb" else Records(path=first.paths[0])
-            yield MeasuredSet(name, spec)
+            yield MeasuredSet(name, _FORMS[first.kind](path=first.paths[0]))
             continue
         seen: list[PackedStrings | None] = []
         for path in first.paths:

@@ -2,12 +2,13 @@
 
 import csv
 import io
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from rich.box import SIMPLE
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -25,16 +26,11 @@ from maerec_jax.reading.scoring import METRICS, Scores
 class SetResult:
     """What was measured on one set."""
 
-    words: Annotated[int, Field(ge=1)]
-    """How many words it has here, all of which count."""
-    unusable: Annotated[int, Field(ge=0)]
-    """Those of them whose image could not be used: read wrong, with confidence 0."""
-    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]
-    """Each of ``scoring.METRICS``, 0 to 1."""
-    confidence: Annotated[float, Field(ge=0, le=1)]
-    """Mean confidence of its words, 0 to 1."""
+    words: Annotated[int, Field(ge=1)]  # how many words it has here, all of which count
+    unusable: Annotated[int, Field(ge=0)]  # those whose image could not be used: read wrong, with confidence 0
+    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]  # each of ``scoring.METRICS``
+    confidence: Annotated[float, Field(ge=0, le=1)]  # mean confidence of its words
     name: str = ""
-    """Its name."""
 
     @property
     def published_words(self) -> int | None:
@@ -53,40 +49,29 @@ class SetResult:
         return f"{self.words:,}/{self.published_words:,}" if differs else f"{self.words:,}"
 
 
-@dataclass(frozen=True)
-class _StoredTable:
+class _Stored(BaseModel):
     """The part of ``Table.to_dict`` that cannot be made again."""
 
     sets: dict[str, SetResult]
-
-
-_STORED = TypeAdapter(_StoredTable)
 
 
 @dataclass(frozen=True)
 class Average:
     """What a group of sets has in all."""
 
-    group: Group
-    """The group: whether it is the published average or lacks something, it tells."""
-    words: int
-    """The words of its sets."""
-    metrics: dict[str, float]
-    """Each of ``scoring.METRICS``, 0 to 1, for a margin -1 to 1; empty for a margin that lacks a set."""
-    confidence: float | None
-    """Average of the mean confidences; None for a margin."""
+    group: Group  # tells whether it is the published average or lacks something
+    words: int  # of its sets
+    metrics: dict[str, float]  # each of ``scoring.METRICS``, for a margin -1 to 1; empty for one that lacks a set
+    confidence: float | None  # average of the mean confidences; None for a margin
 
 
 @dataclass(frozen=True)
 class Line:
     """A line of the table as it is shown."""
 
-    kind: Literal["set", "average", "partial"]
-    """Of a set, of an average, or of an average that is not what is published."""
-    label: str
-    """What it is the line of."""
-    cells: tuple[str, ...]
-    """What stands below ``Table.headings``, but for the first."""
+    kind: Literal["set", "average", "partial"]  # partial: an average that is not what is published
+    label: str  # what it is the line of
+    cells: tuple[str, ...]  # what stands below ``Table.headings``, but for the first
 
 
 @dataclass(frozen=True)
@@ -94,26 +79,22 @@ class Table:
     """Accuracies of sets, in the order of the catalogue, others behind, and their averages."""
 
     sets: tuple[SetResult, ...]
-    """The sets."""
 
     @classmethod
     def from_predictions(cls, predictions: Iterable[Prediction]) -> "Table":
         """Measure predictions, in any order; they are taken one by one."""
-        scores: dict[str, Scores] = {}
-        confidence: dict[str, float] = {}
-        unusable: dict[str, int] = {}
+        scores: dict[str, Scores] = defaultdict(Scores)
+        confidence: dict[str, float] = defaultdict(float)
+        unusable: Counter[str] = Counter()
         for prediction in predictions:
-            if (score := scores.get(prediction.set)) is None:
-                score = scores[prediction.set] = Scores()
-                confidence[prediction.set] = unusable[prediction.set] = 0
-            score.add(prediction.judged_reading, prediction.truth)
+            scores[prediction.set].add(prediction.judged_reading, prediction.truth)
             confidence[prediction.set] += prediction.confidence
             unusable[prediction.set] += prediction.outcome != OUTCOMES[0]
-        results = {}
-        for name, score in scores.items():
-            metrics = {metric: total / score.words for metric, total in score.totals.items()}
-            results[name] = SetResult(score.words, unusable[name], metrics, confidence[name] / score.words, name)
-        return cls(tuple(results[name] for name in ordered(results)))
+        results = []
+        for name in ordered(scores):
+            words, metrics = scores[name].words, scores[name].means()
+            results.append(SetResult(words, unusable[name], metrics, confidence[name] / words, name))
+        return cls(tuple(results))
 
     @classmethod
     def from_dict(cls, data: Any) -> "Table":
@@ -123,7 +104,7 @@ class Table:
           UserError: where it is no such table; it names the field, but not the file.
         """
         try:
-            found = _STORED.validate_python(data).sets
+            found = _Stored.model_validate(data).sets
         except ValidationError as error:
             raise UserError(f"not a table made by evaluate: {first_fault(error)}") from error
         for name, result in found.items():

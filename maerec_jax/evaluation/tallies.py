@@ -35,8 +35,7 @@ class Tally:
     words: int = 0
     right: int = 0
     confidence_sum: float = 0.0
-    label: str = ""
-    """Which words."""
+    label: str = ""  # which words
 
     def add(self, right: bool, confidence: float) -> None:
         """Count a word."""
@@ -69,15 +68,12 @@ class Tally:
 class Confusions:
     """What characters were read as, case ignored."""
 
-    words: int = 0
-    """Words whose characters were compared."""
-    left_out: int = 0
-    """Words that were read too differently."""
-    occurrences: Counter[str] = field(default_factory=Counter)
-    """How often each character is in the truths of the words compared."""
+    words: int = 0  # whose characters were compared
+    left_out: int = 0  # words that were read too differently
+    occurrences: Counter[str] = field(default_factory=Counter)  # of each character in the truths of the words compared
+    # How often each (in the truth, in the reading) differed: "" in the reading for one that was missed, "" in the truth
+    # for one that was added.
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How often each (in the truth, in the reading) differed: "" in the reading for one that was missed, "" in the
-    truth for one that was added."""
 
     def add(self, truth: str, reading: str) -> None:
         """Compare a word."""
@@ -108,32 +104,21 @@ class Confusions:
 class Tallies:
     """Counts over predictions, taken one by one; of the predictions themselves only the worst are kept.
 
-    Right is what is right by ``HEADLINE``.
-
-    Args:
-      predictions: the predictions.
-      sets: how many sets they are of, for sharing the room for worst errors.
+    Right is what is right by ``HEADLINE``. The ``sets`` that the predictions are of share the room for worst errors.
     """
 
     def __init__(self, predictions: Iterable[Prediction], sets: int) -> None:
+        # By ``LENGTHS``; a truth without any character is in none.
         self.lengths = [Tally(label=str(a) if a + 1 == b else f"{a}\u2013{b - 1}") for a, b in pairwise(LENGTHS)]
-        """By ``LENGTHS``; a truth without any character is in none."""
         self.lengths.append(Tally(label=f"{LENGTHS[-1]} or more"))
+        # By ``ASPECTS``; images that cannot be used are in none, nor in what follows.
         self.aspects = [Tally(label=f"{a:g} to {b:g}" if a else f"below {b:g}") for a, b in pairwise(ASPECTS)]
-        """By ``ASPECTS``; images that cannot be used are in none."""
         self.aspects.append(Tally(label=f"{ASPECTS[-1]:g} or more"))
         self.calibration = [Tally(label=f"{10 * i} to {10 * (i + 1)} %") for i in range(CONFIDENCE_BINS)]
-        """By confidence; without images that cannot be used."""
         self.confusions = Confusions()
-        """Characters of the images that can be used."""
-        self.unusable: list[Prediction] = []
-        """The first images that cannot be used."""
         self.wrong = 0
-        """Images that can be used and are read wrong."""
-        self.case_only = 0
-        """Of the words read right, those that are in another case."""
-        self.symbols_only = 0
-        """And those that have other symbols."""
+        self.case_only = self.symbols_only = 0  # of the words read right, those in another case, and with other symbols
+        self.unusable: list[Prediction] = []  # the first images that cannot be used
         self._keep = max(1, min(_WORST_OF_A_SET, _WORST_IN_ALL // max(sets, 1)))
         self._worst: dict[str, list[tuple[float, int, Prediction]]] = {}
         for number, prediction in enumerate(predictions):

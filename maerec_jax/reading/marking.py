@@ -26,14 +26,9 @@ def differing(truth: str, reading: str) -> tuple[list[Span], list[Span]]:
 
     Case is ignored.
     """
-    truths: list[Span] = []
-    readings: list[Span] = []
-    for code in Levenshtein.opcodes(_lower(truth), _lower(reading)):
-        differs = code.tag != "equal"
-        if code.src_start < code.src_end:
-            truths.append((truth[code.src_start : code.src_end], differs))
-        if code.dest_start < code.dest_end:
-            readings.append((reading[code.dest_start : code.dest_end], differs))
+    codes = Levenshtein.opcodes(_lower(truth), _lower(reading))
+    truths = [(truth[c.src_start : c.src_end], c.tag != "equal") for c in codes if c.tag != "insert"]
+    readings = [(reading[c.dest_start : c.dest_end], c.tag != "equal") for c in codes if c.tag != "delete"]
     return truths, readings
 
 

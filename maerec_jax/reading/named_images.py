@@ -44,13 +44,10 @@ def open_images(name: str) -> tuple[str, Source]:
 def loaded_ahead(
     sources: Sequence[tuple[str, Source]], load: Callable[[np.ndarray, str], Loaded], size: int
 ) -> Iterator[list[tuple[str, Loaded | Exception]]]:
-    """Images after their names, some at a time; the next are loaded while these are worked on.
+    """Images of ``open_images`` after their names, ``size`` at a time; the next are loaded while these are worked on.
 
-    Args:
-      sources: as ``open_images`` gives them.
-      load: makes what is wanted of an image, from its pixels and its name, in a thread of its own. An image for which
-        it raises ``DecodeError`` or ``UserError``, or that cannot be read, is given as its error.
-      size: how many at a time.
+    ``load`` makes what is wanted of an image, from its pixels and its name, in a thread of its own. An image for which
+    it raises ``DecodeError`` or ``UserError``, or that cannot be read, is given as its error.
     """
 
     def one(name: str, source: Source, index: int) -> tuple[str, Loaded | Exception]:

@@ -136,17 +136,14 @@ class Passes:
             for row in np.flatnonzero(portrait).tolist():
                 consider(told, made, row)
             yield told | {"index": np.where(portrait, -1, told["index"])}, made
-        if not best:
-            return
-        portraits = np.array(sorted(best))
-        for told, made in self._pass(params, portraits, 1, waiting):
-            for row in np.flatnonzero(told["valid"]).tolist():
-                consider(told, made, row)
-        for told, made in self._pass(params, portraits, 3, waiting):
-            made = {name: value.copy() for name, value in made.items()}
-            for row in np.flatnonzero(told["index"] >= 0).tolist():
-                if told["valid"][row]:
+        portraits = np.array(sorted(best), int)
+        for turns in (1, 3) if best else ():
+            for told, made in self._pass(params, portraits, turns, waiting):
+                for row in np.flatnonzero(told["valid"]).tolist():
                     consider(told, made, row)
-                for name, value in best.pop(int(told["index"][row]))[1].items():
-                    made[name][row] = value
-            yield told | {"valid": told["index"] >= 0}, made
+                if turns == 3:
+                    made = {name: value.copy() for name, value in made.items()}
+                    for row in np.flatnonzero(told["index"] >= 0).tolist():
+                        for name, value in best.pop(int(told["index"][row]))[1].items():
+                            made[name][row] = value
+                    yield told | {"valid": told["index"] >= 0}, made

@@ -1,14 +1,14 @@
 """How words are read: the settings, and the step that runs on the devices."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
@@ -19,7 +19,7 @@ from maerec_jax.distributed.sharding import put_whole, replicated
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.int8 import quantize
 from maerec_jax.models.interface import RecogniserConfig, normalize
-from maerec_jax.reading.lexicon import Lexicon
+from maerec_jax.reading.lexicon import Lexicon, Words
 from maerec_jax.reading.word import Word, greedy_step, word_of
 
 Array = jax.Array
@@ -62,6 +62,20 @@ class ReadingConfig:
             raise UserError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadingArguments:
+    """What the commands that read have in common."""
+
+    checkpoint: str = ""
+    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
+    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
+    adapters: str = ""
+    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+    batch_size: int = 32
+    """The most images read at once; fewer are filled up to this or to a fourth, a sixteenth ... of it."""
+
+
 class Reader:
     """A recogniser on the devices of a mesh, and how it reads.
 
@@ -83,7 +97,7 @@ class Reader:
         params: Any,
         reading: ReadingConfig,
         mesh: Mesh,
-        words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+        words: Words | None = None,
         tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
         assert isinstance(config.model, RecogniserConfig)
@@ -94,13 +108,13 @@ class Reader:
         self.turn = config.data.turn_vertical if reading.turn is None else reading.turn
         self.shapes: tuple[Shape, ...] = config.data.buckets or (self.config.image_size,)
         self.lexicon: Lexicon | None = None
-        charset, longest = self.config.charset, self.config.max_length - 2
+        how = self.config.charset, self.config.max_length - 2, not reading.match_case, tell
         if words is not None and reading.lexicon:
             raise UserError(f"give the words or the file {reading.lexicon}, not both")
         if words is not None:
-            self.lexicon = Lexicon.of(words, charset, longest, not reading.match_case, tell)
+            self.lexicon = Lexicon.of(words, *how)
         elif reading.lexicon:
-            self.lexicon = Lexicon.read(Path(reading.lexicon), charset, longest, not reading.match_case, tell)
+            self.lexicon = Lexicon.read(reading.lexicon, *how)
         if not self.config.has_beams and (reading.beam > 1 or self.lexicon is not None):
             raise UserError(f"a model of kind {self.config.kind!r} has no beams and lexicons: read without them")
         if reading.int8 and not self.config.has_int8:
@@ -109,11 +123,11 @@ class Reader:
         weights = {"params": quantize(params) if reading.int8 else params}
         if self.lexicon is not None:
             weights["trie"] = self.lexicon.trie
-        self.weights = put_whole(weights, replicated(mesh))
-        """What ``step`` needs, on the devices."""
+        self.weights = put_whole(weights, replicated(mesh))  # what ``step`` needs, on the devices
 
     def step(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what ``word`` takes.
+        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what
+        ``word_and_votes`` takes, beside ``turns``.
 
         With several views images are (B, V, H, W, 3), and results have an axis V after B. One view is read after the
         other, so that a batch takes no more memory than with one.
@@ -158,21 +172,15 @@ class Reader:
         views = view_image(pixels, self.reading.views, *shape, self.data.interpolation)
         return views if self.reading.views > 1 else views[0]
 
-    def word(self, made: Mapping[str, np.ndarray], row: int) -> Word:
-        """What ``step`` has read in an image, as ``word_of`` gives it, or what its views agree on."""
-        return self.word_and_votes(made, row)[0]
-
     def word_and_votes(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
-        """``word``, and how much speaks for it: the sum of the confidences of all views that read so.
-
-        The word is as the first of these views shows it; what others read is among its alternatives.
+        """What ``step`` has read in an image, and how much speaks for it: the sum of the confidences of all views that
+        read so. The word is as the first of these views shows it; what others read is among its alternatives.
         """
         if self.reading.views == 1:
             word = word_of(made, row, self.config.charset, self.lexicon)
             return word, word.confidence
-        turns = made["turns"][row : row + 1].repeat(self.reading.views) if "turns" in made else None
-        seen = {name: value[row] for name, value in made.items() if name != "turns"}
-        seen |= {} if turns is None else {"turns": turns}
+        seen = {name: value[row] for name, value in made.items()}
+        seen["turns"] = np.repeat(seen["turns"], self.reading.views)
         words: dict[str, Word] = {}
         votes: dict[str, float] = {}
         for view in range(self.reading.views):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.images.resizing import turn_image
 from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.reading.lexicon import Words
 from maerec_jax.reading.reader import Reader, ReadingConfig
 from maerec_jax.reading.word import Word
 from maerec_jax.weights.adapters import save_adapters
@@ -28,19 +29,13 @@ Image = str | Path | bytes | np.ndarray | PIL.Image.Image
 """An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""
 
 
-__all__ = ["Image", "Prepared", "ReadingConfig", "Recognizer", "Word", "load_image"]
-
-
 @dataclass(frozen=True)
 class Prepared:
     """An image in a size of the model's; where portrait images are turned, such an image in three ways."""
 
-    ways: list[np.ndarray]
-    """uint8 RGB (H, W, 3), or several views of it (V, H, W, 3), for each way."""
-    turns: tuple[int, ...]
-    """By how many times 90 degrees against the clock the image was turned for each."""
-    name: str = ""
-    """The path that it came from, if any."""
+    ways: list[np.ndarray]  # uint8 RGB (H, W, 3), or several views of it (V, H, W, 3), for each way
+    turns: tuple[int, ...]  # by how many times 90 degrees against the clock the image was turned for each
+    name: str = ""  # the path that it came from, if any
 
     def picture(self, word: Word) -> np.ndarray:
         """The whole image, uint8 RGB (H, W, 3), turned as a word was read."""
@@ -96,7 +91,7 @@ class Recognizer:
         params: Any,
         reading: ReadingConfig | None = None,
         batch_size: int = 32,
-        words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+        words: Words | None = None,
         step: int = 0,
         tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
@@ -104,8 +99,9 @@ class Recognizer:
             raise UserError(f"batch_size must be at least 1, not {batch_size}")
         self._run, self._params, self.step = config, params, step
         mesh = make_mesh(devices=jax.local_devices())
-        self._reader = Reader(config, params, reading or ReadingConfig(), mesh, words, tell)
-        self._read, self._look = jax.jit(self._reader.step), jax.jit(self._reader.attention)
+        self.reader = Reader(config, params, reading or ReadingConfig(), mesh, words, tell)
+        """The model on its devices, and how it reads."""
+        self._read, self._look = jax.jit(self.reader.step), jax.jit(self.reader.attention)
         self.batch_sizes = batch_ladder(batch_size, row_shards(mesh))
         """The numbers of images that are read at a time."""
 
@@ -115,7 +111,7 @@ class Recognizer:
         path: epath.PathLike | None = None,
         reading: ReadingConfig | None = None,
         batch_size: int = 32,
-        words: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
+        words: Words | None = None,
         tell: Callable[[str], Any] = warnings.warn,
         adapters: str | Path | None = None,
     ) -> "Recognizer":
@@ -144,11 +140,6 @@ class Recognizer:
         """
         save_adapters(path, self._run, self._params, self.step)
 
-    @property
-    def reader(self) -> Reader:
-        """The model on its devices, and how it reads."""
-        return self._reader
-
     def read(self, images: Iterable[Image]) -> list[Word]:
         """Read images: paths, the bytes of files, uint8 RGB pixels (height, width, 3), Pillow images, also mixed.
 
@@ -161,9 +152,8 @@ class Recognizer:
           OSError: for a file that cannot be read.
           UserError: where the lexicon has no words for an image.
         """
-        if isinstance(images, str | Path | bytes | PIL.Image.Image) or (
-            isinstance(images, np.ndarray) and images.ndim == 3
-        ):
+        single = isinstance(images, str | Path | bytes | PIL.Image.Image)
+        if single or (isinstance(images, np.ndarray) and images.ndim == 3):
             raise TypeError("read takes several images: put a single one into a list")
         return list(self.read_prepared(self.prepare(image) for image in images))
 
@@ -174,7 +164,7 @@ class Recognizer:
     def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> Prepared:
         """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others."""
         _check_pixels(pixels)
-        reader = self._reader
+        reader = self.reader
         turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]
         ways = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
@@ -183,7 +173,7 @@ class Recognizer:
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
         images = iter(images)
-        while chunk := list(islice(images, self.batch_sizes[-1] * len(self._reader.shapes))):
+        while chunk := list(islice(images, self.batch_sizes[-1] * len(self.reader.shapes))):
             # Images of one size share a batch; (image, way) is where each comes from.
             groups: dict[Shape, list[tuple[int, int]]] = defaultdict(list)
             for number, image in enumerate(chunk):
@@ -196,23 +186,17 @@ class Recognizer:
                 yield max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
 
     def attention(self, image: Prepared, word: Word) -> np.ndarray:
-        """Where the model looked for each character of a word that it read (``models.attention_maps``).
-
-        Args:
-          image: what was read.
-          word: what ``read_prepared`` gave for it.
+        """Where the model looked for each character (``RecogniserConfig.attention``) of what it read in an image.
 
         Returns:
           float32 (characters, rows, columns): over the patches of the whole image, as it was turned when it was read.
         """
-        charset, length = self._reader.config.charset, self._reader.config.max_length
+        charset, length = self.reader.config.charset, self.reader.config.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
         tokens[0, : len(word.tokens)] = word.tokens
-        pixels = image.picture(word)
-        images = np.zeros((self.batch_sizes[0], *pixels.shape), np.uint8)
-        images[0] = pixels
-        batch = put_whole({"image": images, "tokens": tokens}, batch_sharding(self._reader.mesh))
-        maps_TRC = jax.device_get(self._look(self._reader.weights, batch))[0, : len(word.tokens)]
+        images = np.stack([image.picture(word)] * self.batch_sizes[0])
+        batch = put_whole({"image": images, "tokens": tokens}, batch_sharding(self.reader.mesh))
+        maps_TRC = jax.device_get(self._look(self.reader.weights, batch))[0, : len(word.tokens)]
         return maps_TRC[np.array(word.tokens, int) != charset.padding]
 
     def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[tuple[Word, float]]:
@@ -226,8 +210,8 @@ class Recognizer:
             padded[: len(rows)] = pixels
             turns = np.array([images[number].turns[way] for number, way in rows])
             names = [images[number].name for number, _ in rows] + [None] * (size - len(rows))
-            batch = put_whole({"image": padded} | self._reader.columns(names), batch_sharding(self._reader.mesh))
-            made = self._read(self._reader.weights, batch)
+            batch = put_whole({"image": padded} | self.reader.columns(names), batch_sharding(self.reader.mesh))
+            made = self._read(self.reader.weights, batch)
             # The devices have this batch before anybody looks at what they made of the one before.
             if pending is not None:
                 yield from self._words(*pending)
@@ -237,4 +221,4 @@ class Recognizer:
 
     def _words(self, made: dict[str, jax.Array], turns: np.ndarray) -> Iterator[tuple[Word, float]]:
         found = jax.device_get(made) | {"turns": turns}
-        return (self._reader.word_and_votes(found, row) for row in range(len(turns)))
+        return (self.reader.word_and_votes(found, row) for row in range(len(turns)))

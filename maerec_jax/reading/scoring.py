@@ -1,7 +1,6 @@
 """Verdicts on readings: word accuracies and edit distance, as the reference computes them, over any number of words."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
@@ -23,15 +22,6 @@ def alphanumeric(text: str) -> str:
 def edit_similarity(reading: str, truth: str) -> float:
     """1 - NED: one minus the edit distance of the texts without symbols over the longer length; 1 if both are empty."""
     return Levenshtein.normalized_similarity(without_symbols(reading), without_symbols(truth))
-
-
-_VERDICTS: dict[str, Callable[[str, str], float]] = {
-    "word_accuracy": lambda reading, truth: reading == truth,
-    "word_accuracy_ignore_case": lambda reading, truth: reading.lower() == truth.lower(),
-    "word_accuracy_ignore_case_symbols": lambda reading, truth: without_symbols(reading) == without_symbols(truth),
-    "word_accuracy_36_characters": lambda reading, truth: alphanumeric(reading) == alphanumeric(truth),
-    "edit_similarity": edit_similarity,
-}
 
 
 METRICS = {
@@ -56,7 +46,13 @@ def verdicts(reading: str | None, truth: str) -> dict[str, float]:
         return dict.fromkeys(METRICS, 0.0)
     if reading == truth:
         return dict.fromkeys(METRICS, 1.0)
-    return {name: float(verdict(reading, truth)) for name, verdict in _VERDICTS.items()}
+    return {
+        "word_accuracy": 0.0,
+        "word_accuracy_ignore_case": float(reading.lower() == truth.lower()),
+        "word_accuracy_ignore_case_symbols": float(without_symbols(reading) == without_symbols(truth)),
+        "word_accuracy_36_characters": float(alphanumeric(reading) == alphanumeric(truth)),
+        "edit_similarity": edit_similarity(reading, truth),
+    }
 
 
 @dataclass
@@ -66,17 +62,16 @@ class Scores:
     words: int = 0
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
 
-    def add(self, reading: str | None, truth: str) -> dict[str, float]:
-        """Count one word, None as one that could not be read; returns its ``verdicts``."""
+    def add(self, reading: str | None, truth: str) -> None:
+        """Count one word, None as one that could not be read."""
         self.words += 1
-        found = verdicts(reading, truth)
-        for name, value in found.items():
+        for name, value in verdicts(reading, truth).items():
             self.totals[name] += value
-        return found
+
+    def means(self) -> dict[str, float]:
+        """The mean of each verdict, 0 to 1, in the order of ``METRICS``; without any words all are 0."""
+        return {name: total / max(self.words, 1) for name, total in self.totals.items()}
 
     def summary(self) -> dict[str, float]:
-        """``words`` and the mean of each verdict, 0 to 1, in the order of ``METRICS``.
-
-        Without any words all are 0.
-        """
-        return {"words": float(self.words)} | {name: total / max(self.words, 1) for name, total in self.totals.items()}
+        """``words`` and ``means``."""
+        return {"words": float(self.words)} | self.means()

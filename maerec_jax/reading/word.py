@@ -36,11 +36,8 @@ class Word:
 
     def described(self) -> dict[str, Any]:
         """The word as JSON can hold it; turns and alternatives only where there are some."""
-        found: dict[str, Any] = {
-            "text": self.text,
-            "confidence": self.confidence,
-            "character_confidences": self.character_confidences,
-        }
+        found: dict[str, Any] = {"text": self.text, "confidence": self.confidence}
+        found["character_confidences"] = self.character_confidences
         if self.turns:
             found["turns"] = self.turns
         if self.alternatives:
@@ -55,13 +52,7 @@ NOTHING = Word("", 0.0, ())
 def greedy_step(
     model: RecogniserConfig, params: Any, batch: Mapping[str, Array], dtype: Any = jnp.float32
 ) -> dict[str, Array]:
-    """Read a batch greedily.
-
-    Args:
-      model: the recogniser.
-      params: its parameters.
-      batch: ``image`` uint8 RGB (B, H, W, 3).
-      dtype: of the computation.
+    """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``.
 
     Returns:
       ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
@@ -73,14 +64,9 @@ def greedy_step(
 def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon: Lexicon | None = None) -> Word:
     """What a step has read in image ``row``: the best of its texts, with the others as alternatives.
 
-    Args:
-      made: ``tokens_BKT`` and ``probability_BKT``, the best of K readings first; ``score_BK`` and ``node_BK`` of a beam
-        search; and ``turns``, where images were turned.
-      row: the image.
-      charset: the characters.
-      lexicon: the only words, where there are some.
+    ``made`` holds ``tokens_BKT`` and ``probability_BKT``, the best of K readings first; ``score_BK`` and ``node_BK`` of
+    a beam search; and ``turns`` of the images.
     """
-    turns = int(made["turns"][row]) if "turns" in made else 0
     words: dict[str, Word] = {}
     for place, (tokens_T, probability_T) in enumerate(
         zip(made["tokens_BKT"][row], made["probability_BKT"][row], strict=True)
@@ -93,6 +79,6 @@ def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon:
         confidences = probability_T[places].astype(float)
         confidence = float(confidences.mean()) if len(places) else 0.0
         tokens = tuple(tokens_T[: places[-1] + 1].tolist()) if len(places) else ()
-        words.setdefault(text, Word(text, confidence, tuple(confidences.tolist()), turns, tokens))
+        words.setdefault(text, Word(text, confidence, tuple(confidences.tolist()), int(made["turns"][row]), tokens))
     best, *others = words.values()
     return replace(best, alternatives=tuple(others))

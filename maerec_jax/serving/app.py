@@ -1,7 +1,7 @@
 """The pages of the service, and their description (OpenAPI)."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
@@ -16,10 +16,8 @@ from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.connections import Unread
 from maerec_jax.serving.limits import Places, RefusedError
 from maerec_jax.serving.metrics import measured
+from maerec_jax.serving.scenes import Scenes
 from maerec_jax.serving.service import Service
-
-if TYPE_CHECKING:
-    from maerec_jax.serving.scenes import Scenes
 
 _HUNG_UP = 499  # the status that proxies log where the client did not wait; nobody receives it
 _JSON = "application/json"
@@ -45,7 +43,7 @@ _BODY = {
 }
 
 
-def make_app(service: Service, scenes: "Scenes | None" = None) -> FastAPI:
+def make_app(service: Service, scenes: Scenes | None = None) -> FastAPI:
     """The application around a service, which somebody else starts and closes; with ``scenes`` it takes pictures."""
     limits = service.limits
     app = FastAPIOffline(

@@ -27,15 +27,10 @@ class _Waiting:
 class Batcher:
     """Reads images in batches that form by themselves.
 
-    The thread reads as soon as a batch is full or its oldest image has waited for ``delay``. While it reads, others
-    gather: the busier the service, the fuller the batches. Of the sizes that the recogniser has compiled it takes the
-    one that reads most images in a second, by times that it measured before it began: nine images are read as eight and
-    one where that is faster than as nine of thirty-two.
-
-    Args:
-      recognizer: what reads. Nobody else may use it.
-      delay: seconds that an image waits for others.
-      metrics: are told what happens.
+    The thread reads as soon as a batch is full or its oldest image has waited for ``delay`` seconds. While it reads,
+    others gather: the busier the service, the fuller the batches. Of the sizes that the recogniser, which nobody else
+    may use, has compiled it takes the one that reads most images in a second, by times that it measured before it
+    began: nine images are read as eight and one where that is faster than as nine of thirty-two.
     """
 
     def __init__(self, recognizer: Recognizer, delay: float, metrics: Metrics) -> None:
@@ -45,8 +40,7 @@ class Batcher:
         self._closing = False
         self._seconds: dict[tuple[Shape, int], float] = {}
         self._thread = Thread(target=self._work, name="reading", daemon=True)
-        self.warm: Future[None] = Future()
-        """Done as soon as every batch shape is compiled; holds the error where that failed."""
+        self.warm: Future[None] = Future()  # done when every batch shape is compiled; has the error where that failed
         metrics.waiting.set_function(self.waiting)
 
     def start(self) -> None:

@@ -23,19 +23,14 @@ class Upload:
 
 
 class Body:
-    """The body of a request.
+    """The body of a request, with at most ``most`` images.
 
-    Args:
-      request: the request.
-      limits: what is taken.
-      most: the most images.
-      take: is told of the bytes as they come, and raises ``RefusedError`` where they are too many.
+    ``take`` is told of the bytes as they come, and raises ``RefusedError`` where they are too many.
     """
 
     def __init__(self, request: Request, limits: Limits, most: int, take: Callable[[int], None]) -> None:
         self._request, self._limits, self._most, self._take = request, limits, most, take
-        self.ended = False
-        """Whether it has come in completely."""
+        self.ended = False  # whether it has come in completely
 
     async def uploads(self) -> list[Upload]:
         """Receive it.
@@ -48,9 +43,8 @@ class Body:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "identity").lower()
         if encoding != "identity":
-            raise RefusedError(
-                415, "unsupported_encoding", f"bodies are taken as they are, not encoded by {encoding[:40]!r}"
-            )
+            told = f"bodies are taken as they are, not encoded by {encoding[:40]!r}"
+            raise RefusedError(415, "unsupported_encoding", told)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.max_body:
             raise self._too_large()
@@ -62,9 +56,8 @@ class Body:
                 raise RefusedError(400, "empty", "the body is empty: send an image file")
             return [Upload("", data)]
         told = f"the Content-Type is {repr(kind[:80]) if kind else 'missing'}"
-        raise RefusedError(
-            415, "unsupported_type", f"{told}: send multipart/form-data with files, or one image as image/png ..."
-        )
+        told += ": send multipart/form-data with files, or one image as image/png ..."
+        raise RefusedError(415, "unsupported_type", told)
 
     async def _form(self) -> list[Upload]:
         form = _Form(self._request.headers, self._chunks(), self._most)

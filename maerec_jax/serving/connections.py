@@ -40,9 +40,9 @@ class Unread(Response):
     """
 
     def __init__(
-        self, content: str, status: int, most: int, headers: Mapping[str, str] | None = None, media_type: str = ""
+        self, content: str, status: int, most: int, headers: Mapping[str, str] | None = None, kind: str = "text/plain"
     ) -> None:
-        super().__init__(content, status, {**(headers or {}), "Connection": "close"}, media_type or "text/plain")
+        super().__init__(content, status, {**(headers or {}), "Connection": "close"}, kind)
         self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -52,22 +52,16 @@ class Limits:
 class RefusedError(Exception):
     """A request that gets no reading."""
 
-    status: int
-    """Of the response."""
-    code: str
-    """A word for programs, which also counts it in the metrics."""
-    reason: str
-    """A sentence for people."""
-    busy: bool = False
-    """Whether the same request may succeed later: the response then says when to try again."""
+    status: int  # of the response
+    code: str  # a word for programs, which also counts it in the metrics
+    reason: str  # a sentence for people
+    busy: bool = False  # whether the same request may succeed later: the response then says when to try again
 
 
 class Places:
     """A number of places; what is taken is given back at the end of ``hold``. For one thread.
 
-    Args:
-      number: how many there are.
-      code, reason: of the refusal (503) where they do not suffice.
+    Where they do not suffice, the refusal (503) has ``code`` and ``reason``.
     """
 
     def __init__(self, number: int, code: str, reason: str) -> None:

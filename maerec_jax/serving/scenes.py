@@ -15,14 +15,7 @@ from maerec_jax.serving.service import Service
 
 
 class Scenes:
-    """Finds and reads the words of the pictures of requests.
-
-    Args:
-      service: what reads the words.
-      detector: what finds them; several threads call it.
-      crops: how they are cut out.
-      threads: in how many pictures words are looked for at the same time.
-    """
+    """Finds and reads the words of the pictures of requests; ``threads`` threads call the detector."""
 
     def __init__(self, service: Service, detector: Detector, crops: Crops = "box", threads: int = 1) -> None:
         if threads < 1:

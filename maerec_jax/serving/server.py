@@ -7,7 +7,7 @@ import math
 import signal
 import socket
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,10 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from data_pipelines.command import tell
 from maerec_jax.serving.app import make_app
 from maerec_jax.serving.connections import address_of, listen
+from maerec_jax.serving.scenes import Scenes
 from maerec_jax.serving.service import Service
-
-if TYPE_CHECKING:
-    from maerec_jax.serving.scenes import Scenes
 
 _HEAD_SECONDS = 20.0  # in which the head of a request has to come in
 _GRACE = 5.0  # seconds that an accepted request may take beyond its time
@@ -54,15 +52,9 @@ class _Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server for a service, which it starts and closes.
+    """A server for a service, which it starts and closes; with ``scenes`` it takes whole pictures, too."""
 
-    Args:
-      service: what it serves.
-      scenes: what reads whole pictures, if anything.
-      access_log: whether each request is logged.
-    """
-
-    def __init__(self, service: Service, scenes: "Scenes | None" = None, access_log: bool = False) -> None:
+    def __init__(self, service: Service, scenes: Scenes | None = None, access_log: bool = False) -> None:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.CRITICAL)
         # Whatever a client sends that is no HTTP is told on this level.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -113,7 +105,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_forever(service: Service, scenes: "Scenes | None", host: str, port: int, access_log: bool) -> None:
+def serve_forever(service: Service, scenes: Scenes | None, host: str, port: int, access_log: bool) -> None:
     """Serve until a signal; says on stderr where it listens, and on stdout when it is ready."""
     listener = listen(host, port, service.limits.connections)
     tell(f"listening on {address_of(listener.getsockname())}, compiling")

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
-from maerec_jax.reading.recognizer import Prepared, Recognizer
+from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.serving.answers import Failure, ImageReading, Readings
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.bodies import Body, Upload
@@ -30,11 +30,7 @@ ServiceState = Literal["starting", "ready", "stopping", "broken"]
 class Service:
     """Reads the images of requests, as soon as its ``batcher`` was started. For the thread of the event loop.
 
-    Args:
-      recognizer: what reads; the service takes it over.
-      limits: what is accepted.
-      delay: seconds that an image waits for others to share its batch.
-      decode_threads: how many images are decoded at the same time.
+    It takes the recogniser over. An image waits ``delay`` seconds for others to share its batch.
     """
 
     def __init__(
@@ -52,12 +48,10 @@ class Service:
         told = "too much is uploaded at the same time: try again later"
         self.buffer = Places(int(self.limits.buffer_mb * MEGA), "buffer_full", told)
         self._pool = ThreadPoolExecutor(decode_threads, "decoding")
-        self.closing = ExitStack()
-        """What is to be done when the service is closed."""
+        self.closing = ExitStack()  # what is to be done when the service is closed
         self.closing.callback(self.batcher.close)
         self.closing.callback(self._pool.shutdown)
-        self.stopping = False
-        """Whether what comes from now on is refused; what was accepted is read."""
+        self.stopping = False  # whether what comes from now on is refused; what was accepted is read
         self.metrics.accepted.set_function(lambda: self.images.taken)
         self.metrics.ready.set_function(lambda: self.state == "ready")
 
@@ -92,13 +86,9 @@ class Service:
     async def answer(
         self, request: Request, body: Body, places: Places, read: Callable[[list[Upload]], Awaitable[Answer]]
     ) -> Answer:
-        """Receive the images of a request, and read them.
+        """Receive the images of a request, and read them, each in one of ``places``.
 
-        Args:
-          request: the request.
-          body: its body.
-          places: of which it needs one for each image.
-          read: what reads them; is cancelled when nobody waits any more.
+        ``read`` is cancelled when nobody waits any more.
 
         Raises:
           RefusedError: for a request that gets no reading.
@@ -128,15 +118,13 @@ class Service:
 
     async def _word(self, upload: Upload) -> ImageReading:
         try:
-            image = await asyncio.wrap_future(self._pool.submit(self._prepare, upload))
+            work = self._pool.submit(lambda: self.recognizer.prepare_pixels(self.decode(upload), upload.name))
+            image = await asyncio.wrap_future(work)
             word = await asyncio.wrap_future(self.batcher.submit(image))
         except Exception as error:
             return ImageReading(file=upload.name, error=self.failure(error, "an image"))
         self.metrics.images.labels("read").inc()
         return ImageReading.model_validate({"file": upload.name, **word.described()})
-
-    def _prepare(self, upload: Upload) -> Prepared:
-        return self.recognizer.prepare_pixels(self.decode(upload), upload.name)
 
     def decode(self, upload: Upload) -> np.ndarray:
         """The pixels of an upload, which loses its data.

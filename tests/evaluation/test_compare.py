@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from data_pipelines.errors import UserError
-from maerec_jax.evaluation.bootstrap import interval, resampled_means, set_seed
-from maerec_jax.evaluation.compare import compare
+from maerec_jax.evaluation.compare import compare, interval, resampled_means, set_seed
 from maerec_jax.evaluation.comparison import MEASURES
 from maerec_jax.evaluation.table import Table
 from maerec_jax.reading.scoring import HEADLINE

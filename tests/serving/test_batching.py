@@ -190,14 +190,14 @@ def test_closing_reads_what_waits(echo, batcher):
 
 def test_all_shapes_are_compiled_first_and_failures_of_it_are_told():
     echo = Echo()
-    batcher = Batcher(echo, 0.0, Metrics())
+    batcher = Batcher(echo, 0.0, Metrics((1,)))
     batcher.start()
     batcher.warm.result(60)
     sizes = {(image.ways[0].shape[:2], len(batch)) for batch in echo.batches for image in batch}
     assert sizes == {(shape, size) for shape in SHAPES for size in echo.batch_sizes}
     batcher.close()
     echo.fail = True
-    batcher = Batcher(echo, 0.0, Metrics())
+    batcher = Batcher(echo, 0.0, Metrics((1,)))
     batcher.start()
     with pytest.raises(RuntimeError, match="out of memory"):
         batcher.warm.result(60)
