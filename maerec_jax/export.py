@@ -26,9 +26,9 @@ class ExportArguments:
 
     safetensors: the same tensors, and what else reading needs: --checkpoint of all commands takes it.
 
-    onnx: a whole reader, from uint8 images to character ids and probabilities; scripts/read_onnx.py reads with it.
+    onnx: a whole reader, from uint8 images to character ids and probabilities; scripts/read_exported.py reads with it.
 
-    stablehlo: the same for JAX on CPU, GPU and TPU, without this package; scripts/read_stablehlo.py reads with it.
+    stablehlo: the same for JAX on CPU, GPU and TPU, without this package; scripts/read_exported.py reads with it.
 
     docs/interop.md says more.
     """

@@ -64,8 +64,12 @@ clone=$work/clone
 git clone --quiet --no-local --depth 1 "file://$(git rev-parse --show-toplevel)" "$clone"
 cd "$clone"
 "$uv" build --quiet --python "$base" --out-dir "$work/built" . # the source distribution, and the wheel from that
-"$base" scripts/clean_machine/packaged.py "$clone" "$work"/built/*.whl
 wheel=$(echo "$work"/built/*.whl)
+"$base" -m zipfile -e "$wheel" "$work/wheel"
+for package in maerec_jax data_pipelines; do
+  diff -r "$package" "$work/wheel/$package" ||
+    fail "the wheel does not hold what is tracked; [tool.setuptools.package-data] of pyproject.toml names data files"
+done
 
 mapfile -t extras < <("$base" -c '
 import tomllib

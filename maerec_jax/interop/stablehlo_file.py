@@ -3,7 +3,7 @@
 The file is a zip archive. ``about.json`` holds ``reading_facts``; ``programs/32x128`` the program for images of that
 height and width (there are several for a model with buckets), as ``jax.export`` writes it; and ``weights.npz`` the
 weights, which are a program's first argument: a dict of arrays. They are no constants of the program, so that it is
-compiled as fast as any, and that several programs share them. ``scripts/read_stablehlo.py`` shows how it is read with.
+compiled as fast as any, and that several programs share them. ``scripts/read_exported.py`` shows how it is read with.
 """
 
 import io

@@ -6,11 +6,11 @@ Needs libtpu (pip install 'maerec-jax[ahead]') and no TPU. Each row is a compile
 the cache of maerec_jax.compile_ahead, so that a run that was stopped goes on where it was.
 """
 
-import argparse
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import tyro
 from rich.progress import track
 
 from data_pipelines.command import CACHE
@@ -34,8 +34,6 @@ def make_report(name: str, topology_name: str) -> Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
     prepare_environment()
     reports = [make_report(*row) for row in track(list(product(IMAGES, TOPOLOGIES)), "compile")]
     rows = [markdown_cells(report) for report in reports]
@@ -46,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -11,14 +11,12 @@ Without --root the images are rendered words, written as JPEG.
 import argparse
 import io
 import itertools
-import json
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -47,6 +45,7 @@ from data_pipelines.union14m.catalogue import locate
 
 BATCH = 512
 DRAINED = 4  # batches that were made beforehand and are not timed
+Stream = Batches | Generator[object]
 CONSOLE = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
 
 
@@ -73,9 +72,11 @@ def write_lmdb(path: Path, images: Sequence[bytes]) -> None:
             writer.put(b"image-%09d" % number, image)
 
 
-def reference(reader: lmdb.Transaction, order: Iterator[int]) -> torch.Tensor:
+def reference(reader: lmdb.Transaction, order: Iterator[int]) -> Generator[torch.Tensor]:
     """What the reference does for a batch: one read, one Pillow image and one float tensor for each image."""
-    return torch.stack([reference_image(bytes(reader.get(b"image-%09d" % next(order), b""))) for _ in range(BATCH)], 0)
+    while True:
+        images = (bytes(reader.get(b"image-%09d" % next(order), b"")) for _ in range(BATCH))
+        yield torch.stack(list(map(reference_image, images)), 0)
 
 
 def reference_image(data: bytes) -> torch.Tensor:
@@ -87,12 +88,14 @@ def reference_image(data: bytes) -> torch.Tensor:
     return tensor.sub_(mean).div_(std)
 
 
-def decode(images: Iterator[bytes], interpolation: Interpolation | None) -> None:
-    """Decode images that are in memory, and resize them if ``interpolation`` says how."""
-    for _ in range(BATCH):
-        image = decode_image(next(images))
-        if interpolation:
-            resize_image(image, 32, 128, interpolation)
+def decode(images: Sequence[bytes], resize: bool) -> Generator[None]:
+    """Decode images that are in memory, batch by batch, and perhaps resize them."""
+    for number, data in enumerate(itertools.cycle(images), 1):
+        image = decode_image(data)
+        if resize:
+            resize_image(image, 32, 128, "bilinear")
+        if number % BATCH == 0:
+            yield
 
 
 def pipeline(source: Source, policy: Policy | None, interpolation: Interpolation = "bilinear") -> Batches:
@@ -101,25 +104,27 @@ def pipeline(source: Source, policy: Policy | None, interpolation: Interpolation
     return train_batches(Sources([source]), decoder, batch_size=BATCH, seed=0)
 
 
-def rate(step: Callable[[], object], batches: int, drained: int = 0) -> float:
-    """Images a second over ``batches`` calls, after ``drained`` that are not timed."""
+def rate(stream: Iterator[object], batches: int, drained: int) -> float:
+    """Images a second over so many ``batches``, after ``drained`` that are not timed."""
     for _ in range(drained):
-        step()
+        next(stream)
     start = time.perf_counter()
     for _ in range(batches):
-        step()
+        next(stream)
     seconds = time.perf_counter() - start
     # What reads ahead goes on until its buffers are full: it must not slow down what is timed next.
     time.sleep(1.5 * seconds * drained / batches)
     return batches * BATCH / seconds
 
 
-def take_turns(steps: Mapping[str, tuple[Callable[[], object], int, int]], rounds: int) -> dict[str, list[float]]:
-    """Images a second of steps, each with its ``batches`` and ``drained``, in turn."""
-    rates: dict[str, list[float]] = {name: [] for name in steps}
+def take_turns(streams: Mapping[str, tuple[Stream, int, int]], rounds: int) -> dict[str, list[float]]:
+    """Images a second of streams, each with its ``batches`` and ``drained``, in turn; closes them."""
+    rates: dict[str, list[float]] = {name: [] for name in streams}
     for _ in track(range(rounds), console=CONSOLE, transient=True):
-        for name, step in steps.items():
-            rates[name].append(rate(*step))
+        for name, each in streams.items():
+            rates[name].append(rate(*each))
+    for stream, _, _ in streams.values():
+        stream.close()
     return rates
 
 
@@ -128,8 +133,15 @@ def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
     if cores:
         os.sched_setaffinity(0, {max(cores)})
+    torch.set_num_threads(1)
+    order = itertools.cycle((np.random.default_rng(1).permutation(len(images)) + 1).tolist())
     from_lmdb, records = LmdbWords("words").open(folder), Records("prepared/words").open(folder)
-    streams = {
+    alone = {
+        "reference": reference(lmdb.open(str(folder / "reference"), readonly=True, lock=False).begin(), order),
+        "decoding alone": decode(images, resize=False),
+        "decoding and resizing alone": decode(images, resize=True),
+    }
+    whole = {
         "LMDB, bicubic": pipeline(from_lmdb, None, "bicubic"),
         "LMDB": pipeline(from_lmdb, None),
         "ArrayRecord": pipeline(records, None),
@@ -137,17 +149,8 @@ def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches
         "ArrayRecord, published augmentation": pipeline(records, Augmentation()),
         "LMDB, RandAugment": pipeline(from_lmdb, RandAugment()),
     }
-    torch.set_num_threads(1)
-    order = itertools.cycle((np.random.default_rng(1).permutation(len(images)) + 1).tolist())
-    alone: dict[str, Callable[[], object]] = {
-        "reference": partial(reference, lmdb.open(str(folder / "reference"), readonly=True, lock=False).begin(), order),
-        "decoding alone": partial(decode, itertools.cycle(images), None),
-        "decoding and resizing alone": partial(decode, itertools.cycle(images), "bilinear"),
-    }
-    steps = {name: (step, batches, 0) for name, step in alone.items()}
-    rates = take_turns(steps | {name: (each.__next__, batches, DRAINED) for name, each in streams.items()}, rounds)
-    for stream in streams.values():
-        stream.close()
+    streams = {name: (each, batches, 0 if name in alone else DRAINED) for name, each in (alone | whole).items()}
+    rates = take_turns(streams, rounds)
     if cores:
         os.sched_setaffinity(0, cores)
     return rates
@@ -157,14 +160,11 @@ def print_one_core(rates: dict[str, list[float]]) -> None:
     """Medians, spread, and medians of the ratios of each round."""
     rows = []
     for name, values in rates.items():
-        ratios = [
-            median(a / b for a, b in zip(values, rates[other], strict=True))
-            for other in ("reference", "decoding alone", "decoding and resizing alone")
-        ]
-        numbers = (f"{n:,.0f}" for n in (median(values), min(values), max(values)))
-        rows.append((name, *numbers, f"{ratios[0]:.2f}", *(f"{r:.0%}" for r in ratios[1:])))
-    headings = ("images/s", "from", "to", "x reference", "of decoding alone", "of decoding and resizing")
-    CONSOLE.print(table(rows, "one core", *headings))
+        numbers = [f"{n:,.0f}" for n in (median(values), min(values), max(values))]
+        for other, form in (("reference", ".2f"), ("decoding alone", ".0%"), ("decoding and resizing alone", ".0%")):
+            numbers.append(f"{median(a / b for a, b in zip(values, rates[other], strict=True)):{form}}")
+        rows.append((name, *numbers))
+    show(rows, "one core", "images/s", "from", "to", "x reference", "of decoding alone", "of decoding and resizing")
 
 
 def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: int) -> dict[str, list[float]]:
@@ -172,19 +172,14 @@ def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: i
     source, decoder = Sources([LmdbWords("words").open(folder)]), BatchDecoder(augmentation=Augmentation())
     streams = {n: train_batches(source, decoder, batch_size=BATCH, seed=0, num_workers=n) for n in counts}
     # Every worker has two batches ready, and a queue holds more.
-    steps = {str(n): (each.__next__, batches * max(1, n), 5 * max(1, n)) for n, each in streams.items()}
-    rates = take_turns(steps, rounds)
-    for stream in streams.values():
-        stream.close()
-    return rates
+    return take_turns({str(n): (each, batches * max(1, n), 5 * max(1, n)) for n, each in streams.items()}, rounds)
 
 
-def table(rows: Sequence[Sequence[str]], *headings: str) -> Table:
-    """A table of rows."""
-    made = Table(*headings)
+def show(rows: Sequence[Sequence[str]], *headings: str) -> None:
+    table = Table(*headings)
     for row in rows:
-        made.add_row(*row)
-    return made
+        table.add_row(*row)
+    CONSOLE.print(table)
 
 
 def main() -> None:
@@ -194,13 +189,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often each thing is timed")
     parser.add_argument("--batches", type=int, default=12, help=f"batches of {BATCH} images a timing")
     parser.add_argument("--workers", type=int, nargs="*", help="numbers of worker processes; default: up to the cores")
-    parser.add_argument("--json", help="also write all numbers to this file")
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1
     counts = arguments.workers if arguments.workers is not None else sorted({0, 1, 2, cores // 2, cores})
     versions = f"Python {platform.python_version()}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
-    results: dict[str, object] = {"machine": f"{cores} cores, {versions}, PyTorch {torch.__version__}"}
-    CONSOLE.print(results["machine"])
+    CONSOLE.print(f"{cores} cores, {versions}, PyTorch {torch.__version__}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = collect(arguments.root, arguments.images)
@@ -208,15 +201,12 @@ def main() -> None:
         write_lmdb(folder / "words", images)
         write_lmdb(folder / "reference", images)  # an LMDB can be open only once in a process
         prepare(PrepareArguments(str(folder), str(folder / "prepared"), sources=("words",)))
-        results["one core"] = rates = measure_one_core(images, folder, arguments.rounds, arguments.batches)
-        print_one_core(rates)
+        print_one_core(measure_one_core(images, folder, arguments.rounds, arguments.batches))
         if counts:
-            results["workers"] = grown = measure_workers(folder, counts, arguments.batches, arguments.rounds)
+            grown = measure_workers(folder, counts, arguments.batches, arguments.rounds)
             one = median(grown.get("1") or next(iter(grown.values())))
             rows = [(n, f"{median(each):,.0f}", f"{median(each) / one:.2f}") for n, each in grown.items()]
-            CONSOLE.print(table(rows, "worker processes", "images/s, published augmentation", "x one worker"))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")
+            show(rows, "worker processes", "images/s, published augmentation", "x one worker")
 
 
 if __name__ == "__main__":

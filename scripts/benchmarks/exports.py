@@ -1,6 +1,5 @@
 """Measure exported files: python scripts/benchmarks/exports.py --checkpoint DIR, or --size s --places 6"""
 
-import os
 import sys
 import tempfile
 import time
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import onnxruntime
 from models import Size, recognizer
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +33,13 @@ from maerec_jax.weights.finding import save_weights
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
 Kind = Literal["jax", "onnx", "onnx-int8", "stablehlo"]
-FILES = {"jax": ".safetensors", "onnx": ".onnx", "onnx-int8": "-int8.onnx", "stablehlo": ".stablehlo"}
+FILES: dict[Kind, tuple[str, Callable[..., Any]]] = {
+    "jax": (".safetensors", save_weights),
+    "onnx": (".onnx", write_onnx),
+    "onnx-int8": ("-int8.onnx", partial(write_onnx, int8=True)),
+    "stablehlo": (".stablehlo", write_stablehlo),
+}
+"""How a file is named, and what writes it."""
 Step = Callable[[np.ndarray], dict[str, np.ndarray]]
 """uint8 RGB images (B, H, W, 3) to ``tokens_BKT`` and ``probability_BKT``, as ``reading.reader.Reader.step``."""
 
@@ -80,15 +84,12 @@ def endless(config: TrainConfig, params: Any, places: int) -> tuple[TrainConfig,
 
 def write_files(config: TrainConfig, params: Any, contenders: Sequence[Kind], folder: Path) -> dict[str, Path]:
     """A file for each contender."""
-    found: dict[str, Path] = {name: folder / f"model{FILES[name]}" for name in contenders}
-    for name, path in found.items():
-        with CONSOLE.status(f"writing {path.name}"):
-            if name == "jax":
-                save_weights(path, config, params, 0)
-            elif name == "stablehlo":
-                write_stablehlo(path, config, params, 0)
-            else:
-                write_onnx(path, config, params, 0, int8=name == "onnx-int8")
+    found: dict[str, Path] = {}
+    for name in contenders:
+        ending, write = FILES[name]
+        found[name] = folder / f"model{ending}"
+        with CONSOLE.status(f"writing {found[name].name}"):
+            write(found[name], config, params, 0)
     return found
 
 
@@ -96,40 +97,21 @@ def open_step(path: Path) -> Step:
     """What reads with an exported file, or with weights as ``Recognizer`` does."""
     if path.suffix == ".safetensors":
         reader = Recognizer.load(path).reader
-        step = jax.jit(reader.step)
-        return lambda image_BHWC: jax.device_get(step(reader.weights, {"image": image_BHWC}))
-    run = _onnx(path) if path.suffix == ".onnx" else _stablehlo(path)
+        compiled = jax.jit(reader.step)
+        return lambda image_BHWC: jax.device_get(compiled(reader.weights, {"image": image_BHWC}))
+    sys.path.append(str(Path(__file__).parents[1]))
+    from read_exported import open_onnx, open_stablehlo
 
-    def read(image_BHWC: np.ndarray) -> dict[str, np.ndarray]:
-        tokens_BT, probability_BT = run(image_BHWC)
+    read = open_onnx(str(path), cores())[1] if path.suffix == ".onnx" else open_stablehlo(str(path))[1]
+
+    def step(image_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        tokens_BT, probability_BT = read(image_BHWC)
         return {"tokens_BKT": tokens_BT[:, None], "probability_BKT": probability_BT[:, None]}
 
-    return read
-
-
-def _onnx(path: Path) -> Callable[[np.ndarray], Sequence[Any]]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda image_BHWC: session.run(["tokens", "probabilities"], {"image": image_BHWC})
-
-
-def _stablehlo(path: Path) -> Callable[[np.ndarray], Sequence[Any]]:
-    sys.path.append(str(Path(__file__).parents[1]))
-    from read_stablehlo import load
-
-    read = load(str(path))[1]
-
-    def run(image_BHWC: np.ndarray) -> Sequence[Any]:
-        made = jax.device_get(read(image_BHWC))
-        return made["tokens"], made["probabilities"]
-
-    return run
+    return step
 
 
 class Reading:
-    """A contender."""
-
     def __init__(self, path: Path) -> None:
         run_steps_in_this_thread()
         keep_freed_memory()
@@ -199,8 +181,6 @@ def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognize
 
 
 def benchmark(arguments: ExportArguments) -> int:
-    """Measure, print the table; returns 0."""
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on GPUs each process takes the memory that it needs
     config, params = recognizer(arguments.checkpoint, arguments.size)
     if arguments.places:
         config, params = endless(config, params, arguments.places)

@@ -1,7 +1,6 @@
 """Measure reading: python scripts/benchmarks/reading.py"""
 
 import json
-import os
 import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -141,7 +140,6 @@ def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> 
 
 
 def show(result: dict[str, Any], arguments: DecodeArguments) -> None:
-    """Print the numbers of a batch size."""
     title = f"{result['batch_size']} images, {arguments.dtype}{', int8 weights' if arguments.int8 else ''}"
     columns = ("p50, ms", "p90, ms", "p99, ms", "images/s", "runs", "compiling, s", "cached is", "its decoding is")
     table = Table("", *columns, title=title)
@@ -155,8 +153,6 @@ def show(result: dict[str, Any], arguments: DecodeArguments) -> None:
 
 
 def benchmark(arguments: DecodeArguments) -> int:
-    """Measure and print."""
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on GPUs each process takes the memory that it needs
     run, params = recognizer(arguments.checkpoint, arguments.size)
     model: Any = run.model
     config = replace(model, encoder=replace(model.encoder, remat=False))

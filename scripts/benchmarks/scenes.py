@@ -56,7 +56,6 @@ class ScenesArguments:
 
 
 def measure(arguments: ScenesArguments) -> int:
-    """Measure and print."""
     detector = load_detector(config=arguments.detection)
     recognizer = Recognizer.load(arguments.checkpoint or None)
     readers = {how: SceneReader(recognizer, detector, how) for how in get_args(Crops)}

@@ -26,7 +26,7 @@ from data_pipelines.images.decoding import pixels_of
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.files import Folder
 from maerec_jax.distributed.host_memory import run_steps_in_this_thread
-from maerec_jax.reading.recognizer import ReadingConfig, Recognizer
+from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.weights.finding import save_weights
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
@@ -57,8 +57,6 @@ class LoadArguments:
     """As that of the service."""
     growth: float = 5.0
     """Percent by which the memory may grow in the second half."""
-    beam: int = 1
-    """As that of the service."""
     queue: int = 512
     """As that of the service; less than concurrency * per_request shows how it refuses."""
 
@@ -80,8 +78,7 @@ def images_of(arguments: LoadArguments) -> list[bytes]:
 def service(arguments: LoadArguments, checkpoint: str) -> Iterator[str]:
     """The address of a service that runs meanwhile. Raises ``UserError`` where it does not start, or not end well."""
     command = [sys.executable, "-m", "maerec_jax.serve", "--checkpoint", checkpoint, "--port", "0"]
-    for name in ("batch_size", "beam", "queue"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    command += ["--batch-size", str(arguments.batch_size), "--queue", str(arguments.queue)]
     command += ["--max-images", str(min(64, arguments.queue))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -177,7 +174,7 @@ def plain(arguments: LoadArguments, checkpoint: str, images: list[bytes]) -> tup
     """What Recognizer reads in the images, in full batches, how many in a second, and its CPU seconds for each."""
     run_steps_in_this_thread()
     keep_compiled_programs()
-    reader = Recognizer.load(checkpoint, ReadingConfig(beam=arguments.beam), arguments.batch_size)
+    reader = Recognizer.load(checkpoint, batch_size=arguments.batch_size)
     texts = [word.text for word in reader.read(images)]
     whole = list(islice(cycle(images), arguments.batch_size * max(1, 2000 // arguments.batch_size)))
     start, cpu = time.perf_counter(), time.process_time()
@@ -216,7 +213,6 @@ def report(arguments: LoadArguments, seen: Load, plain_rate: float, plain_cpu: f
 
 
 def load_test(arguments: LoadArguments) -> int:
-    """Measure and report; returns 1 if something is wrong, else 0."""
     images = images_of(arguments)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = arguments.checkpoint

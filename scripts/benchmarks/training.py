@@ -1,7 +1,6 @@
 """Measure training: python scripts/benchmarks/training.py --stage mae --model s --batch-size 32"""
 
 import json
-import os
 import sys
 import tempfile
 from contextlib import closing
@@ -131,7 +130,6 @@ def measure(arguments: TrainingArguments, settings: Settings) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the numbers of a stage."""
     for name, device in result["devices"].items():
         CONSOLE.print(f"{name}: {device}")
     title = f"{result['stage']} {result['model']}, {result['batch_size']} images a step"
@@ -151,8 +149,6 @@ def show(result: dict[str, Any]) -> None:
 
 
 def benchmark(arguments: TrainingArguments) -> int:
-    """Measure and print."""
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on GPUs each process takes the memory that it needs
     results = []
     for stage in arguments.stage:
         with tempfile.TemporaryDirectory() as folder:

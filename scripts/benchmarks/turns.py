@@ -14,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on GPUs each process takes the memory that it needs
+
 
 def cores() -> int:
     """How many this process may use."""

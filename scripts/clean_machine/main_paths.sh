@@ -43,7 +43,7 @@ import json
 assert read["metrics"]["edit_similarity"] >= 0.7, read'
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format safetensors --output maerec.safetensors
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format stablehlo --output maerec.stablehlo
-  try "$python" "$clone/scripts/read_stablehlo.py" maerec.stablehlo $benchmark/imgs/000000.png
+  try "$python" "$clone/scripts/read_exported.py" maerec.stablehlo $benchmark/imgs/000000.png
   try "$python" -m maerec_jax.import_pytorch maerec.safetensors runs/imported
 }
 
@@ -90,7 +90,7 @@ try_torch() {
 
 try_onnx() {
   try "$python" -m maerec_jax.export --checkpoint runs/maerec --format onnx --output maerec.onnx
-  try "$python" "$clone/scripts/read_onnx.py" maerec.onnx words/Union14M-L/full_images/made/000000.png
+  try "$python" "$clone/scripts/read_exported.py" maerec.onnx words/Union14M-L/full_images/made/000000.png
 }
 
 try_compare() {

@@ -13,7 +13,7 @@ import json
 import shutil
 import string
 from collections import defaultdict
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -31,28 +31,19 @@ ALIKE = ("0o", "1li")
 SCRIPTS = ("Kaushan Script", "Dancing Script", "Pacifico", "Lobster", "Lobster Two", "Leckerli One", "Miama", "Tusj")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A font, and what its letters look like: float32 (letters, pixels); rows of letters that it lacks are zero."""
+def find_candidates(folder: Path) -> tuple[list[Face], np.ndarray]:
+    """Fonts under ``folder`` with all capitals and digits, without those that look exactly like one before.
 
-    face: Face
-    shapes_LP: np.ndarray
-
-
-def find_candidates(folder: Path) -> list[Candidate]:
-    """Fonts under ``folder`` with all capitals and digits, without those that look exactly like one before."""
-    found: dict[str, Candidate] = {}
+    And what their letters look like: float32 (fonts, letters, pixels), zero for letters that a font lacks.
+    """
+    found: dict[bytes, tuple[Face, np.ndarray]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".ttf", ".otf")):
-        try:
+        with suppress(OSError, ValueError):  # broken files
             face = open_face(path)
-            usable = face.can_draw(LETTERS[:CAPITALS])
-        except (OSError, ValueError):
-            continue
-        if usable:
-            shapes_LP = np.stack([letter_shape(face, letter) for letter in LETTERS])
-            digest = hashlib.blake2b((shapes_LP * 64).astype(np.int8).tobytes()).hexdigest()
-            found.setdefault(digest, Candidate(face, shapes_LP))
-    return list(found.values())
+            if face.can_draw(LETTERS[:CAPITALS]):
+                shapes_LP = np.stack([letter_shape(face, letter) for letter in LETTERS])
+                found.setdefault((shapes_LP * 64).astype(np.int8).tobytes(), (face, shapes_LP))
+    return [face for face, _ in found.values()], np.array([shapes_LP for _, shapes_LP in found.values()])
 
 
 def letter_shape(face: Face, letter: str) -> np.ndarray:
@@ -91,31 +82,29 @@ def is_sans(face: Face) -> bool:
     return len(rows) > 0 and bool(ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean() > 0.8)
 
 
-def choose(
-    candidates: list[Candidate], share_F: np.ndarray, least: float = 0.42, odd: float = 0.2, styles: int = 4
-) -> list[int]:
+def choose(faces: list[Face], share_F: np.ndarray, least: float = 0.42, odd: float = 0.2, styles: int = 4) -> list[int]:
     """Indices of the fonts to keep: of all families without serifs, and of as many others as streets show beside them.
 
     Args:
-        candidates: all fonts.
+        faces: all fonts.
         share_F: their legibility.
         least: lowest legibility of a font, but for known scripts.
         odd: the share of families whose legibility is below 0.75; of these the most legible are taken.
         styles: fonts of a family at most, evenly spread over its styles.
     """
     families: dict[str, list[int]] = defaultdict(list)
-    for i, candidate in enumerate(candidates):
-        if share_F[i] >= least or candidate.face.family in SCRIPTS:
-            families[candidate.face.family].append(i)
+    for i, face in enumerate(faces):
+        if share_F[i] >= least or face.family in SCRIPTS:
+            families[face.family].append(i)
     plain = {name for name in families if share_F[families[name]].max() >= 0.75 or name in SCRIPTS}
-    sans = sorted(name for name in plain if any(is_sans(candidates[i].face) for i in families[name]))
+    sans = sorted(name for name in plain if any(is_sans(faces[i]) for i in families[name]))
     serif = sorted(plain - set(sans) - set(SCRIPTS))
     chosen = sans + evenly(serif, round(SERIF_PER_SANS * len(sans))) + sorted(plain & set(SCRIPTS))
     others = sorted(set(families) - plain, key=lambda name: -share_F[families[name]].max())
     chosen += others[: round(len(chosen) * odd / (1 - odd))]
     kept = []
     for name in chosen:
-        kept += evenly(sorted(families[name], key=lambda i: candidates[i].face.style), styles)
+        kept += evenly(sorted(families[name], key=lambda i: faces[i].style), styles)
     return kept
 
 
@@ -131,22 +120,21 @@ def main() -> None:
     options = parser.parse_args()
     if options.out.exists():
         raise SystemExit(f"error: {options.out} exists; remove it, or name another folder")
-    candidates = find_candidates(options.folder)
-    if not candidates:
+    faces, shapes_FLP = find_candidates(options.folder)
+    if not faces:
         raise SystemExit(f"error: {options.folder}: no font here has all capitals and digits")
-    share_F = legibility(np.stack([candidate.shapes_LP for candidate in candidates]))
-    kept = choose(candidates, share_F)
+    share_F = legibility(shapes_FLP)
     options.out.mkdir(parents=True)
     rows = []
-    for i in kept:
-        face = candidates[i].face
+    for i in choose(faces, share_F):
+        face = faces[i]
         digest = hashlib.blake2b(face.path.read_bytes(), digest_size=4).hexdigest()
         name = f"{face.path.stem}-{digest}{face.path.suffix.lower()}"
         shutil.copyfile(face.path, options.out / name)
         rows.append({"file": name, "family": face.family, "style": face.style, "legibility": round(share_F[i], 3)})
     (options.out / "fonts.json").write_text(json.dumps(rows, indent=1) + "\n")
     families = len({row["family"] for row in rows})
-    print(f"{len(candidates)} different fonts; kept {len(rows)} of {families} families in {options.out}")
+    print(f"{len(faces)} different fonts; kept {len(rows)} of {families} families in {options.out}")
 
 
 if __name__ == "__main__":

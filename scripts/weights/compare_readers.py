@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_pipelines.command import check_outputs, run_command
+from data_pipelines.errors import RecordError, UserError
 from maerec_jax.reading.scoring import METRICS, Scores
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
@@ -71,8 +72,6 @@ def open_ours(arguments: ReaderArguments) -> Read:
 
 def open_rapidocr() -> Read:
     """The recogniser in the wheel of rapidocr, without its detector and its classifier of orientation."""
-    from data_pipelines.errors import UserError
-
     try:
         from rapidocr import RapidOCR
     except ImportError:
@@ -139,8 +138,6 @@ class Tally:
 
 def stay_on(core: int) -> None:
     """Run on one core, as do all threads of libraries that are imported later. Raises ``UserError``."""
-    from data_pipelines.errors import UserError
-
     usable = os.sched_getaffinity(0)
     if core not in usable:
         raise UserError(f"--core {core} is none that can be used, which are {', '.join(map(str, sorted(usable)))}")
@@ -148,11 +145,9 @@ def stay_on(core: int) -> None:
 
 
 def compare(arguments: ReaderArguments) -> int:
-    """Read, print the tables; returns 0."""
     check_outputs(arguments.json, arguments.misread)
     if arguments.core >= 0 and hasattr(os, "sched_setaffinity"):
         stay_on(arguments.core)
-    from data_pipelines.errors import RecordError, UserError
     from data_pipelines.images.decoding import DecodeError, pixels_of
     from data_pipelines.overlaps.list_file import read_list
     from maerec_jax.evaluation.sets import find_sets

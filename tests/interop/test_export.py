@@ -140,7 +140,7 @@ def test_stablehlo_reads_the_same_on_any_batch(recogniser):
 def test_a_stablehlo_file_reads_without_this_package(checkpoint, tmp_path, int8):
     assert command(checkpoint, "stablehlo", tmp_path / "tiny.stablehlo", int8=int8) == 0
     PIL.Image.fromarray(IMAGES[0]).resize((200, 50)).save(tmp_path / "word.png")
-    script = REPOSITORY / "scripts" / "read_stablehlo.py"
+    script = REPOSITORY / "scripts" / "read_exported.py"
     program = (
         "import sys, runpy\n"
         "sys.modules['maerec_jax'] = None\n"  # importing it fails

@@ -156,7 +156,7 @@ def test_the_example_reads_as_the_recognizer(file, checkpoint, recogniser, tmp_p
     turning = replace(recogniser[0], data=replace(recogniser[0].data, turn_vertical=True))
     write_onnx(tmp_path / "turning.onnx", turning, recogniser[1], 0)
     for path, config in ((file, recogniser[0]), (tmp_path / "turning.onnx", turning)):
-        example = [sys.executable, str(REPOSITORY / "scripts" / "read_onnx.py"), str(path), *names]
+        example = [sys.executable, str(REPOSITORY / "scripts" / "read_exported.py"), str(path), *names]
         done = subprocess.run(example, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         words = Recognizer(config, recogniser[1]).read(names)

@@ -1,0 +1,96 @@
+"""Read words with an exported file: python scripts/read_exported.py maerec.onnx IMAGE ...
+
+An example to start from. It needs numpy and opencv-python-headless; onnxruntime for ONNX, and for StableHLO, on
+whatever JAX runs on, jax and flatbuffers. It needs nothing of this project: what it has to know of the model is in the
+file.
+"""
+
+import io
+import json
+import math
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+Read = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""uint8 RGB (B, H, W, 3), in one of the model's sizes, to classes and their probabilities, each (B, places)."""
+
+
+def open_onnx(path: str, threads: int = 0) -> tuple[dict, Read]:
+    """What is known of the model, and what reads with it, in so many threads; 0 leaves their number to onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    return about, lambda image: session.run(["tokens", "probabilities"], {"image": image})
+
+
+def open_stablehlo(path: str) -> tuple[dict, Read]:
+    """The same of StableHLO, which is compiled for each shape that it is given."""
+    import jax
+    import jax.export
+
+    with zipfile.ZipFile(path) as archive:
+        about = json.loads(archive.read("about.json"))
+        weights = jax.device_put(dict(np.load(io.BytesIO(archive.read("weights.npz")))))
+        programs = {}
+        for height, width in about["image_sizes"]:
+            program = jax.export.deserialize(bytearray(archive.read(f"programs/{height}x{width}")))
+            programs[height, width] = jax.jit(program.call)
+
+    def read(image: np.ndarray) -> Sequence[np.ndarray]:
+        made = jax.device_get(programs[image.shape[1:3]](weights, image))
+        return made["tokens"], made["probabilities"]
+
+    return about, read
+
+
+def prepare(image: np.ndarray, sizes: list[list[int]]) -> np.ndarray:
+    """Resize uint8 RGB (height, width, 3) to the one of the model's sizes whose aspect ratio is the nearest."""
+    ratio = math.log(image.shape[1] / image.shape[0])
+    height, width = min(sizes, key=lambda size: abs(math.log(size[1] / size[0]) - ratio))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float]:
+    """The text of a row of the output, and its confidence: the mean probability of its characters."""
+    text, confidences = "", []
+    for token, probability in zip(tokens.tolist(), probabilities.tolist(), strict=True):
+        if token == about["start_end"]:
+            break
+        if token != about["padding"]:
+            text += about["unknown_text"] if token == about["unknown"] else about["characters"][token]
+            confidences.append(probability)
+    return text, float(np.mean(confidences)) if confidences else 0.0
+
+
+def main(model: str, *files: str) -> int:
+    """Read the words in image files, and print the confidence, text and name of each."""
+    about, read = (open_onnx if model.endswith(".onnx") else open_stablehlo)(model)
+    if about["interpolation"] != "bilinear":
+        sys.exit("the model wants images resized as Pillow does it, Image.resize(size, BICUBIC)")
+    failed = False
+    for file in files:
+        image = cv2.imread(file, cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            print(f"not read: {file}", file=sys.stderr)
+            failed = True
+            continue
+        turns = (0, 1, 3) if about["turn_vertical"] and image.shape[0] > image.shape[1] else (0,)
+        found = []
+        for turn in turns:  # images of one size can also be read at once
+            way = prepare(np.ascontiguousarray(np.rot90(image, turn)), about["image_sizes"])
+            tokens, probabilities = read(way[None])
+            found.append(text_of(tokens[0], probabilities[0], about))
+        text, confidence = max(found, key=lambda word: word[1])
+        print(f"{confidence:6.1%}  {text:<24}  {file}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) > 2 else __doc__)
