@@ -20,6 +20,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Threads that compute little together wait for each other, busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 
 

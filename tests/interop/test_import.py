@@ -26,7 +26,7 @@ from maerec_jax.weights.finding import save_weights
 from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 from tests.interop.imports import FIXTURES, PATCHES, SIZES, TINY, assert_same, imported, run, state_of
 from tests.interop.pth_files import save_pth
-from tests.training.conftest import recogniser_config
+from tests.training.conftest import random_params, recogniser_config
 
 
 @pytest.mark.parametrize("name", ["maerec_tiny", "maerec_lora_tiny"])
@@ -89,7 +89,7 @@ def test_autoencoders(tmp_path):
     assert (config.model, config.data.interpolation) == (MAEConfig.tiny(), "bicubic")
     assert_same(params, params_from_state_dict(state, MAEConfig.tiny()))
     recogniser = MAERecConfig.tiny()
-    fresh = recogniser.init(jax.random.key(0))
+    fresh = random_params(recogniser)
     _, missing, _ = merge_params(fresh, params, misfits(config.model, recogniser))
     assert {path.split("/")[0] for path in missing} == {"decoder"}
 
@@ -115,7 +115,7 @@ def test_pixels_of_other_orders(kind, tmp_path):
 def test_our_own_files_say_what_they_hold(tmp_path):
     """No flag is needed: sizes, characters and pixel scale come from the metadata."""
     config = recogniser_config("")
-    params = jax.device_get(config.model.init(jax.random.key(0)))
+    params = random_params(config.model)
     save_weights(tmp_path / "own.safetensors", config, params, 7)
     found = import_weights(tmp_path / "own.safetensors", ImportOptions())
     assert found.config.model == config.model

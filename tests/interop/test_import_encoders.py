@@ -16,6 +16,7 @@ from maerec_jax.training.starting import merge_params, misfits
 from maerec_jax.weights.checkpoint import load_params, write_run
 from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_shapes
 from tests.interop.imports import SIZES, assert_same, imported, state_of
+from tests.training.conftest import random_params
 
 
 def foreign_state(rng, dim=64, patch=8, grid=(6, 6), depth=2, extra=1):
@@ -41,7 +42,7 @@ def test_encoders_from_elsewhere(tmp_path):
     write_run(replace(found.config, workdir=str(tmp_path / "run")), found.params)
     config, params, _ = load_params(tmp_path / "run")
     recogniser = MAERecConfig.tiny()
-    fresh = recogniser.init(jax.random.key(0))
+    fresh = random_params(recogniser)
     merged, missing, unused = merge_params(fresh, params, misfits(config.model, recogniser))
     assert {path.split("/")[0] for path in missing} == {"decoder"}
     assert not unused
@@ -70,7 +71,7 @@ def test_the_encoder_of_a_recogniser_computes_the_same_from_our_pixels(tmp_path)
     alone = imported(state, tmp_path, encoder_only=True, **SIZES)
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 128, 3), np.uint8)
     features = [
-        ViTEncoder(found.config.model.encoder).apply(
+        jax.jit(ViTEncoder(found.config.model.encoder).apply)(
             {"params": found.params["encoder"]}, normalize(image, found.config.model.encoder)
         )
         for found in (whole, alone)

@@ -60,7 +60,7 @@ def test_masked_autoencoder(norm_pix):
     loss, pred, mask = model(torch.from_numpy(expected["imgs"]), torch.from_numpy(expected["noise"]))
     assert_close(loss.detach(), expected["loss_normpix" if norm_pix else "loss_pix"], "loss")
     np.testing.assert_array_equal(mask, expected["mask"])
-    ours = MaskedAutoencoder(config).apply(
+    ours = jax.jit(MaskedAutoencoder(config).apply)(
         {"params": params_from_state_dict(state, config)}, expected["imgs"].transpose(0, 2, 3, 1), expected["noise"]
     )
     assert_close(pred.detach(), ours["pred"], "pred")
@@ -86,7 +86,7 @@ def test_reading_equals_ours(name):
     images = expected["images_normalised"]
     reading = with_weights(twin.MAERec(config), state).read(torch.from_numpy(images))
     params = params_from_state_dict(state, config)
-    ours = greedy_read(MAERec(config), params, images.transpose(0, 2, 3, 1))
+    ours = jax.jit(lambda p, x: greedy_read(MAERec(config), p, x))(params, images.transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(reading.tokens_BT, ours.tokens_BT)
     assert_close(reading.probability_BT, ours.probability_BT)
 
@@ -102,7 +102,7 @@ def test_a_training_step_has_our_loss_and_gradients(stage, images):
         config = replace(config, decoder=replace(config.decoder, dropout=0.0))
         task, model = Recognition(config, np.float32), twin.MAERec(config)
     rng = np.random.default_rng(1)
-    params = task.config.init(jax.random.key(0))
+    params = jax.jit(task.config.init)(jax.random.key(0))
     if stage == "lora":  # at first they are 0, and so are half of the gradients
         for block in ("blocks_0", "blocks_1"):
             for name in ("lora_query", "lora_value"):
@@ -116,7 +116,7 @@ def test_a_training_step_has_our_loss_and_gradients(stage, images):
         loss = task.loss(params, batch, jax.random.key(0))
         return loss.total / loss.weight
 
-    loss, gradients = jax.value_and_grad(mean_loss)(params)
+    loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(params)
     with_weights(model, state_dict_from_params(params, config)).train()
     pixels = twin.normalize(torch.from_numpy(images), config.encoder)
     np.testing.assert_allclose(pixels.permute(0, 2, 3, 1), normalize(images, config.encoder), atol=1e-6)

@@ -1,5 +1,6 @@
 """Beam search finds what trying everything finds, and greedy reading is a beam of one."""
 
+from functools import cache
 from itertools import product
 
 import jax
@@ -22,8 +23,8 @@ PLACES = 4
 def small_model(characters, places=PLACES, sharpness=6.0):
     """A recogniser of few characters with random weights that is sure enough of them to rank texts apart."""
     config = MAERecConfig.tiny(
-        encoder=ViTConfig.tiny(image_size=(8, 32)),
-        decoder=TextDecoderConfig.tiny(max_length=places),
+        encoder=ViTConfig.tiny(depth=1, image_size=(8, 32)),
+        decoder=TextDecoderConfig.tiny(layers=1, max_length=places),
         charset=Charset(characters),
     )
     model = MAERec(config)
@@ -33,19 +34,23 @@ def small_model(characters, places=PLACES, sharpness=6.0):
     return model, params, image
 
 
+@cache
+def compiled(config, size):
+    return jax.jit(lambda p, x, n, t, r: beam_read(MAERec(config), p, x, size, n, t, r))
+
+
 def read(model, params, image, size, normalisation=0.0, trie=None, roots=None):
-    run = jax.jit(lambda p, x, t, r: beam_read(model, p, x, size, normalisation, t, r))
-    return jax.device_get(run(params, image, trie, roots))
+    return jax.device_get(compiled(model.config, size)(params, image, normalisation, trie, roots))
 
 
 def everything(model, params, image):
     """For each image, all that can be written, by computing it without a cache: tokens to their probabilities."""
-    charset = model.config.charset
+    charset, apply = model.config.charset, jax.jit(model.apply)
     inner = [c for c in range(charset.n_classes) if c != charset.start_end]
     rows = np.array([[charset.start_end, *some] for some in product(inner, repeat=PLACES - 1)])
     found = []
     for pixels in image:
-        logits = jax.jit(model.apply)({"params": params}, jnp.broadcast_to(pixels, (len(rows), *pixels.shape)), rows)
+        logits = apply({"params": params}, jnp.broadcast_to(pixels, (len(rows), *pixels.shape)), rows)
         texts = {}
         for row, probability in zip(rows[:, 1:], np.asarray(jax.nn.softmax(logits)), strict=True):
             for length in range(1, PLACES + 1):
@@ -140,8 +145,9 @@ def test_hypotheses_are_different_and_have_the_probabilities_of_decoding_without
     image = image[:4]
     beam = read(model, params, image, 6, 0.5)
     inputs = np.concatenate([np.full((*beam.score_BK.shape, 1), charset.start_end), beam.tokens_BKT[..., :-1]], axis=2)
+    apply = jax.jit(model.apply)
     for k in range(6):
-        probability = jax.nn.softmax(jax.jit(model.apply)({"params": params}, image, inputs[:, k]))
+        probability = jax.nn.softmax(apply({"params": params}, image, inputs[:, k]))
         expected = np.take_along_axis(np.asarray(probability), beam.tokens_BKT[:, k, :, None], axis=2)[..., 0]
         ended = np.cumsum(inputs[:, k, 1:] == charset.start_end, axis=1) > 0
         expected[:, 1:][ended] = 0.0
