@@ -15,7 +15,7 @@ from rich.console import Console
 from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.checking.inspecting import Findings, Rules, inspect, open_place, verify
 from data_pipelines.checking.report import Report, SetReport
-from data_pipelines.command import fail, run_command
+from data_pipelines.command import fail, main_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared import RecordSource
 from data_pipelines.progress import progress_bar
@@ -122,5 +122,7 @@ def _inspect_all(source: Source, rules: Rules, pool: Workers) -> Iterator[tuple[
     yield from zip(found, (stop - start for start, stop in chunks), strict=True)
 
 
+main = main_of(CheckArguments, check, "data_pipelines.check")
+
 if __name__ == "__main__":
-    sys.exit(run_command(CheckArguments, check, "python -m data_pipelines.check"))
+    sys.exit(main())

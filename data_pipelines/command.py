@@ -66,6 +66,16 @@ def run_command(
     return guarded(lambda: run(tyro.cli(kind, args=arguments, prog=name)))
 
 
+def main_of(kind: type[Arguments], run: Callable[[Arguments], int], module: str) -> Callable[..., int]:
+    """The function ``main`` of a command: ``main(arguments, name)`` takes what ``run_command`` does, by default the
+    arguments of the process and the name that Python runs the module by."""
+
+    def main(arguments: Sequence[str] | None = None, name: str = f"python -m {module}") -> int:
+        return run_command(kind, run, name, arguments)
+
+    return main
+
+
 def check_outputs(*paths: str) -> None:
     """See to it that files can be written at the end of a command's work, before it begins; "" is none.
 

@@ -1,6 +1,7 @@
 """Find benchmark images in training sets: ``python -m data_pipelines.find_overlaps --train SETS --benchmark SETS``."""
 
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from data_pipelines.command import run_command
+from data_pipelines.command import main_of
 from data_pipelines.errors import DataError
 from data_pipelines.overlaps.index import IndexOptions
 from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, find_overlaps
@@ -129,5 +130,7 @@ def _about(index: BenchmarkIndex) -> list[str]:
     return lines
 
 
+main = main_of(Arguments, run, "data_pipelines.find_overlaps")
+
 if __name__ == "__main__":
-    raise SystemExit(run_command(Arguments, run, "python -m data_pipelines.find_overlaps"))
+    sys.exit(main())

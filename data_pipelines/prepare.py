@@ -17,7 +17,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from data_pipelines.command import run_command
+from data_pipelines.command import main_of
 from data_pipelines.errors import DataError
 from data_pipelines.find_overlaps import spec_by_ending
 from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelled, prepare_set
@@ -186,5 +186,7 @@ def _print_table(out: epath.Path, done: list[tuple[str, Prepared]], seconds: flo
     console.print(f"{records:,} records in {seconds:,.1f} s; {left_out:,} left out", highlight=False)
 
 
+main = main_of(PrepareArguments, prepare, "data_pipelines.prepare")
+
 if __name__ == "__main__":
-    sys.exit(run_command(PrepareArguments, prepare, "python -m data_pipelines.prepare"))
+    sys.exit(main())

@@ -1,6 +1,9 @@
 """MAERec scene text recognition in JAX and Flax: pre-training, fine-tuning and reading."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maerec_jax.reading.recognizer import ReadingConfig, Recognizer, Word
 
 __all__ = ["ReadingConfig", "Recognizer", "Word"]
 

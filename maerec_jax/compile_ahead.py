@@ -41,11 +41,9 @@ class CompileArguments:
     """Where results are kept, so that nothing is compiled twice; "" for nowhere."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_jax.compile_ahead") -> int:
     """Run the command; returns its exit status: 0 also where the step turns out not to fit."""
-    parsed, flags = tyro.cli(
-        CompileArguments, args=arguments, prog="python -m maerec_jax.compile_ahead", return_unknown_args=True
-    )
+    parsed, flags = tyro.cli(CompileArguments, args=arguments, prog=name, return_unknown_args=True)
     return guarded(lambda: _compile_ahead(parsed, flags))
 
 

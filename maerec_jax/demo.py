@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from data_pipelines.command import run_command, tell
+from data_pipelines.command import main_of, tell
 from data_pipelines.errors import UserError
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading.reader import ReadingArguments
@@ -78,5 +78,7 @@ def _detector(arguments: DemoArguments) -> Detector | None:
         return None
 
 
+main = main_of(DemoArguments, demo, "maerec_jax.demo")
+
 if __name__ == "__main__":
-    sys.exit(run_command(DemoArguments, demo, "python -m maerec_jax.demo"))
+    sys.exit(main())

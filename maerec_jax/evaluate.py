@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipelines.command import check_outputs, keep_compiled_programs, run_command, tell
+from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.cluster import Cluster, agree, array_of_first, run_together
@@ -178,5 +178,7 @@ def _write(path: str, data: dict[str, Any]) -> None:
     Path(path).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+main = main_of(EvaluateArguments, evaluate, "maerec_jax.evaluate")
+
 if __name__ == "__main__":
-    sys.exit(run_command(EvaluateArguments, evaluate, "python -m maerec_jax.evaluate"))
+    sys.exit(main())

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from data_pipelines.command import check_outputs, keep_compiled_programs, run_command, tell
+from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import DataError, UserError
 from data_pipelines.images.resizing import turn_image
 from data_pipelines.sources.records import Source
@@ -245,5 +245,7 @@ class _Output:
             save_picture(sheet, self._arguments.sheet)
 
 
+main = main_of(PredictArguments, predict, "maerec_jax.predict")
+
 if __name__ == "__main__":
-    sys.exit(run_command(PredictArguments, predict, "python -m maerec_jax.predict"))
+    sys.exit(main())

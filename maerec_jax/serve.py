@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from data_pipelines.command import keep_compiled_programs, run_command, tell
+from data_pipelines.command import keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
 from maerec_jax.distributed.host_memory import run_steps_in_this_thread
 from maerec_jax.reading.reader import ReadingArguments
@@ -75,5 +75,7 @@ def serve(arguments: ServeArguments) -> int:
     return 0
 
 
+main = main_of(ServeArguments, serve, "maerec_jax.serve")
+
 if __name__ == "__main__":
-    sys.exit(run_command(ServeArguments, serve, "python -m maerec_jax.serve"))
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Draw rendered words, on a sheet or as files: ``python -m data_pipelines.rendering --out sheet.png``."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.command import run_command
+from data_pipelines.command import main_of
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.resizing import resize_image
@@ -110,5 +111,7 @@ def draw(options: Drawing) -> int:
     return 0
 
 
+main = main_of(Drawing, draw, "data_pipelines.rendering")
+
 if __name__ == "__main__":
-    raise SystemExit(run_command(Drawing, draw, "python -m data_pipelines.rendering"))
+    sys.exit(main())
