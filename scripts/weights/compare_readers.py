@@ -32,10 +32,10 @@ class ReaderArguments:
     """Read sets of labelled words with our recogniser and with the PP-OCR recogniser in the wheel of rapidocr
     (pip install rapidocr onnxruntime), and print accuracies by set, length and case, and the time for a word.
 
-    Both read one word at a time on one core, from the decoded image on; times are the processor's. PP-OCR's recogniser
-    gets what its pipeline gives it: BGR pixels, portrait crops turned. Texts of both are brought to Unicode's normal
-    form NFKC first, as PP-OCR writes some punctuation in full width. Every word counts for both; an image that cannot
-    be decoded is wrong.
+    All read one word at a time on one core, from the decoded image on; times are the processor's. PP-OCR gets BGR
+    pixels, portrait crops turned, and without rapidocr's own resizing, which distorts crops below 30 pixels. Texts are
+    brought to Unicode's normal form NFKC first, as PP-OCR writes some punctuation in full width. Every word counts for
+    all; an image that cannot be decoded is wrong.
     """
 
     data: str
@@ -49,6 +49,9 @@ class ReaderArguments:
     """List of data_pipelines.find_overlaps: words that training images show, too, are also counted apart."""
     readers: tuple[Literal["ours", "rapidocr"], ...] = ("ours", "rapidocr")
     """Which to run."""
+    ppocr: tuple[Path, ...] = ()
+    """ONNX files of more PP-OCR recognisers, which rapidocr runs, too: that of PP-OCRv4-mobile lies in the wheel of
+    rapidocr-onnxruntime 1.4.4."""
     beam: int = 1
     """Hypotheses that ours keeps; 1 for greedy reading."""
     views: int = 1
@@ -70,16 +73,23 @@ def open_ours(arguments: ReaderArguments) -> Read:
     return lambda pixels: recognizer.read([pixels])[0].text
 
 
-def open_rapidocr() -> Read:
-    """The recogniser in the wheel of rapidocr, without its detector and its classifier of orientation."""
+def open_rapidocr(model: Path | None = None) -> Read:
+    """A PP-OCR recogniser, by default the one in the wheel of rapidocr, without detector and classifier of orientation.
+
+    Raises:
+      UserError: rapidocr or the file of the model is missing.
+    """
+    if model is not None and not model.is_file():
+        raise UserError(f"{model}: there is no such file")
     try:
         from rapidocr import RapidOCR
     except ImportError:
         raise UserError("rapidocr is not installed: pip install rapidocr onnxruntime, or --readers ours") from None
     one_thread = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
-    engine = RapidOCR(params={"Global.log_level": "error", "Global.text_score": 0.0} | one_thread)
-    model = f"{engine.cfg.Rec.ocr_version.value} {engine.cfg.Rec.model_type.value}"
-    CONSOLE.print(f"rapidocr {version('rapidocr')}: {model}")
+    params = one_thread | {"Global.log_level": "error", "Global.text_score": 0.0, "Global.use_preprocess_img": False}
+    engine = RapidOCR(params=params | ({"Rec.model_path": str(model)} if model else {}))
+    name = model.name if model else f"{engine.cfg.Rec.ocr_version.value} {engine.cfg.Rec.model_type.value}"
+    CONSOLE.print(f"rapidocr {version('rapidocr')}: {name}")
 
     def read(pixels: np.ndarray) -> str:
         if pixels.shape[0] >= VERTICAL * pixels.shape[1]:
@@ -160,6 +170,7 @@ def compare(arguments: ReaderArguments) -> int:
         raise UserError(f"{arguments.overlaps} names no word of these sets: make it with find_overlaps --root {root}")
     openers = {"ours": lambda: open_ours(arguments), "rapidocr": open_rapidocr}
     readers: dict[str, Read] = {name: openers[name]() for name in arguments.readers}
+    readers |= {model.stem: open_rapidocr(model) for model in arguments.ppocr}
     tallies = {name: Tally() for name in readers}
     misread = []
     for read in readers.values():

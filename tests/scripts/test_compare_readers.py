@@ -65,18 +65,25 @@ def test_every_word_counts_once_in_its_set_and_in_all(compare_readers):
     assert told["milliseconds_a_word"] is None
 
 
-def test_words_that_training_shows_too_are_counted_by_themselves(root, tmp_path):
+@pytest.fixture
+def run(call, compare_readers, root):
+    """Calls the command on the set, on any core: the choice of one would stay with this process."""
+    where = ["--data", root, "--sets", "words.jsonl", "--core", "-1"]
+    return lambda *arguments: call(compare_readers.compare, *where, *arguments)
+
+
+def test_words_that_training_shows_too_are_counted_by_themselves(run, tmp_path):
     (tmp_path / "overlaps.jsonl").write_text('{"train": "other.png", "benchmark": "2.png"}')
-    command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "ours"]
-    command += ["--overlaps", tmp_path / "overlaps.jsonl", "--json", tmp_path / "told.json"]
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    arguments = ["--readers", "ours", "--overlaps", tmp_path / "overlaps.jsonl", "--json", tmp_path / "told.json"]
+    status, told = run(*arguments)
+    assert status == 0, told
     kinds = json.loads((tmp_path / "told.json").read_text())["ours"]["kinds"]
     assert kinds["copy in training"]["words"] == 1
     assert kinds["no copy"]["words"] == 3
     (tmp_path / "overlaps.jsonl").write_text('{"train": "other.png", "benchmark": "elsewhere/2.png"}')
-    made = subprocess.run(command, capture_output=True, text=True)
-    assert made.returncode == 1
-    assert "names no word of these sets" in made.stderr
+    status, told = run(*arguments)
+    assert status == 1
+    assert "names no word of these sets" in told
 
 
 def test_ours_reads_print_with_the_weights_of_the_package(compare_readers, root):
@@ -85,12 +92,12 @@ def test_ours_reads_print_with_the_weights_of_the_package(compare_readers, root)
     assert sum(read(source[i].image).casefold() == source.text(i).casefold() for i in range(4)) >= 3
 
 
-def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(root, tmp_path):
-    command = [sys.executable, SCRIPT, "--data", root, "--sets", "words.jsonl", "--readers", "rapidocr"]
-    command += ["--json", tmp_path / "told.json", "--misread", tmp_path / "misread.jsonl"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.search(r"^rapidocr [\d.]+: PP-OCR\S+ \w+$", made.stdout, re.MULTILINE)
-    assert "words.jsonl" in made.stdout
+def test_pp_ocr_reads_print_and_what_cannot_be_decoded_is_wrong(run, tmp_path):
+    files = ["--json", tmp_path / "told.json", "--misread", tmp_path / "misread.jsonl"]
+    status, told = run("--readers", "rapidocr", *files)
+    assert status == 0, told
+    assert re.search(r"^rapidocr [\d.]+: PP-OCR\S+ \w+$", told, re.MULTILINE)
+    assert "words.jsonl" in told
     told = json.loads((tmp_path / "told.json").read_text())["rapidocr"]
     assert told["sets"]["words.jsonl"]["words"] == 4
     assert 0.5 <= told["sets"]["words.jsonl"]["word_accuracy_36_characters"] <= 0.75
@@ -104,11 +111,10 @@ def test_a_portrait_crop_is_turned_for_pp_ocr(compare_readers):
     assert read(pixels) == read(np.rot90(pixels, -1)) != ""
 
 
-def test_an_unknown_reader_is_an_error(root):
-    command = [sys.executable, SCRIPT, "--data", root, "--readers", "tesseract"]
-    made = subprocess.run(command, capture_output=True, text=True)
-    assert made.returncode == 2
-    assert "invalid choice 'tesseract'" in made.stdout + made.stderr
+def test_an_unknown_reader_is_an_error(run):
+    status, told = run("--readers", "tesseract")
+    assert status == 2
+    assert "invalid choice 'tesseract'" in told
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes choose no cores here")
