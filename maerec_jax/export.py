@@ -2,19 +2,26 @@
 
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from data_pipelines.command import check_outputs, run_command
+from data_pipelines.command import check_outputs, main_of
 
 if TYPE_CHECKING:
     from maerec_jax.config import TrainConfig
 
 Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
 
-# What has to be installed.
+# What has to be installed; and which module and function write a format, and the options that it has.
 _NEEDED = {"pytorch": ("torch",), "onnx": ("torch", "onnx", "onnxscript", "onnxruntime")}
+_WRITERS = {
+    "pytorch": ("maerec_jax.interop.pytorch_file", "write_pytorch", ("released",)),
+    "safetensors": ("maerec_jax.weights.finding", "save_weights", ("dtype",)),
+    "onnx": ("maerec_jax.interop.onnx_file", "write_onnx", ("int8",)),
+    "stablehlo": ("maerec_jax.interop.stablehlo_file", "write_stablehlo", ("int8", "dtype")),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ class ExportArguments:
         endings = (".pth", ".pt") if self.format == "pytorch" else (f".{self.format}",)
         if not self.output.endswith(endings):
             raise ValueError(f"the output of the format {self.format} ends in {' or '.join(endings)}: {self.output}")
-        for name, formats in (("int8", ("onnx", "stablehlo")), ("released", ("pytorch",))):
+        for name in ("int8", "released"):
+            formats = [form for form, (_, _, options) in _WRITERS.items() if name in options]
             if getattr(self, name) and self.format not in formats:
                 raise ValueError(f"--{name} is for the format {' or '.join(formats)}, not for {self.format}")
         if self.format != {"bfloat16": "stablehlo", "float16": "safetensors"}.get(self.dtype, self.format):
@@ -72,7 +80,6 @@ def export(arguments: ExportArguments) -> int:
 
     from data_pipelines.errors import UserError
     from maerec_jax.models.interface import RecogniserConfig
-    from maerec_jax.weights.finding import SHIPPED
 
     if missing := [name for name in _NEEDED.get(arguments.format, ()) if find_spec(name) is None]:
         extra = "torch" if arguments.format == "pytorch" else arguments.format
@@ -87,10 +94,9 @@ def export(arguments: ExportArguments) -> int:
     if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, RecogniserConfig):
         raise UserError(f"{arguments.checkpoint} holds an autoencoder, which cannot read: fine-tune it first")
     with console.status(f"writing {output}"):
-        try:
-            _write(arguments, config, params, step)
-        except ValueError as error:
-            raise UserError(f"{arguments.checkpoint or SHIPPED[0]}: {error}") from error
+        module, writer, options = _WRITERS[arguments.format]
+        write = getattr(import_module(module), writer)
+        write(output, config, params, step, **{name: getattr(arguments, name) for name in options})
     print(f"{output}: {_described(arguments, config)}, step {step:,}, {output.stat().st_size / 1e6:,.1f} MB")
     return 0
 
@@ -118,36 +124,16 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything), step
 
 
-def _write(arguments: ExportArguments, config: "TrainConfig", params: Any, step: int) -> None:
-    output = Path(arguments.output)
-    if arguments.format == "pytorch":
-        from maerec_jax.interop.pytorch_file import write_pytorch
-
-        write_pytorch(output, config, params, step, arguments.released)
-    elif arguments.format == "safetensors":
-        from maerec_jax.weights.finding import save_weights
-
-        save_weights(output, config, params, step, "float16" if arguments.dtype == "float16" else "float32")
-    elif arguments.format == "onnx":
-        from maerec_jax.interop.onnx_file import write_onnx
-
-        write_onnx(output, config, params, step, arguments.int8)
-    else:
-        from maerec_jax.interop.stablehlo_file import write_stablehlo
-
-        write_stablehlo(output, config, params, step, arguments.int8, arguments.dtype)
-
-
 def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
     """A few words on what was written."""
     from maerec_jax.models.interface import RecogniserConfig
 
-    model, found = config.model, ["autoencoder"]
-    if isinstance(model, RecogniserConfig):
-        found = ["recogniser", f"{len(model.charset.characters)} characters"]
+    model: Any = config.model
+    reads = isinstance(model, RecogniserConfig)
+    found = ["recogniser", f"{len(model.charset.characters)} characters"] if reads else ["autoencoder"]
     if arguments.format in ("onnx", "stablehlo"):
         return ", ".join([*found, "int8 weights" if arguments.int8 else "float32 weights"])
-    if arguments.released and isinstance(model, RecogniserConfig):
+    if arguments.released and reads:
         found.append("for BGR pixels with the released constants")
     else:
         mean, std = ("/".join(f"{value:g}" for value in values) for values in (model.pixel_mean, model.pixel_std))
@@ -158,5 +144,7 @@ def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
     return ", ".join(found)
 
 
+main = main_of(ExportArguments, export, "maerec_jax.export")
+
 if __name__ == "__main__":
-    sys.exit(run_command(ExportArguments, export, "python -m maerec_jax.export"))
+    sys.exit(main())

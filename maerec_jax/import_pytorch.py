@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from data_pipelines.command import run_command
+from data_pipelines.command import main_of
 from maerec_jax.interop.model_of_shapes import ImportOptions
 
 if TYPE_CHECKING:
@@ -58,13 +58,11 @@ def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
     """What was found."""
     import jax
 
-    model: Any = found.config.model
+    model, encoder = found.config.model, found.config.model.encoder
     what, published = _KINDS.get(found.kind, (f"model of kind {found.kind!r}", ""))
-    size = (
-        "" if model.encoder is None else _SIZES.get((model.encoder.dim, model.encoder.depth, model.encoder.heads), "")
-    )
+    size = "" if encoder is None else _SIZES.get((encoder.dim, encoder.depth, encoder.heads), "")
     rows = [("model", f"{published}-{size}, {what}" if size else what)]
-    rows += [] if model.encoder is None else _parts(options, found, bool(size))
+    rows += [] if encoder is None else _parts(options, found, bool(size))
     rows += [
         ("images", "{} x {}".format(*model.image_size)),
         ("channels", f"{found.color.upper()} in the file" + ("; flipped to RGB" if found.color == "bgr" else "")),
@@ -117,5 +115,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
+main = main_of(ImportArguments, import_pytorch, "maerec_jax.import_pytorch")
+
 if __name__ == "__main__":
-    sys.exit(run_command(ImportArguments, import_pytorch, "python -m maerec_jax.import_pytorch"))
+    sys.exit(main())

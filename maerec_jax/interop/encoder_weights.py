@@ -1,18 +1,12 @@
 """Vision Transformers of others as our encoders: their tensors, their tables' rows, the order of their channels."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-_HEADS = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
+DROPPED = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
 """What other Vision Transformers have on top of the encoder, or beside its class token (DeiT's distillation token)."""
-
-
-def is_dropped(name: str) -> bool:
-    """Whether a tensor of a Vision Transformer has no place in an encoder, and is not needed there."""
-    return re.fullmatch(_HEADS, name) is not None
 
 
 def table_with_class_row(table: np.ndarray, distilled: bool, patches: int) -> tuple[np.ndarray, str]:
@@ -43,6 +37,6 @@ def flip_channels(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flipped(values: np.ndarray, axis: int) -> np.ndarray:
-    """Values whose first or last axis holds pixels, R, G and B or B, G and R of each, with the other order."""
-    pixels = values.reshape(-1, 3, *values.shape[1:]) if axis == 0 else values.reshape(*values.shape[:-1], -1, 3)
-    return np.ascontiguousarray(np.flip(pixels, 1 if axis == 0 else -1).reshape(values.shape))
+    """Values of which an axis holds pixels, R, G and B or B, G and R of each, with the other order."""
+    order = np.arange(values.shape[axis]).reshape(-1, 3)[:, ::-1].ravel()
+    return np.take(values, order, axis)

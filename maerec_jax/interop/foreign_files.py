@@ -1,7 +1,8 @@
 """Files of weights that others wrote: which tensors are in them, under what names, and what else."""
 
-import json
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 
 from data_pipelines.errors import UserError
 from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
+from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
 from maerec_jax.weights.files import ABOUT, ENDING
 
 _ENTRIES = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "params")
-# What wrappers put before every name: DataParallel, torch.compile, Lightning and the like.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+# What wrappers put before every name: DataParallel, torch.compile, Lightning, mmengine and the like.
+_WRAPPERS = r"(module\.|_orig_mod\.|model\.|backbone\.)+"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,6 @@ class WeightFile:
     shapes: Mapping[str, tuple[int, ...]]
     """The shape of each tensor by its name, without the prefixes of wrappers."""
     read_tensor: Callable[[str], np.ndarray]
-    """Read one."""
     about: str = ""
     """What one of our own files says of itself, as JSON."""
     others: tuple[str, ...] = ()
@@ -40,24 +41,26 @@ class WeightFile:
     """What the user should know of how it was read."""
 
     def read(self) -> dict[str, np.ndarray]:
-        """All tensors, as float32 where they are floating-point numbers.
-
-        Raises:
-          UserError: naming the tensor that cannot be read.
-        """
-        state, converted = {}, set()
+        """All tensors, as float32. Raises ``UserError`` naming one that cannot be read, or all that are no floats."""
+        state: dict[str, np.ndarray] = {}
+        converted, others = set(), []
         for name in self.shapes:
             try:
                 array = self.read_tensor(name)
             except (UnreadableError, SafetensorError, OSError) as error:
                 raise UserError(f"{self.path}: {name} cannot be read: {error}") from error
-            # Not np.floating: bfloat16 is of no kind that NumPy knows.
-            if array.dtype != np.float32 and array.dtype.kind in "fV":
+            if array.dtype.kind not in "fV":  # bfloat16 is of no kind that NumPy knows
+                others.append(f"{name} ({array.dtype})")
+            elif array.dtype != np.float32:
                 converted.add(array.dtype.name)
                 array = array.astype(np.float32)
             state[name] = array
+        if others:
+            raise UserError(f"{self.path}: no floating-point numbers: {', '.join(others)}")
         if converted:
             self.notes.append(f"numbers were {', '.join(sorted(converted))} and are float32 now")
+        if broken := [name for name, value in state.items() if not np.isfinite(value).all()]:
+            self.notes.append(f"warning: not all numbers are finite in {grouped(broken)}")
         return state
 
 
@@ -104,7 +107,8 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
         kind = type(content).__name__
         what = f"an object of class {kind}" if isinstance(content, StandIn) else kind
         raise UserError(f"{path} holds {what}, not tensors by name: save the model's state_dict()")
-    names, about = [str(name) for name in content], _about(content)
+    names, meta = [str(name) for name in content], content.get("meta")
+    about = str(meta.get(ABOUT, "")) if isinstance(meta, dict) else ""
     if entry and not _holds_tensors(content.get(entry)):
         raise UserError(f"{path}: --entry {entry} is no state dict of it; its entries are {_some(names)}")
     entry = entry or next((name for name in _ENTRIES if _holds_tensors(content.get(name))), "")
@@ -112,7 +116,10 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
     if not _holds_tensors(found):
         raise UserError(f"{path} holds no tensors by name, only {_some(names)}: does --entry help?")
     tensors = {name: value for name, value in found.items() if isinstance(value, StoredTensor)}
-    _see_that_they_fit(path, tensors)
+    size = path.stat().st_size  # tensors are not compressed; no model of larger ones is even thought of
+    for name, tensor in tensors.items():
+        if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
+            raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it cut or damaged?")
     weights = WeightFile(
         path,
         {name: tensor.shape for name, tensor in tensors.items()},
@@ -132,32 +139,16 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(v, StoredTensor) and isinstance(k, str) for k, v in value.items())
 
 
-def _see_that_they_fit(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """Refuse tensors larger than their file before a model of such sizes is thought of; they are not compressed."""
-    size = path.stat().st_size
-    for name, tensor in tensors.items():
-        if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
-            raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it cut or damaged?")
-
-
 def _some(names: list[str]) -> str:
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"
 
 
-def _about(content: Any) -> str:
-    meta = content.get("meta") if isinstance(content, dict) else None
-    about = meta.get(ABOUT) if isinstance(meta, dict) else None
-    return about if isinstance(about, str) else json.dumps(about) if isinstance(about, dict) else ""
-
-
 def _named(weights: WeightFile) -> WeightFile:
     """The same file, its names without what wrappers put before all of them."""
-    prefix = ""
-    names = list(weights.shapes)
-    while found := next((p for p in _PREFIXES if names and all(n.startswith(prefix + p) for n in names)), ""):
-        prefix += found
-    if not prefix:
+    match = re.match(_WRAPPERS, os.path.commonprefix(list(weights.shapes)))  # noqa: RUF071
+    if match is None:
         return weights
+    prefix = match[0]
     weights.notes.append(f"its names begin with {prefix!r}, which is left out")
     return replace(
         weights,

@@ -1,8 +1,9 @@
 """From a file of PyTorch weights to a run's config and parameters: everything that is in it is used, or told."""
 
-import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig
-from maerec_jax.interop.encoder_weights import flip_channels, is_dropped, table_with_class_row
+from maerec_jax.interop.encoder_weights import DROPPED, flip_channels, table_with_class_row
 from maerec_jax.interop.foreign_files import WeightFile, open_weights
 from maerec_jax.interop.model_of_shapes import (
     HALF,
@@ -33,8 +34,13 @@ from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.files import BASE, run_of_metadata
-from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_shapes
+from maerec_jax.weights.state_dicts import name_table, params_from_state_dict, state_dict_shapes
 
+_PUBLISHED: dict[Kind, tuple[Callable[..., Any], Interpolation, str, tuple[Numbers, Numbers]]] = {
+    "mae": (mae_of, "bicubic", "rgb", HALF),
+    "maerec": (maerec_of, "bilinear", "bgr", IMAGENET),
+}
+"""For each kind its config of shapes, and how images were prepared: resizing, channels, mean and std of pixels."""
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
 
 
@@ -50,22 +56,17 @@ class Imported:
     """The order of channels in the file."""
     others: tuple[str, ...]
     """Entries of the file that were left where they are."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
     """What was changed, dropped or assumed."""
-    says_sizes: bool = False
+    says_sizes: bool
     """Whether the file says itself how many attention heads there are."""
 
 
 def import_weights(path: Path, options: ImportOptions) -> Imported:
-    """Read a file of PyTorch weights.
+    """Read a file of PyTorch weights; ``options`` are what it does not say.
 
-    Args:
-      path: the file.
-      options: what it does not say.
-
-    Raises:
-      UserError: where the file cannot be read, is of an unknown model, or lacks, has too much or has in another shape
-        what that model has; all such tensors are named.
+    Raises ``UserError`` where it cannot be read, is of an unknown model, or lacks, has too much or has in another shape
+    what that model has; all such tensors are named.
     """
     with open_weights(path, options.entry, options.ignore_code) as weights:
         try:
@@ -83,12 +84,8 @@ def import_weights(path: Path, options: ImportOptions) -> Imported:
 
 def _model(weights: WeightFile, kind: Kind, options: ImportOptions) -> Imported:
     """A masked autoencoder or a recogniser, or the encoder of one."""
-    model: Any
-    interpolation: Interpolation
-    if kind == "mae":
-        model, interpolation, color, scale = mae_of(weights.shapes, options), "bicubic", "rgb", HALF
-    else:
-        model, interpolation, color, scale = maerec_of(weights.shapes, options), "bilinear", "bgr", IMAGENET
+    config_of, interpolation, color, scale = _PUBLISHED[kind]
+    model = config_of(weights.shapes, options)
     params, constants = _params(weights, model, _CONSTANTS)
     mean, std, color = _pixels(constants, options, color, scale)
     layout = position_layout(params["encoder"]["pos_embed"], model.encoder)
@@ -103,28 +100,24 @@ def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     if given := contradicting(options):
         raise UserError(f"{path}: the file says itself what it holds: leave out {', '.join(given)}")
     try:
-        about = json.loads(weights.about)
-        if BASE in about:
-            usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
-            raise UserError(f"{path} holds adapters: {usage}")
-        color = about.get("color", "rgb")
-        run = run_of_metadata(about, weights.shapes)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        lines = (f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)).splitlines()
-        raise UserError(f"{path}: it cannot be what it says that it holds ({'; '.join(lines[:3])})") from error
+        run, _, about = run_of_metadata(weights.about, weights.shapes)
+    except ValueError as error:
+        raise ValueError(f"it cannot be what it says that it holds ({error})") from error
+    if BASE in about:
+        usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
+        raise UserError(f"{path} holds adapters: {usage}")
     params, _ = _params(weights, run.model)
     weights.notes.append("sizes, characters and pixel scale are those that the file names itself")
-    return _finished(weights, run.model.kind, options, run, params, color)
+    return _finished(weights, run.model.kind, options, run, params, about.get("color", "rgb"))
 
 
 def _params(
     weights: WeightFile, model: ModelConfig, aside: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The parameters of a model, and the tensors ``aside``, which may be there and are none of it."""
-    wanted, table = state_dict_shapes(model), model.names()
-    constants = table.constants if table else {}
+    wanted, constants = state_dict_shapes(model), name_table(model).constants
     compare(weights.shapes, wanted, {*constants, *aside})
-    state = _floats(weights)
+    state = weights.read()
     beside = {name: state.pop(name) for name in aside if name in state}
     drop_constants(state, constants, weights.notes)
     compare_copies(state, wanted, weights.notes)
@@ -134,7 +127,10 @@ def _params(
 def _finished(
     weights: WeightFile, kind: str, options: ImportOptions, run: TrainConfig, params: dict[str, Any], color: str
 ) -> Imported:
-    """A model whose tensors are in their places: channels, adapters, and what of it is wanted."""
+    """A model whose tensors are in their places: channels, adapters, and what of it is wanted.
+
+    An encoder that others start from has the pixel scale that they have.
+    """
     model, notes = run.model, weights.notes
     if model.encoder is None and (color == "bgr" or options.encoder_only):
         raise ValueError("it has no Vision Transformer, which channels and --encoder-only are about")
@@ -145,23 +141,31 @@ def _finished(
         model, params = model.merged(params)
     if options.encoder_only:
         note_dropped(notes, (name for name in weights.shapes if "decoder" in name or name == "mask_token"))
-        return _encoder_alone(weights, options, params["encoder"], model.encoder, color)
+        usual = ViTConfig()
+        encoder = replace(
+            model.encoder,
+            image_size=options.image_size or WORD,
+            patch_size=options.patch_size or (4, 4),
+            pixel_mean=usual.pixel_mean,
+            pixel_std=usual.pixel_std,
+        )
+        fitted, changes = fit_encoder(params["encoder"], model.encoder, encoder)
+        encoder = replace(encoder, position_table=position_layout(fitted["pos_embed"], encoder))
+        # Autoencoders are what encoders come from; the one named here has no decoder yet.
+        run = TrainConfig(model=MAEConfig(encoder=encoder), data=DataConfig(interpolation="bicubic"))
+        return Imported(run, {"encoder": fitted}, "encoder", color, weights.others, [*notes, *changes], False)
     return Imported(replace(run, model=model), params, kind, color, weights.others, notes, bool(weights.about))
 
 
 def _encoder(weights: WeightFile, options: ImportOptions) -> Imported:
     """A Vision Transformer alone."""
-    state, notes = _floats(weights), weights.notes
-    if all(name.startswith("backbone.") for name in state):
-        state = {name.removeprefix("backbone."): value for name, value in state.items()}
-    dropped = [name for name in state if is_dropped(name)]
+    state, notes = weights.read(), weights.notes
+    dropped = [name for name in state if re.fullmatch(DROPPED, name)]
     note_dropped(notes, dropped)
     tensors = {name: value for name, value in state.items() if name not in dropped}
     if "pos_embed" in tensors and tensors["pos_embed"].ndim == 3:
-        rows, columns = options.source_grid or (0, 0)
-        tensors["pos_embed"], changed = table_with_class_row(
-            tensors["pos_embed"], "dist_token" in dropped, rows * columns
-        )
+        patches = math.prod(options.source_grid or (0,))
+        tensors["pos_embed"], changed = table_with_class_row(tensors["pos_embed"], "dist_token" in dropped, patches)
         notes += [f"position table: {changed}"] if changed else []
     shapes = {name: value.shape for name, value in tensors.items()}
     source = encoder_of(shapes, options)
@@ -170,44 +174,12 @@ def _encoder(weights: WeightFile, options: ImportOptions) -> Imported:
     everything = state_dict_shapes(smallest)
     wanted = {name: found for name, found in everything.items() if found[0].startswith("encoder/")}
     compare(shapes, wanted)
-    made_up = {name: np.zeros(shape, np.float32) for name, (_, shape) in everything.items() if name not in wanted}
+    made_up = {name: np.zeros(shape, np.float32) for name, (_, shape) in everything.items()}
     params = params_from_state_dict(made_up | tensors, smallest)
     ours = source.image_size == (options.image_size or WORD)
     mean, std, color = _pixels({}, options, "rgb", HALF if ours else IMAGENET)
-    source = replace(source, pixel_mean=mean, pixel_std=std)
-    if color == "bgr":
-        params = flip_channels(params)
-    return _encoder_alone(weights, options, params["encoder"], source, color)
-
-
-def _encoder_alone(
-    weights: WeightFile, options: ImportOptions, params: Mapping[str, Any], source: ViTConfig, color: str
-) -> Imported:
-    """The run of an encoder that others start from, with the pixel scale that they have."""
-    usual = ViTConfig()
-    wanted = replace(
-        source,
-        image_size=options.image_size or WORD,
-        patch_size=options.patch_size or (4, 4),
-        pixel_mean=usual.pixel_mean,
-        pixel_std=usual.pixel_std,
-    )
-    fitted, changes = fit_encoder(params, source, wanted)
-    wanted = replace(wanted, position_table=position_layout(fitted["pos_embed"], wanted))
-    # Autoencoders are what encoders come from; the one named here has no decoder yet.
-    run = TrainConfig(model=MAEConfig(encoder=wanted), data=DataConfig(interpolation="bicubic"))
-    return Imported(run, {"encoder": fitted}, "encoder", color, weights.others, [*weights.notes, *changes])
-
-
-def _floats(weights: WeightFile) -> dict[str, np.ndarray]:
-    """All tensors, float32. Raises ``ValueError`` for others, naming all of them."""
-    state = weights.read()
-    others = [f"{name} ({value.dtype})" for name, value in state.items() if value.dtype != np.float32]
-    if others:
-        raise ValueError(f"no floating-point numbers: {', '.join(others)}")
-    if broken := [name for name, value in state.items() if not np.isfinite(value).all()]:
-        weights.notes.append(f"warning: not all numbers are finite in {grouped(broken)}")
-    return state
+    run = TrainConfig(model=replace(smallest, encoder=replace(source, pixel_mean=mean, pixel_std=std)))
+    return _finished(weights, "encoder", replace(options, encoder_only=True), run, params, color)
 
 
 def _pixels(

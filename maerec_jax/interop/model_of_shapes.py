@@ -199,30 +199,18 @@ def maerec_of(shapes: Shapes, options: ImportOptions) -> MAERecConfig:
 
 
 def _charset(classes: int, given: str) -> Charset:
-    characters = read_characters(given) if given else MAEREC_CHARACTERS
+    try:
+        characters = characters_of_file(Path(given)) if os.path.isfile(given) else given or MAEREC_CHARACTERS
+        charset = Charset(characters)
+    except ValueError as error:
+        raise UserError(f"--characters: {error}") from error
     if classes != len(characters) + 3:
         source, hint = ("--characters", "others") if given else ("the published charset", "its --characters")
         raise ValueError(
             f"decoder.classifier has {classes} classes, which are {classes - 3} characters with start/end, "
             f"padding and unknown, but {source} has {len(characters)}: give {hint}"
         )
-    try:
-        return Charset(characters)
-    except ValueError as error:
-        raise UserError(f"{given}: {error}") from error
-
-
-def read_characters(given: str) -> str:
-    """The characters in a file, one a line or all in one line, or those given.
-
-    Raises ``UserError`` naming the line of the file that holds several, where others hold one.
-    """
-    if not os.path.isfile(given):
-        return given
-    try:
-        return characters_of_file(Path(given))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return charset
 
 
 def position_layout(table: np.ndarray, encoder: ViTConfig) -> Literal["square", "grid"]:

@@ -22,7 +22,7 @@ from onnxruntime.quantization import quantize_dynamic
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop_op
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
@@ -40,18 +40,11 @@ def write_onnx(path: Path, config: TrainConfig, params: Any, step: int, int8: bo
 
     Inputs and outputs are ``image`` uint8 RGB (B, H, W, 3), for any B; ``tokens`` int64 and ``probabilities`` float32
     (B, max_length), as in ``models.interface.Reading``; and ``steps`` int64 (), the number of places that were
-    computed. H and W are those of the model, or for one trained with buckets those of any of them.
+    computed. H and W are those of the model, or for one trained with buckets those of any of them. With ``int8`` the
+    weights have 8 bits, and a scale for each output, and activations are rounded to as many.
 
-    Args:
-      path: the file.
-      config: the run that the weights come from.
-      params: its parameters.
-      step: of the training.
-      int8: compute with weights of 8 bits, a scale for each output, and activations that are rounded to as many.
-
-    Raises:
-      UserError: where the model is of a kind that has no twin, or too large for one file, or the file cannot be
-        written.
+    Raises ``UserError`` where the model is of a kind that has no twin, or too large for one file, or the file cannot be
+    written.
     """
     if config.model.kind != "maerec":
         raise UserError(f"a model of the kind {config.model.kind} has no ONNX export: only maerec has")
@@ -77,9 +70,7 @@ class _Reader(nn.Module):
         super().__init__()
         self.model = model
         self.register_buffer("shapes", torch.tensor(shapes))
-        most = max(table.shape[1] for table in tables)
-        padded = [pad(torch.from_numpy(table), (0, 0, 0, most - table.shape[1])) for table in tables]
-        self.register_buffer("tables", torch.cat(padded))
+        self.register_buffer("tables", pad_sequence([torch.from_numpy(table[0]) for table in tables], batch_first=True))
 
     def forward(self, image_BHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, T), probabilities (B, T) and the number of steps."""
@@ -119,7 +110,7 @@ def _reading(state: Sequence[Tensor]) -> twin.Reading:
     return twin.Reading(state[0], state[1], state[2], _pairs(state[3:]))
 
 
-def _pairs(tensors: Sequence[Tensor]) -> list[twin.KeysValues]:
+def _pairs(tensors: Sequence[Tensor]) -> twin.KeysValues:
     return list(zip(tensors[::2], tensors[1::2], strict=True))
 
 

@@ -21,17 +21,10 @@ from maerec_jax.weights.state_dicts import state_dict_from_params
 def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, released: bool = False) -> None:
     """Write a masked autoencoder or a recogniser by ``torch.save``: its "state_dict", and what it is in "meta".
 
-    Args:
-      path: the file.
-      config: the run that the weights come from.
-      params: its parameters.
-      step: its step.
-      released: write what the reference's code takes as it is: a recogniser for BGR pixels and the constants of the
-        released ones (``for_released_pixels``); an autoencoder as the "model", where its fine-tuning looks for it.
+    With ``released`` it is what the reference's code takes as it is: a recogniser for BGR pixels and the constants of
+    the released ones (``for_released_pixels``); an autoencoder as the "model", where its fine-tuning looks for it.
 
-    Raises:
-      ValueError: where PyTorch has no such model.
-      UserError: where it has other constants than the released ones, or the file cannot be written.
+    Raises ``UserError`` where PyTorch has no such model, or other constants for it, or the file cannot be written.
     """
     model: Any = config.model
     name, color = "state_dict", "rgb"

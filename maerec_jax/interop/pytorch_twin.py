@@ -14,7 +14,7 @@ useful weights. Images are normalised pixels (B, 3, H, W), their channels in the
 import json
 import string
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
 """Those of the published recognisers, in the order of their classes."""
 MAX_POSITIONS = 200
-KeysValues = tuple[Tensor, Tensor]
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Keys and values of attention in each layer, (B, heads, places, head dim) each."""
 
 
 def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder":
@@ -43,12 +44,12 @@ def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder
     else:
         adapted = any(name.startswith("backbone.vit.") for name in state)
         dim = state["decoder.classifier.weight"].shape[1]
-        vit = {"image_size": (32, 128), "patch_size": (4, 4), "dim": dim, "depth": 12, "heads": dim // 64}
-        vit |= {"mlp_ratio": 4, "lora_rank": 4 * adapted, "pixel_mean": (103.53, 116.28, 123.675)}
-        vit |= {"pixel_std": (57.375, 57.12, 58.395)}
-        text = {"dim": dim, "layers": 6, "heads": 8, "inner_dim": 4 * dim, "dropout": 0.1, "max_length": 48}
-        parts = {"encoder": vit, "decoder": text, "charset": {"characters": characters}}
-        config = SimpleNamespace(**{name: SimpleNamespace(**values) for name, values in parts.items()}, color="bgr")
+        sizes = {"image_size": (32, 128), "patch_size": (4, 4), "dim": dim, "depth": 12, "heads": dim // 64}
+        pixels = {"pixel_mean": (103.53, 116.28, 123.675), "pixel_std": (57.375, 57.12, 58.395)}
+        encoder = SimpleNamespace(**sizes, **pixels, mlp_ratio=4, lora_rank=4 * adapted)
+        decoder = SimpleNamespace(dim=dim, layers=6, heads=8, inner_dim=4 * dim, dropout=0.1, max_length=48)
+        charset = SimpleNamespace(characters=characters)
+        config = SimpleNamespace(encoder=encoder, decoder=decoder, charset=charset, color="bgr")
     model = MAERec(config) if hasattr(config, "charset") else MaskedAutoencoder(config)
     model.load_state_dict(state, strict=True)
     model.about = written
@@ -165,7 +166,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, config.dim))
         self.patch_embed = PatchEmbedding(config.dim, config.patch_size)
         sizes = (config.dim, config.heads, config.mlp_ratio, config.lora_rank)
-        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
+        self.blocks = nn.Sequential(*(Block(*sizes) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.dim, 1e-6)
 
     def patches(self, image_BCHW: Tensor) -> Tensor:
@@ -178,10 +179,7 @@ class VisionTransformer(nn.Module):
         """Class token and patches (B, 1 + K, D), which lie at these positions: (B, 1 + K, D) or (1, 1 + K, D)."""
         x = self.patch_embed(patch_BKP) + position_BKD[:, 1:]
         cls = (self.cls_token + position_BKD[:, :1]).expand(len(x), -1, -1)
-        x = torch.cat([cls, x], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+        return self.norm(self.blocks(torch.cat([cls, x], dim=1)))
 
 
 class Encoder(VisionTransformer):
@@ -222,7 +220,8 @@ class MaskedAutoencoder(VisionTransformer):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, self.pos_embed.shape[1], width), requires_grad=False)
         self.decoder_embed = nn.Linear(encoder.dim, width)
-        self.decoder_blocks = nn.ModuleList(Block(width, config.decoder_heads, 4) for _ in range(config.decoder_depth))
+        blocks = (Block(width, config.decoder_heads, 4) for _ in range(config.decoder_depth))
+        self.decoder_blocks = nn.Sequential(*blocks)
         self.decoder_norm = nn.LayerNorm(width, 1e-6)
         self.decoder_pred = nn.Linear(width, 3 * encoder.patch_size[0] * encoder.patch_size[1])
         self.pos_embed.requires_grad_(False)
@@ -245,11 +244,8 @@ class MaskedAutoencoder(VisionTransformer):
         hidden = self.mask_token.to(x.dtype).expand(len(x), noise_BN.shape[1] - n_keep, -1)
         patches = torch.cat([x[:, 1:], hidden], dim=1)
         patches = patches.gather(1, restore_BN[..., None].expand(-1, -1, x.shape[-1]))
-        x = torch.cat([x[:, :1], patches], dim=1) + self.decoder_pos_embed
-        for block in self.decoder_blocks:
-            x = block(x)
-        pred_BNP = self.decoder_pred(self.decoder_norm(x)[:, 1:]).float()
-        target_BNP = patch_BNP
+        x = self.decoder_blocks(torch.cat([x[:, :1], patches], dim=1) + self.decoder_pos_embed)
+        pred_BNP, target_BNP = self.decoder_pred(self.decoder_norm(x)[:, 1:]).float(), patch_BNP
         if self.mae_config.norm_pix:
             variance, mean = torch.var_mean(patch_BNP, dim=-1, keepdim=True, correction=1)
             target_BNP = (patch_BNP - mean) * torch.rsqrt(variance + 1e-6)
@@ -271,7 +267,7 @@ class TextAttention(nn.Module):
     def _split(self, x_BND: Tensor) -> Tensor:
         return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def keys_values(self, x_BKD: Tensor) -> KeysValues:
+    def keys_values(self, x_BKD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of (B, K, D), each (B, heads, K, head dim)."""
         return self._split(self.linear_k(x_BKD)), self._split(self.linear_v(x_BKD))
 
@@ -316,18 +312,13 @@ class TextDecoder(nn.Module):
         self.trg_word_emb = nn.Embedding(n_classes, config.dim, padding_idx=padding)
         self.position_enc = nn.Module()
         self.position_enc.register_buffer("position_table", torch.zeros(1, MAX_POSITIONS, config.dim))
-        self.layer_stack = nn.ModuleList(TextLayer(config, memory_dim) for _ in range(config.layers))
+        self.layer_stack: Any = nn.ModuleList(TextLayer(config, memory_dim) for _ in range(config.layers))
         self.layer_norm = nn.LayerNorm(config.dim, 1e-6)
         self.classifier = nn.Linear(config.dim, n_classes)
 
-    @property
-    def layers(self) -> list[TextLayer]:
-        """The layers in their order."""
-        return cast("list[TextLayer]", list(self.layer_stack))
-
-    def keys_values(self, memory_BND: Tensor) -> list[KeysValues]:
-        """Cross-attention keys and values of each layer for an encoded image: computed once an image."""
-        return [layer.enc_attn.keys_values(memory_BND) for layer in self.layers]
+    def keys_values(self, memory_BND: Tensor) -> KeysValues:
+        """Those of cross-attention to an encoded image: computed once an image."""
+        return [layer.enc_attn.keys_values(memory_BND) for layer in self.layer_stack]
 
     def forward(self, tokens_BT: Tensor, memory_BND: Tensor) -> Tensor:
         """Logits of the next tokens (B, T, classes), each place seeing itself and those before (teacher forcing)."""
@@ -335,16 +326,13 @@ class TextDecoder(nn.Module):
         mask = (place_T <= place_T[:, None]) & (tokens_BT != self.padding)[:, None, None]
         return self._logits(tokens_BT, place_T, mask, self.keys_values(memory_BND))[0]
 
-    def step(
-        self, place: Tensor, tokens_BT: Tensor, past: list[KeysValues], memory: list[KeysValues]
-    ) -> tuple[Tensor, list[KeysValues]]:
+    def step(self, place: Tensor, tokens_BT: Tensor, past: KeysValues, memory: KeysValues) -> tuple[Tensor, KeysValues]:
         """The logits (B, classes) of what comes after one place, and the keys and values with those of this place.
 
         Args:
           place: int64 scalar, counted from 0.
           tokens_BT: the tokens up to there, and padding.
-          past: keys and values of each layer's self-attention, (B, heads, places, head dim): those of the places
-            before, or room for the most that there can be.
+          past: those of self-attention at the places before, or room for the most that there can be.
           memory: what ``keys_values`` gives.
         """
         token_B1, place_1 = tokens_BT.index_select(1, place[None]), place[None]
@@ -361,18 +349,13 @@ class TextDecoder(nn.Module):
         return torch.where(here_T1, new, old)
 
     def _logits(
-        self,
-        tokens_BQ: Tensor,
-        place_Q: Tensor,
-        mask: Tensor,
-        memory: list[KeysValues],
-        past: list[KeysValues] | None = None,
-    ) -> tuple[Tensor, list[KeysValues]]:
+        self, tokens_BQ: Tensor, place_Q: Tensor, mask: Tensor, memory: KeysValues, past: KeysValues | None = None
+    ) -> tuple[Tensor, KeysValues]:
         """Logits (B, Q, classes), and what each layer attended to: all Q places, or of one those of the past, too."""
         positions = self.position_enc.get_buffer("position_table")[:, place_Q]
         x = F.dropout(self.trg_word_emb(tokens_BQ) + positions, self.config.dropout, self.training)
-        own: list[KeysValues] = []
-        for i, (layer, image) in enumerate(zip(self.layers, memory, strict=True)):
+        own: KeysValues = []
+        for i, (layer, image) in enumerate(zip(self.layer_stack, memory, strict=True)):
             h = layer.norm1(x)
             keys, values = layer.self_attn.keys_values(h)
             if past is not None:
@@ -393,7 +376,7 @@ class Reading(NamedTuple):
     """float32 (B, T): softmax probability of that class; 0 where nothing was read."""
     steps: Tensor
     """int64 scalar: how many places have been read."""
-    past: list[KeysValues]
+    past: KeysValues
     """See ``TextDecoder.step``."""
 
 
@@ -444,7 +427,7 @@ class MAERec(nn.Module):
             reading = self.read_place(reading, memory)
         return reading
 
-    def unread(self, memory: list[KeysValues], room: int = 0) -> Reading:
+    def unread(self, memory: KeysValues, room: int = 0) -> Reading:
         """A reading of no places yet, of images with these keys and values, and room for those of so many places."""
         keys = memory[0][0]
         past = keys.new_zeros(keys.shape[0], keys.shape[1], room, keys.shape[3])
@@ -457,7 +440,7 @@ class MAERec(nn.Module):
         unfinished_B = (reading.tokens_BT != self.start_end).all(dim=1)
         return (reading.steps < self.config.decoder.max_length) & unfinished_B.any()
 
-    def read_place(self, reading: Reading, memory: list[KeysValues]) -> Reading:
+    def read_place(self, reading: Reading, memory: KeysValues) -> Reading:
         """The reading with one place more."""
         tokens_BT, probability_BT, place, past = reading
         ended_B = (tokens_BT == self.start_end).any(dim=1)

@@ -6,22 +6,14 @@ from data_pipelines.charset import UNKNOWN_TEXT
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.interface import RecogniserConfig
 
-Shape = tuple[int, int]
 
-
-def shapes_of(config: TrainConfig) -> tuple[Shape, ...]:
+def shapes_of(config: TrainConfig) -> tuple[tuple[int, int], ...]:
     """Heights and widths of the images that a model reads."""
     return config.data.buckets or (config.model.image_size,)
 
 
 def reading_facts(config: TrainConfig, step: int, weights: str) -> dict[str, Any]:
-    """Characters, special classes, and how images are prepared.
-
-    Args:
-      config: the run of a recogniser.
-      step: of its training.
-      weights: how the weights are held, "float32" or "int8".
-    """
+    """Characters, special classes, and how images are prepared; ``weights`` is their dtype, "float32" or "int8"."""
     model = config.model
     assert isinstance(model, RecogniserConfig)
     charset = model.charset

@@ -37,15 +37,8 @@ def write_stablehlo(
     """Write a recogniser.
 
     A program takes the weights and images, uint8 RGB (B, H, W, 3) for any B from 1 on, and gives ``tokens`` int32 and
-    ``probabilities`` float32, each (B, places), as in ``models.interface.Reading``.
-
-    Args:
-      path: the file.
-      config: the run that the weights come from.
-      params: its parameters.
-      step: of the training.
-      int8: hold the weights in 8 bits (``models.int8``).
-      dtype: of the computation.
+    ``probabilities`` float32, each (B, places), as in ``models.interface.Reading``. With ``int8`` the weights have 8
+    bits (``models.int8``); ``dtype`` is that of the computation.
     """
     model, params = config.model.merged(params)
     assert isinstance(model, RecogniserConfig)

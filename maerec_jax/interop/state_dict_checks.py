@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from itertools import groupby
 
 import numpy as np
 
@@ -64,22 +65,15 @@ def note_dropped(notes: list[str], names: Iterable[str]) -> None:
 
 def grouped(names: Iterable[str]) -> str:
     """Names in a line; those that differ in one number only become one: ``blocks.{0-11}.norm1.bias``."""
-    numbers = defaultdict(list)
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
     for name in names:
         found = re.search(r"\.(\d+)\.", name)
         key = (name, "") if found is None else (name[: found.start(1)], name[found.end(1) :])
-        numbers[key].append(int(found[1]) if found else -1)
+        numbers[key] += [int(found[1])] if found else []
     return ", ".join(start + _ranges(sorted(found)) + end for (start, end), found in numbers.items())
 
 
 def _ranges(numbers: list[int]) -> str:
-    if numbers == [-1] * len(numbers):
-        return ""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return text if len(numbers) == 1 else f"{{{text}}}"
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda placed: placed[1] - placed[0])]
+    text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"{{{text}}}" if len(numbers) > 1 else text

@@ -21,13 +21,9 @@ class UnreadableError(Exception):
 
 
 class TorchFile:
-    """A file that ``torch.save`` wrote.
+    """A file that ``torch.save`` wrote; it has to stay open for as long as tensors are read.
 
-    Args:
-      file: the file, which has to stay open for as long as tensors are read.
-
-    Raises:
-      UnreadableError: where it is cut, damaged, or something else.
+    Raises ``UnreadableError`` where it is cut, damaged, or something else.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -86,8 +82,7 @@ class TorchFile:
     def read(self, tensor: StoredTensor) -> np.ndarray:
         """The numbers of a tensor, C-contiguous and in this machine's byte order.
 
-        Raises:
-          UnreadableError: where the file does not hold them.
+        Raises ``UnreadableError`` where the file does not hold them.
         """
         shape, strides = tensor.shape, tensor.strides
         values = self._values(tensor.storage)
@@ -102,7 +97,11 @@ class TorchFile:
         """All numbers of a storage; those that several tensors share are read once."""
         if storage.key not in self._kept:
             try:
-                data = self._bytes(storage)
+                if self._archive is not None:
+                    data = self._archive.read(f"{self._folder}data/{storage.key}")
+                else:
+                    self._file.seek(self._places[storage.key])
+                    data = self._file.read(storage.size)
             except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
                 raise UnreadableError(f"damaged ({_first_line(error)})") from error
             if len(data) < storage.size:
@@ -110,12 +109,6 @@ class TorchFile:
             values = np.frombuffer(data, storage.dtype, storage.count)
             self._kept[storage.key] = values.byteswap() if self._order == ">" else values
         return self._kept[storage.key]
-
-    def _bytes(self, storage: Storage) -> bytes:
-        if self._archive is not None:
-            return self._archive.read(f"{self._folder}data/{storage.key}")
-        self._file.seek(self._places[storage.key])
-        return self._file.read(storage.size)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """What a fine-tuning with LoRA has learnt in a file of its own: for those who have the encoder that it started from.
 
 The file holds the adapters and the text decoder, which is trained in full and which the adapters are worth nothing
-without. It takes 57 MB where MAERec-S takes 143, and 228 MB where MAERec-B takes 568; adapters alone are 0.3 and 0.6.
+without (docs/lora.md).
 """
 
 import zlib
@@ -20,15 +20,11 @@ from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.lora import encoder_without_adapters
 from maerec_jax.models.names.vit import FROZEN_BY_LORA
 from maerec_jax.weights.files import BASE, read_weights, write_weights
-from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
+from maerec_jax.weights.state_dicts import name_table, params_from_state_dict, state_dict_from_params
 
 
 def encoder_checksum(params: Mapping[str, Any]) -> str:
-    """What tells an encoder from all others: the CRC-32 of its weights, without those of adapters, as 8 hex digits.
-
-    Args:
-      params: parameters of any of the models.
-    """
+    """What tells a model's encoder from all others: the CRC-32 of its weights but for adapters, as 8 hex digits."""
     crc = 0
     for path, value in sorted(flatten_dict(encoder_without_adapters(params["encoder"]), sep="/").items()):
         array = np.ascontiguousarray(value, np.dtype("<f4"))
@@ -37,31 +33,21 @@ def encoder_checksum(params: Mapping[str, Any]) -> str:
 
 
 def save_adapters(path: str | Path, config: TrainConfig, params: Mapping[str, Any], step: int) -> None:
-    """Write adapters and text decoder to one file, ending in ``.safetensors``.
+    """Write adapters and text decoder of a run, as it was trained, to one file, ending in ``.safetensors``.
 
     Its tensors have the names and shapes of the reference's PyTorch state dicts, those of adapters once. The metadata
     tells the encoder that they belong to.
 
-    Args:
-      path: the file.
-      config: the run.
-      params: its parameters, as it was trained: with adapters.
-      step: its step.
-
-    Raises:
-      UserError: for a recogniser that has no adapters, for another ending, or where the file cannot be written.
+    Raises ``UserError`` for a model that has no adapters, for another ending, or where the file cannot be written.
     """
     model = config.model
     if model.encoder is None or not model.encoder.lora_rank:
         raise UserError(f"{path}: there are no adapters to be written: the run has model.encoder.lora_rank 0")
-    names = model.names()
-    if names is None:
-        raise UserError(f"{path}: a model of the kind {model.kind} cannot be exported: it has no PyTorch names")
     tensors = state_dict_from_params(params, model, aliases=False)
-    left_out = (FROZEN_BY_LORA, *names.constants)
+    left_out = (FROZEN_BY_LORA, *name_table(model).constants)
     tensors = {key: x for key, x in tensors.items() if not key.startswith(left_out)}
     base = {"encoder": encoder_checksum(params), "name": epath.Path(config.init_encoder_from or config.init_from).name}
-    write_weights(path, config, step, tensors, **{BASE: base})
+    write_weights(Path(path), config, step, tensors, **{BASE: base})
 
 
 def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tuple[TrainConfig, Any, int]:
@@ -72,8 +58,7 @@ def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tup
       path: the file.
 
     Returns:
-      The config of the file's run, of which there is no more than reading needs and ``lora_rank`` is 0; its parameters;
-      and its step.
+      The file's run, as far as reading needs it and with ``lora_rank`` 0; its parameters; and its step.
 
     Raises:
       UserError: where the file cannot be read or holds no adapters, or the encoder is another.

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from operator import itemgetter
 from types import TracebackType
 from typing import Any
 
@@ -43,12 +44,11 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
                 f"{workdir} holds imported weights, not a run to go on with: choose another --workdir, and start from "
                 f"them with --init-from {workdir}"
             )
-        changed = differences(saved, config)
-        if changed:
+        if changed := differences(saved, config):
+            told = [*changed[:6], *([f"and {len(changed) - 6} more"] if len(changed) > 6 else [])]
             raise UserError(
-                f"{workdir} holds a checkpoint of another config ({'; '.join(changed[:6])}"
-                f"{f'; and {len(changed) - 6} more' if len(changed) > 6 else ''}): choose another --workdir, "
-                "or start from its parameters with --init-from"
+                f"{workdir} holds a checkpoint of another config ({'; '.join(told)}): choose another --workdir, or "
+                "start from its parameters with --init-from"
             )
     elif write:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -63,15 +63,6 @@ def saved_steps(workdir: epath.PathLike) -> list[int]:
     """The steps of complete checkpoints in a workdir, in order."""
     folder = epath.Path(workdir) / _FOLDER
     return [step for step in written_steps(folder) if damage(folder / str(step)) is None]
-
-
-def _incomplete(workdir: epath.Path) -> list[int]:
-    """The steps of checkpoints that have been cut."""
-    return [step for step in written_steps(workdir / _FOLDER) if step not in saved_steps(workdir)]
-
-
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
 
 
 class _Manager(ocp.CheckpointManager):
@@ -102,15 +93,13 @@ class Checkpoints:
         if self._first:
             set_aside_damaged(self._folder, message)
         meet("damaged checkpoints are set aside")
-        policies = [preservation_policy.LatestN(n=keep_last)]
-        if keep_best:
-            policies.append(
-                preservation_policy.BestN(get_metric_fn=_score, n=keep_best, keep_checkpoints_without_metrics=False)
-            )
+        score = itemgetter("score")
+        latest = preservation_policy.LatestN(n=keep_last)
+        best = preservation_policy.BestN(get_metric_fn=score, n=keep_best, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
             enable_async_checkpointing=True,
-            best_fn=_score,  # without it scores are not written
+            best_fn=score,  # without it scores are not written
             cleanup_tmp_directories=True,  # of processes that were killed
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_files),
         )
@@ -118,11 +107,9 @@ class Checkpoints:
         self._manager = _Manager(self._folder, options=options, item_names=(_ITEM,))
 
     @property
-    def latest(self) -> int | None:
-        """The latest step with a complete checkpoint, as the first process sees it."""
-        found = self._manager.latest_step()
-        step = as_first(-1 if found is None else found)
-        return None if step == -1 else step
+    def latest(self) -> int:
+        """The latest step with a complete checkpoint, as the first process sees it; 0 where there is none."""
+        return as_first(self._manager.latest_step() or 0)
 
     def is_scored(self, step: int) -> bool:
         """Whether the checkpoint of a step has a validation score."""
@@ -151,8 +138,8 @@ class Checkpoints:
     def _note_files(self) -> None:
         """Write down the files of the checkpoint being saved, just before it counts: Orbax calls this."""
         if self._first:
-            written = [p for p in self._folder.iterdir() if re.fullmatch(rf"{self._saving}(\..*tmp.*)?", p.name)]
-            (folder,) = written  # in buckets it has its name from the beginning
+            # In buckets it has its name from the beginning.
+            (folder,) = (p for p in self._folder.iterdir() if re.fullmatch(rf"{self._saving}(\..*tmp.*)?", p.name))
             note_files(folder)
 
     def wait(self) -> None:
@@ -173,15 +160,11 @@ class Checkpoints:
     ) -> None:
         """Wait until everything is on disk. A process that fails does not wait long for the others to do their part."""
         if error is None or jax.process_count() == 1:
-            self._finish()
+            self._manager.close()
             return
-        thread = threading.Thread(target=self._finish, daemon=True)
+        thread = threading.Thread(target=self._manager.close, daemon=True)
         thread.start()
         thread.join(_GIVE_UP_SECONDS)
-
-    def _finish(self) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
 
 
 def check_free(workdir: epath.PathLike) -> None:
@@ -194,14 +177,8 @@ def check_free(workdir: epath.PathLike) -> None:
 def write_run(config: TrainConfig, params: Any) -> None:
     """Make a workdir that holds parameters and their config, as if a run had been saved before its first step.
 
-    ``load_params`` reads it; training cannot go on in it, since its config names no data.
-
-    Args:
-      config: with the workdir, and without training data.
-      params: float32 arrays.
-
-    Raises:
-      UserError: where the workdir is not free.
+    ``load_params`` reads it; training cannot go on in it, since its config names no data. Raises ``UserError`` where
+    the workdir is not free.
     """
     assert not config.data.train
     check_free(config.workdir)
@@ -214,13 +191,6 @@ def _read_score(checkpoint: epath.Path) -> float | None:
     """The validation score of a checkpoint, if it has one."""
     file = checkpoint / "metrics" / "metrics"
     return json.loads(file.read_text())["score"] if file.exists() else None
-
-
-def _best_step(workdir: epath.Path, steps: list[int]) -> int:
-    """The step with the best validation score, or the latest where none was validated."""
-    found = {step: _read_score(workdir / _FOLDER / str(step)) for step in steps}
-    scores = {step: score for step, score in found.items() if score is not None}
-    return max(scores, key=lambda step: (scores[step], step)) if scores else steps[-1]
 
 
 def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
@@ -241,14 +211,16 @@ def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
         step, workdir = int(workdir.name), workdir.parent.parent
     if not workdir.is_dir():
         raise UserError(f"no such checkpoint: {path}")
-    config, steps = read_json(workdir / CONFIG_FILE), saved_steps(workdir)
+    config, steps, folder = read_json(workdir / CONFIG_FILE), saved_steps(workdir), workdir / _FOLDER
     if not steps or (step is not None and step not in steps):
         known = [f"there are {', '.join(map(str, steps))}"] if steps else []
-        known += [f"{n} is damaged ({damage(workdir / _FOLDER / str(n))})" for n in _incomplete(workdir)]
+        known += [f"{n} is damaged ({found})" for n in written_steps(folder) if (found := damage(folder / str(n)))]
         raise UserError("; ".join([f"{path}: no complete checkpoint", *known]))
-    step = _best_step(workdir, steps) if step is None else step
+    if step is None:
+        scores = {n: score for n in steps if (score := _read_score(folder / str(n))) is not None}
+        step = max(scores, key=lambda n: (scores[n], n)) if scores else steps[-1]
     with ocp.CheckpointManager(
-        absolute(workdir / _FOLDER),
+        absolute(folder),
         options=ocp.CheckpointManagerOptions(read_only=True),
         item_handlers={_ITEM: ocp.PyTreeCheckpointHandler()},
     ) as manager:

@@ -53,22 +53,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error})") from error
 
 
-def write_weights(
-    path: str | Path, config: TrainConfig, step: int, tensors: dict[str, np.ndarray], **more: Any
-) -> None:
-    """Write tensors to a file, and what reading needs of the run that they come from.
+def write_weights(path: Path, config: TrainConfig, step: int, tensors: dict[str, np.ndarray], **more: Any) -> None:
+    """Write tensors to a file, and ``about_weights`` of the run that they come from.
 
-    Args:
-      path: the file, ending in ``.safetensors``.
-      config: the run.
-      step: its step.
-      tensors: by name.
-      more: more for the metadata, as it can be written in JSON.
-
-    Raises:
-      UserError: for another ending, or where the file cannot be written.
+    Raises ``UserError`` for another ending than ``.safetensors``, or where the file cannot be written.
     """
-    path = Path(path)
     if path.suffix != ENDING:
         raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
     with written_whole(path) as fresh:
@@ -84,10 +73,8 @@ def write_weights(
 def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], dict[str, Any]]:
     """Read what ``write_weights`` wrote: the run, its step, the tensors as float32, and what else was said of them.
 
-    Anybody may have made the file: no model is made that is larger than its tensors.
-
-    Raises:
-      UserError: for anything else.
+    Anybody may have made the file: no model is made that is larger than its tensors. Raises ``UserError`` for anything
+    else.
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
@@ -105,30 +92,30 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
     if written is None:
         raise UserError(f"{path}: its metadata does not say what model it holds: give a file that maerec_jax exported")
     try:
-        about = json.loads(written)
-        step = int(about["step"])
-        config = run_of_metadata(about, {name: tensor.shape for name, tensor in tensors.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: not of this version: {place}: {first['msg']}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
-        raise UserError(f"{path}: its metadata and tensors do not fit: {reason}") from error
+        config, step, about = run_of_metadata(written, {name: tensor.shape for name, tensor in tensors.items()})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     return config, step, tensors, about
 
 
-def run_of_metadata(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainConfig:
-    """The run that metadata tell of, as far as reading needs it.
+def run_of_metadata(written: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[TrainConfig, int, dict[str, Any]]:
+    """The run that metadata tell of, as far as reading needs it; its step; and all that they tell.
 
-    Args:
-      about: what ``about_weights`` wrote, or somebody else: anything may be missing or of another type.
-      shapes: those of the tensors. What makes a model large is compared with them before it is made.
-
-    Raises:
-      ValueError: where it is larger than they are, and for what is no config (``ValidationError``); ``LookupError``,
-        ``TypeError`` and the like for what is nothing of the kind.
+    Anybody may have written them: anything may be missing or of another type. What makes a model large is compared with
+    the shapes of the tensors before it is made. Raises ``ValueError`` where it is larger, or no config.
     """
+    try:
+        about = json.loads(written)
+        return _run(about, shapes), int(about["step"]), about
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"not of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        raise ValueError(f"its metadata and tensors do not fit: {reason}") from error
+
+
+def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainConfig:
     shapes = {name: shape for name, shape in shapes.items() if 0 not in shape}
     longest = max(max(shape, default=1) for shape in shapes.values())
     largest = max(math.prod(shape) for shape in shapes.values())
@@ -160,7 +147,5 @@ def run_of_metadata(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
     pixels = math.prod(config.model.image_size)
     for height, width in config.data.buckets:
         if height * width > _LARGEST_BUCKET * pixels:
-            raise ValueError(
-                f"its bucket {height} x {width} has over {_LARGEST_BUCKET} times the pixels of its image_size"
-            )
+            raise ValueError(f"its bucket {height} x {width} has over {_LARGEST_BUCKET} times the pixels of its image")
     return config
