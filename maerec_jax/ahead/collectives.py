@@ -156,9 +156,8 @@ def _given(line: _Line) -> list[tuple[str, float]]:
     if line.kind == "send":
         return arrays[:operands]
     # Started ones tell their operands first, but for all-reduce.
-    return (
-        arrays[operands : 2 * operands] if line.kind.endswith("-start") and line.kind != "all-reduce-start" else arrays
-    )
+    after = line.kind.endswith("-start") and line.kind != "all-reduce-start"
+    return arrays[operands : 2 * operands] if after else arrays
 
 
 def _kind_and_group(line: _Line, computation: str, devices: int, slices: int) -> tuple[str, int]:

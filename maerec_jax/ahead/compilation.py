@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import Record
-from maerec_jax.ahead.collectives import Collective, Program, read_program
+from maerec_jax.ahead.collectives import Collective, read_program
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.chips import Topology
 from maerec_jax.distributed.sharding import batch_sharding, make_mesh, state_bytes, state_shardings
@@ -47,7 +47,6 @@ class Memory:
     """Bytes of memory in a device during a step."""
 
     parameters: float
-    """Parameters."""
     optimizer: float
     """Moments of the optimizer, and the step."""
     average: float
@@ -61,7 +60,6 @@ class Memory:
     outputs: float | None
     """What comes out beside the state, which takes the place of the one before."""
     program: float | None
-    """The program itself."""
     total: float
     """All of it; what the compiler says it would need, where that is more than there is."""
 
@@ -73,7 +71,6 @@ class Compiled:
     fits: bool
     """Whether the compiler found room for it in the device's memory."""
     memory: Memory
-    """What it needs."""
     flops: float | None
     """Operations by the compiler's count, which sees the body of a loop once; None where it does not fit."""
     traffic: float | None
@@ -150,8 +147,7 @@ def compile_step(
     message(f"compiling for {topology}, {config.batch_size // topology.chips} images a chip ...")
     begin = time.perf_counter()
     memory = _arguments(config, shapes, batch, mesh)
-    counted: dict[str, Any] = {}
-    program = Program((), 0)
+    read: tuple[float | None, float | None, int, tuple[Collective, ...]] = (None, None, 0, ())
     try:
         executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -162,17 +158,9 @@ def compile_step(
     else:
         memory, counted = _measured(memory, executable.memory_analysis()), executable.cost_analysis() or {}
         program = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
-    compiled = Compiled(
-        memory.temporaries is not None,
-        memory,
-        counted.get("flops"),
-        counted.get("bytes accessed"),
-        program.cycles,
-        program.collectives,
-        image_size,
-        time.perf_counter() - begin,
-        versions,
-    )
+        read = (counted.get("flops"), counted.get("bytes accessed"), program.cycles, program.collectives)
+    seconds = time.perf_counter() - begin
+    compiled = Compiled(memory.temporaries is not None, memory, *read, image_size, seconds, versions)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(_ADAPTER.dump_json(compiled, indent=1))

@@ -20,12 +20,9 @@ With W operations executed, M bytes moved by the operations, and collectives C, 
     expected       e + c                                e: the compiler's estimate of the cycles of all operations
     slowest        max(a / ``UTILISATION``, m, e) + c   none hidden
 
-The compiler knows the shape and layout of every operation, so its estimate tells the most; but it is no promise, and
-exists only where the clock of the chip is known.
-
-What is left out: starting the step, the latency of each hop and message (it matters where there are many small
-collectives), more axes of the network than the one ring (a torus may be faster by their number), reading and decoding
-of data, and validation. In a loop over accumulated parts, M counts the whole step as often as there are parts.
+The estimate exists only where the clock of the chip is known. Beside what docs/ahead_of_time.md says, more axes of the
+network than the one ring are left out: a torus may be faster by their number. In a loop over accumulated parts, M
+counts the whole step as often as there are parts.
 """
 
 from dataclasses import dataclass
@@ -92,15 +89,9 @@ def communication_time(collective: Collective, chip: Chip) -> float:
         rate = chip.dcn_rate / chip.devices
         return size / rate * (2 * share if collective.kind == "all-reduce" else 1)
     ring = 2 * chip.link_rate / chip.devices
-    match collective.kind:
-        case "all-reduce":
-            return 2 * share * size / ring
-        case "all-gather" | "reduce-scatter":
-            return share * size / ring
-        case "all-to-all" | "ragged-all-to-all":
-            return group / 4 * size / ring
-        case _:
-            return size / (ring / 2)
+    times = {"all-reduce": 2 * share, "all-gather": share, "reduce-scatter": share}
+    times |= {"all-to-all": group / 4, "ragged-all-to-all": group / 4}
+    return times.get(collective.kind, 2) * size / ring
 
 
 def predict(compiled: Compiled, config: TrainConfig, topology: Topology) -> Prediction | None:
@@ -113,17 +104,12 @@ def predict(compiled: Compiled, config: TrainConfig, topology: Topology) -> Pred
     memory = compiled.traffic * config.accumulation / (chip.hbm_rate / chip.devices)
     links = sum(communication_time(c, chip) for c in compiled.collectives if not c.between_slices)
     network = sum(communication_time(c, chip) for c in compiled.collectives if c.between_slices)
-    parts = {"arithmetic": arithmetic, "memory": memory, "communication": links + network}
-    estimate = compiled.cycles / chip.clock if chip.clock and compiled.cycles else None
-    return Prediction(
-        arithmetic,
-        memory,
-        links,
-        network,
-        None if estimate is None else estimate + links + network,
-        max(arithmetic, links + network),
-        max(arithmetic / UTILISATION, memory, estimate or 0.0) + links + network,
-        max(parts, key=lambda name: parts[name]),
-        config.batch_size,
-        work,
-    )
+    communication = links + network
+    parts = {"arithmetic": arithmetic, "memory": memory, "communication": communication}
+    bound = max(parts, key=lambda name: parts[name])
+    estimate = compiled.cycles / chip.clock if chip.clock else 0.0  # 0, too, where the compiler wrote no cycles
+    expected = estimate + communication if estimate else None
+    fastest = max(arithmetic, communication)
+    slowest = max(arithmetic / UTILISATION, memory, estimate) + communication
+    times = (arithmetic, memory, links, network, expected, fastest, slowest)
+    return Prediction(*times, bound, config.batch_size, work)

@@ -25,11 +25,8 @@ class Report:
     name: str
     """The config file."""
     config: TrainConfig
-    """The run."""
     topology: Topology
-    """Where."""
     compiled: Compiled
-    """What the compiler said."""
 
     @property
     def prediction(self) -> Prediction | None:

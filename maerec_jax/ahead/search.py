@@ -2,16 +2,11 @@
 
 A compile takes minutes, so few are made, and each answers a question:
 
-1. How many images a chip fit? Memory for activations grows with their number: from one compile the largest power of two
-   that should fit is known, and compiled. More images are not always faster: where the fewest so far are the fastest,
-   half as many are tried.
-2. Is recomputing worth it? It costs work, and buys room. It is tried at twice as many images as fit without, and only
-   where communication takes enough of a step for a larger batch to be worth more than what is recomputed.
-3. Is another mesh better? Data parallelism comes first: it sends each gradient once. Dividing the state ("fsdp") or the
-   layers ("tensor") is tried at the best batch so far, where the state takes much of the memory or nothing fits.
+1. How many images a chip fit? One compile tells the memory that an image takes. More are not always faster.
+2. Is recomputing worth it? It costs work, and buys room for a larger batch, which communicates less often.
+3. Is another mesh better? Data parallelism comes first: it sends each gradient once.
 
-The learning rate follows the batch size where the config says so (``optimizer.reference_batch``); whether a batch is
-too large to train well is not looked at.
+Whether a batch is too large to train well is not looked at.
 """
 
 import math
@@ -52,9 +47,9 @@ class Candidate:
         """The config with these choices, its batches in one part."""
         parts = {name: replace(part, remat=self.remat) for name, part in remat_parts(config.model).items()}
         model: Any = config.model
-        model = replace(model, **parts)
         mesh = MeshConfig(fsdp=self.fsdp, tensor=self.tensor, slices=topology.slices)
-        return replace(config, model=model, mesh=mesh, batch_size=self.images * topology.chips, accumulation=1)
+        batch_size = self.images * topology.chips
+        return replace(config, model=replace(model, **parts), mesh=mesh, batch_size=batch_size, accumulation=1)
 
 
 @dataclass
@@ -64,7 +59,6 @@ class Search:
     config: TrainConfig
     """Where to start from: its batch size, remat and mesh."""
     topology: Topology
-    """Where it is to run."""
     evaluate: Callable[[Candidate], Report]
     """Compiles a candidate; results that are known already cost nothing, but count."""
     max_compiles: int
@@ -96,8 +90,7 @@ class Search:
             return None
         self.message(f"[{len(self.tried) + 1} of at most {self.max_compiles}] {candidate}")
         report = self.tried[candidate] = self.evaluate(candidate)
-        prediction = report.prediction
-        if prediction is None:
+        if (prediction := report.prediction) is None:
             self.message(f"    does not fit: {report.filled:.0%} of the memory")
         else:
             rate = prediction.rate(prediction.typical)
@@ -139,6 +132,7 @@ class Search:
                 return
 
     def _with_remat(self) -> None:
+        """Try it where nothing fits without, or where a larger batch could be worth more than what is recomputed."""
         candidate, report = self._best()
         prediction = None if report is None else report.prediction
         if prediction is None:
@@ -154,6 +148,7 @@ class Search:
             self._try(Candidate(2 * candidate.images, remat=True))
 
     def _other_meshes(self) -> None:
+        """Divide the state ("fsdp") or layers ("tensor") where the state takes much of the memory, or nothing fits."""
         candidate, report = self._best()
         memory = (report or next(iter(self.tried.values()))).compiled.memory
         chip = self.topology.chip
@@ -175,8 +170,7 @@ class Search:
         """The fastest that fits, or the last tried; simpler ones first where there is little between them."""
         best: tuple[Candidate, Report | None] = (list(self.tried)[-1], None)
         rate = 0.0
-        order = sorted(self.tried.items(), key=lambda item: (item[0].tensor, item[0].fsdp, item[0].remat))
-        for candidate, report in order:
+        for candidate, report in sorted(self.tried.items(), key=lambda x: (x[0].tensor, x[0].fsdp, x[0].remat)):
             prediction = report.prediction
             found = 0.0 if prediction is None else prediction.rate(prediction.typical)
             if found > rate * _BETTER:

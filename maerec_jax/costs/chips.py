@@ -91,11 +91,9 @@ class Topology:
     """Slices of TPU chips."""
 
     chip: Chip
-    """What chip."""
     shape: Shape
     """The shape of each slice."""
     slices: int = 1
-    """Number of slices."""
 
     @property
     def name(self) -> str:

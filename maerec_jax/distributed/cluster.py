@@ -49,21 +49,19 @@ class Cluster:
         explicit = {"--coordinator": self.coordinator or None, "--num-processes": self.num_processes}
         explicit["--process-id"] = self.process_id
         missing = [name for name, value in explicit.items() if value is None]
-        if not missing:
-            assert self.num_processes is not None
-            assert self.process_id is not None
-            if not re.fullmatch(r".+:\d+", self.coordinator):
-                raise UserError(f"--coordinator {self.coordinator}: give HOST:PORT of process 0, such as 10.0.0.2:8476")
-            if not 0 <= self.process_id < self.num_processes:
-                raise UserError(f"--process-id {self.process_id} is not from 0 to {self.num_processes - 1}")
-        elif len(missing) < len(explicit):
+        if 0 < len(missing) < len(explicit):
             raise UserError(f"{' and '.join(missing)} missing: {', '.join(explicit)} are given together or not at all")
+        if self.num_processes is None or self.process_id is None:
+            return
+        if not re.fullmatch(r".+:\d+", self.coordinator):
+            raise UserError(f"--coordinator {self.coordinator}: give HOST:PORT of process 0, such as 10.0.0.2:8476")
+        if not 0 <= self.process_id < self.num_processes:
+            raise UserError(f"--process-id {self.process_id} is not from 0 to {self.num_processes - 1}")
 
     def join(self) -> None:
         """Meet the other processes, where there are any. Call it before JAX is asked for its devices.
 
-        Raises:
-          UserError: where the others cannot be found.
+        Raises ``UserError`` where the others cannot be found.
         """
         global _joined
         method: str = _detect(os.environ) if self.method == "auto" else self.method
@@ -112,10 +110,10 @@ class Cluster:
                 time.sleep(0.5)
 
 
-def meet(name: str, seconds: int = 1800) -> None:
+def meet(name: str) -> None:
     """Wait until all processes are here; no devices take part. A name is used once in a run."""
     if jax.process_count() > 1:
-        ocp.multihost.get_barrier_sync_fn()(key=f"maerec_jax: {name}", timeout_ms=1000 * seconds)
+        ocp.multihost.get_barrier_sync_fn()(key=f"maerec_jax: {name}", timeout_ms=1_800_000)
 
 
 def as_first(value: int) -> int:
@@ -129,12 +127,9 @@ def array_of_first(values: np.ndarray) -> np.ndarray:
 
 
 def agree(values: Mapping[str, object]) -> None:
-    """See to it that all processes have the same values, by their names.
+    """See to it that all processes have the same values, by their names. Raises ``UserError`` in all where not.
 
     Processes that differ would wait for each other at different places, or train something that is no model.
-
-    Raises:
-      UserError: in all processes, naming what differs.
     """
     if jax.process_count() == 1:
         return

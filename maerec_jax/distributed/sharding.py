@@ -1,8 +1,7 @@
 """The mesh, and how batches, parameters and optimizer state lie on it.
 
-The mesh has three axes: "data" and "fsdp", between which the rows of a batch are divided, and "tensor", between which
-attention heads and hidden units are divided. Parameters are divided along "fsdp" and "tensor" as their model's
-``sharding`` says; what is derived from parameters, such as the moments of the optimizer, lies where they lie.
+Rows of a batch are divided between "data" and "fsdp". Parameters are divided along "fsdp" and "tensor" as their model's
+``sharding`` says, and what is derived from them, such as the moments of the optimizer, lies where they lie.
 ``docs/tpu.md`` tells when to use which.
 """
 
@@ -52,14 +51,12 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = 
     # GPUs count as slices what has a fast network of its own; those may be one mesh without asking.
     if config.slices != found and (config.slices > 1 or devices[0].platform == "tpu"):
         raise UserError(f"mesh.slices is {config.slices}, but the devices are of {found} slice{'s' * (found > 1)}")
-    shape = (data, config.fsdp, config.tensor)
-    # A physical ring is split between two axes where the shape asks for it.
+    shape, slices = (data, config.fsdp, config.tensor), (config.slices, 1, 1)
+    split = {"allow_split_physical_axes": True}  # a physical ring, between two axes, where the shape asks for it
     if config.slices > 1:
-        grid = mesh_utils.create_hybrid_device_mesh(
-            shape, (config.slices, 1, 1), devices, allow_split_physical_axes=True
-        )
+        grid = mesh_utils.create_hybrid_device_mesh(shape, slices, devices, **split)
     else:
-        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        grid = mesh_utils.create_device_mesh(shape, devices, **split)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -87,23 +84,10 @@ def batch_ladder(batch_size: int, parts: int) -> tuple[int, ...]:
       batch_size: the largest.
       parts: all are multiples of this number.
     """
-    sizes = {-(-batch_size // parts) * parts}
-    while batch_size > 1:
-        batch_size = -(-batch_size // 4)
-        sizes.add(-(-batch_size // parts) * parts)
-    return tuple(sorted(sizes))
-
-
-def _spec(path: str, shape: tuple[int, ...], rules: Sequence[Rule]) -> tuple[str | None, ...]:
-    """The mesh axis of each dimension of a parameter, or of something derived from it and named like it."""
-    if not shape:
-        return ()  # counters
-    axes = next((axes for pattern, axes in (*rules, *_MUON) if re.search(rf"(^|/|_)({pattern})$", path)), None)
-    if axes is None:
-        raise ValueError(f"no rule of the model's sharding says how {path} {shape} lies on a mesh")
-    if axes and len(axes) != len(shape):
-        raise ValueError(f"the rule of the model's sharding for {path} has {len(axes)} axes, not {len(shape)}")
-    return axes
+    sizes = [batch_size]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 4))
+    return tuple(sorted({-(-size // parts) * parts for size in sizes}))
 
 
 def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule]) -> Any:
@@ -125,7 +109,13 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule]) -> Any:
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        axes = _spec(name, leaf.shape, rules)
+        axes = next((axes for pattern, axes in (*rules, *_MUON) if re.search(rf"(^|/|_)({pattern})$", name)), None)
+        if not leaf.shape:
+            axes = ()  # counters
+        if axes is None:
+            raise ValueError(f"no rule of the model's sharding says how {name} {leaf.shape} lies on a mesh")
+        if axes and len(axes) != len(leaf.shape):
+            raise ValueError(f"the rule of the model's sharding for {name} has {len(axes)} axes, not {len(leaf.shape)}")
         for axis, size in zip(axes, leaf.shape, strict=False):
             if axis and size % mesh.shape[axis]:
                 raise UserError(
