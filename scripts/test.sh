@@ -15,5 +15,7 @@ else
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   "$python" -m mypy maerec_jax data_pipelines configs scripts
+  # The site: a link, anchor or docstring that does not fit is an error.
+  NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir .venv/site
 fi
 "$python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"

@@ -12,6 +12,7 @@ import warnings
 import pytest
 import tyro
 
+from maerec_jax import __main__ as maerec
 from tests.conftest import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
@@ -63,7 +64,11 @@ def test_named_files_are_there(page):
 
 def test_every_page_is_in_the_index():
     index = (REPOSITORY / "docs" / "README.md").read_text()
-    missing = [page.name for page in PAGES if page.parent == REPOSITORY / "docs" and f"({page.name}" not in index]
+    pages = [str(page.relative_to(REPOSITORY / "docs")) for page in PAGES if page.is_relative_to(REPOSITORY / "docs")]
+    navigation = (REPOSITORY / "mkdocs.yml").read_text()
+    assert not [page for page in pages if f": {page}\n" not in navigation]
+    # The history of a page is linked from it.
+    missing = [page for page in pages if f"({page}" not in index and not page.startswith("history/")]
     assert missing in ([], ["README.md"])
 
 
@@ -84,13 +89,19 @@ def commands(text):
     lines += [line for line in re.findall(r"`([^`\n]+)`", text) if " --" in line]
     for line in lines:
         line = re.sub(r"^\$ ", "", line.strip())
-        if not re.match(r"((\w+=\S+|taskset -c \d) )*(python|bash) ", line):
+        if not re.match(r"((\w+=\S+|taskset -c \d) )*(python|bash|maerec) ", line):
             continue
         line = re.sub(r"\[(--[^\[\]]*|overrides)\]", lambda m: "" if "|" in m[1] or m[1] == "overrides" else m[1], line)
         words = shlex.split(line, comments=True)
-        words = words[next(i for i, word in enumerate(words) if word in ("python", "bash")) :]
+        words = words[next(i for i, word in enumerate(words) if word in ("python", "bash", "maerec")) :]
         words = words[: next((i for i, word in enumerate(words) if word in ("|", "&&", ">")), len(words))]
         words = [THERE_OR_NOT.get(word, word) for word in words if word != "..."]
+        if words[0] == "maerec":
+            parts = 2 if words[1] == "data" else 1
+            command, words = " ".join(words[1 : 1 + parts]), words[1 + parts :]
+            if command.startswith("-"):
+                continue
+            words = ["python", "-m", maerec.COMMANDS[command][0], *words]
         if words[:1] == ["bash"]:
             assert (REPOSITORY / words[1]).exists(), line
             if "--" not in words:
