@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_type_hints
 
 import cv2
 import pytest
 
+from data_pipelines.command import run_command
 from data_pipelines.rendering import RenderedWords
 from tests.conftest import REPOSITORY
+from tests.training.processes import FORKS
 
 FAKES = Path(__file__).parent / "fakes"
 AWKWARD = ["--data.root", "/a b", "--note", 'it\'s $HOME `x` "y" \\ * ; & | > # ~ !', "--empty", "", "--é", "ü\t1"]
@@ -112,6 +115,27 @@ def script_module():
     yield load
     for folder in folders:
         sys.path.remove(folder)
+
+
+@pytest.fixture
+def call(script_module, monkeypatch, capsys):
+    """Calls the command of a script in this process; gives its exit status and what it prints.
+
+    Processes of contenders are forked from one that has imported most of what they need.
+    """
+    monkeypatch.setattr(script_module("benchmarks/turns"), "get_context", lambda _: FORKS)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # as some set it
+
+    def call(command, *arguments):
+        capsys.readouterr()
+        try:
+            status = run_command(get_type_hints(command)["arguments"], command, "script", list(map(str, arguments)))
+        except SystemExit as stop:
+            status = stop.code
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    return call
 
 
 def printed_words(folder, number, min_length, max_length):

@@ -1,37 +1,33 @@
 """scripts/benchmarks: contenders in turns, and that each benchmark runs, on what is as small as can be."""
 
 import json
+import os
 import re
-import subprocess
+import runpy
 import sys
 from contextlib import closing
 
+import pytest
+import torch
 from rich.console import Console
 
+from maerec_jax.weights.finding import save_weights
 from tests.conftest import REPOSITORY
 from tests.scripts.conftest import printed_words, write_list
+from tests.scripts.runner import Runner
+from tests.training.conftest import random_params, recogniser_config
 
 BENCHMARKS = REPOSITORY / "scripts" / "benchmarks"
+COMMANDS = [path for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()]
 
 
-def run(name, *arguments):
-    """What a benchmark prints."""
-    command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-class Runner:
-    """A contender that takes as long as it is told, and cannot bear the number 3."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def run(self, number):
-        if number == self.seconds == 3:
-            raise ValueError("three\nis too many")
-        return (float(self.seconds),)
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_each_is_a_command_that_explains_itself(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    monkeypatch.setattr(sys, "argv", [path.name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(path), run_name="__main__")
+    assert "--" in capsys.readouterr().out
 
 
 def test_contenders_run_in_the_same_turns_and_one_that_fails_is_left_out(script_module, capsys):
@@ -54,27 +50,32 @@ def test_ratios_are_of_the_turns_that_both_ran_in(script_module):
     assert ratio({0: 2.0, 1: 4.0}, {0: 1.0, 1: 2.0}, less=0.5) == 2.5
 
 
-def test_training_steps_compute_the_same_as_pytorchs(tmp_path):
+def test_training_steps_compute_the_same_as_pytorchs(call, script_module, tmp_path):
     """The benchmark itself ends where losses or gradients differ."""
     file = tmp_path / "numbers.json"
     arguments = ["--stage", "mae", "--model", "tiny", "--batch-size", 2, "--rounds", 2, "--steps", 1, "--json", file]
-    run("training.py", *arguments, "--contenders", "jax", "torch")
+    status, told = call(script_module("benchmarks/training").benchmark, *arguments, "--contenders", "jax", "torch")
+    assert status == 0, told
     (result,) = json.loads(file.read_text())
     assert set(result["contenders"]) == {"jax float32", "torch float32"}
     assert set(result["ratios"]) == {"jax float32 / torch float32"}
     assert all(len(times) == 2 for times in result["ratios"]["jax float32 / torch float32"].values())
 
 
-def test_exports_are_timed():
-    told = run("exports.py", "--size", "tiny", "--places", 3, "--contenders", "jax", "onnx", "--seconds", 0)
-    assert len(re.findall(r"(?:jax|onnx) .* MB", told)) == 4
+def test_exports_are_timed(call, script_module):
+    small = ["--size", "tiny", "--places", 3, "--batch-sizes", 2, "--seconds", 0]
+    status, told = call(script_module("benchmarks/exports").benchmark, *small, "--contenders", "jax", "onnx")
+    assert status == 0, told
+    assert len(re.findall(r"(?:jax|onnx) .* MB", told)) == 2
 
 
-def test_exports_read_what_the_checkpoint_reads(tmp_path):
+def test_exports_read_what_the_checkpoint_reads(call, script_module, tmp_path):
     write_list(tmp_path / "words.jsonl", printed_words(tmp_path, 4, 4, 6))
     (tmp_path / "3.png").write_bytes(b"no image")
     names = ["--contenders", "jax", "stablehlo", "--checkpoint", "maerec_tiny"]
-    told = run("exports.py", *names, "--data", tmp_path, "--sets", "words.jsonl")
+    read = ["--data", tmp_path, "--sets", "words.jsonl", "--batch-sizes", 4]
+    status, told = call(script_module("benchmarks/exports").benchmark, *names, *read)
+    assert status == 0, told
     assert "left out: " in told
     rows = [row for row in told.splitlines() if re.search("jax|stablehlo", row)]
     cells = [re.split(r"\s*[│┃]\s*", row)[1:-1] for row in rows]
@@ -83,23 +84,43 @@ def test_exports_read_what_the_checkpoint_reads(tmp_path):
     assert cells[1][5] == "0"
 
 
-def test_the_pipeline_is_timed():
-    sizes = ["--images", 64, "--rounds", 1, "--batches", 1, "--workers", 1]
-    told = run("data.py", *sizes)
+def test_the_pipeline_is_timed(script_module, monkeypatch, capsys):
+    data, threads = script_module("benchmarks/data"), torch.get_num_threads()
+    monkeypatch.setattr(data, "BATCH", 32)
+    sizes = ["--images", "64", "--rounds", "1", "--batches", "1", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", ["data.py", *sizes])
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        data.main()
+    finally:
+        torch.set_num_threads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)
+    told = capsys.readouterr().out
     for name in ("reference", "ArrayRecord, published augmentation", "worker processes"):
         assert name in told
 
 
-def test_the_service_answers_under_load_what_a_recognizer_reads():
-    told = run("service.py", "--requests", 40, "--concurrency", 4, "--distinct", 8, "--growth", 100)
+def test_the_service_answers_under_load_what_a_recognizer_reads(call, script_module, monkeypatch, tmp_path):
+    service, config = script_module("benchmarks/service"), recogniser_config("")
+    monkeypatch.setattr(service, "run_steps_in_this_thread", lambda: None)
+    save_weights(tmp_path / "small.safetensors", config, random_params(config.model), 0)
+    load = ["--requests", 40, "--concurrency", 4, "--distinct", 8, "--growth", 100]
+    status, told = call(service.load_test, "--checkpoint", tmp_path / "small.safetensors", *load)
+    assert status == 0, told
     assert re.search(r"answers with another text\W+0 ", told)
     assert re.search(r"failed\W+0 ", told)
 
 
-def test_words_of_scenes_are_found():
-    made = json.loads(run("scenes.py", "--sizes", 480, 640, "--pictures", 1, "--words", 4))
+def test_words_of_scenes_are_found(call, script_module):
+    scenes = script_module("benchmarks/scenes")
+    status, told = call(scenes.measure, "--sizes", 480, 640, "--pictures", 1, "--words", 4)
+    assert status == 0, told
+    made = json.loads(told)
     assert 0 < made["found"] <= made["words"] <= 4
 
 
-def test_copies_are_found():
-    assert "%" in run("overlaps.py", "--sizes", 4000, "--queries", 4000)
+def test_copies_are_found(script_module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["overlaps.py", "--sizes", "4000", "--queries", "4000"])
+    script_module("benchmarks/overlaps").main()
+    assert "%" in capsys.readouterr().out
