@@ -20,25 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompileArguments:
-    """Compile the training step of a config for TPUs, without any: needs libtpu (pip install 'maerec-jax[ahead]').
+    """Estimate memory and speed of training on TPUs, without having any.
 
-    Every field of the config can be overridden, as in training: --batch-size 8192 --mesh.fsdp 16
+    Compiles the training step of a config. Needs: pip install -e '.[ahead]'
+
+    Config fields can be overridden, as in training: --batch-size 8192 --mesh.fsdp 16
     """
 
     config: str
-    """The config file of the run."""
+    """Config file of the run."""
     topology: str
-    """Chip and shape of a slice: v5e:2x4, v5p:8x8x16, v6e:16x16, v4:4x4x4, tpu7x:4x4x8."""
+    """Chip and shape of a slice, for example v5e:2x4, v5p:8x8x16, v6e:16x16, v4:4x4x4, tpu7x:4x4x8."""
     num_slices: int = 1
-    """Number of slices, joined by the network of the data centre."""
+    """Number of slices, connected by the data centre network."""
     search: bool = False
-    """Look for the fastest images a chip, remat and mesh, starting from those of the config."""
+    """Search for the fastest batch size per chip, remat and mesh, starting from the config's."""
     max_compiles: int = 6
-    """How many of them to compile at most."""
+    """Configurations that the search compiles, at most."""
     json: str = ""
-    """A file to write everything to, too."""
+    """Write all results to this JSON file."""
     cache: str = str(CACHE / "compile_ahead")
-    """Where results are kept, so that nothing is compiled twice; "" for nowhere."""
+    """Folder for results, so that nothing is compiled twice; "" for none."""
 
 
 def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_jax.compile_ahead") -> int:
@@ -60,7 +62,7 @@ def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
     topology = parse_topology(arguments.topology, arguments.num_slices)
     config = config_from_flags(arguments.config, flags)
     if config.mesh.slices not in (1, topology.slices):
-        raise UserError(f"mesh.slices is {config.mesh.slices}, but --num-slices {topology.slices}")
+        raise UserError(f"mesh.slices is {config.mesh.slices}, but --num-slices is {topology.slices}")
     config = replace(config, mesh=replace(config.mesh, slices=topology.slices))
     prepare_environment()
     cache = Path(arguments.cache).expanduser() if arguments.cache else None
@@ -79,7 +81,7 @@ def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
     best = search.run()
     if best is not None:
         print_report(best, console)
-    console.print(f"{len(search.tried)} configurations compiled or known from before")
+    console.print(f"{len(search.tried)} configurations compiled or found in the cache")
     for reason in search.reasons:
         console.print(f"not tried: {reason}")
     console.print(_recommendation(best, config.accumulation), soft_wrap=True)
@@ -92,7 +94,7 @@ def _recommendation(best: "Report | None", accumulation: int) -> str:
     from maerec_jax.ahead.report import remat_parts
 
     if best is None:
-        return "nothing that was tried fits: take more chips, or ones with more memory"
+        return "no configuration fits: use more chips, or chips with more memory"
     mesh = best.config.mesh
     flags = [f"--batch-size {best.config.batch_size}"]
     for name, part in remat_parts(best.config.model).items():

@@ -16,23 +16,24 @@ from maerec_jax.scenes.detection import DetectionConfig, Detector, load_detector
 
 @dataclass(frozen=True)
 class DemoArguments(ReadingArguments):
-    """Serve a page on which pictures are read: one word, or the words of a whole scene.
+    """Try a recogniser in the browser: read a picture of one word, or the words of a whole scene.
 
-    It is served to this machine only, asks no other host for anything, and keeps pictures in a temporary folder that
-    goes when it ends.
+    The page is served to this machine only by default, and loads nothing from other hosts.
+
+    Uploaded pictures are kept in a temporary folder, which is deleted at the end.
     """
 
     host: str = "127.0.0.1"
-    """Address to listen at: by default this machine only. Others have no password to give: put a proxy before it."""
+    """Address to listen on; the default is this machine only. There is no password: put a proxy in front."""
     port: int = 7860
-    """Port to listen at; 0 for any free one."""
+    """Port to listen on; 0 for any free one."""
     root_path: str = ""
-    """Path under which a proxy serves the page, such as /words."""
+    """Path under which a proxy serves the page, for example /words."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
     batch_size: int = 16
-    """The most words of a scene that are read at once."""
+    """Words of a scene read at once, at most."""
     scenes: bool = True
-    """Offer to read whole scenes, where the extra detect is installed."""
+    """Offer whole scenes, if their requirements are installed: pip install -e '.[detect]'"""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How the words of a scene are found."""
 
@@ -40,7 +41,7 @@ class DemoArguments(ReadingArguments):
 def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
     if find_spec("gradio") is None:
-        raise UserError("the demo needs gradio: pip install 'maerec-jax[demo]'")
+        raise UserError("the demo needs gradio: pip install -e '.[demo]' in the project's folder")
     import uvicorn
 
     from maerec_jax.demo_page.server import make_app, own_folder
@@ -53,15 +54,15 @@ def demo(arguments: DemoArguments) -> int:
             from maerec_jax.demo_page.desk import Desk
             from maerec_jax.demo_page.page import build_page
 
-            tell("getting ready: the first reading is compiled")
+            tell("compiling the model")
             desk = Desk(weights, arguments.reading, arguments.batch_size, _detector(arguments))
             app = make_app(build_page(desk, arguments.limits, folder), arguments.limits, folder, arguments.root_path)
-            tell(f"open {address_of(port.getsockname())} in a browser; Ctrl-C ends it")
+            tell(f"open {address_of(port.getsockname())} in a browser; stop with Ctrl-C")
             # Pages hold a connection open as long as they are: the end does not wait for them.
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
             uvicorn.Server(config).run(sockets=[port])
     except KeyboardInterrupt:
-        tell("the demo has ended")
+        tell("demo stopped")
     return 0
 
 
@@ -74,7 +75,7 @@ def _detector(arguments: DemoArguments) -> Detector | None:
     except UserError as error:
         if arguments.detection.detector:
             raise
-        tell(f"only single words are read: {error}")
+        tell(f"only single words can be read: {error}")
         return None
 
 

@@ -33,39 +33,39 @@ from maerec_jax.weights.finding import SHIPPED, load_recognizer
 
 @dataclass(frozen=True)
 class EvaluateArguments(ReadingArguments):
-    """Read labelled words and print word accuracies in the paper's form, or compare two evaluations.
+    """Measure word accuracy on labelled sets, or compare two evaluations.
 
-    By default Union14M-Benchmark and the common benchmarks are measured, as far as the data root holds them. Every
-    labelled word counts, those with characters that the model cannot write, and images that cannot be used, too.
+    By default, measures Union14M-Benchmark and the common benchmarks, as far as --data holds them.
 
-    With --predictions, an evaluation that is stopped goes on with the same command.
+    Every labelled word counts, also those with unusable images or characters outside the charset.
+
+    With --json or --predictions, repeat a stopped command to resume it.
     """
 
     data: str = ""
-    """Data root. Without it, the validation data of the run are measured where they were in training."""
+    """Data root: the folder that holds the sets. Without it, the run's own validation data are measured."""
     sets: tuple[str, ...] = ()
-    """What to measure: names of sets (curve, IC13_857, ...), "benchmark" or "common" for all of them, or annotation
-    files, LMDBs, prepared sets and folders that hold such, relative to the data root."""
+    """Sets to measure: names (curve, IC13_857 ...), benchmark, common, or lists, LMDBs and folders in the data root."""
     image_field: str = ""
-    """The field that names the image in JSON records of annotation files given by path, if it is none of the usual."""
+    """JSON field with the image name in annotation lists given by path, if it is not a common one."""
     text_field: str = ""
-    """The field that holds the label in them."""
+    """JSON field with the label in these lists, if it is not a common one."""
     json: str = ""
-    """Also write the table to this JSON file, and the predictions beside it if nothing is said of them."""
+    """Write the table to this JSON file, and the predictions beside it unless --predictions is given."""
     csv: str = ""
-    """Also write the table to this CSV file."""
+    """Write the table to this CSV file."""
     predictions: str = ""
-    """Write what was read in each image to this .jsonl file, as it is read."""
+    """Write the reading of each image to this .jsonl file while reading; repeat the command to resume."""
     report: str = ""
-    """Also write an HTML page: table, accuracy by length and shape, calibration, confusions, the worst errors."""
+    """Write an HTML report: table, accuracy by length and shape, calibration, confusions, worst errors."""
     overwrite: bool = False
-    """Begin again where the file of predictions is there already."""
+    """Start over if the predictions file exists, instead of resuming."""
     compare: tuple[str, ...] = ()
-    """Instead of measuring, compare two evaluations: their --json or --predictions files."""
+    """Compare two evaluations instead of measuring: their --json or --predictions files."""
     batch_size: int = 256
-    """Images a step, over all devices."""
+    """Images per step, over all devices."""
     workers: int = 0
-    """Worker processes that read and decode images, in each process."""
+    """Worker processes that read and decode images, per process; 0 for none."""
     cluster: Annotated[Cluster, tyro.conf.arg(name="")] = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
@@ -74,11 +74,11 @@ class EvaluateArguments(ReadingArguments):
         if self.compare and len(self.compare) != 2:
             raise ValueError(f"--compare takes two evaluations, not {len(self.compare)}")
         if self.compare and (self.csv or self.predictions or self.report):
-            raise ValueError("a comparison is written to --json only")
+            raise ValueError("--compare writes --json only: leave out --csv, --predictions and --report")
         if self.json.endswith(".jsonl"):
-            raise ValueError("--json is a table; predictions, a line each, are --predictions FILE.jsonl")
+            raise ValueError("--json writes a table (FILE.json); for predictions use --predictions FILE.jsonl")
         if self.sets and not self.data:
-            raise ValueError("--sets are relative to the data root: give --data, too")
+            raise ValueError("--sets needs --data, the data root that its paths are relative to")
 
 
 def evaluate(arguments: EvaluateArguments) -> int:
@@ -127,9 +127,9 @@ def _choose(
     if arguments.data:
         return root, find_sets(root, arguments.sets, message, arguments.image_field, arguments.text_field)
     if not data.validation:
-        raise UserError("there are no validation data of a run: give --data, the folder that holds the sets")
+        raise UserError("this model comes without validation data: give --data, the folder that holds the sets")
     if not root.is_dir():
-        raise UserError(f"the data root of the run, {data.root}, is not here: give --data")
+        raise UserError(f"the run's data root {data.root} does not exist: give --data")
     names = ["validation"] if len(data.validation) == 1 else [f"validation.{i}" for i in range(len(data.validation))]
     return root, [MeasuredSet(name, spec) for name, spec in zip(names, data.validation, strict=True)]
 
@@ -142,7 +142,7 @@ def _read(sets: Sequence[SetReader], predictions: PredictionsFile, first: bool) 
     done = {name: array_of_first(read) for name, read in found.items()}
     already = sum(int(read.sum()) for read in done.values())
     if already and first:
-        tell(f"{predictions.path}: going on after {already:,} words that are read already")
+        tell(f"{predictions.path}: resuming after {already:,} words")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress:
         for set_reader in sets:
@@ -164,7 +164,7 @@ def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Sequ
     if arguments.json:
         beside = os.path.relpath(predictions.path, Path(arguments.json).parent)
         if beside.startswith(os.pardir):
-            tell(f"{arguments.json}: to compare it later, keep its predictions in the same folder")
+            tell(f"{arguments.json}: to compare it later, write its predictions to the same folder")
         _write(arguments.json, {"title": title, **details, **table.to_dict(), "predictions": beside})
     if arguments.csv:
         Path(arguments.csv).write_text(table.to_csv(), encoding="utf-8")

@@ -26,51 +26,44 @@ _WRITERS = {
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write the weights of a run to one file that other programs take.
+    """Export a model to one file for other programs (see docs/interop.md).
 
-    pytorch: a state dict with the reference's keys and shapes, of a masked autoencoder or a recogniser; for the
-    reference's code with --released, and else for maerec_jax/interop/pytorch_twin.py.
+    pytorch: a state dict in the layout of the original MAERec code.
 
-    safetensors: the same tensors, and what else reading needs: --checkpoint of all commands takes it.
+    safetensors: weights and settings; all commands accept the file as --checkpoint.
 
-    onnx: a whole reader, from uint8 images to character ids and probabilities; scripts/read_exported.py reads with it.
+    onnx: a complete reader, from uint8 images to characters. scripts/read_exported.py is an example.
 
-    stablehlo: the same for JAX on CPU, GPU and TPU, without this package; scripts/read_exported.py reads with it.
-
-    docs/interop.md says more.
+    stablehlo: the same for JAX on CPU, GPU and TPU, without this package.
     """
 
     format: Format
-    """What to write."""
+    """Format to write."""
     output: str
-    """The file: it ends in .pth or .pt, .safetensors, .onnx, or .stablehlo."""
+    """File to write; it must end in .pth or .pt, .safetensors, .onnx, or .stablehlo."""
     checkpoint: str = ""
-    """Workdir of a run (its best checkpoint is taken), one of its checkpoints, an exported .safetensors file, or
-    maerec_tiny or maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
+    """Workdir (its best checkpoint), checkpoint, .safetensors file or built-in model; default: maerec_tiny."""
     average: tuple[str, ...] = ()
-    """Further checkpoints of the same model: the mean of the weights of all is written. Where one run began with what
-    the other ended with it often reads better than each (model soups, arXiv 2203.05482)."""
+    """More checkpoints of this model: write the mean of all weights (model soups, arXiv 2203.05482)."""
     int8: bool = False
-    """onnx, stablehlo: weights of 8 bits. A quarter of the size; docs/interop.md tells what it costs."""
+    """onnx, stablehlo: 8-bit weights, a quarter of the size (accuracy: docs/interop.md)."""
     released: bool = False
-    """pytorch: write what the reference's code takes unchanged: a recogniser whose patch embedding takes BGR pixels and
-    the constants of the released recognisers, or an autoencoder as the "model" of a dict."""
+    """pytorch: write a file that the original code loads unchanged: BGR input, its pixel scale (docs/interop.md)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """bfloat16 is for stablehlo: the computation's, faster on GPUs and TPUs. float16 is for safetensors: the tensors',
-    half the size."""
+    """bfloat16: stablehlo that computes faster on GPU and TPU. float16: safetensors of half the size."""
 
     def __post_init__(self) -> None:
         endings = (".pth", ".pt") if self.format == "pytorch" else (f".{self.format}",)
         if not self.output.endswith(endings):
-            raise ValueError(f"the output of the format {self.format} ends in {' or '.join(endings)}: {self.output}")
+            raise ValueError(f"--output {self.output} must end in {' or '.join(endings)} for --format {self.format}")
         for name in ("int8", "released"):
             formats = [form for form, (_, _, options) in _WRITERS.items() if name in options]
             if getattr(self, name) and self.format not in formats:
-                raise ValueError(f"--{name} is for the format {' or '.join(formats)}, not for {self.format}")
+                raise ValueError(f"--{name} is for --format {' or '.join(formats)}, not {self.format}")
         if self.format != {"bfloat16": "stablehlo", "float16": "safetensors"}.get(self.dtype, self.format):
             raise ValueError(
-                "--dtype bfloat16 is for the format stablehlo, float16 for safetensors: "
-                f"there is no {self.dtype} for {self.format}"
+                "--dtype bfloat16 is for --format stablehlo, float16 for safetensors; "
+                f"{self.format} has no {self.dtype}"
             )
 
 
@@ -84,15 +77,15 @@ def export(arguments: ExportArguments) -> int:
     if missing := [name for name in _NEEDED.get(arguments.format, ()) if find_spec(name) is None]:
         extra = "torch" if arguments.format == "pytorch" else arguments.format
         raise UserError(
-            f"the format {arguments.format} needs {' and '.join(missing)}: pip install 'maerec-jax[{extra}]' "
-            "(docs/interop.md: the CPU build of PyTorch will do)"
+            f"--format {arguments.format} needs {' and '.join(missing)}: pip install -e '.[{extra}]' in the project's "
+            "folder (the CPU build of PyTorch is enough, see docs/interop.md)"
         )
     check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
         config, params, step = _load(arguments)
     if arguments.format in ("onnx", "stablehlo") and not isinstance(config.model, RecogniserConfig):
-        raise UserError(f"{arguments.checkpoint} holds an autoencoder, which cannot read: fine-tune it first")
+        raise UserError(f"{arguments.checkpoint} is a masked autoencoder, which cannot read: fine-tune it first")
     with console.status(f"writing {output}"):
         module, writer, options = _WRITERS[arguments.format]
         write = getattr(import_module(module), writer)
@@ -113,13 +106,13 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     if not arguments.average:
         return config, params, step
     if config.model.merged(params)[0] != config.model:
-        raise UserError("adapters cannot be averaged: only their products with each other could, which are no adapters")
+        raise UserError("--average works for whole models only, not for LoRA adapters")
     everything = [params]
     for name in arguments.average:
         other, more, _ = load_weights(name)
         if other.model != config.model:
             checkpoint = arguments.checkpoint or SHIPPED[0]
-            raise UserError(f"{name} and {checkpoint} are not of the same model: average others")
+            raise UserError(f"--average: {name} and {checkpoint} are different models; give checkpoints of one model")
         everything.append(more)
     return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything), step
 

@@ -19,17 +19,19 @@ _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
 
 @dataclass(frozen=True)
 class ImportArguments:
-    """Make a workdir of a file of PyTorch weights, for predict, evaluate and train (--init-from).
+    """Convert PyTorch weights to a workdir for predict, evaluate and train (--init-from).
 
-    The file is .safetensors, or .pth or .pt as torch.save writes it; PyTorch is not needed, and nothing that is in the
-    file is run. It holds a masked autoencoder or a recogniser with the names of the original code, or another Vision
-    Transformer (timm, DeiT) to start training from. What it is and how large is found out from its tensors.
+    Takes .safetensors, .pth and .pt files. PyTorch is not needed, and no code in the file is run.
+
+    Models: masked autoencoders and recognisers of the original code; ViTs (timm, DeiT) to train from.
+
+    Model and sizes are detected from the tensors; the options below override or add to that.
     """
 
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """The file."""
+    """File of weights."""
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """The workdir to be made: a folder that is not there yet, or empty."""
+    """Workdir to make: a new or empty folder."""
     options: Annotated[ImportOptions, tyro.conf.arg(name="")] = field(default_factory=ImportOptions)
 
 
@@ -77,7 +79,7 @@ def _parts(options: ImportOptions, found: "Imported", published: bool) -> list[t
     from maerec_jax.interop.model_of_shapes import heads_are_known
 
     def heads(count: int, known: Any, part: str) -> str:
-        return f"{count} heads" + ("" if known or found.says_sizes else f" (assumed: else --{part}-heads)")
+        return f"{count} heads" + ("" if known or found.says_sizes else f" (assumed; change with --{part}-heads)")
 
     model: Any = found.config.model
     encoder = model.encoder
@@ -94,7 +96,7 @@ def _parts(options: ImportOptions, found: "Imported", published: bool) -> list[t
         own = heads(model.decoder_heads, options.decoder_heads or model.decoder_dim == 512, "decoder")
         rows.append(("decoder", f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"))
     patches = "{} x {}".format(*encoder.patch_size)
-    table = f"numbered as {encoder.position_table!r} tables are"
+    table = f"position table {encoder.position_table!r}"
     return [*rows, ("patches", f"{patches} pixels, {encoder.n_patches} of them, {table}")]
 
 

@@ -38,43 +38,43 @@ _ON_SHEET = 48
 
 @dataclass(frozen=True)
 class PredictArguments(ReadingArguments):
-    """Read the words in image files, and print file, text and confidence for each.
+    """Read the words in images. Prints confidence, text and file name.
 
-    An image is one word, or with --detect a picture in which the words are found first. The confidence is the mean of
-    the model's probabilities of the characters. Images that cannot be read are named, the others are read, and the exit
-    status is 1.
+    An image shows one word. With --detect, it is a whole picture whose words are found first.
+
+    The confidence is the mean probability of the characters.
+
+    Images that cannot be read are reported and skipped; the exit status is then 1.
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files, folders that are searched with their subfolders, and LMDBs as Union14M has them."""
+    """Image files, folders (with subfolders), and LMDBs in the format of Union14M."""
     format: Literal["table", "jsonl", "csv"] = "table"
-    """Output: a line of columns, a JSON object with the confidence of each character, or comma-separated values. With
-    --detect a picture is a line and one for each of its words, a JSON object, or a row for each word."""
+    """Output: table for people; jsonl, an object per image with character confidences; csv, a row per word."""
     visualise: str = ""
-    """Also draw each image with its reading, coloured by confidence, into this folder."""
+    """Folder for a picture of each image with its reading, coloured by confidence."""
     attention: bool = False
-    """Show in these pictures where the model looked for each character, too."""
+    """Add attention maps to the --visualise pictures: where the model looked for each character."""
     sheet: str = ""
-    """Also draw the words with their readings into this one PNG file (the first 48)."""
+    """PNG file for an overview of the first 48 words and their readings."""
     detect: bool = False
-    """The images are whole pictures: find their words, and read them (pip install 'maerec-jax[detect]')."""
+    """Find and read the words of whole pictures. Needs: pip install -e '.[detect]'"""
     crops: Crops = "box"
-    """How words that were found are cut out: by the smallest upright rectangle, as the words of Union14M are, or
-    rectified, so that the text lies level."""
+    """How found words are cut out: box, an upright rectangle as in Union14M; rectified, turned level."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
-    """How words are found."""
+    """How words are found (with --detect)."""
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise ValueError("name image files or folders to read")
+            raise ValueError("no images: name image files, folders or LMDBs to read")
         if self.sheet and not self.sheet.lower().endswith(".png"):
-            raise ValueError(f"the sheet is a PNG file: {self.sheet} does not end in .png")
+            raise ValueError(f"--sheet {self.sheet} must end in .png")
         if self.attention and not self.visualise:
-            raise ValueError("attention is shown in the pictures: give --visualise, too")
+            raise ValueError("--attention needs --visualise, the folder for its pictures")
         if self.attention and self.detect:
-            raise ValueError("attention is shown for images of single words: leave out --attention or --detect")
+            raise ValueError("--attention is for images of single words: leave out --attention or --detect")
         if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
-            raise ValueError("crops and detection are about words that are found in pictures: give --detect, too")
+            raise ValueError("--crops and --detection need --detect")
 
 
 def predict(arguments: PredictArguments) -> int:
@@ -151,8 +151,8 @@ class _Words:
 
     columns, ending = ("text", "confidence"), ".png"
     note = (
-        f"images are at least {_LARGE} pixels high and wide, and were read as one word each: --detect finds the words "
-        "of whole pictures"
+        f"images are at least {_LARGE} pixels high and wide, and were read as one word each; "
+        "use --detect to find the words of whole pictures"
     )
 
     def __init__(self, arguments: PredictArguments, recognizer: Recognizer) -> None:

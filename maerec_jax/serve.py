@@ -17,37 +17,39 @@ from maerec_jax.serving.limits import Limits
 
 @dataclass(frozen=True)
 class ServeArguments(ReadingArguments):
-    """Read word images over HTTP: POST /words takes images and answers with JSON; /docs describes it.
+    """Read word images over HTTP: POST /words takes images and returns JSON; /docs describes the API.
 
-    Prints "ready:" and its address on stdout as soon as every batch shape is compiled; until then it answers 503.
-    SIGTERM and Ctrl-C stop it: what was accepted is finished, what comes is refused. It has no TLS and no passwords:
-    whoever reaches it may use it (docs/serving.md).
+    Prints "ready:" and the address once every batch shape is compiled; until then it answers 503.
+
+    SIGTERM and Ctrl-C stop it: accepted requests are finished, new ones are refused.
+
+    There is no TLS and no password: anyone who can reach it can use it (see docs/serving.md).
     """
 
     host: str = "127.0.0.1"
-    """Address to listen on; by default programs of this machine only can reach it."""
+    """Address to listen on; the default can be reached from this machine only."""
     port: int = 8000
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 for any free one."""
     batch_delay_ms: float = 4.0
-    """Milliseconds that an image waits for others to share its batch."""
+    """Milliseconds that an image waits for others to join its batch."""
     decode_threads: int = 2
     """Threads that decode images."""
     detect: bool = False
-    """Also find the words of whole pictures: POST /scenes."""
+    """Also find and read the words of whole pictures: POST /scenes. Needs: pip install -e '.[detect]'"""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     crops: Crops = "box"
-    """How words are cut out of pictures."""
+    """How found words are cut out: box, an upright rectangle; rectified, turned level."""
     detect_threads: int = 1
-    """In how many pictures words are looked for at the same time."""
+    """Pictures searched for words at the same time."""
     access_log: bool = False
     """Log every request to stderr."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
-            raise ValueError(f"the port must be 0 to 65535, not {self.port}")
+            raise ValueError(f"--port must be 0 to 65535, not {self.port}")
         if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
-            raise ValueError("crops and detection are about words that are found in pictures: give --detect, too")
+            raise ValueError("--crops and --detection need --detect")
 
 
 def serve(arguments: ServeArguments) -> int:
@@ -59,7 +61,7 @@ def serve(arguments: ServeArguments) -> int:
         from maerec_jax.serving.server import serve_forever
         from maerec_jax.serving.service import Service
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing: pip install 'maerec-jax[serve]'") from error
+        raise UserError(f"the service needs {error.name}: pip install -e '.[serve]' in the project's folder") from error
 
     run_steps_in_this_thread()
     keep_compiled_programs()

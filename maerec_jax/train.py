@@ -4,30 +4,39 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines.command import fail, guarded, keep_compiled_programs
 
 if TYPE_CHECKING:
     from maerec_jax.config import TrainConfig
 
-_USAGE = """python -m maerec_jax.train --config FILE [--workdir DIR] [--init-from DIR] [overrides]
+_USAGE = """ --config FILE [--workdir DIR] [--init-from DIR] [overrides]
 
-Runs the stage that the config describes: a masked autoencoder is pre-trained, a recogniser fine-tuned. A workdir that
-holds a checkpoint is resumed. Every field of the config can be overridden: `--config FILE --help` lists them.
+Pre-trains a masked autoencoder or fine-tunes a recogniser, as the config says. `--config FILE --help` lists all
+fields of the config; each can be overridden, for example --batch-size 64 --optimizer.learning-rate 1e-4.
 
-SIGTERM, and Ctrl-C on a single machine, save a checkpoint and end the run; the same command goes on from there.
+Repeat a command to resume its run. SIGTERM, or Ctrl-C on a single machine, saves a checkpoint and stops.
 
-Several machines run the same command. On TPU pods, under srun of Slurm, mpirun of Open MPI and in indexed jobs of
-Kubernetes they find each other; --cluster none leaves each on its own, --cluster tpu, slurm, ompi or k8s insists.
-Elsewhere each is told: --coordinator HOST:PORT of process 0, --num-processes N, and its own --process-id I from 0.
+  --config FILE             Python file that describes the run
+  --workdir DIR             folder for checkpoints and logs; a run in it is resumed (default: runs/NAME_OF_CONFIG)
+  --init-from DIR           run or checkpoint with the parameters to start from
+
+On several machines, run the same command on each. They find each other on TPU pods, under srun (Slurm) or mpirun
+(Open MPI), and in indexed Kubernetes jobs. Otherwise, give all three addresses below.
+
+  --cluster NAME            auto (default), tpu, slurm, ompi, k8s; none trains on this machine alone
+  --coordinator HOST:PORT   address of process 0
+  --num-processes N         number of processes
+  --process-id I            index of this process, from 0
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_jax.train") -> int:
     """Run the command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser("python -m maerec_jax.train", _USAGE, add_help=False, allow_abbrev=False)
+    usage = name + _USAGE
+    parser = argparse.ArgumentParser(name, usage, add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--num-processes", type=int)
@@ -36,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, flags = parser.parse_known_args(arguments)
     if parsed.config is None:
         configs = "\n".join(f"  {p}" for p in sorted(Path("configs").glob("[!_]*.py")))
-        print(f"{_USAGE}\nConfigs here:\n{configs or '  (none: run from the project, or give the path of your own)'}")
+        print(f"{usage}\nConfigs here:\n{configs or '  (none: run it in the folder of the project, or give your own)'}")
         wants_help = {"-h", "--help"} & set(flags)
         return 0 if wants_help else fail("--config is missing")
 
@@ -44,20 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from maerec_jax.distributed.host_memory import run_steps_in_this_thread
 
     run_steps_in_this_thread()
-    asked: list[Any] = []
 
-    def read() -> int:
+    def run() -> int:
         from maerec_jax.config import config_from_flags
 
-        asked.append(config_from_flags(parsed.config, flags))
-        asked.append(Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster))
-        return 0
+        # Before the others are looked for: a mistake, or --help, has nothing to do with them.
+        config = config_from_flags(parsed.config, flags)
+        cluster = Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster)
+        return run_together(cluster, lambda: _train(config))
 
-    # Before the others are looked for: a mistake, or --help, has nothing to do with them.
-    if status := guarded(read):
-        return status
-    config, cluster = asked
-    return run_together(cluster, lambda: _train(config))
+    return guarded(run)
 
 
 def _train(config: "TrainConfig") -> int:

@@ -52,8 +52,8 @@ def test_all_ways_to_read_agree(told):
 @pytest.mark.parametrize(
     "line",
     [
-        "has no beams and lexicons: read without them",
-        "has no weights of 8 bits: leave out int8",
+        "has no beam search or lexicon: leave out --beam and --lexicon",
+        "has no 8-bit weights: leave out --int8",
         "has no attention maps: leave out --attention",
         "has no released form: leave out --released",
     ],

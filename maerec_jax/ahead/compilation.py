@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from pydantic import TypeAdapter, ValidationError
 
 from data_pipelines.errors import UserError
@@ -101,7 +100,7 @@ def prepare_environment() -> None:
     try:
         importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError:
-        raise UserError("the TPU compiler is not installed: pip install 'maerec-jax[ahead]'") from None
+        raise UserError("no TPU compiler installed: pip install -e '.[ahead]' in the project's folder") from None
 
 
 def largest_image(config: TrainConfig) -> tuple[int, int]:
@@ -134,8 +133,9 @@ def compile_step(
     schedule = learning_rate_schedule(config.optimizer, config.batch_size, _STEPS / 10, _STEPS)
     optimizer = make_optimizer(config.optimizer, schedule, config.model.layers, config.model.frozen)
     shapes, image_size = state_shapes(task, optimizer, config), largest_image(config)
+    lies = state_shardings(shapes, mesh, config.model.sharding)
     batch = _batch_shapes(config, image_size)
-    jitted: Any = jit_train_step(task, optimizer, config, mesh)
+    jitted: Any = jit_train_step(task, optimizer, config, lies)
     lowered = jitted.lower(shapes, batch, jax.ShapeDtypeStruct((), jnp.int32))
 
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
@@ -146,7 +146,7 @@ def compile_step(
             return _ADAPTER.validate_json(file.read_bytes())
     message(f"compiling for {topology}, {config.batch_size // topology.chips} images a chip ...")
     begin = time.perf_counter()
-    memory = _arguments(config, shapes, batch, mesh)
+    memory = _arguments(shapes, lies, batch)
     read: tuple[float | None, float | None, int, tuple[Collective, ...]] = (None, None, 0, ())
     try:
         executable = lowered.compile()
@@ -190,13 +190,12 @@ def _batch_shapes(config: TrainConfig, image_size: tuple[int, int]) -> dict[str,
     return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in batch.items()}
 
 
-def _arguments(config: TrainConfig, shapes: TrainState, batch: dict[str, jax.ShapeDtypeStruct], mesh: Mesh) -> Memory:
+def _arguments(shapes: TrainState, lies: Any, batch: dict[str, jax.ShapeDtypeStruct]) -> Memory:
     """What is known of the memory before compiling."""
-    lies = state_shardings(shapes, mesh, config.model.sharding)
     parameters = state_bytes(shapes.params, lies.params)
     optimizer = state_bytes((shapes.opt_state, shapes.step), (lies.opt_state, lies.step))
     average = state_bytes(shapes.ema, lies.ema)
-    rows = state_bytes(batch, {name: batch_sharding(mesh) for name in batch})
+    rows = state_bytes(batch, {name: batch_sharding(lies.step.mesh) for name in batch})
     return Memory(parameters, optimizer, average, rows, None, None, None, None, parameters + optimizer + average + rows)
 
 

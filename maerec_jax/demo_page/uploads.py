@@ -17,20 +17,20 @@ class Limits:
     """What a visitor may ask for."""
 
     max_megapixels: int = 64
-    """Largest picture that is read, in millions of pixels. One of 64 takes up to 800 MB of memory while it is read."""
+    """Largest picture, in megapixels; 64 take up to 800 MB of memory."""
     max_megabytes: int = 20
-    """Largest file that can be uploaded."""
+    """Largest upload, in MB."""
     max_kept_megabytes: int = 1000
-    """What the files of the last half hour may have together; further uploads are refused until some are forgotten."""
+    """Total size of uploads in half an hour, in MB; more are refused."""
     max_waiting: int = 32
-    """The most requests that wait for the device, where one is read at a time; more are turned away."""
+    """Requests that may wait, one being read at a time; more are refused."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) < 1:
                 raise UserError(f"{field.name} must be at least 1, not {getattr(self, field.name)}")
         if self.max_megabytes > self.max_kept_megabytes:
-            raise UserError(f"max_megabytes is {self.max_megabytes}, but max_kept_megabytes {self.max_kept_megabytes}")
+            raise UserError(f"max_megabytes {self.max_megabytes} is above max_kept_megabytes {self.max_kept_megabytes}")
 
     @property
     def max_bytes(self) -> int:
@@ -55,13 +55,11 @@ def open_upload(path: str, folder: Path, limits: Limits) -> np.ndarray:
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
         raise UserError(f"{name} is no longer on the server: choose it again.") from error
     if len(data) > limits.max_bytes:
-        raise UserError(f"{name} is larger than {limits.max_megabytes} MB, the largest file that can be uploaded.")
+        raise UserError(f"{name} is larger than the limit of {limits.max_megabytes} MB.")
     try:
         return decode_image(data, limits.max_megapixels * MEGA)
     except DecodeError as error:
-        raise UserError(
-            f"{name} cannot be read: {error}. JPEG, PNG, WebP, GIF, BMP and TIFF pictures can be."
-        ) from error
+        raise UserError(f"{name} cannot be read: {error}. Use JPEG, PNG, WebP, GIF, BMP or TIFF.") from error
 
 
 def fitted(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import tyro
 from jax.experimental import multihost_utils
 
@@ -36,21 +35,20 @@ class Cluster:
     """How this process finds the others of its run: by address and number, or through what has started it."""
 
     coordinator: str = ""
-    """HOST:PORT of process 0."""
+    """HOST:PORT of process 0, if no cluster manager is used."""
     num_processes: int | None = None
-    """How many processes there are."""
+    """Number of processes, with --coordinator."""
     process_id: int | None = None
-    """The number of this one, from 0."""
+    """Index of this process from 0, with --coordinator."""
     method: Annotated[Method, tyro.conf.arg(name="cluster")] = "auto"
-    """What to ask where there is no coordinator: "tpu" (pods, also of several slices), "slurm", "ompi" (Open MPI),
-    "k8s" (indexed jobs of Kubernetes); "auto" for the one that is there, "none" for a process of its own."""
+    """Cluster manager that finds the other processes (auto detects it); none runs this process alone."""
 
     def __post_init__(self) -> None:
         explicit = {"--coordinator": self.coordinator or None, "--num-processes": self.num_processes}
         explicit["--process-id"] = self.process_id
         missing = [name for name, value in explicit.items() if value is None]
         if 0 < len(missing) < len(explicit):
-            raise UserError(f"{' and '.join(missing)} missing: {', '.join(explicit)} are given together or not at all")
+            raise UserError(f"{' and '.join(missing)} missing: give {', '.join(explicit)} together or not at all")
         if self.num_processes is None or self.process_id is None:
             return
         if not re.fullmatch(r".+:\d+", self.coordinator):
@@ -86,7 +84,7 @@ class Cluster:
                 return  # TPUs that nobody has described as a cluster: those of this machine alone
             asked = self.coordinator or f"--cluster {method}"
             hint = "" if self.coordinator else "; --cluster none trains on this machine alone"
-            raise UserError(f"the other processes cannot be found by {asked}: {_first_line(error)}{hint}") from error
+            raise UserError(f"cannot find the other processes through {asked}: {_first_line(error)}{hint}") from error
         _joined = True
         if method in ("slurm", "ompi") and _sees_its_gpus(os.environ):
             for vendor in ("cuda", "rocm"):
@@ -106,13 +104,15 @@ class Cluster:
             except OSError as error:
                 if time.monotonic() > deadline:
                     place = f"process 0 at --coordinator {self.coordinator}"
-                    raise UserError(f"process {self.process_id} does not reach {place}: {error}") from error
+                    raise UserError(f"process {self.process_id} cannot reach {place}: {error}") from error
                 time.sleep(0.5)
 
 
 def meet(name: str) -> None:
     """Wait until all processes are here; no devices take part. A name is used once in a run."""
     if jax.process_count() > 1:
+        import orbax.checkpoint as ocp  # not for --help
+
         ocp.multihost.get_barrier_sync_fn()(key=f"maerec_jax: {name}", timeout_ms=1_800_000)
 
 
@@ -190,8 +190,8 @@ def run_together(cluster: Cluster, run: Callable[[], int]) -> int:
         traceback.print_exc()
         if _is_of_others(error):
             print(
-                f"error: {_place()}another process has died or cannot be reached any more, so this one ends; the same "
-                "commands go on from what is saved",
+                f"error: {_place()}another process has died or cannot be reached, so this one ends, too; repeat the "
+                "commands to resume from the last checkpoint",
                 file=sys.stderr,
             )
         status = 1

@@ -37,39 +37,36 @@ WORD = (32, 128)
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a file of weights does not say."""
+    """What cannot be read from the file of weights."""
 
     characters: Annotated[str, tyro.conf.arg(metavar="FILE_OR_STRING")] = ""
-    """The characters that a recogniser reads, in the order of their classes: a file with one a line (or all in one
-    line), or the characters themselves. By default, for 94 classes, the 91 of the published recognisers."""
+    """Charset in class order: the characters, or a file with them. Default for 94 classes: the published 91."""
     encoder_only: bool = False
-    """Take the image encoder only, to start training from it."""
+    """Import the image encoder only, to start training from it."""
     encoder_heads: int = 0
-    """Attention heads of the encoder; by default those of the published models of its width, else one for each 64."""
+    """Attention heads of the encoder; default: as in published models of its width, else width / 64."""
     decoder_heads: int = 0
-    """Attention heads of the decoder; by default 8 of a text decoder, 16 of an autoencoder's."""
+    """Attention heads of the decoder; default: 8 (text decoder) or 16 (autoencoder)."""
     image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
-    """Height and width of the images in pixels; by default four times as wide as high, as the number of patches is
-    then, and 32 128 for an encoder from elsewhere."""
+    """Image size in pixels; default: four times as wide as high, by the patches; 32 128 for timm and DeiT."""
     patch_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
-    """Height and width of the patches that an encoder is to have; by default 4 4 for one from elsewhere."""
+    """Patch size in pixels that an encoder is converted to; default: 4 4 for those of timm and DeiT."""
     source_grid: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROWS COLUMNS")] = None
-    """Rows and columns of patches that the position table of an encoder was made for; by default it is a square."""
+    """Rows and columns of an encoder's position table; default: a square."""
     max_length: int = 48
-    """The longest text that is read, the start counted."""
+    """Longest text in tokens, start token included."""
     color: Literal["auto", "rgb", "bgr"] = "auto"
-    """Order of the channels that the weights expect. "auto": bgr for recognisers, as released, rgb for all others."""
+    """Channel order that the weights expect; auto: bgr for recognisers, as released, else rgb."""
     pixel_mean: Annotated[Numbers | None, tyro.conf.arg(metavar="MEAN MEAN MEAN")] = None
-    """What was subtracted from the pixels (0 to 255), channels in the order of --color. By default 123.675 116.28
-    103.53 for recognisers and encoders from elsewhere, 127.5 for what was pre-trained here."""
+    """Mean subtracted from pixels (0 to 255), in --color order; default: ImageNet's, 127.5 for MAE pre-training."""
     pixel_std: Annotated[Numbers | None, tyro.conf.arg(metavar="STD STD STD")] = None
-    """What they were divided by after that; by default 58.395 57.12 57.375, or 127.5."""
+    """Deviation that pixels are divided by; default: ImageNet's, 127.5 for MAE pre-training."""
     merge_lora: bool = True
-    """Add low-rank adapters (LoRA) to the weights that they adapt."""
+    """Merge LoRA adapters into the weights that they adapt."""
     entry: str = ""
-    """The entry of a checkpoint that holds the weights, such as ema_state_dict; by default state_dict or model."""
+    """Entry of the file that holds the weights, such as ema_state_dict; default: state_dict or model."""
     ignore_code: bool = False
-    """Also read files whose pickle names unknown functions or classes; they are not run in any case."""
+    """Also read files whose pickle names unknown functions or classes; these are never run."""
 
 
 def contradicting(options: ImportOptions) -> list[str]:
@@ -116,7 +113,7 @@ def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
 def _heads(width: int, heads: int, part: str) -> int:
     """The number of heads, which no shape tells."""
     if heads < 1 or width % heads:
-        raise ValueError(f"{heads} attention heads do not divide a width of {width}: give --{part}-heads")
+        raise ValueError(f"{heads} attention heads do not divide the width {width}: give --{part}-heads")
     return heads
 
 

@@ -30,28 +30,21 @@ class ReadingConfig:
     """How words are read."""
 
     beam: int = 1
-    """Texts that are followed at the same time: 1 takes the likeliest character at each place, more find likelier
-    texts, and alternatives."""
+    """Beam width: candidates kept while decoding. 1 is greedy decoding; more takes longer and gives alternatives."""
     length_normalisation: float = 0.5
-    """Texts of a beam are compared by their log probability over their length to the power of this: 0 compares
-    probabilities, 1 means over their characters, which favours long texts."""
+    """Beam search divides log probabilities by length to this power; 1 favours longer texts than 0."""
     lexicon: str = ""
-    """File of the only words that may be read: a word a line for all images (.txt), or lines of JSON with "file" and
-    "words", the list of each image (.jsonl). Best with a beam of 5 or more."""
+    """Read only words in this file: .txt, a word per line; .jsonl, "file" and "words". Best with --beam 5."""
     match_case: bool = False
-    """Read words of the lexicon in their own case only; otherwise images may show them in any."""
+    """Match the case of lexicon words; without it, "Exit" in the lexicon also allows "EXIT"."""
     turn: bool | None = None
-    """Read images that are higher than wide also turned to the left and to the right, and take the reading with the
-    highest confidence (of several views: in sum); by default if the run was trained so (data.turn_vertical)."""
+    """Also read tall images turned left and right, and keep the most confident reading; default: as in training."""
     views: int = 1
-    """Read every image so many times, up to 10: whole, then tilted, cropped and with a margin. The text with the most
-    confidence in sum is taken, so that nothing is read only where no view shows anything. Costs as many times the
-    work."""
+    """Views of each image, 1 to 10 (whole, tilted ...): the text with most confidence wins. N times the work."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
-    """Dtype of the computation; "auto" is bfloat16 on GPU and TPU and float32 on CPU. That of the run by default."""
+    """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Default: as in the run."""
     int8: bool = False
-    """Hold the weights of all linear layers as 8-bit integers: a quarter of the memory (docs/reading.md tells what it
-    costs)."""
+    """Store the weights of linear layers as 8-bit integers: a quarter of the memory (see docs/reading.md)."""
 
     def __post_init__(self) -> None:
         if self.beam < 1:
@@ -67,13 +60,12 @@ class ReadingArguments:
     """What the commands that read have in common."""
 
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
-    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
+    """Workdir, checkpoint, .safetensors file, or built-in model (docs/weights.md); default: maerec_tiny."""
     adapters: str = ""
-    """File of adapters and text decoder of a LoRA fine-tuning; the checkpoint is then the one that it started from."""
+    """LoRA adapters (.safetensors); --checkpoint is then the model that they were trained from."""
     reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
     batch_size: int = 32
-    """The most images read at once; fewer are filled up to this or to a fourth, a sixteenth ... of it."""
+    """Images read at once. Smaller batches are padded to one of a few sizes."""
 
 
 class Reader:
@@ -110,15 +102,17 @@ class Reader:
         self.lexicon: Lexicon | None = None
         how = self.config.charset, self.config.max_length - 2, not reading.match_case, tell
         if words is not None and reading.lexicon:
-            raise UserError(f"give the words or the file {reading.lexicon}, not both")
+            raise UserError(f"give either words or the lexicon file {reading.lexicon}, not both")
         if words is not None:
             self.lexicon = Lexicon.of(words, *how)
         elif reading.lexicon:
             self.lexicon = Lexicon.read(reading.lexicon, *how)
         if not self.config.has_beams and (reading.beam > 1 or self.lexicon is not None):
-            raise UserError(f"a model of kind {self.config.kind!r} has no beams and lexicons: read without them")
+            raise UserError(
+                f"a model of kind {self.config.kind!r} has no beam search or lexicon: leave out --beam and --lexicon"
+            )
         if reading.int8 and not self.config.has_int8:
-            raise UserError(f"a model of kind {self.config.kind!r} has no weights of 8 bits: leave out int8")
+            raise UserError(f"a model of kind {self.config.kind!r} has no 8-bit weights: leave out --int8")
         self.dtype = compute_dtype(reading.dtype or config.dtype)
         weights = {"params": quantize(params) if reading.int8 else params}
         if self.lexicon is not None:

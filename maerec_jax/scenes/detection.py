@@ -8,7 +8,7 @@ from pathlib import Path
 from data_pipelines.errors import UserError
 from maerec_jax.scenes.regions import DetectionConfig, Detector
 
-_INSTALL = "pip install 'maerec-jax[detect]'"
+_INSTALL = "pip install -e '.[detect]' in the project's folder"
 
 
 def load_detector(path: str = "", config: DetectionConfig | None = None) -> Detector:
@@ -46,4 +46,4 @@ def _packaged_detector() -> Path:
     for file in files:
         if file.match("rapidocr/models/*_det_*.onnx") and (path := Path(str(file.locate()))).is_file():
             return path
-    raise UserError(f"finding words needs the detector of rapidocr: {_INSTALL}, or name an ONNX file of a detector")
+    raise UserError(f"finding words needs rapidocr: {_INSTALL}, or name an ONNX file in --detection.detector")

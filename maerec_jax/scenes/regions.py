@@ -32,36 +32,33 @@ class Detector(Protocol):
 class DetectionConfig:
     """How words are found in a picture.
 
-    The defaults are those of PP-OCR's detectors, but for the unclip ratio. For DBNet and DBNet++ as MMOCR trains them:
-    ``--detection.channels rgb --detection.mean 0.485 0.456 0.406 --detection.std 0.229 0.224 0.225``.
+    The defaults suit PP-OCR's detectors. Settings for MMOCR's DBNet and DBNet++ are in docs/scenes.md.
     """
 
     detector: str = ""
-    """ONNX file of a detector with differentiable binarisation (DB, DBNet++, PP-OCR): from images (N, 3, height, width)
-    to maps of probabilities. By default the PP-OCR detector that comes with rapidocr."""
+    """ONNX file of a text detector (DBNet, DBNet++, PP-OCR). Default: the PP-OCR detector in rapidocr."""
     shape: Literal["quadrilateral", "polygon"] = "quadrilateral"
-    """Outline of a word: a rotated rectangle, or a polygon that follows bent text."""
+    """Outline of a word: quadrilateral (rotated rectangle), or polygon, which follows curved text."""
     short_side: int = 736
-    """A picture is enlarged until its shorter side has this many pixels, as far as long_side allows."""
+    """Enlarge smaller pictures until the shorter side has this many pixels (up to long_side)."""
     long_side: int = 2000
-    """A picture is shrunk until its longer side has at most this many pixels."""
+    """Shrink larger pictures until the longer side has this many pixels."""
     threshold: float = 0.3
-    """A pixel with at least this probability belongs to a word."""
+    """Pixels with at least this probability belong to a word."""
     min_confidence: float = 0.5
-    """Leave out words whose pixels have a lower probability in the mean."""
+    """Leave out words with a lower mean probability."""
     unclip_ratio: float = 1.3
-    """Words are found shrunken, and their outlines moved out by area / perimeter times this. More shows more around a
-    word than recognisers are trained with (docs/scenes.md); rapidocr has 1.6."""
+    """Expand outlines by area / perimeter times this; rapidocr uses 1.6 (see docs/scenes.md)."""
     min_size: int = 3
-    """Leave out words with a shorter side of fewer pixels, in the map and before their outlines are moved out."""
+    """Leave out words whose shorter side has fewer pixels (before expanding)."""
     max_words: int = 1000
-    """The most words of a picture; those with the highest confidence are kept."""
+    """Words per picture, at most; the most confident are kept."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Mean of the channels, in the order of ``channels``, where white is 1; is subtracted."""
+    """Mean to subtract from each channel, where white is 1; in the order of channels."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Deviation of the channels; is divided by."""
+    """Standard deviation to divide each channel by."""
     channels: Literal["rgb", "bgr"] = "bgr"
-    """Order of the channels."""
+    """Order of the channels that the detector expects."""
 
     def __post_init__(self) -> None:
         for name, least, most in (

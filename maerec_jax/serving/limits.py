@@ -15,30 +15,30 @@ class Limits:
     """How much the service takes at a time."""
 
     max_images: int = 64
-    """The most images of a request; more are refused with 413."""
+    """Images per request; more get 413."""
     max_body_mb: float = 32.0
-    """The largest body of a request, in megabytes; larger ones are refused with 413, as soon as that is known."""
+    """Largest request body, in MB; larger ones get 413."""
     max_megapixels: float = 16.0
-    """The largest image, in millions of pixels; the answer says of a larger one that it was not read."""
+    """Largest image, in megapixels; larger ones are not read, and the answer says so."""
     timeout: float = 30.0
-    """Seconds that a request may take, its upload included: then 408 while it is sent, 504 while it is read."""
+    """Seconds per request, upload included; then it gets 408 (uploading) or 504 (reading)."""
     queue: int = 512
-    """Images that are decoded, waiting and read at the same time; requests that would make more get 503."""
+    """Images in the service at the same time (decoding, waiting, reading); further requests get 503."""
     scenes: int = 16
-    """Pictures in which words are looked for at the same time; requests that would make more get 503."""
+    """Pictures accepted by /scenes at the same time; further requests get 503."""
     buffer_mb: float = 256.0
-    """What all requests together may hold of their bodies, in megabytes; requests that need more get 503."""
+    """Memory for the bodies of all requests, in MB; further requests get 503."""
     connections: int = 512
-    """Connections that are open at the same time; requests on others get 503."""
+    """Open connections; requests on further ones get 503."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
                 raise UserError(f"{field.name} must be above 0, not {getattr(self, field.name)}")
         if self.max_images > self.queue:
-            raise UserError(f"max_images is {self.max_images}, but no more than the queue ({self.queue}) ever fit in")
+            raise UserError(f"max_images {self.max_images} must not be above queue {self.queue}")
         if self.max_body_mb > self.buffer_mb:
-            raise UserError(f"max_body_mb is {self.max_body_mb}, but buffer_mb holds only {self.buffer_mb}")
+            raise UserError(f"max_body_mb {self.max_body_mb} must not be above buffer_mb {self.buffer_mb}")
         if self.max_megapixels * MEGA > MAX_PIXELS:
             raise UserError(f"max_megapixels must be at most {MAX_PIXELS / 1e6:.0f}, not {self.max_megapixels}")
 

@@ -2,8 +2,8 @@
 
     python scripts/benchmarks/ahead_of_time.py
 
-Needs libtpu (pip install 'maerec-jax[ahead]') and no TPU. Each row is a compile of several minutes; results are kept in
-the cache of maerec_jax.compile_ahead, so that a run that was stopped goes on where it was.
+Needs no TPU, but the compiler: pip install -e '.[ahead]'. Each row takes several minutes to compile. Results are kept
+in the cache of maerec_jax.compile_ahead: repeat a stopped command to resume it.
 """
 
 from dataclasses import replace

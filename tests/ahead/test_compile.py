@@ -58,7 +58,7 @@ def test_without_the_compiler_it_says_what_to_install(config_file, capsys, monke
     monkeypatch.setattr(compilation.importlib.metadata, "version", missing)
     monkeypatch.setattr(compilation.os, "environ", dict(os.environ))
     assert main(["--config", str(config_file), "--topology", "v5e:2x2"]) == 1
-    assert "pip install 'maerec-jax[ahead]'" in capsys.readouterr().err
+    assert "pip install -e '.[ahead]'" in capsys.readouterr().err
 
 
 def test_of_buckets_the_one_with_the_most_patches_is_taken():
@@ -78,7 +78,8 @@ def test_memory_of_the_state_and_batch_is_known_without_compiling(kind):
     task = compilation.make_task(config)
     optimizer = compilation.make_optimizer(config.optimizer, lambda step: 0.1, 2, task.config.frozen)
     shapes = compilation.state_shapes(task, optimizer, config)
-    memory = compilation._arguments(config, shapes, compilation._batch_shapes(config, (32, 128)), mesh)
+    lies = compilation.state_shardings(shapes, mesh, model.sharding)
+    memory = compilation._arguments(shapes, lies, compilation._batch_shapes(config, (32, 128)))
     size = sum(x.size for x in jax.tree.leaves(shapes.params))
     assert memory.parameters == memory.average == 4 * size
     assert 0.8 * 8 * size < memory.optimizer < 8 * size + 100  # the position tables of a masked autoencoder are fixed
@@ -106,7 +107,7 @@ def test_what_is_too_much_is_read_from_the_compilers_message(error, needed):
 
 
 needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed: maerec-jax[ahead]"
+    importlib.util.find_spec("libtpu") is None, reason="the TPU compiler, libtpu, is not installed: the extra ahead"
 )
 
 

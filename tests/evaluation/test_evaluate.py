@@ -145,7 +145,7 @@ def test_two_processes_read_the_same_as_one(measured, trained, real_data, tmp_pa
     (printed, told), (silent, _) = (finish(*one) for one in both)
     assert "multi_words" in printed
     assert "multi_words" not in silent
-    assert "going on after 30 words" in told
+    assert "resuming after 30 words" in told
     assert_same(by_image(file), one)
 
 
@@ -164,7 +164,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(trained, real_data, tmp_path, 
     whole = file.read_bytes().count(b"\n")
 
     assert run_evaluate(*where, "--predictions", file) == 0
-    assert f"going on after {whole} words" in capsys.readouterr().err
+    assert f"resuming after {whole} words" in capsys.readouterr().err
     resumed = by_image(file)
     assert len(resumed) == 460
     assert file.read_bytes().startswith(b"".join(written.splitlines(keepends=True)[:whole]))

@@ -180,7 +180,7 @@ def test_the_command_serves_until_a_signal(recognizer, files, expected, tmp_path
     ("flags", "told"),
     [
         (["--checkpoint", "nowhere"], "nowhere"),
-        (["--queue", "3"], "max_images is 64, but no more than the queue (3) ever fit in"),
+        (["--queue", "3"], "max_images 64 must not be above queue 3"),
         (["--timeout", "0"], "timeout must be above 0"),
         (["--port", "70000"], "port must be 0 to 65535"),
     ],

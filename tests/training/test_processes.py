@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from data_pipelines.errors import UserError
+from maerec_jax import train
 from maerec_jax.config import MeshConfig
 from maerec_jax.distributed import cluster
 from maerec_jax.distributed.cluster import Cluster
@@ -86,6 +87,13 @@ def test_processes_that_are_not_told_the_same_refuse_to_train(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def train_impatiently(arguments):
+    """The command, with a shorter wait for a process that is not heard of."""
+    assert cluster._HEARTBEAT_SECONDS == 30  # with which it is less than a minute
+    cluster._HEARTBEAT_SECONDS = 10
+    return train.main(arguments)
+
+
 @pytest.mark.parametrize(
     ("count", "dies", "number"),
     [(4, 1, signal.SIGKILL), (2, 0, signal.SIGKILL), (2, 1, signal.SIGSTOP)],
@@ -94,7 +102,8 @@ def test_processes_that_are_not_told_the_same_refuse_to_train(tmp_path):
 def test_processes_do_not_outlive_each_other(tmp_path, count, dies, number):
     """kill -9 of any, or a machine that hangs: the others end within a minute, and say why."""
     workdir = tmp_path / "run"
-    with Processes(write_config(tmp_path, recogniser_config(workdir, **LONG)), count) as run:
+    command = train_impatiently if number == signal.SIGSTOP else train.main
+    with Processes(write_config(tmp_path, recogniser_config(workdir, **LONG)), count, command=command) as run:
         assert run.until_step(workdir, 3)
         run.send(dies, number)
         others = [i for i in range(count) if i != dies]
@@ -168,5 +177,5 @@ def test_mistakes_in_the_flags_are_told(arguments, told):
 def test_a_cluster_that_is_not_there_is_told():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     assert cluster._detect(environment) == "none"
-    with pytest.raises(UserError, match=r"cannot be found by --cluster slurm: .*--cluster none trains on this machine"):
+    with pytest.raises(UserError, match=r"cannot find .* through --cluster slurm: .*--cluster none trains on"):
         replace(Cluster(), method="slurm").join()
