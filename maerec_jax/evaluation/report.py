@@ -60,6 +60,7 @@ def _pages() -> Environment:
     pages.filters |= {
         "alone": one_character,
         "data_uri": _data_uri,
+        "shortened": _shortened,
         "percent": lambda share: f"{100 * share:.1f}",
         "thousands": lambda number: f"{number:,}",
         "trimmed": _trimmed,
@@ -70,6 +71,17 @@ def _pages() -> Environment:
 def _visible(value: Any) -> str:
     """What an expression of the template gives, before it is escaped: nothing in it is invisible."""
     return value if isinstance(value, Markup) else printable(str(value))
+
+
+def _shortened(path: str, most: int) -> str:
+    """A path of at most ``most`` characters: its first folder and its end, where the whole is longer."""
+    if len(path) <= most:
+        return path
+    first, *rest = path.split("/")
+    for start in range(1, len(rest)):
+        if len(short := "/".join([first, "…", *rest[start:]])) <= most:
+            return short
+    return f"{path[: most // 3]}…{path[1 - most + most // 3 :]}"
 
 
 def _trimmed(bins: Sequence[Tally]) -> Sequence[Tally]:

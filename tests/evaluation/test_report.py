@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from maerec_jax.evaluation.report import write_report
+from maerec_jax.evaluation.report import _shortened, write_report
 from maerec_jax.evaluation.table import Table
 from maerec_jax.evaluation.tallies import ASPECTS, LENGTHS, Confusions, Tallies, Tally
 from maerec_jax.reading.marking import differing, printable
@@ -107,6 +107,43 @@ def test_the_page_stands_alone(tmp_path):
     assert len(policies) == 1
     assert policies[0].startswith("default-src 'none'")
     assert [m["content"] for m in page.named("meta") if m.get("name") == "viewport"]
+
+
+def test_the_page_can_be_printed_and_captured_whole(tmp_path):
+    page = Page(report(tmp_path, mixed()))
+    assert page.named("img")
+    assert not any("loading" in image for image in page.named("img"))
+    assert not page.named("details")
+    style = page.text("style")
+    assert "@media print" in style
+    assert re.findall(r"@media ([a-z]*) *[^{]*prefers-color-scheme: dark", style) == ["screen"]
+
+
+def test_each_mark_of_a_chart_has_its_key(tmp_path):
+    page = Page(report(tmp_path, mixed()))
+    keys = [span["class"] for span in page.named("span") if span.get("class", "").startswith("key")]
+    assert keys == ["key bar", "key interval"] * 3 + ["key confidence"]
+    assert {mark["class"] for mark in page.named("i")} == {"bar", "interval", "confidence"}
+
+
+def test_long_paths_are_short_and_whole_in_their_title(tmp_path):
+    long = f"Union14M-L/{'folder/' * 20}word.jpg"
+    some = [replace(prediction("word", "ward", 0.9), file=long), replace(prediction(outcome="missing"), file=long)]
+    page = Page(report(tmp_path, some, title=f"/runs/{'x' * 200}/best"))
+    assert page.named("h1") == [{"title": f"/runs/{'x' * 200}/best"}]
+    assert [span["title"] for span in page.named("span") if "title" in span] == [long, long]
+    assert long not in page.text("span")
+    assert len(page.text("h1")) <= 80
+    assert "Union14M-L/…/folder/word.jpg" in page.text("span")
+
+
+@pytest.mark.parametrize("path", ["a/b.jpg", "a/" * 50 + "b.jpg", "/" * 90, "x" * 90, "a/" + "y" * 90 + "/z", ""])
+def test_shortened_paths_keep_both_ends(path):
+    for most in (10, 30, 80):
+        short = _shortened(path, most)
+        assert len(short) <= most
+        assert short == path if len(path) <= most else short.count("…") == 1
+        assert (short[:1], short[-1:]) == (path[:1], path[-1:])
 
 
 def test_every_chart_can_be_read_by_a_screen_reader(tmp_path):
