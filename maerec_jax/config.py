@@ -4,7 +4,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -242,10 +243,8 @@ def load_config_module(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{path}: a config file is a Python file, *.py")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _told_in_a_line(path):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(_config_error(path, error)) from error
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"{path}: a config file defines get_config() -> TrainConfig")
     return module
@@ -256,11 +255,15 @@ def config_beside(file: str, name: str) -> TrainConfig:
     return load_config_module(str(Path(file).with_name(f"{name}.py"))).get_config()
 
 
-def _config_error(path: str, error: Exception) -> str:
-    """One line for whatever a config file raised, with the line of the file where it happened."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
-    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
-    return f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {error}"
+@contextmanager
+def _told_in_a_line(path: str) -> Iterator[None]:
+    """Whatever a config file raises becomes a ``UserError`` that names the line of the file where it happened."""
+    try:
+        yield
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        raise UserError(f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {error}") from error
 
 
 def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
@@ -269,10 +272,8 @@ def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
     Ends the program with a message, as command-line parsers do, where a flag is unknown or values do not fit.
     """
     module = load_config_module(path)
-    try:
+    with _told_in_a_line(path):
         default = module.get_config()
-    except Exception as error:
-        raise UserError(_config_error(path, error)) from error
     if not isinstance(default, TrainConfig):
         raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
     description = f"{inspect.getdoc(module) or ''}\n\nThe values below are those of {path}."

@@ -84,7 +84,7 @@ def beam_read(
 
     def step(carry: tuple[Array, _Beam]) -> tuple[Array, _Beam]:
         position, beam = carry
-        logits_BKC, state = apply(beam.token_BK, position, beam.state, memory, method="step_beam")
+        logits_BKC, state = apply(beam.token_BK, position, beam.state, memory, method="step")
         probability_BKC, log_BKC = jax.nn.softmax(logits_BKC), jax.nn.log_softmax(logits_BKC)
         if trie is not None:
             next_BKC = next_nodes(trie, beam.found.node_BK, charset.start_end)

@@ -95,11 +95,8 @@ class CrossBlock(nn.Module):
 class CrossMaskedAutoencoder(nn.Module):
     """Encode the visible patches, and let mask tokens in the place of some hidden ones read off what these hold.
 
-    No mask token knows of another, so that each prediction is the same whichever others are made.
-
-    Args:
-      config: sizes and ratios.
-      dtype: dtype of the computation; parameters are float32.
+    No mask token knows of another, so that each prediction is the same whichever others are made. Computed in
+    ``dtype``; parameters are float32.
     """
 
     config: CrossMAEConfig

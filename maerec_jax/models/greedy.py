@@ -11,17 +11,10 @@ Array = jax.Array
 
 
 def greedy_read(model: Any, params: Any, image_BHWC: Array) -> Reading:
-    """Read images by taking the likeliest token at each place, with cached keys and values.
+    """Read normalised pixels (B, H, W, 3) by taking the likeliest token at each place, with cached keys and values.
 
     Stops as soon as every text has ended. What comes before each end equals decoding all ``max_length`` places.
-
-    Args:
-      model: the module of a recogniser that writes one class after the other (``RecogniserConfig.has_beams``).
-      params: its parameters.
-      image_BHWC: normalised pixels (B, H, W, 3).
-
-    Returns:
-      Tokens and probabilities, each (B, max_length).
+    ``model`` is the module of a recogniser that writes one class after the other (``RecogniserConfig.has_beams``).
     """
     charset, length = model.config.charset, model.config.max_length
     batch = image_BHWC.shape[0]  # no int where a program is exported for batches of any size
@@ -36,9 +29,9 @@ def greedy_read(model: Any, params: Any, image_BHWC: Array) -> Reading:
 
     def step(carry: tuple) -> tuple:
         position, ended_B, token_B, state, reading = carry
-        logits, state = model.apply({"params": params}, token_B, position, state, memory, method="step")
-        probability = jax.nn.softmax(logits)
-        token_B = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        logits_BKC, state = model.apply({"params": params}, token_B[:, None], position, state, memory, method="step")
+        probability = jax.nn.softmax(logits_BKC[:, 0])
+        token_B = jnp.argmax(logits_BKC[:, 0], axis=-1).astype(jnp.int32)
         reading = Reading(
             reading.tokens_BT.at[:, position].set(jnp.where(ended_B, charset.padding, token_B)),
             reading.probability_BT.at[:, position].set(jnp.where(ended_B, 0.0, probability.max(axis=-1))),

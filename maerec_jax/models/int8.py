@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 Array = jax.Array
 
@@ -25,19 +26,12 @@ def quantize(params: Mapping[str, Any]) -> dict[str, Any]:
       The same tree, but each ``kernel`` is int8 and has a ``kernel_scale``, float32 (outputs), beside it. Kernels that
       are int8 already stay so.
     """
-    return _quantize(params, "")
-
-
-def _quantize(params: Mapping[str, Any], layer: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            found[name] = _quantize(value, name)
-        elif name == "kernel" and value.dtype != jnp.int8:
-            found["kernel"], found["kernel_scale"] = _rounded(value, 2 if layer in _HEADS_JOINED else 1)
-        else:
-            found[name] = value
-    return found
+    found = flatten_dict(params)
+    for path, value in list(found.items()):
+        if path[-1] == "kernel" and value.dtype != jnp.int8:
+            contracted = 2 if path[-2] in _HEADS_JOINED else 1
+            found[path], found[*path[:-1], "kernel_scale"] = _rounded(value, contracted)
+    return unflatten_dict(found)
 
 
 def _rounded(kernel: Array, contracted: int) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
+from data_pipelines.images.buckets import check_shapes
 from maerec_jax.costs.work import Work
 from maerec_jax.models.names.table import NameTable
 
@@ -50,25 +51,26 @@ class ModelConfig(ABC):
     kind: Any
     """``Literal["..."]``: the name of the kind of model in JSON."""
     encoder: Any = None
-    """The ``ViTConfig`` of the Vision Transformer in it, which runs hand on to each other; None for a model without."""
+    """The ``ViTConfig`` of the Vision Transformer in it, which runs hand on to each other; None for a model without,
+    which says itself what images it takes."""
     sharding: ClassVar[tuple[tuple[str, Axes], ...]] = ()
     """How parameters lie on a mesh: the first pattern that fits the end of a path decides. Every parameter needs one,
     () for those that every device has whole."""
 
     @property
-    @abstractmethod
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
+        return self.encoder.image_size
 
     @property
-    @abstractmethod
     def pixel_mean(self) -> tuple[float, float, float]:
         """Mean of R, G and B (0 to 255) that is subtracted from the pixels."""
+        return self.encoder.pixel_mean
 
     @property
-    @abstractmethod
     def pixel_std(self) -> tuple[float, float, float]:
         """What R, G and B are divided by after that."""
+        return self.encoder.pixel_std
 
     @property
     def layers(self) -> int:
@@ -85,7 +87,11 @@ class ModelConfig(ABC):
 
     def check_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Raise ``ValueError`` where images of several heights and widths cannot be told apart or computed with."""
-        raise ValueError(f"data.buckets: a model of kind {self.kind!r} takes images of one size only")
+        if self.encoder is None:
+            raise ValueError(f"data.buckets: a model of kind {self.kind!r} takes images of one size only")
+        check_shapes(shapes, self.encoder.patch_size)
+        if self.encoder.position_table != "grid":
+            raise ValueError('data.buckets need a position table that can be resized: model.encoder\'s "grid"')
 
     def frozen(self, path: str) -> bool:
         """Whether the parameter at a path is a constant in training."""
@@ -107,7 +113,7 @@ class RecogniserConfig(ModelConfig):
     """The characters that can be read, and the special classes beside them."""
     has_beams: ClassVar[bool] = False
     """Whether beams and lexicons can be used (``models.beam``), and ``greedy_read``: ``module`` then has ``config``,
-    ``start``, ``step`` and ``step_beam``, and the states of ``start`` have ``following``."""
+    ``start`` and ``step``, and the states of ``start`` have ``following``."""
     has_attention: ClassVar[bool] = False
     """Whether there is an ``attention``."""
     has_int8: ClassVar[bool] = False

@@ -1,25 +1,23 @@
 """The kinds of models there are: those of this package, and those that other installed packages bring."""
 
 import warnings
-from importlib import import_module
 from importlib.metadata import entry_points
 
+from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.interface import ModelConfig
+from maerec_jax.models.mae import MAEConfig
+from maerec_jax.models.maerec import MAERecConfig
 
-OURS = ("mae:MAEConfig", "cross_mae:CrossMAEConfig", "maerec:MAERecConfig")
-"""Modules of ``maerec_jax.models``, which are named like their kind, and the config in each."""
-
-GROUP = "maerec_jax.models"
-"""The entry points by which another package names its own: ``kind = "package.module:Config"``."""
+OURS = (MAEConfig, CrossMAEConfig, MAERecConfig)
 
 
 def model_configs() -> tuple[type[ModelConfig], ...]:
-    """The configs of all kinds. One of another package that cannot be used is left out with a warning."""
-    found: dict[str, type[ModelConfig]] = {}
-    for named in OURS:
-        kind, name = named.split(":")
-        found[kind] = getattr(import_module(f"maerec_jax.models.{kind}"), name)
-    for entry in entry_points(group=GROUP):
+    """The configs of all kinds. One of another package that cannot be used is left out with a warning.
+
+    Other packages name theirs by entry points of the group "maerec_jax.models": ``kind = "package.module:Config"``.
+    """
+    found: dict[str, type[ModelConfig]] = {model.kind: model for model in OURS}
+    for entry in entry_points(group="maerec_jax.models"):
         try:
             if entry.name in found:
                 raise ValueError("there is a model of this kind already")

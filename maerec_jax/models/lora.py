@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.nn.initializers import variance_scaling, zeros
 
 from maerec_jax.models.dense import Dense
@@ -23,13 +24,7 @@ ADAPTED = {"lora_query": 0, "lora_value": 2}
 
 
 class LowRank(nn.Module):
-    """x to B A x. It is 0 at first, since B is: training starts from the model as it was.
-
-    Args:
-      features: the axes of the output.
-      rank: values in between.
-      dtype: dtype of the computation; parameters are float32.
-    """
+    """x to B A x, of ``rank`` values in between. It is 0 at first, since B is: training starts from what there was."""
 
     features: tuple[int, ...]
     rank: int
@@ -51,33 +46,24 @@ def is_adapter(path: str) -> bool:
 
 def encoder_without_adapters(encoder: Mapping[str, Any]) -> dict[str, Any]:
     """An encoder's parameters without those of its adapters, if it has any."""
-    return {
-        name: {part: value for part, value in layer.items() if part not in ADAPTED}
-        if isinstance(layer, Mapping)
-        else layer
-        for name, layer in encoder.items()
-    }
+    flat = flatten_dict(encoder, sep="/")
+    return unflatten_dict({path: value for path, value in flat.items() if not is_adapter(path)}, sep="/")
 
 
 def merge_lora(config: Any, params: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Add what adapters make of their inputs to the weights beside them: the same model without adapters.
 
-    Args:
-      config: a ``MAERecConfig``.
-      params: its float32 parameters.
-
-    Returns:
-      The config with ``lora_rank`` 0 and its parameters, those that changed as NumPy arrays. A model that has no
-      adapters is returned as it is.
+    Takes a ``MAERecConfig`` and its float32 parameters. Returns the config with ``lora_rank`` 0 and its parameters,
+    those that changed as NumPy arrays; a model that has no adapters as it is.
     """
     if not config.encoder.lora_rank:
         return config, dict(params)
     encoder = encoder_without_adapters(params["encoder"])
-    for name, block in params["encoder"].items():
-        if isinstance(block, Mapping) and "qkv" in block:
-            kernel = np.array(block["qkv"]["kernel"], np.float64)  # (width, 3, heads, head width)
-            for adapter, which in ADAPTED.items():
-                a, b = (np.asarray(block[adapter][part]["kernel"], np.float64) for part in ("a", "b"))
-                kernel[:, which] += np.tensordot(a, b, axes=1)
-            encoder[name]["qkv"] = {**block["qkv"], "kernel": kernel.astype(np.float32)}
+    for i in range(config.encoder.depth):
+        block = params["encoder"][f"blocks_{i}"]
+        kernel = np.array(block["qkv"]["kernel"], np.float64)  # (width, 3, heads, head width)
+        for adapter, which in ADAPTED.items():
+            a, b = (np.asarray(block[adapter][part]["kernel"], np.float64) for part in ("a", "b"))
+            kernel[:, which] += np.tensordot(a, b, axes=1)
+        encoder[f"blocks_{i}"]["qkv"]["kernel"] = kernel.astype(np.float32)
     return replace(config, encoder=replace(config.encoder, lora_rank=0)), {**params, "encoder": encoder}

@@ -12,16 +12,17 @@ from jax.nn.initializers import normal
 
 from maerec_jax.costs.work import Blocks, Work
 from maerec_jax.models.dense import Dense
-from maerec_jax.models.names.mae import mae_names
+from maerec_jax.models.interface import ModelConfig
+from maerec_jax.models.names.maerec import mae_names
 from maerec_jax.models.names.table import NameTable
 from maerec_jax.models.position import resize_table, sincos_2d
-from maerec_jax.models.vit import SHARDING, OfEncoder, ViTConfig, ViTEncoder, apply_blocks, patchify
+from maerec_jax.models.vit import SHARDING, ViTConfig, ViTEncoder, apply_blocks, patchify
 
 Array = jax.Array
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(OfEncoder):
+class AutoencoderConfig(ModelConfig):
     """What all masked autoencoders have: the encoder to be pre-trained and the decoder that reconstructs pixels."""
 
     sharding: ClassVar = (
@@ -153,9 +154,7 @@ def reconstruction_error(pred_BNP: Array, target_BNP: Array, mask_BN: Array) -> 
 class MaskedAutoencoder(nn.Module):
     """Encode the visible patches, put mask tokens in the place of the others, and predict the pixels of all.
 
-    Args:
-      config: sizes and mask ratio.
-      dtype: dtype of the computation; parameters are float32.
+    Computed in ``dtype``; parameters are float32.
     """
 
     config: MAEConfig

@@ -1,8 +1,4 @@
-"""Encoders made for other images: their patches, position tables and pixel scales brought to those of another config.
-
-What is changed are the patch projection and the position table; where nothing differs, both stay as they are, bit by
-bit.
-"""
+"""Encoders made for other images: patches, position tables and pixel scales brought to those of another config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +19,7 @@ def fit_encoder(params: Mapping[str, Any], source: ViTConfig, wanted: ViTConfig)
     - Position table: resized by rows and columns (bicubic, smoothed where it shrinks); the class token keeps its row.
     - Pixels: mean and standard deviation become part of the projection. This changes nothing in what is computed.
 
-    Returns:
-      The parameters, and a line for each thing that was changed.
+    Returns the parameters, and a line for each thing that was changed. What does not differ stays as it is, bit by bit.
     """
     params, notes = dict(params), []
     kernel, bias = (np.asarray(params["patch_embed"][name]) for name in ("kernel", "bias"))
@@ -64,13 +59,8 @@ def _resizing(old: int, new: int) -> np.ndarray:
 def resize_projection(kernel: np.ndarray, size: tuple[int, int], new_size: tuple[int, int]) -> np.ndarray:
     """The projection of patches of another size, as ``fit_encoder`` says.
 
-    Args:
-      kernel: float32 (height * width * 3, dim), values of a patch in (row, column, channel) order.
-      size: its patches' height and width.
-      new_size: those wanted.
-
-    Returns:
-      float32 (new height * new width * 3, dim).
+    From a float32 kernel (height * width * 3, dim), values of a patch in (row, column, channel) order, to one of (new
+    height * new width * 3, dim).
     """
     rows, columns = (_resizing(old, new) for old, new in zip(size, new_size, strict=True))
     patches = kernel.reshape(*size, 3, -1).astype(np.float64)

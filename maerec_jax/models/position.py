@@ -60,14 +60,8 @@ def resize_table(
 ) -> jax.Array:
     """A position table for an image of another size: the patches' rows are interpolated, the class token's is kept.
 
-    Args:
-      table: float32 (1, 1 + rows * columns, dim).
-      grid: its patch rows and columns, in raster order.
-      new_grid: those of the image.
-      method: of interpolation, smoothed where the table shrinks.
-
-    Returns:
-      float32 (1, 1 + new rows * new columns, dim).
+    From float32 (1, 1 + rows * columns, dim), the patches in raster order, to (1, 1 + new rows * new columns, dim);
+    smoothed where the table shrinks.
     """
     if grid == new_grid:
         return table

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal, variance_scaling
 
-from maerec_jax.models.attention import attend, attention_weights
+from maerec_jax.models.attention import attention_weights
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.position import sincos_interleaved
 from maerec_jax.models.vit import check_positive
@@ -78,8 +78,7 @@ class TextDecoderConfig:
     def work(self, memory: int, memory_dim: int, classes: int) -> tuple[int, int]:
         """Operations of all places at once, for an encoded image of ``memory`` places (``costs.work``).
 
-        Returns:
-          Those of the forward pass, and those that are computed again for the gradient.
+        Those of the forward pass, and those that are computed again for the gradient.
         """
         places = self.max_length - 1
         attention = 4 * places * (places + memory) * self.dim
@@ -93,7 +92,11 @@ class TextDecoderConfig:
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of one attention, in the order in which single queries read them (``attend``, ``kept``)."""
+    """Keys and values of one attention, in the order in which they are multiplied.
+
+    Compilers for CPUs would bring those that are kept for many single queries into it for each of these otherwise,
+    which takes ten times as long as the multiplication.
+    """
 
     keys: Array
     """(batch, heads, head dim, places)."""
@@ -134,9 +137,7 @@ class Attention(nn.Module):
         """Create the projections."""
         cfg = self.config
         heads = (cfg.heads, cfg.dim // cfg.heads)
-        self.query = _dense(heads, False, self.dtype)
-        self.key = _dense(heads, False, self.dtype)
-        self.value = _dense(heads, False, self.dtype)
+        self.query, self.key, self.value = (_dense(heads, False, self.dtype) for _ in range(3))
         self.out = _dense(cfg.dim, False, self.dtype, contracted=2)
         self.dropout = nn.Dropout(cfg.dropout)
 
@@ -149,10 +150,10 @@ class Attention(nn.Module):
 
         Where "intermediates" are collected, the weights (B, H, Q, K) are among them.
         """
-        query = self.query(x_BQD)
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", attention_weights(query, kv.keys, mask, kept=True))
-        h = attend(query, kv.keys, kv.values, mask, self.dropout, deterministic, kept=True)
+        weights_BHQK = attention_weights("bqhd,bhdk->bhqk", self.query(x_BQD), kv.keys, mask)
+        self.sow("intermediates", "weights", weights_BHQK)
+        weights_BHQK = self.dropout(weights_BHQK, deterministic=deterministic).astype(kv.values.dtype)
+        h = jnp.einsum("bhqk,bhkd->bqhd", weights_BHQK, kv.values)
         return self.dropout(self.out(h), deterministic=deterministic)
 
 
@@ -179,15 +180,13 @@ class DecoderLayer(nn.Module):
         x_BQD: Array,
         self_mask: Array,
         memory: KeysValues,
-        memory_mask: Array | None,
         deterministic: bool,
         past: KeysValues | None = None,
         position: Array | None = None,
     ) -> tuple[Array, KeysValues]:
-        """One layer. With ``past``, the new keys and values are written into it from place ``position`` on.
+        """(B, Q, D) to the same, and to the self-attention's keys and values.
 
-        Returns:
-          (B, Q, D), and the self-attention's keys and values.
+        With ``past``, the new keys and values are written into it from place ``position`` on.
         """
         h = self.norm1(x_BQD)
         kv = self.self_attention.keys_values(h)
@@ -195,7 +194,7 @@ class DecoderLayer(nn.Module):
             keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 3)
             kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 2))
         x_BQD = x_BQD + self.self_attention(h, kv, self_mask, deterministic)
-        x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, memory_mask, deterministic)
+        x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, None, deterministic)
         h = nn.gelu(self.fc1(self.norm3(x_BQD)), approximate=False)
         h = self.dropout(self.fc2(h), deterministic=deterministic)
         return x_BQD + h, kv
@@ -207,11 +206,8 @@ class TextDecoder(nn.Module):
     There are two paths through the same layers, which agree: ``__call__`` for all places at once (training), and
     ``step`` for one place after the other (reading).
 
-    Args:
-      config: sizes.
-      n_classes: number of classes.
-      padding: class of padding tokens: they are never attended to, and their embedding is not trained.
-      dtype: dtype of the computation; parameters are float32.
+    Tokens of the class ``padding`` are never attended to, and their embedding is not trained. Computed in ``dtype``;
+    parameters are float32.
     """
 
     config: TextDecoderConfig
@@ -227,7 +223,7 @@ class TextDecoder(nn.Module):
             return normal(1.0)(key, shape).at[self.padding].set(0.0)
 
         self.embedding = self.param("embedding", init_embedding, (self.n_classes, cfg.dim))
-        layer = rematerialised(DecoderLayer, cfg.remat, cfg.remat_keeps, static_argnums=(5,))  # 5: deterministic
+        layer = rematerialised(DecoderLayer, cfg.remat, cfg.remat_keeps, static_argnums=(4,))  # 4: deterministic
         self.layers = [layer(cfg, self.dtype) for _ in range(cfg.layers)]
         self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
         self.classifier = _dense(self.n_classes, True, jnp.float32)
@@ -241,71 +237,39 @@ class TextDecoder(nn.Module):
         x = table[tokens_BT] + positions
         return self.dropout(x, deterministic=deterministic)
 
-    def _classify(self, x_BTD: Array) -> Array:
-        return self.classifier(self.norm(x_BTD))
-
     def keys_values(self, memory_BND: Array) -> tuple[KeysValues, ...]:
         """Cross-attention keys and values of each layer for an encoded image (B, N, D): computed once an image."""
         return tuple(layer.cross_attention.keys_values(memory_BND) for layer in self.layers)
 
-    def __call__(
-        self,
-        tokens_BT: Array,
-        memory_BND: Array,
-        memory_mask_BN: Array | None = None,
-        deterministic: bool = True,
-    ) -> tuple[Array, tuple[Array, ...]]:
+    def __call__(self, tokens_BT: Array, memory_BND: Array, deterministic: bool = True) -> Array:
         """All places at once, each seeing itself and the places before (teacher forcing).
 
-        Args:
-          tokens_BT: int (B, T), beginning with the start token.
-          memory_BND: the encoded image.
-          memory_mask_BN: bool (B, N), true where the encoded image may be attended to; everywhere by default.
-          deterministic: switches dropout off.
-
-        Returns:
-          Logits of the next token, float32 (B, T, classes), and the output of each layer (B, T, D).
+        From int (B, T) tokens, the first of them the start, and the encoded image to logits of the next tokens, float32
+        (B, T, classes). ``deterministic`` switches dropout off.
         """
         length = tokens_BT.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))
         self_mask = causal[None, None] & (tokens_BT != self.padding)[:, None, None]
-        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
         x = self._embed(tokens_BT, jnp.arange(length), deterministic)
-        outputs = []
         for layer, memory in zip(self.layers, self.keys_values(memory_BND), strict=True):
-            x, _ = layer(x, self_mask, memory, memory_mask, deterministic)
-            outputs.append(x)
-        return self._classify(x), tuple(outputs)
+            x, _ = layer(x, self_mask, memory, deterministic)
+        return self.classifier(self.norm(x))
 
     def start(self, batch: int, hypotheses: int = 1) -> DecodingState:
         """The state before the first step, for a number of hypotheses of each image."""
         cfg = self.config
         slots, head = cfg.max_length * hypotheses, cfg.dim // cfg.heads
-        empty = KeysValues(
-            jnp.zeros((batch, cfg.heads, head, slots), self.dtype),
-            jnp.zeros((batch, cfg.heads, slots, head), self.dtype),
-        )
+        shapes = (batch, cfg.heads, head, slots), (batch, cfg.heads, slots, head)
+        empty = KeysValues(*(jnp.zeros(shape, self.dtype) for shape in shapes))
         return DecodingState((empty,) * cfg.layers, jnp.zeros((batch, hypotheses, slots), bool))
 
     def step(
-        self,
-        token_B: Array,
-        position: Array,
-        state: DecodingState,
-        memory: tuple[KeysValues, ...],
+        self, token_BK: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
     ) -> tuple[Array, DecodingState]:
-        """One place: the token at ``position`` (int scalar) to the logits of the next, float32 (B, classes)."""
-        logits_BKC, state = self.step_beam(token_B[:, None], position, state, memory)
-        return logits_BKC[:, 0], state
+        """One place: the tokens at ``position`` (int scalar) to the logits of the next, float32 (B, K, classes).
 
-    def step_beam(
-        self,
-        token_BK: Array,
-        position: Array,
-        state: DecodingState,
-        memory: tuple[KeysValues, ...],
-    ) -> tuple[Array, DecodingState]:
-        """``step`` for K hypotheses of each image, which are K queries of its one memory: float32 (B, K, classes)."""
+        The K hypotheses of an image are K queries of its one memory.
+        """
         hypotheses, slots = state.attended_BKS.shape[1:]
         first = position * hypotheses
         own_KS = jnp.arange(slots) == first + jnp.arange(hypotheses)[:, None]
@@ -313,6 +277,6 @@ class TextDecoder(nn.Module):
         x = self._embed(token_BK, position[None], deterministic=True)
         layers = []
         for layer, kv, past in zip(self.layers, memory, state.layers, strict=True):
-            x, past = layer(x, attended_BKS[:, None], kv, None, True, past, first)
+            x, past = layer(x, attended_BKS[:, None], kv, True, past, first)
             layers.append(past)
-        return self._classify(x), DecodingState(tuple(layers), attended_BKS)
+        return self.classifier(self.norm(x)), DecodingState(tuple(layers), attended_BKS)

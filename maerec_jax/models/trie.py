@@ -44,27 +44,13 @@ def next_nodes(trie: Trie, node_BK: Array, end: int) -> Array:
 
 def _ranks(labels_UL: np.ndarray) -> np.ndarray:
     """The place of each row in alphabetical order; equal rows share one."""
-    rows, width = labels_UL.shape
-    a_key = 8 // labels_UL.itemsize  # labels that fit into an integer of 64 bits, the first as its highest digits
-    padded = np.zeros((rows, -(-width // a_key) * a_key), labels_UL.dtype.newbyteorder(">"))
-    padded[:, :width] = labels_UL
-    keys = [np.ascontiguousarray(column) for column in padded.view(">u8").astype(np.uint64).T]
-    order = np.lexsort(keys[::-1])
-    differs = np.zeros(rows, bool)
-    for key in keys:
-        differs[1:] |= key[order][1:] != key[order][:-1]
-    rank_U = np.empty(rows, np.int64)
-    rank_U[order] = np.cumsum(differs)
-    return rank_U
+    digits_UL = np.ascontiguousarray(labels_UL, labels_UL.dtype.newbyteorder(">"))  # whose bytes are in their order
+    words_U = digits_UL.view(f"S{labels_UL.shape[1] * labels_UL.itemsize}").reshape(len(labels_UL))
+    return np.unique(words_U, return_inverse=True)[1]
 
 
 def build_trie(
-    list_E: np.ndarray,
-    word_E: np.ndarray,
-    labels_UL: np.ndarray,
-    length_U: np.ndarray,
-    lists: int,
-    fold: np.ndarray,
+    list_E: np.ndarray, word_E: np.ndarray, labels_UL: np.ndarray, length_U: np.ndarray, lists: int, fold: np.ndarray
 ) -> Trie:
     """The tries of word lists, level by level: the roots in the order of the lists, then all of their children, ...
 

@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from data_pipelines.images.buckets import check_shapes
 from maerec_jax.costs.work import Blocks, Work
 from maerec_jax.models.attention import attend
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
-from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.lora import LowRank
 from maerec_jax.models.position import resize_table, sincos_2d
 
@@ -22,7 +20,7 @@ Array = jax.Array
 
 # A matrix is divided along "tensor" where its heads or hidden units are, so that attention and MLP need one reduction
 # each, and along "fsdp" where the residual stream is. The rest is replicated: about a hundredth of a model.
-BLOCK_SHARDING = (
+SHARDING = (
     (r"blocks_\d+/q?kv/kernel", ("fsdp", None, "tensor", None)),  # width, 3 or 2, heads, head width
     (r"blocks_\d+/q?kv/bias", (None, "tensor", None)),
     (r"blocks_\d+/q/kernel", ("fsdp", "tensor", None)),
@@ -34,14 +32,10 @@ BLOCK_SHARDING = (
     (r"blocks_\d+/fc1/bias", ("tensor",)),
     (r"blocks_\d+/fc2/kernel", ("tensor", "fsdp")),
     (r"blocks_(\d+/\w*)?norm\d?/(scale|bias)|blocks_\d+/(proj|fc2)/bias", ()),
-)
-"""How the parameters of blocks lie on a mesh (``ModelConfig.sharding``)."""
-SHARDING = (
-    *BLOCK_SHARDING,
     (r"encoder/patch_embed/kernel", (None, "fsdp")),  # patch values, width
     (r"patch_embed/bias|encoder/cls_token|encoder/pos_embed", ()),
 )
-"""Those of an encoder."""
+"""How the parameters of an encoder, and of blocks like its own, lie on a mesh (``ModelConfig.sharding``)."""
 
 
 def check_positive(config: Any, *names: str) -> None:
@@ -150,33 +144,6 @@ class ViTConfig:
         return self.patch_size[0] * self.patch_size[1] * 3
 
 
-class OfEncoder(ModelConfig):
-    """A model whose images are those of the Vision Transformer in it."""
-
-    encoder: ViTConfig
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Those of the encoder."""
-        return self.encoder.image_size
-
-    @property
-    def pixel_mean(self) -> tuple[float, float, float]:
-        """That of the encoder."""
-        return self.encoder.pixel_mean
-
-    @property
-    def pixel_std(self) -> tuple[float, float, float]:
-        """That of the encoder."""
-        return self.encoder.pixel_std
-
-    def check_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
-        """Raise ``ValueError`` for heights and widths that cannot be cut into patches, or have no position table."""
-        check_shapes(shapes, self.encoder.patch_size)
-        if self.encoder.position_table != "grid":
-            raise ValueError('data.buckets need a position table that can be resized: model.encoder\'s "grid"')
-
-
 def patchify(image_BHWC: Array, patch_size: tuple[int, int]) -> Array:
     """Cut images (B, H, W, C) into patches (B, N, P) in raster order; values in (row, column, channel) order."""
     b, h, w, c = image_BHWC.shape
@@ -207,7 +174,7 @@ class Block(nn.Module):
         h = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x_BND)
         heads = (self.heads, self.dim // self.heads)
         qkv = Dense((3, *heads), dtype=self.dtype, name="qkv")(h)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        q, k, v = (qkv[:, :, i] for i in range(3))
         if self.lora_rank:
             q = q + LowRank(heads, self.lora_rank, self.dtype, name="lora_query")(h)
             v = v + LowRank(heads, self.lora_rank, self.dtype, name="lora_value")(h)
@@ -229,10 +196,8 @@ def apply_blocks(
 ) -> list[Array]:
     """Run blocks ``{prefix}_0``, ``{prefix}_1`` ... and LayerNorm ``{prefix}_norm`` inside the calling module.
 
-    ``encoder`` says what is recomputed in the backward pass, and whether blocks have adapters.
-
-    Returns:
-      What goes into each block, and last what comes out of the norm.
+    ``encoder`` says what is recomputed in the backward pass, and whether blocks have adapters. Returns what goes into
+    each block, and last what comes out of the norm.
     """
     block = rematerialised(Block, encoder.remat, encoder.remat_keeps)
     features = []
@@ -243,12 +208,7 @@ def apply_blocks(
 
 
 class ViTEncoder(nn.Module):
-    """Patch embedding, class token, position table, blocks and a final norm.
-
-    Args:
-      config: sizes.
-      dtype: dtype of the computation; parameters are float32.
-    """
+    """Patch embedding, class token, position table, blocks and a final norm, computed in ``dtype``."""
 
     config: ViTConfig
     dtype: Any = jnp.float32

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_pipelines.charset import UNKNOWN_TEXT
@@ -73,7 +72,7 @@ def annotated_picture(
       text: the reading.
       confidence: its confidence, 0 to 1.
       character_confidences: those of its characters.
-      attention_TRC: where the model looked for each character (``models.attention_maps``), (characters, rows, columns);
+      attention_TRC: where the model looked for each character (``Recognizer.attention``), (characters, rows, columns);
         the image is shown once more for each of them, in grey, with the map in colours over it: dark where the model
         did not look, and light where it looked most for this character.
 
@@ -100,6 +99,8 @@ def annotated_picture(
 
 def attention_picture(image: np.ndarray, map_RC: np.ndarray, width: int, height: int) -> Image.Image:
     """An image, uint8 RGB, in grey and as large as fits, with the attention map of one character in colours over it."""
+    from matplotlib import colormaps  # takes as long as all else here to import, and training draws no colours
+
     grey = _fitted(image, width, height).convert("L")
     smooth = Image.fromarray(np.asarray(map_RC, np.float32)).resize(grey.size, Image.Resampling.BICUBIC)
     heat_HW = np.clip(np.asarray(smooth), 0, None)
@@ -126,6 +127,8 @@ def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
 
 def confidence_colour(confidence: float) -> tuple[int, int, int]:
     """Dark enough for white paper at all confidences, and told apart by those who cannot tell red from green."""
+    from matplotlib import colormaps
+
     red, green, blue, _ = colormaps["plasma"](0.6 * (1 - confidence), bytes=True)
     return int(red), int(green), int(blue)
 

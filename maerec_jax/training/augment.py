@@ -86,12 +86,8 @@ def lose_resolution(image_HWC: Array, level: Array, halvings: int) -> Array:
     """The image as it looks after it was enlarged four times and its resolution halved ``level`` times.
 
     Enlarging, halving (``cv2.pyrDown``) and resizing back are linear and separable: one matrix for rows and one for
-    columns do them all at once, without rounding in between.
-
-    Args:
-      image_HWC: float32 (H, W, 3).
-      level: int32, from 0 to ``halvings``.
-      halvings: the largest level.
+    columns do them all at once, without rounding in between. The image is float32 (H, W, 3), and ``level`` int32, from
+    0 to ``halvings``.
     """
     height, width, _ = image_HWC.shape
     rows, columns = jnp.asarray(_pyramid(height, halvings))[level], jnp.asarray(_pyramid(width, halvings))[level]
@@ -190,12 +186,7 @@ def _turn_about_gray(angle: Array) -> Array:
 
 def _operate(image_HWC: Array, key: Array, policy: RandAugment, operations_L: Array) -> Array:
     """Apply operations of a ``RandAugment`` one after the other; -1 changes nothing."""
-
-    def unchanged(image_HWC: Array, amount: Array, key: Array) -> Array:
-        del amount, key
-        return image_HWC
-
-    branches = [unchanged, *(_OPERATIONS[name] for name in CHANGES)]
+    branches = [lambda image_HWC, *_: image_HWC, *(_OPERATIONS[name] for name in CHANGES)]
     for operation, layer_key in zip(operations_L, jax.random.split(key, policy.layers), strict=True):
         strength_key, operation_key = jax.random.split(layer_key)
         strength = (policy.magnitude + policy.spread * jax.random.normal(strength_key)) / 10
@@ -204,16 +195,14 @@ def _operate(image_HWC: Array, key: Array, policy: RandAugment, operations_L: Ar
     return image_HWC
 
 
-def _auto_contrast(image_HWC: Array, amount: Array, key: Array) -> Array:
+def _auto_contrast(image_HWC: Array, *_: Array) -> Array:
     """Stretch each channel to the full range."""
-    del amount, key
     low_C, high_C = image_HWC.min(axis=(0, 1)), image_HWC.max(axis=(0, 1))
     return jnp.where(high_C > low_C, (image_HWC - low_C) * 255 / jnp.maximum(high_C - low_C, 1), image_HWC)
 
 
-def _equalize(image_HWC: Array, amount: Array, key: Array) -> Array:
+def _equalize(image_HWC: Array, *_: Array) -> Array:
     """Make all grey levels of each channel about equally frequent, 8 of 256 levels at a time."""
-    del amount, key
     # Comparing and adding only: histograms and tables scatter and gather, which accelerators do slowly.
     width = 8
     channels_CN = image_HWC.reshape(-1, 3).T
@@ -223,22 +212,19 @@ def _equalize(image_HWC: Array, amount: Array, key: Array) -> Array:
     return 255 * sum(parts, jnp.zeros(())).T.reshape(image_HWC.shape)
 
 
-def _invert(image_HWC: Array, amount: Array, key: Array) -> Array:
+def _invert(image_HWC: Array, *_: Array) -> Array:
     """Turn light into dark: light words on dark ground are as common as the opposite."""
-    del amount, key
     return 255 - image_HWC
 
 
-def _posterize(image_HWC: Array, amount: Array, key: Array) -> Array:
+def _posterize(image_HWC: Array, amount: Array, _key: Array) -> Array:
     """Keep only the upper 8 to 3 bits of each value."""
-    del key
     step = 2.0 ** jnp.round(5 * amount)
     return jnp.floor(image_HWC / step) * step
 
 
-def _solarize(image_HWC: Array, amount: Array, key: Array) -> Array:
+def _solarize(image_HWC: Array, amount: Array, _key: Array) -> Array:
     """Invert the values above a threshold."""
-    del key
     return jnp.where(image_HWC <= 255 * (1 - amount), image_HWC, 255 - image_HWC)
 
 
@@ -259,9 +245,8 @@ def _brightness(image_HWC: Array, amount: Array, key: Array) -> Array:
     return _factor(amount, key) * image_HWC
 
 
-def _blur(image_HWC: Array, amount: Array, key: Array) -> Array:
+def _blur(image_HWC: Array, amount: Array, _key: Array) -> Array:
     """Gaussian blur with a standard deviation of up to 2 pixels."""
-    del key
     offset = jnp.arange(-4, 5)
     weights = jnp.exp(-((offset / jnp.maximum(2 * amount, 1e-3)) ** 2) / 2)
     weights = weights / weights.sum()

@@ -36,32 +36,26 @@ class Evaluator:
         self,
         params: Any,
         message: Callable[[str], None],
-        on_step: Callable[[int], None] | None = None,
+        after_batch: Callable[[], None] = lambda: None,
         waiting: AbstractContextManager | None = None,
     ) -> Validation:
         """Evaluate parameters.
 
-        Args:
-          params: the parameters.
-          message: prints a line; images that cannot be used are named by it, and counted as ``invalid_images``.
-          on_step: is told after each step how many images it did.
-          waiting: is entered for as long as a batch is waited for.
+        Images that cannot be used are named by ``message``, which prints a line, and counted as ``invalid_images``.
+        ``waiting`` is entered for as long as a batch is waited for.
         """
         # Otherwise reading would gather divided parameters anew for each character.
         params = jax.device_put(params, whole_on_fsdp(state_shardings(params, self._mesh, self._task.config.sharding)))
         invalid = InvalidImages(self._source, message)
-        results = _watched(self._passes(params, waiting=waiting), invalid, on_step)
-        found = self._task.validate(results, self._source)
-        return found._replace(
-            metrics=found.metrics | ({"invalid_images": float(invalid.found)} if invalid.found else {})
-        )
 
+        def watched() -> Results:
+            for told, made in self._passes(params, waiting=waiting):
+                invalid.tell(told)
+                invalid.count(invalid.outcomes_of(told))
+                yield told, made
+                after_batch()
 
-def _watched(results: Results, invalid: InvalidImages, on_step: Callable[[int], None] | None) -> Results:
-    """``results``, counting the images that cannot be used, and telling how many images each batch has."""
-    for told, made in results:
-        invalid.tell(told)
-        invalid.count(invalid.outcomes_of(told))
-        yield told, made
-        if on_step is not None:
-            on_step(int((told["index"] >= 0).sum()))
+        found = self._task.validate(watched(), self._source)
+        if invalid.found:
+            found.metrics["invalid_images"] = float(invalid.found)
+        return found

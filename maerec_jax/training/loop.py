@@ -18,7 +18,7 @@ from maerec_jax.distributed.cluster import meet
 from maerec_jax.distributed.sharding import batch_part, put_batch, put_whole, replicated
 from maerec_jax.training.data import make_decoder, source_names
 from maerec_jax.training.evaluation import Evaluator
-from maerec_jax.training.run import Run, open_run
+from maerec_jax.training.run import Run
 from maerec_jax.training.run_log import RunLog
 from maerec_jax.training.step import jit_train_step
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
@@ -41,7 +41,7 @@ def train(config: TrainConfig) -> dict[str, float]:
       NotFiniteError: for a loss or gradient that is not finite; the state before it is saved.
       Stopped: when it was asked to stop by a signal; the state is saved.
     """
-    run = open_run(config)
+    run = Run(config)
     workdir, first = epath.Path(config.workdir), jax.process_index() == 0
     with (
         StopRequests() as requests,
@@ -100,7 +100,7 @@ class _Training:
             log.message(note)
         self._done = self._counted = start  # steps that are taken, and that have been looked at
         self._state = run.state(checkpoints, start, log.message)
-        self._step = jit_train_step(run.task, run.optimizer, config, run.mesh)
+        self._step = jit_train_step(run.task, run.optimizer, config, run.shardings)
         self._pending: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
         self._invalid = InvalidImages(run.sources, log.alarm, source_names(config.data.train), config.data.max_invalid)
         self._rates = Rates(config.batch_size, config.model.work, devices_peak)
@@ -169,7 +169,7 @@ class _Training:
     def validate(self) -> float:
         """Validate the state, and return its score. Raises ``Stopped``, once it is saved, where the run is to stop."""
 
-        def look_up(_: int) -> None:
+        def look_up() -> None:
             if self._requests.reached():
                 raise Stopped(self._done, self._run.total_steps, self._requests.signal)
 

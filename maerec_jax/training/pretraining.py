@@ -26,55 +26,42 @@ class Pretraining:
     confidence = None  # images are not turned to be reconstructed
 
     def __init__(self, config: AutoencoderConfig, dtype: Any) -> None:
-        self.config, self.dtype = config, dtype
-        self.encoder = config.encoder
+        self.config, self.dtype, self.init = config, dtype, config.init
         self.model: Any = config.module(dtype)
         self.whole: Any = config.whole().module(dtype)
 
     def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         """Add noise for the whole batch, which decides what is hidden and predicted however the batch is split."""
-        rows, columns = self.encoder.grid_of(batch["image"].shape[1:3])
+        rows, columns = self.config.encoder.grid_of(batch["image"].shape[1:3])
         return {**batch, "noise": jax.random.uniform(key, (len(batch["image"]), rows * columns))}
 
     def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
         """Reconstruction error of the valid images, summed; the weight is their number."""
         del key
         image_BHWC = normalize(batch["image"], self.config)
-        out = self.model.apply({"params": params}, image_BHWC, batch["noise"])
-        return self._loss(out, image_BHWC, batch["valid"])
+        return self._loss(self.model.apply({"params": params}, image_BHWC, batch["noise"]), image_BHWC, batch["valid"])
 
     def _loss(self, out: dict[str, Array], image_BHWC: Array, valid_B: Array) -> Loss:
-        valid_B = valid_B.astype(jnp.float32)
-        return Loss((self._error(out, image_BHWC) * valid_B).sum(), valid_B.sum(), {})
-
-    def _error(self, out: dict[str, Array], image_BHWC: Array) -> Array:
-        return reconstruction_error(out["pred"], reconstruction_target(image_BHWC, self.config), out["predicted"])
-
-    def reconstruct(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Predict all hidden patches of ``image``, uint8 (B, H, W, 3), under ``noise``, float32 (B, N).
-
-        Returns:
-          ``error`` float32 (B), the mean squared error of the hidden patches in the scale of the loss; ``mask`` float32
-          (B, N), 1 where one is hidden; ``pixels`` float32 (B, H, W, 3), what is predicted, in the encoder's scale.
-          Of normalised patches only the contrast within them is predicted: they get their true mean and deviation.
-        """
-        image_BHWC = normalize(batch["image"], self.config)
-        out = self.whole.apply({"params": params}, image_BHWC, batch["noise"])
-        pixels = self._pixels(out["pred"], image_BHWC)
-        return {"error": self._error(out, image_BHWC), "mask": out["mask"], "pixels": pixels}
+        target_BNP, valid_B = reconstruction_target(image_BHWC, self.config), valid_B.astype(jnp.float32)
+        error_B = reconstruction_error(out["pred"], target_BNP, out["predicted"])
+        return Loss((error_B * valid_B).sum(), valid_B.sum(), {})
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Summed loss, number of images and reconstructions of a batch, under noise that is the same every time.
+        """Predict all hidden patches of a batch, under noise that is the same every time.
 
-        With the images themselves, for the pictures.
+        Returns:
+          ``total`` and ``weight`` of the loss; and for the pictures ``image``; ``mask`` float32 (B, N), 1 where a patch
+          is hidden; ``pixels`` float32 (B, H, W, 3), what is predicted, in the encoder's scale. Of normalised patches
+          only the contrast within them is predicted: they get their true mean and deviation.
         """
-        found = self.reconstruct(params, self.prepare(batch, jax.random.key(0)))
-        valid_B = batch["valid"].astype(jnp.float32)
-        total = (found.pop("error") * valid_B).sum()
-        return {"total": total, "weight": valid_B.sum(), "image": batch["image"], **found}
+        noise_BN = self.prepare(batch, jax.random.key(0))["noise"]
+        image_BHWC = normalize(batch["image"], self.config)
+        out = self.whole.apply({"params": params}, image_BHWC, noise_BN)
+        total, weight, _ = self._loss(out, image_BHWC, batch["valid"])
+        pixels_BHWC = self._pixels(out["pred"], image_BHWC)
+        return {"total": total, "weight": weight, "image": batch["image"], "mask": out["mask"], "pixels": pixels_BHWC}
 
     def _pixels(self, pred_BNP: Array, image_BHWC: Array) -> Array:
-        """Predicted patches as images in the encoder's pixel scale; normalised ones get the true mean and deviation."""
         cfg = self.config
         if cfg.norm_pix:
             raw = reconstruction_target(image_BHWC, replace(cfg, norm_pix=False))
@@ -97,10 +84,8 @@ class Pretraining:
     def _picture(self, image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray) -> np.ndarray:
         """The first words as original | masked | reconstructed, uint8."""
         n = min(16, len(image_BHWC))
-        columns = [
-            image_BHWC[:n],
-            *masked_and_reconstructed(image_BHWC[:n], mask_BN[:n], pixels_BHWC[:n], self.encoder),
-        ]
+        image_BHWC = image_BHWC[:n]
+        columns = [image_BHWC, *masked_and_reconstructed(image_BHWC, mask_BN[:n], pixels_BHWC[:n], self.config.encoder)]
         columns = [np.pad(c, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255) for c in columns]
         words = np.concatenate(columns, axis=2).repeat(2, axis=1).repeat(2, axis=2)
         half = -(-n // 2)
@@ -111,17 +96,9 @@ class Pretraining:
 def masked_and_reconstructed(
     image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray, encoder: ViTConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a masked autoencoder saw of images, and what it made of that.
+    """Images as a masked autoencoder saw them, hidden patches in grey, and with these as it predicted them: uint8.
 
-    Args:
-      image_BHWC: uint8.
-      mask_BN: as ``Pretraining.reconstruct`` gives it.
-      pixels_BHWC: likewise.
-      encoder: the patches and the scale of the pixels.
-
-    Returns:
-      uint8 (B, H, W, 3), hidden patches in grey; and the same with hidden patches as predicted, and visible ones as
-      they are.
+    ``mask_BN`` and ``pixels_BHWC`` are those of ``Pretraining.evaluation_step``.
     """
     hidden = np.repeat(mask_BN[..., None], encoder.patch_values, axis=2)
     hidden = np.asarray(unpatchify(jnp.asarray(hidden), image_BHWC.shape[1:3], encoder.patch_size)) > 0

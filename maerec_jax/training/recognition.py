@@ -26,7 +26,7 @@ class Recognition:
     """Learn to write the text of a word image, one character after the other (arXiv 2307.08723, section 5)."""
 
     def __init__(self, config: RecogniserConfig, dtype: Any, label_smoothing: float = 0.0) -> None:
-        self.config, self.dtype, self.label_smoothing = config, dtype, label_smoothing
+        self.config, self.dtype, self.init, self.label_smoothing = config, dtype, config.init, label_smoothing
 
     def prepare(self, batch: dict[str, Array], key: Array) -> dict[str, Array]:
         """Nothing is drawn for the whole batch."""

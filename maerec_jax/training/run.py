@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,6 @@ import optax
 from etils import epath
 
 from data_pipelines.errors import UserError
-from data_pipelines.images.buckets import Buckets
-from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.records import Source
 from maerec_jax.config import TrainConfig, compute_dtype, to_json
 from maerec_jax.distributed.cluster import agree, as_first, meet
 from maerec_jax.distributed.host_memory import keep_freed_memory
@@ -31,10 +28,10 @@ from maerec_jax.distributed.sharding import (
 from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.training.data import make_buckets, open_training, open_validation
-from maerec_jax.training.optimizer import Schedule, learning_rate_schedule, make_optimizer, map_by_path
+from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer, map_by_path
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
-from maerec_jax.training.starting import LoadedRun, check_start, load_start, loaded_params
+from maerec_jax.training.starting import LoadedRun, load_start, loaded_params
 from maerec_jax.training.step import TrainState, initial_state, state_shapes
 from maerec_jax.training.task import Task
 from maerec_jax.weights.checkpoint import Checkpoints, claim_workdir, saved_steps
@@ -65,15 +62,10 @@ def fresh_state(
 ) -> TrainState:
     """The state of a new run. No device ever holds more of it than its part.
 
-    Args:
-      config: the run.
-      task: its stage.
-      optimizer: its optimizer.
-      shardings: where the state lies.
-      replace_params: is given the fresh parameters; what it returns takes their place, with NumPy arrays for those that
-        every process has loaded.
+    ``replace_params`` is given the fresh parameters; what it returns takes their place, with NumPy arrays for those
+    that every process has loaded.
     """
-    params = jax.jit(task.config.init, out_shardings=shardings.params)(jax.random.key(config.seed))
+    params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(config.seed))
     if replace_params is not None:
         params = jax.tree.map(
             lambda x, sharding: x if isinstance(x, jax.Array) else put_whole(x, sharding),
@@ -84,32 +76,66 @@ def fresh_state(
     return jax.jit(complete, out_shardings=shardings, donate_argnums=0)(params)
 
 
-@dataclass
 class Run:
-    """What the loop needs to know of a run, the same from its first step to its last."""
+    """What the loop needs to know of a run, the same from its first step to its last.
 
-    config: TrainConfig
-    mesh: jax.sharding.Mesh
-    task: Task
-    sources: Sources
-    """The training data."""
-    held_out: Source | None
-    """The validation data."""
-    buckets: Buckets | None
-    loaded: LoadedRun | None
-    """What a new run starts from; until its state is made."""
-    notes: list[str]
-    """What was found out before the log is open."""
-    total_steps: int
-    schedule: Schedule
-    optimizer: optax.GradientTransformation
-    shapes: TrainState
-    shardings: TrainState
+    Opens its data, and makes or checks its workdir. All processes do so together.
 
-    @property
-    def steps_per_epoch(self) -> float:
+    Raises:
+      UserError: for a workdir of another config, and other mistakes in the config.
+      DataError: for data that cannot be used.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        if not config.data.train:
+            raise UserError("the config names no training data: data.train is empty")
+        self.config, self.mesh = config, make_mesh(config.mesh)
+        check_batch_size(config, self.mesh)
+        batch_part(self.mesh)  # raises where processes would share a part of their rows
+        self.task = make_task(config)
+        if self.mesh.devices.flat[0].platform == "cpu":
+            keep_freed_memory()
+        # Raises before anything is read or written.
+        self._shardings_of(jax.eval_shape(self.task.init, jax.random.key(0)))
+
+        notes: list[str] = []
+        self.notes = notes
+        """What was found out before the log is open."""
+        self.sources = open_training(config, lambda text: notes.append(f"training data: {text}"))
+        self.held_out = open_validation(config, self.sources, lambda text: notes.append(f"validation data: {text}"))
+        self.buckets = make_buckets(config, self.sources, notes.append)
+        meet("all have opened their data")
+        agree(
+            {
+                "config": to_json(replace(config, data=replace(config.data, root="", workers=0, timeout=0.0))),
+                "number of training images": len(self.sources),
+                "number of validation images": 0 if self.held_out is None else len(self.held_out),
+                "images of each bucket": [] if self.buckets is None else np.bincount(self.buckets.numbers).tolist(),
+            }
+        )
+        # Read before the workdir is made, so that a mistyped name leaves none behind.
+        self._loaded: LoadedRun | None = None  # what a new run starts from, until its state is made
+        if not as_first(bool(saved_steps(epath.Path(config.workdir)))):
+            self._loaded = load_start(config)
+        claim_workdir(config, write=jax.process_index() == 0)
+
+        self.steps_per_epoch = len(self.sources) / config.batch_size
         """Steps that see as many images as there are."""
-        return len(self.sources) / self.config.batch_size
+        self.total_steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
+        self.schedule = learning_rate_schedule(
+            config.optimizer, config.batch_size, self.steps_per_epoch, self.total_steps
+        )
+        if self.schedule.warmup_steps >= self.total_steps:
+            notes.append(
+                f"warning: a warm-up of {self.schedule.warmup_steps:,.0f} steps in a run of {self.total_steps:,}: "
+                "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
+            )
+        self.optimizer = make_optimizer(config.optimizer, self.schedule, config.model.layers, config.model.frozen)
+        self.shapes = state_shapes(self.task, self.optimizer, config)
+        self.shardings = self._shardings_of(self.shapes)
+
+    def _shardings_of(self, shapes: Any) -> Any:
+        return state_shardings(shapes, self.mesh, self.config.model.sharding)
 
     def is_validated(self, done: int) -> bool:
         """Whether the state after ``done`` steps is validated."""
@@ -133,7 +159,7 @@ class Run:
 
     def state(self, checkpoints: Checkpoints, start: int, message: Callable[[str], None]) -> TrainState:
         """The state after ``start`` steps: restored, or that of a new run."""
-        config, loaded, self.loaded = self.config, self.loaded, None
+        config, loaded, self._loaded = self.config, self._loaded, None
         if start:
             given = {"--init-from": config.init_from, "--init-encoder-from": config.init_encoder_from}
             unused = "".join(f"; {flag} {path} is not used" for flag, path in given.items() if path)
@@ -142,69 +168,3 @@ class Run:
             return state
         replace_params = None if loaded is None else partial(loaded_params, config, loaded, message=message)
         return fresh_state(config, self.task, self.optimizer, self.shardings, replace_params)
-
-
-def open_run(config: TrainConfig) -> Run:
-    """Open a run's data, and make or check its workdir. All processes do so together.
-
-    Raises:
-      UserError: for a workdir of another config, and other mistakes in the config.
-      DataError: for data that cannot be used.
-    """
-    if not config.data.train:
-        raise UserError("the config names no training data: data.train is empty")
-    mesh = make_mesh(config.mesh)
-    check_batch_size(config, mesh)
-    batch_part(mesh)  # raises where processes would share a part of their rows
-    task = make_task(config)
-    if mesh.devices.flat[0].platform == "cpu":
-        keep_freed_memory()
-    # Raises before anything is read or written.
-    state_shardings(jax.eval_shape(task.config.init, jax.random.key(0)), mesh, task.config.sharding)
-
-    notes: list[str] = []
-    sources = open_training(config, lambda text: notes.append(f"training data: {text}"))
-    held_out = open_validation(config, sources, lambda text: notes.append(f"validation data: {text}"))
-    buckets = make_buckets(config, sources, notes.append)
-    meet("all have opened their data")
-    agree(
-        {
-            "config": to_json(replace(config, data=replace(config.data, root="", workers=0, timeout=0.0))),
-            "number of training images": len(sources),
-            "number of validation images": 0 if held_out is None else len(held_out),
-            "images of each bucket": [] if buckets is None else np.bincount(buckets.numbers).tolist(),
-        }
-    )
-    # Read before the workdir is made, so that a mistyped name leaves none behind.
-    loaded = None
-    if not as_first(bool(saved_steps(epath.Path(config.workdir)))):
-        check_start(config)
-        loaded = load_start(config)
-    claim_workdir(config, write=jax.process_index() == 0)
-
-    steps_per_epoch = len(sources) / config.batch_size
-    total_steps = config.steps or math.ceil(config.epochs * steps_per_epoch)
-    schedule = learning_rate_schedule(config.optimizer, config.batch_size, steps_per_epoch, total_steps)
-    if schedule.warmup_steps >= total_steps:
-        notes.append(
-            f"warning: a warm-up of {schedule.warmup_steps:,.0f} steps in a run of {total_steps:,}: "
-            "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
-        )
-    optimizer = make_optimizer(config.optimizer, schedule, task.config.layers, task.config.frozen)
-    shapes = state_shapes(task, optimizer, config)
-    shardings = state_shardings(shapes, mesh, task.config.sharding)
-    return Run(
-        config,
-        mesh,
-        task,
-        sources,
-        held_out,
-        buckets,
-        loaded,
-        notes,
-        total_steps,
-        schedule,
-        optimizer,
-        shapes,
-        shardings,
-    )

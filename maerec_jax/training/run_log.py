@@ -7,14 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from data_pipelines.storage import is_bucket
 from maerec_jax.reading.pictures import save_picture
@@ -42,9 +40,20 @@ _SHOWN = {
 }
 
 
-def _format(name: str, value: float) -> str:
-    shown, digits = _SHOWN.get(name, (name.replace("_", " "), ".4g"))
-    return f"{shown} {value:{digits}}"
+def _summary_writer() -> Any:
+    """tensorboardX's writer of events.
+
+    Where PyTorch and Google's client of buckets are installed it imports both, which takes seconds. What is logged here
+    needs neither: so they are kept from it.
+    """
+    kept: Any = dict.fromkeys({"torch", "google.cloud.storage"} - sys.modules.keys())  # None: cannot be imported
+    sys.modules.update(kept)
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        for name in kept:
+            del sys.modules[name]
+    return SummaryWriter
 
 
 class _Outbox:
@@ -56,11 +65,8 @@ class _Outbox:
         self._sent: dict[Path, tuple[int, int]] = {}
         self._one_at_a_time = threading.Lock()
         self.folder = Path(self._temporary.name)
-
-    def fetch(self, name: str) -> None:
-        """Begin with what the bucket has of a file."""
-        if (self._place / name).exists():
-            (self.folder / name).write_bytes((self._place / name).read_bytes())
+        if (place / METRICS_FILE).exists():  # it is added to
+            (self.folder / METRICS_FILE).write_bytes((place / METRICS_FILE).read_bytes())
 
     def send(self) -> None:
         """Copy the files that have changed since they were last sent. What fails is told, and sent the next time."""
@@ -103,8 +109,6 @@ class RunLog:
         self._outbox = _Outbox(epath.Path(workdir), self.message) if is_bucket(epath.Path(workdir)) else None
         self._sent = time.monotonic()
         folder = Path(workdir) if self._outbox is None else self._outbox.folder
-        if self._outbox is not None:
-            self._outbox.fetch(METRICS_FILE)
         self._pictures = folder / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / METRICS_FILE
@@ -114,7 +118,7 @@ class RunLog:
             fresh.write_text("".join(f"{line}\n" for line in lines))
             fresh.replace(file)
         self._file = file.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._events = _summary_writer()(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -135,9 +139,7 @@ class RunLog:
             self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Take the progress bar down and close the files."""
         if self.active:
             self._progress.stop()
@@ -182,7 +184,8 @@ class RunLog:
         self._write(line)
         for name, value in values.items():
             self._events.add_scalar(f"{group}/{name}", value, step)
-        text = "  ".join(_format(name, value) for name, value in values.items())
+        shown = {name: _SHOWN.get(name, (name.replace("_", " "), ".4g")) for name in values}
+        text = "  ".join(f"{shown[name][0]} {value:{shown[name][1]}}" for name, value in values.items())
         if group == "train" and not self._progress.disable:
             self._progress.update(self._bar, status=text)
         else:

@@ -1,42 +1,42 @@
 """Starting a run from the parameters of another: which are taken, and what is said of the others."""
 
-from collections.abc import Callable
-from dataclasses import fields, replace
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
-from maerec_jax.models.deeper import deepen
 from maerec_jax.models.interface import ModelConfig, RecogniserConfig
 from maerec_jax.models.lora import is_adapter
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.training.known_characters import with_characters
 from maerec_jax.weights.finding import load_weights
 
 LoadedRun = tuple[TrainConfig, Any, int]
 """What ``load_weights`` returns: a run's config, its parameters and their step."""
 
-
-def check_start(config: TrainConfig) -> None:
-    """Raise ``UserError`` where a new run would keep an encoder of random numbers as it is."""
-    if _rank(config.model) and not config.init_from:
-        raise UserError(
-            "model.encoder.lora_rank trains adapters and keeps the encoder as it is: name the run that the encoder "
-            "comes from with --init-from"
-        )
+_BLOCK_SIZES = ("dim", "heads", "mlp_ratio")
 
 
 def load_start(config: TrainConfig) -> LoadedRun | None:
     """Read what a new run starts from: ``init_from``, with the encoder of ``init_encoder_from``; None for neither.
 
     Raises:
-      UserError: where either cannot be read, or the two encoders are not of the same kind.
+      UserError: where either cannot be read, or the two encoders are not of the same kind; and where the run would keep
+        an encoder of random numbers as it is.
     """
     if not config.init_from:
+        if _rank(config.model):
+            raise UserError(
+                "model.encoder.lora_rank trains adapters and keeps the encoder as it is: name the run that the encoder "
+                "comes from with --init-from"
+            )
         if config.init_encoder_from:
             raise UserError(
                 f"--init-encoder-from {config.init_encoder_from} takes the place of the encoder of --init-from, which "
@@ -64,31 +64,24 @@ def load_start(config: TrainConfig) -> LoadedRun | None:
 def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, message: Callable[[str], None]) -> Any:
     """The parameters of ``init_from`` as far as they fit, in the place of fresh ones.
 
-    An encoder for other images is brought to those of the new run (``fit_encoder``), unless it is to stay as it is, or
-    a position table does not say where patches lie ("square"). One with fewer blocks gets new ones (``deepen``).
-    Adapters are taken where the new run has such, too, and merged into the weights beside them otherwise. What a
-    recogniser knows of characters is taken to the classes that these have in the new run.
+    An encoder that is trained is brought to the new run's images and number of blocks (``fitted``). Adapters are taken
+    where the new run has such, too, and merged into the weights beside them otherwise. What a recogniser knows of
+    characters is taken to the classes that these have in the new run (``with_characters``).
 
-    Args:
-      config: the new run.
-      loaded_run: the one that it starts from.
-      params: fresh parameters.
-      message: prints a line.
-
-    Raises:
-      UserError: where nothing fits, or not all of an encoder that is not trained.
+    Takes the new run, the one that it starts from, fresh parameters, and what prints a line. Raises ``UserError`` where
+    nothing fits, or not all of an encoder that is not trained.
     """
     source, loaded, step = loaded_run
-    rank, of_source = _rank(config.model), _rank(source.model)
-    if of_source not in (0, rank):
+    rank = _rank(config.model)
+    merges = _rank(source.model) not in (0, rank)
+    if merges:
         loaded = source.model.merged(loaded)[1]
     refused = misfits(source.model, config.model)
     changes: list[str] = []
-    if source.model.encoder is not None and config.model.encoder is not None:
-        encoder, deeper = _as_deep(loaded["encoder"], source.model.encoder, config.model.encoder)
-        fitted, changes = _for_images(encoder, source.model.encoder, config.model.encoder)
-        loaded, changes = {**loaded, "encoder": encoder if fitted is None else fitted}, deeper + changes
-        if fitted is not None:
+    if source.model.encoder is not None and config.model.encoder is not None and not rank:
+        encoder, changes, fits = fitted(loaded["encoder"], source.model.encoder, config.model.encoder)
+        loaded = {**loaded, "encoder": encoder}
+        if fits:
             refused = {start: reason for start, reason in refused.items() if not start.startswith("encoder/")}
     characters = ""
     if isinstance(source.model, RecogniserConfig) and isinstance(config.model, RecogniserConfig):
@@ -113,7 +106,7 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         f"from {config.init_from} ({source.model.kind}, step {step}){encoder_of}: "
         f"{total - len(missing)} of {total} parameters, {len(missing)} initialised afresh, "
         f"{len(unused)} of its own not used"
-        f"{'; its adapters are merged into its weights' if of_source not in (0, rank) else ''}"
+        f"{'; its adapters are merged into its weights' if merges else ''}"
     )
     for change in changes:
         message(f"  {change}")
@@ -129,27 +122,33 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
     return params
 
 
-def _as_deep(params: Any, source: ViTConfig, wanted: ViTConfig) -> tuple[Any, list[str]]:
-    """A loaded encoder with the blocks that another one has more, if it may change, and what was added."""
-    sizes = ("dim", "heads", "mlp_ratio")
-    if wanted.lora_rank or any(getattr(source, size) != getattr(wanted, size) for size in sizes):
-        return params, []
-    return deepen(params, source.depth, max(source.depth, wanted.depth))
+def fitted(params: Mapping[str, Any], source: ViTConfig, wanted: ViTConfig) -> tuple[Any, list[str], bool]:
+    """A trained encoder for the number of blocks of another one, and for its images.
 
+    New blocks are spread evenly among those that there are. Each is a copy of the one before it whose last layers,
+    ``proj`` and ``fc2``, are zero: it adds nothing to the residual stream, so the encoder computes what it did, and
+    both layers have gradients from the first step on (block expansion, arXiv 2401.02415, section 3.1).
 
-def _for_images(params: Any, source: ViTConfig, wanted: ViTConfig) -> tuple[Any, list[str]]:
-    """A loaded encoder for the images of another one, and what was changed; None where it has to stay as it is."""
-    placed = wanted.grid == source.grid or {source.position_table, wanted.position_table} == {"grid"}
-    if wanted.lora_rank or wanted.dim != source.dim or not placed:
-        return None, []
-    made = replace(
-        source,
-        image_size=wanted.image_size,
-        patch_size=wanted.patch_size,
-        pixel_mean=wanted.pixel_mean,
-        pixel_std=wanted.pixel_std,
-    )
-    return fit_encoder(params, source, made)
+    Returns:
+      The parameters; a line for each thing that was changed; and whether they are for the wanted images: not where the
+      width is another, or a position table does not say where patches lie ("square").
+    """
+    depth, changes = source.depth, []
+    if wanted.depth > depth and all(getattr(source, name) == getattr(wanted, name) for name in _BLOCK_SIZES):
+        origins = [i * depth // wanted.depth for i in range(wanted.depth)]
+        blocks = {f"blocks_{i}": params[f"blocks_{origin}"] for i, origin in enumerate(origins)}
+        new = [i for i in range(1, wanted.depth) if origins[i] == origins[i - 1]]
+        for name in (f"blocks_{i}" for i in new):
+            silent = {part: jax.tree.map(np.zeros_like, blocks[name][part]) for part in ("proj", "fc2")}
+            blocks[name] = {**blocks[name], **silent}
+        params = {**params, **blocks}
+        told = ", ".join(map(str, new))
+        changes = [f"blocks: {depth} become {wanted.depth}; {told} are new and add nothing at first"]
+    fits = wanted.grid == source.grid or source.position_table == wanted.position_table == "grid"
+    if wanted.dim != source.dim or not fits:
+        return params, changes, False
+    params, for_images = fit_encoder(params, source, wanted)
+    return params, changes + for_images, True
 
 
 def _rank(model: ModelConfig) -> int:
@@ -165,8 +164,7 @@ def _part(path: str) -> str:
 def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
     """Parameters of one model that mean something else in another, though their shapes may agree.
 
-    Returns:
-      A dict from the beginning of their paths to the reason.
+    A dict from the beginning of their paths to the reason.
     """
     found: dict[str, str] = {}
     if saved.kind != wanted.kind:
@@ -184,15 +182,9 @@ def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
 
 
 def merge_params(fresh: Any, loaded: Any, refused: dict[str, str]) -> tuple[Any, dict[str, str], list[str]]:
-    """Put loaded parameters in the place of fresh ones where path and shape agree.
+    """Put loaded parameters in the place of fresh ones where path and shape agree, but for ``refused`` (``misfits``).
 
-    Args:
-      fresh: a parameter tree.
-      loaded: another.
-      refused: beginnings of paths that are not to be taken, with the reason (``misfits``).
-
-    Returns:
-      The merged tree; a dict from each path that stayed fresh to the reason; the loaded paths that found no place.
+    Returns the merged tree; a dict from each path that stayed fresh to the reason; and loaded paths without a place.
     """
     fresh_flat, loaded_flat = flatten_dict(fresh, sep="/"), flatten_dict(loaded, sep="/")
     merged, missing = {}, {}
@@ -208,3 +200,45 @@ def merge_params(fresh: Any, loaded: Any, refused: dict[str, str]) -> tuple[Any,
             missing[path] = reason
     unused = [path for path in loaded_flat if path not in fresh_flat]
     return unflatten_dict(merged, sep="/"), missing, unused
+
+
+def with_characters(
+    params: Any, tables: Mapping[str, int], source: Charset, wanted: Charset
+) -> tuple[Any, dict[str, str]]:
+    """A recogniser's parameters for the classes of another charset.
+
+    The rows of characters that both have, and of the special classes, stay what they are. A character that is new
+    starts as one that looks like it, if there is one: its letter without accents, or in the other case; or else as the
+    mean of all.
+
+    Args:
+      params: the parameters, as NumPy arrays.
+      tables: those with a row for each class (``RecogniserConfig.character_tables``).
+      source: the charset that they are for.
+      wanted: the other.
+
+    Returns:
+      The parameters, of which only the tables are new arrays; and the new characters, each with the one that it starts
+      as, or "".
+    """
+    new = {c: next(_like(c, source.characters), "") for c in wanted.characters if c not in source.characters}
+    origins = [source.characters.find(new.get(c, c) or "\0") for c in wanted.characters]
+    special = [source.start_end, source.padding, source.unknown]
+
+    def chosen(table: np.ndarray, axis: int) -> np.ndarray:
+        rows = np.moveaxis(table, axis, 0)
+        mean = rows[: len(source.characters)].mean(0)
+        rows = np.stack([mean if i < 0 else rows[i] for i in origins + special])
+        return np.moveaxis(rows, 0, axis).astype(table.dtype)
+
+    flat = flatten_dict(params, sep="/")
+    flat |= {path: chosen(flat[path], axis) for path, axis in tables.items()}
+    return unflatten_dict(flat, sep="/"), new
+
+
+def _like(character: str, characters: str) -> Iterator[str]:
+    """Those of ``characters`` that look like another, the likest first."""
+    letter = unicodedata.normalize("NFD", character)[0]
+    for other in (letter, letter.swapcase(), character.swapcase()):
+        if len(other) == 1 and other in characters:
+            yield other

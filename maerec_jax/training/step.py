@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from data_pipelines.sources.records import OUTCOMES
 from maerec_jax.config import TrainConfig
-from maerec_jax.distributed.sharding import batch_sharding, gather, replicated, state_shardings
+from maerec_jax.distributed.sharding import batch_sharding, gather
 from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
 from maerec_jax.training.task import Task
@@ -40,33 +39,28 @@ def initial_state(params: Any, optimizer: optax.GradientTransformation, config: 
 
 def state_shapes(task: Task, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
     """The shapes and dtypes of a run's state, as ``jax.ShapeDtypeStruct``; nothing is computed."""
-    return jax.eval_shape(lambda key: initial_state(task.config.init(key), optimizer, config), jax.random.key(0))
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    return jax.eval_shape(partial(initial_state, optimizer=optimizer, config=config), params)
 
 
 def jit_train_step(
-    task: Task, optimizer: optax.GradientTransformation, config: TrainConfig, mesh: Mesh
+    task: Task, optimizer: optax.GradientTransformation, config: TrainConfig, shardings: Any
 ) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
     """The step as the loop runs it on a mesh: the state stays where it lies, and its memory is used again.
 
-    Takes a state laid out by ``state_shardings``, a batch laid out by ``batch_sharding``, and the step as a replicated
-    int32 scalar. Raises ``UserError`` where the model cannot be laid over the mesh.
+    Takes a state laid out by ``shardings`` (``state_shardings``), a batch laid out by ``batch_sharding``, and the step
+    as a replicated int32 scalar.
     """
-    shapes = state_shapes(task, optimizer, config)
-    lies, everywhere = state_shardings(shapes, mesh, task.config.sharding), replicated(mesh)
     return jax.jit(
-        make_train_step(task, optimizer, config, partial(gather, shardings=lies.params)),
-        in_shardings=(lies, batch_sharding(mesh), everywhere),
-        out_shardings=(lies, everywhere),
+        make_train_step(task, optimizer, config, partial(gather, shardings=shardings.params)),
+        in_shardings=(shardings, batch_sharding(shardings.step.mesh), shardings.step),
+        out_shardings=(shardings, shardings.step),
         donate_argnums=0,
     )
 
 
 def loss_gradients(
-    task: Task,
-    params: Any,
-    batch: dict[str, Array],
-    key: Array,
-    gather: Callable[[Any], Any] = lambda params: params,
+    task: Task, params: Any, batch: dict[str, Array], key: Array, gather: Callable[[Any], Any] = lambda params: params
 ) -> tuple[Any, Array, dict[str, Array]]:
     """The gradient of the summed loss of a batch, or of a part of one.
 

@@ -29,28 +29,24 @@ class Task(Protocol):
     @property
     def config(self) -> ModelConfig:
         """The model: its parameters, which of them are constants, and how they lie on a mesh."""
-        ...
 
     dtype: Any
     """Dtype of the computation."""
+    init: Any
+    """``config.init``: always the same object, which JAX traces once."""
 
     def prepare(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Add what is drawn for the whole batch, before it is split for gradient accumulation."""
-        ...
 
     def loss(self, params: Any, batch: dict[str, jax.Array], key: jax.Array) -> Loss:
         """The loss of a batch as it comes out of ``prepare``."""
-        ...
 
     def evaluation_step(self, params: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """What ``validate`` needs of a batch, computed on the device."""
-        ...
 
     @property
     def confidence(self) -> Callable[[dict[str, np.ndarray], int], float] | None:
         """How sure a row of what ``evaluation_step`` made is; None where turned images are not tried."""
-        ...
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
         """Summarise batches and what ``evaluation_step`` made of them; ``labels`` tells names and texts by index."""
-        ...

@@ -18,7 +18,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.lora import encoder_without_adapters
-from maerec_jax.models.names.vit import FROZEN_BY_LORA
+from maerec_jax.models.names.maerec import FROZEN_BY_LORA
 from maerec_jax.weights.files import BASE, read_weights, write_weights
 from maerec_jax.weights.state_dicts import name_table, params_from_state_dict, state_dict_from_params
 

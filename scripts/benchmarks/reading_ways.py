@@ -28,17 +28,17 @@ _SURE = 1e9
 class ForcedMAERec(MAERec):
     """A recogniser whose words end where ``lengths``, int (B) among its parameters, says."""
 
-    def _forced(self, logits_BC: Array, position: Array) -> Array:
-        end_C = jnp.arange(logits_BC.shape[-1]) == self.config.charset.start_end
+    def _forced(self, logits_BKC: Array, position: Array) -> Array:
+        end_C = jnp.arange(logits_BKC.shape[-1]) == self.config.charset.start_end
         ends_B = position >= self.get_variable("params", "lengths")
-        return jnp.where(end_C, jnp.where(ends_B, _SURE, -_SURE)[:, None], logits_BC)
+        return jnp.where(end_C, jnp.where(ends_B, _SURE, -_SURE)[:, None, None], logits_BKC)
 
     def step(
-        self, token_B: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
+        self, token_BK: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
     ) -> tuple[Array, DecodingState]:
         """The model's step, with the end where it has to be."""
-        logits_BC, state = super().step(token_B, position, state, memory)
-        return self._forced(logits_BC, position), state
+        logits_BKC, state = super().step(token_BK, position, state, memory)
+        return self._forced(logits_BKC, position), state
 
     def encode(self, image_BHWC: Array) -> Array:
         """Normalised pixels to the encoded image (B, 1 + N, D)."""
@@ -46,8 +46,8 @@ class ForcedMAERec(MAERec):
 
     def decode_again(self, tokens_BT: Array, position: Array, memory_BND: Array) -> Array:
         """What ``step`` gives, from all tokens and the encoded image: all places are computed, and none is kept."""
-        logits_BTC = self.decoder(tokens_BT, memory_BND)[0]
-        return self._forced(jax.lax.dynamic_index_in_dim(logits_BTC, position, 1, keepdims=False), position)
+        logits_BTC = self.decoder(tokens_BT, memory_BND)
+        return self._forced(jax.lax.dynamic_index_in_dim(logits_BTC, position, 1), position)
 
 
 def read_all_places(model: ForcedMAERec, params: Any, image_BHWC: Array, cached: bool) -> Array:
@@ -68,12 +68,12 @@ def read_all_places(model: ForcedMAERec, params: Any, image_BHWC: Array, cached:
     def body(position: Array, carry: tuple) -> tuple:
         tokens_BT, state = carry
         if cached:
-            logits_BC, state = apply("step", tokens_BT[:, position], position, state, memory)
+            logits_BKC, state = apply("step", tokens_BT[:, position, None], position, state, memory)
         else:
             # As if of this step alone: the compiler would keep what does not change between them.
             seen_BT, once = jax.lax.optimization_barrier((tokens_BT[:, :length], memory))
-            logits_BC = apply("decode_again", seen_BT, position, once)
-        return tokens_BT.at[:, position + 1].set(jnp.argmax(logits_BC, axis=-1).astype(jnp.int32)), state
+            logits_BKC = apply("decode_again", seen_BT, position, once)
+        return tokens_BT.at[:, position + 1].set(jnp.argmax(logits_BKC[:, 0], axis=-1).astype(jnp.int32)), state
 
     tokens_BT = jax.lax.fori_loop(0, length, body, (tokens_BT, state))[0][:, 1:]
     ended_BT = jnp.cumsum(tokens_BT == charset.start_end, axis=1) - (tokens_BT == charset.start_end)

@@ -82,7 +82,7 @@ class JaxStep:
     """The project's training step."""
 
     def __init__(self, settings: Settings, dtype: str) -> None:
-        from maerec_jax.distributed.sharding import make_mesh
+        from maerec_jax.distributed.sharding import make_mesh, state_shardings
         from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
         from maerec_jax.training.run import make_task
         from maerec_jax.training.step import initial_state, jit_train_step
@@ -98,7 +98,8 @@ class JaxStep:
         schedule = learning_rate_schedule(recipe, settings.batch_size, 1000.0, 10_000)
         optimizer = make_optimizer(recipe, schedule, model.encoder.depth, model.frozen)
         self._state = initial_state(params, optimizer, self._config)
-        self._step = jit_train_step(task, optimizer, self._config, self._mesh)
+        shardings = state_shardings(self._state, self._mesh, model.sharding)
+        self._step = jit_train_step(task, optimizer, self._config, shardings)
         self._batch, self._count = jax.device_put(make_batch(self._config)), 0
 
     def device(self) -> str:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maerec_jax.models.attention_maps import attention_maps
 from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.maerec import MAERec, MAERecConfig
 from maerec_jax.models.vit import ViTConfig
@@ -34,16 +33,19 @@ def test_equals_what_the_parameters_say(recogniser, layer):
     """Queries from the residual stream before the layer's cross-attention, keys from the encoded image."""
     model, params, image, tokens = recogniser
     tokens = tokens.at[0, 4].set(PADDING)
-    maps = jax.jit(lambda p, i, t: attention_maps(model, p, i, t, layer))(params, image, tokens)
+    maps = jax.jit(lambda p, i, t: CONFIG.attention(p, i, t, layer=layer))(params, image, tokens)
 
     seen = np.asarray(jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=START)[:, :-1])
 
     def run(m, image, seen):
         memory = m.encoder(image)
-        return memory, m.decoder._embed(seen, jnp.arange(12), True), m.decoder(seen, memory)[1][0]
+        m.decoder(seen, memory)
+        return memory, m.decoder._embed(seen, jnp.arange(12), True)
 
-    memory, *inputs = jax.jit(lambda p, i, t: model.apply({"params": p}, i, t, method=run))(params, image, seen)
-    x = inputs[layer]
+    (memory, first), found = jax.jit(
+        lambda p, i, t: model.apply({"params": p}, i, t, method=run, capture_intermediates=True)
+    )(params, image, seen)
+    x = (first, found["intermediates"]["decoder"]["layers_0"]["__call__"][0][0])[layer]
     cross = jax.device_get(params["decoder"])[f"layers_{layer % 2}"]
 
     def norm(x, p):
@@ -70,8 +72,8 @@ def test_equals_what_the_parameters_say(recogniser, layer):
 
 
 def test_earlier_maps_do_not_depend_on_later_tokens(recogniser):
-    model, params, image, tokens = recogniser
-    maps = jax.jit(lambda t: attention_maps(model, params, image, t))
+    _, params, image, tokens = recogniser
+    maps = jax.jit(lambda t: CONFIG.attention(params, image, t))
     base = maps(tokens)
     for place in (0, 5, 10):  # the last token is seen by no map
         changed = maps(tokens.at[:, place].add(1))
@@ -85,8 +87,8 @@ def test_earlier_maps_do_not_depend_on_later_tokens(recogniser):
 def test_maps_of_every_grid_add_up_to_one(patch, size):
     """Also at image sizes other than the model's own; and with fewer tokens than the model may read."""
     config = replace(CONFIG, encoder=ViTConfig.tiny(patch_size=patch, position_table="grid"))
-    model, params, image, tokens = make(config, *size)
-    maps = jax.jit(lambda i, t: attention_maps(model, params, i, t))(image, tokens[:, :5])
+    _, params, image, tokens = make(config, *size)
+    maps = jax.jit(lambda i, t: config.attention(params, i, t))(image, tokens[:, :5])
     assert maps.shape == (3, 5, size[0] // patch[0], size[1] // patch[1])
     assert maps.dtype == jnp.float32
     assert (maps >= 0).all()
@@ -95,7 +97,7 @@ def test_maps_of_every_grid_add_up_to_one(patch, size):
 
 def test_rows_and_columns_are_those_of_the_image(recogniser):
     """Where all keys but those of one patch are alike, that patch stands out at its own row and column."""
-    model, params, _, tokens = recogniser
+    _, params, _, tokens = recogniser
     flat = jnp.full((1, 32, 128, 3), -1.0)
     marked = flat.at[:, 8:12, 100:104].set(1.0)  # row 2, column 25
     # An encoder whose blocks add nothing: what a patch holds stays in its place.
@@ -104,14 +106,13 @@ def test_rows_and_columns_are_those_of_the_image(recogniser):
         if name.startswith("blocks_") and name != "blocks_norm":
             encoder[name] = {**part, **{w: jax.tree.map(jnp.zeros_like, part[w]) for w in ("proj", "fc2")}}
     params = {**params, "encoder": encoder}
-    find = jax.jit(lambda image: attention_maps(model, params, image, tokens[:1, :3]))
+    find = jax.jit(lambda image: CONFIG.attention(params, image, tokens[:1, :3]))
     change = [find(image) for image in (flat, marked)]
     change = np.abs(np.log(change[1]) - np.log(change[0])).mean(axis=(0, 1))
     assert np.unravel_index(change.argmax(), change.shape) == (2, 25)
 
 
-def test_nothing_is_computed_unless_asked_for(recogniser):
-    """The program of a forward pass is the same as that of a model that cannot tell: no weights leave it."""
+def test_collecting_computes_nothing_more(recogniser):
     model, params, image, tokens = recogniser
 
     def plain(params):
@@ -125,7 +126,7 @@ def test_nothing_is_computed_unless_asked_for(recogniser):
         return sum(eqn.primitive.name == "exp" for eqn in jaxpr.eqns) + sum(softmaxes(x) for x in inner if x)
 
     found = [softmaxes(jax.make_jaxpr(f)(params).jaxpr) for f in (plain, collecting)]
-    assert found == [2 + 2 * 2, 2 + 2 * 2 + 2 * 2]  # encoder and decoder; and once more what is collected
+    assert found == [2 + 2 * 2, 2 + 2 * 2]  # of encoder and decoder
     np.testing.assert_array_equal(jax.jit(plain)(params), jax.jit(collecting)(params)[0])
 
 
@@ -137,13 +138,13 @@ def test_initialising_collects_nothing(recogniser):
 def test_tokens_that_were_read(recogniser):
     model, params, image, _ = recogniser
     tokens = jax.jit(lambda i: greedy_read(model, params, i))(image).tokens_BT
-    maps = jax.jit(lambda i, t: attention_maps(model, params, i, t))(image, tokens)
+    maps = jax.jit(lambda i, t: CONFIG.attention(params, i, t))(image, tokens)
     assert maps.shape == (3, 12, 8, 32)
 
 
 def test_what_cannot_be_given_is_named(recogniser):
-    model, params, image, tokens = recogniser
+    _, params, image, tokens = recogniser
     with pytest.raises(ValueError, match="no layer 2: the text decoder has 2"):
-        attention_maps(model, params, image, tokens, layer=2)
+        CONFIG.attention(params, image, tokens, layer=2)
     with pytest.raises(ValueError, match="24 tokens, but the model reads at most 12"):
-        attention_maps(model, params, image, jnp.concatenate([tokens, tokens], axis=1))
+        CONFIG.attention(params, image, jnp.concatenate([tokens, tokens], axis=1))

@@ -73,7 +73,7 @@ class Run:
         self.optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, 1, self.task.config.frozen)
         self.shapes = state_shapes(self.task, self.optimizer, self.config)
         self.shardings = state_shardings(self.shapes, self.mesh, self.config.model.sharding)
-        self.step = jit_train_step(self.task, self.optimizer, self.config, self.mesh)
+        self.step = jit_train_step(self.task, self.optimizer, self.config, self.shardings)
 
     def start(self):
         state = fresh_state(self.config, self.task, self.optimizer, self.shardings)
