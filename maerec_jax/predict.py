@@ -30,9 +30,8 @@ from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import load_detector
 from maerec_jax.scenes.drawing import annotated_scene
 from maerec_jax.scenes.regions import DetectionConfig, Detector
-from maerec_jax.scenes.scene_reader import PreparedScene, SceneReader
+from maerec_jax.scenes.scene_reader import LARGE, PreparedScene, SceneReader, is_large
 
-_LARGE = 400  # pixels: crops of one word are hardly ever as high and as wide
 _ON_SHEET = 48
 
 
@@ -113,7 +112,8 @@ def predict(arguments: PredictArguments) -> int:
             for read in work.read(readable):
                 output.add(read)
             progress.advance(bar, len(loaded))
-    output.finish()
+    if written := output.finish():
+        tell(written)
     if output.noted:
         tell(f"{output.noted:,} of {output.done:,} {work.note}")
     if failed:
@@ -151,7 +151,7 @@ class _Words:
 
     columns, ending = ("text", "confidence"), ".png"
     note = (
-        f"images are at least {_LARGE} pixels high and wide, and were read as one word each; "
+        f"images are at least {LARGE} pixels high and wide, and were read as one word each; "
         "use --detect to find the words of whole pictures"
     )
 
@@ -172,8 +172,7 @@ class _Words:
             text = f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{_others(word)}"
             rows = [(word.text, f"{word.confidence:.6f}")]
             draw = partial(self._draw, pixels, prepared, word)
-            large = min(pixels.shape[:2]) >= _LARGE
-            yield _Read(name, word.described(), rows, text, [(prepared, word)], draw, large)
+            yield _Read(name, word.described(), rows, text, [(prepared, word)], draw, is_large(pixels))
 
     def _draw(self, pixels: np.ndarray, prepared: Prepared, word: Word) -> np.ndarray:
         maps = self._recognizer.attention(prepared, word) if self._attention and word.text else None
@@ -238,11 +237,18 @@ class _Output:
         self.done += 1
         self.noted += read.noted
 
-    def finish(self) -> None:
+    def finish(self) -> str:
+        """Draw the sheet; returns a line that says which pictures were written, "" for none."""
+        written = []
+        if self._arguments.visualise and self.done:
+            written.append(f"{self.done:,} picture{'s' * (self.done > 1)} to {self._arguments.visualise}")
         samples = [{"text": None, "reading": word.text, "confidence": word.confidence} for _, word in self._sheet]
         sheet = readings_sheet([prepared.picture(word) for prepared, word in self._sheet], samples)
         if sheet is not None:
             save_picture(sheet, self._arguments.sheet)
+            words = len(samples)
+            written.append(f"{words} word{'s' * (words > 1)} to {self._arguments.sheet}")
+        return f"wrote {' and '.join(written)}" if written else ""
 
 
 main = main_of(PredictArguments, predict, "maerec_jax.predict")

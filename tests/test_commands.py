@@ -213,6 +213,7 @@ def test_predict_reads_what_it_can(unbroken, tmp_path, capsys):  # noqa: F811
     assert "no such image or folder" in told.err
     assert "1 images left out whose names are not UTF-8" in told.err
     assert "2 of 3 images could not be read" in told.err
+    assert f"wrote 1 picture to {tmp_path}/drawn\n" in told.err
     (picture,) = (tmp_path / "drawn").iterdir()
     assert cv2.imread(str(picture)) is not None
     nameless = os.fsdecode(os.fsencode(folder) + b"/\xff.png")

@@ -79,7 +79,7 @@ def test_formats_tell_the_same_words(run, folder, scene, recognizer):
 
 
 def test_annotated_pictures_and_the_sheet(run, folder, tmp_path):
-    status, _, _ = run(folder / "a.png", folder / "b.png", "--detect", "--visualise", tmp_path / "drawn",
+    status, _, err = run(folder / "a.png", folder / "b.png", "--detect", "--visualise", tmp_path / "drawn",
                        "--sheet", tmp_path / "sheet.png", "--crops", "rectified")  # fmt: skip
     assert status == 0
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["000000_a.jpg", "000001_b.jpg"]
@@ -87,6 +87,9 @@ def test_annotated_pictures_and_the_sheet(run, folder, tmp_path):
         assert drawn.size == plain.size
         assert np.abs(np.asarray(drawn).astype(int) - np.asarray(plain)).mean() > 1
     assert (tmp_path / "sheet.png").is_file()
+    written = next(line for line in err.splitlines() if line.startswith("wrote "))
+    assert written.startswith(f"wrote 2 pictures to {tmp_path}/drawn and ")
+    assert written.endswith(f" words to {tmp_path}/sheet.png")
 
 
 def test_lexicons_are_of_pictures(run, folder, tmp_path):
