@@ -1,5 +1,6 @@
 """What a training run is: frozen dataclasses, the configs/*.py files that return them, and their JSON in a workdir."""
 
+import argparse
 import importlib.util
 import inspect
 import sys
@@ -266,6 +267,14 @@ def _told_in_a_line(path: str) -> Iterator[None]:
         raise UserError(f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {error}") from error
 
 
+def _data_root(module: ModuleType, flags: Sequence[str]) -> dict[str, str]:
+    """``--data.root``, for the ``get_config(root)`` of a config file that depends on files there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data.root", dest="root")
+    root = parser.parse_known_args(flags)[0].root
+    return {"root": root} if root and "root" in inspect.signature(module.get_config).parameters else {}
+
+
 def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
     """Load a config file and override its fields by command-line flags such as ``--optimizer.learning-rate 1e-3``.
 
@@ -273,7 +282,7 @@ def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
     """
     module = load_config_module(path)
     with _told_in_a_line(path):
-        default = module.get_config()
+        default = module.get_config(**_data_root(module, flags))
     if not isinstance(default, TrainConfig):
         raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
     description = f"{inspect.getdoc(module) or ''}\n\nThe values below are those of {path}."

@@ -1,6 +1,7 @@
 """Configs and their overrides: typed, complete, and helpful where they are wrong."""
 
 import json
+import string
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_cross_attending_recipes_differ_in_the_model_only():
         assert cross.model == model
         assert (model.encoder, model.decoder_dim, model.mask_ratio) == (mae.model.encoder, 512, 0.75)
         assert replace(cross, model=mae.model, workdir=mae.workdir) == mae
+
+
+def test_own_words_have_the_characters_of_their_data_root(tmp_path):
+    """Without a charset.txt those of ASCII. Drawn words show them, and new ones more often."""
+    path = str(REPOSITORY / "configs/own_words.py")
+    config = config_from_flags(path, ["--data.root", str(tmp_path)])
+    assert config.model.charset.characters == string.digits + string.ascii_letters + string.punctuation
+    assert len(config.data.train) == 2
+    (tmp_path / "charset.txt").write_text("AÄ£-\n")
+    for flags in (["--data.root", str(tmp_path)], [f"--data.root={tmp_path}"]):
+        config = config_from_flags(path, flags)
+        assert config.data.root == str(tmp_path)
+        assert config.model.charset.characters == "AÄ£-"
+        assert [words.characters for words in config.data.train[1:]] == ["AÄ£-", "Ä£"]
+    (tmp_path / "charset.txt").write_text("AÄA\n")
+    with pytest.raises(UserError, match=r"own_words.py:\d+: ValueError: a charset needs each character once"):
+        config_from_flags(path, ["--data.root", str(tmp_path)])
 
 
 def test_overrides_are_typed():
