@@ -36,7 +36,7 @@ try_plain() {
   try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
     --sheet read.png --visualise read --attention
   # The weights of the package: the default of everything that reads.
-  try "$python" -m maerec_jax.evaluate --data words --json default.json
+  try "${python%/*}/maerec" evaluate --data words --json default.json
   try "$python" -c '
 import json
 (read,) = json.load(open("default.json"))["sets"].values()
