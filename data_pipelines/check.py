@@ -28,28 +28,29 @@ _NAMED = Collection("named", ())  # what --sources names
 
 @dataclass(frozen=True)
 class CheckArguments:
-    """Compare a download of Union14M and the common benchmarks with what they should hold, and decode every image.
+    """Check a download of Union14M and the common benchmarks: decode every image and list problems.
 
-    Finds the sets by the names of their folders and files, and prepared sets, of which it also compares all files with
-    their checksums. Counts what is missing, damaged or unusual in each, and prints it as a table. Labels that cannot be
-    read are problems; labels that are long or hold unknown characters, and vertical images, are not. The exit status is
-    0 where all that was found can be read, 1 where there are problems, and 2 where ROOT is not there.
+    Sets are found by the names of folders and files. Prepared sets are also compared with their checksums.
+
+    Missing or damaged images and labels are problems. Long labels and tall images are only counted.
+
+    Exit status: 0 if everything can be read, 1 if there are problems, 2 if ROOT does not exist.
     """
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
-    """The folder that holds Union14M-L, Union14M-U and the like, or one of these folders."""
+    """Folder that holds Union14M-L, Union14M-U and so on, or one of these folders."""
     sources: tuple[str, ...] = ()
-    """Instead of the sets that are found look at these lists, LMDBs and prepared sets of any name, relative to ROOT."""
+    """Check only these annotation lists, LMDBs and prepared sets (paths relative to ROOT)."""
     workers: int = os.cpu_count() or 1
-    """Processes that read and decode; 0 does it in the main process."""
+    """Worker processes; 0 for none."""
     json: str = ""
-    """Also write everything to this JSON file."""
+    """Write all results to this JSON file."""
     list: int = 10
-    """How many records with the same problem are named in each set."""
+    """Records to name for each problem and set."""
     max_length: int = 46
-    """Labels with more characters are counted as too long."""
+    """Count labels with more characters as too long."""
     characters: str = MAEREC_CHARACTERS
-    """The characters that the recogniser can write; labels with others are counted. By default the published 91."""
+    """Charset: labels with other characters are counted. Default: the published 91."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.list < 0 or self.max_length < 1:
@@ -60,11 +61,11 @@ def check(arguments: CheckArguments) -> int:
     """Check a download, print the table, and return the exit status."""
     root, advice = Path(arguments.root), "give the folder that holds Union14M-L or Union14M-U"
     if not root.is_dir():
-        fail(f"{root}: {'is a file' if root.exists() else 'does not exist'}; {advice}")
+        fail(f"{root} {'is a file' if root.exists() else 'does not exist'}: {advice}")
         return 2
     places, extra = ([_place(root, path) for path in arguments.sources], []) if arguments.sources else locate(root)
     if not places:
-        raise DataError(f"{root}: holds no set of the catalogue; {advice}, or --sources")
+        raise DataError(f"{root} holds no known set: {advice}, or use --sources")
     if arguments.json:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -82,7 +83,7 @@ def _place(root: Path, path: str) -> Place:
     """What a path under ``root`` names. Raises ``DataError`` where that is nothing with records."""
     kind = kind_at(root / path)
     if kind is None:
-        raise DataError(f"{root / path}: is no list, LMDB or prepared set; give paths relative to {root}")
+        raise DataError(f"{root / path} is not an annotation list, LMDB or prepared set: give paths relative to {root}")
     return Place(_NAMED, WordSet(path, None), kind, (path,))
 
 

@@ -85,7 +85,7 @@ def check_outputs(*paths: str) -> None:
     from data_pipelines.storage import is_bucket
 
     for name in filter(is_bucket, paths):
-        raise UserError(f"{name}: is written to disks only: give a path on one, and copy it")
+        raise UserError(f"{name}: cannot be written to a bucket: give a local path, and copy the file")
     wanted = [Path(name) for name in paths if name]
     for path in wanted:
         if path.is_dir():

@@ -25,29 +25,25 @@ from data_pipelines.union14m.catalogue import kind_at
 
 @dataclass(frozen=True)
 class Arguments:
-    """Find benchmark images in training sets, and write a list of the training records to leave out.
+    """Find benchmark images in training sets, and list the training records to leave out.
 
-    Found are equal files, and re-encoded, resized or slightly cropped copies (up to 5 % at each edge). The list has a
-    JSON object a line: train, benchmark, kind (bytes, label or pixels), correlation. A training run leaves its records
-    out with --data.exclude overlaps.jsonl, a path relative to its data root. Use the same root here: names are relative
-    to it. Temporary files take 3 KB a benchmark image, in the folder that TMPDIR names. For example:
+    Finds equal files, and copies that are re-encoded, resized or cropped by up to 5 % at each edge.
 
-    python -m data_pipelines.find_overlaps --root /path/to/Union14M --out overlaps.jsonl
-      --train Union14M-L/train_annos/mmocr1.0/train_easy.json Union14M-U/cc_lmdb
-      --benchmark Union14M-L/Union14M-Benchmarks/general/annotation.json
+    Train without them: --data.exclude overlaps.jsonl, with the same data root as here.
+
+    Example: --root /path/to/Union14M --train Union14M-U/cc_lmdb --benchmark MY_BENCHMARK/labels.jsonl
     """
 
     train: tuple[str, ...]
-    """Training sets, relative to the root: lists (.jsonl, .json, .tsv, .txt), and folders of LMDBs, prepared sets or
-    images."""
+    """Training sets: annotation lists, LMDBs, prepared sets or image folders (paths relative to --root)."""
     benchmark: tuple[str, ...]
-    """Benchmarks, in the same forms."""
+    """Benchmark sets, in the same forms."""
     root: str = "."
-    """The data root; that of the training runs that are to use the list."""
+    """Data root; use the one of your training runs."""
     out: str = "overlaps.jsonl"
-    """The list to write."""
+    """List to write: a JSON object per line (train, benchmark, kind, correlation)."""
     workers: int = 0
-    """Worker processes; 0 to work in this one. The list does not depend on it."""
+    """Worker processes; 0 for none. The list does not depend on it."""
 
 
 _SPECS: dict[str | None, Callable[..., SourceSpec]]
@@ -66,7 +62,7 @@ def run(arguments: Arguments) -> int:
     The list appears under its name only when it is complete. Raises ``DataError`` for what cannot be used.
     """
     if not arguments.train or not arguments.benchmark:
-        raise DataError("nothing to compare: give --train and --benchmark")
+        raise DataError("--train and --benchmark each need at least one set")
     if arguments.workers < 0:
         raise DataError("--workers must not be negative")
     root, out, console = Path(arguments.root), Path(arguments.out), Console(stderr=True)
@@ -102,11 +98,11 @@ def run(arguments: Arguments) -> int:
     table = Table("", "", title=title, show_header=False)
     for what, number in (
         ("equal bytes", kinds["bytes"]),
-        ("near, with the same label", kinds["label"]),
-        ("near, with no label or another", kinds["pixels"]),
-        ("benchmark images that they show", len(copied)),
-        ("flat training images: looked for by bytes alone", counts["flat"]),
-        ("training images that cannot be decoded: the same", counts["unreadable"]),
+        ("near copies with the same label", kinds["label"]),
+        ("near copies with another label or none", kinds["pixels"]),
+        ("benchmark images found", len(copied)),
+        ("flat training images (compared by bytes only)", counts["flat"]),
+        ("undecodable training images (compared by bytes only)", counts["unreadable"]),
         ("pairs of hashes compared", counts["examined"]),
         ("pairs of images compared", counts["compared"]),
     ):
@@ -124,8 +120,8 @@ def _about(index: BenchmarkIndex) -> list[str]:
     crowded, hidden = index.hashes.passed_over()
     if crowded:
         lines.append(
-            f"{crowded:,} keys belong to more than {index.options.max_bucket} hashes and are passed over; "
-            f"{hidden:,} benchmark images have no others, and only equal files of these are found"
+            f"{crowded:,} keys belong to more than {index.options.max_bucket} hashes and are skipped; "
+            f"{hidden:,} benchmark images have no other keys, so only equal files of these are found"
         )
     return lines
 

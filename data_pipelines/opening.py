@@ -48,5 +48,5 @@ def open_sources(
     sources, count, unknown = leave_out(sources, names)
     message(f"{count:,} records left out by {', '.join(exclude)}")
     if unknown:
-        message(f"{len(unknown):,} of {len(names):,} excluded names are in no training source, {min(unknown)} for one")
+        message(f"{len(unknown):,} of {len(names):,} excluded names are in no training source, such as {min(unknown)}")
     return sources

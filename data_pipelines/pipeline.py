@@ -59,7 +59,7 @@ class Batches(Iterator[Batch], AbstractContextManager["Batches"]):
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):  # grain's words for a worker that is gone
                 raise
-            message = f"{str(error).split('. ')[0]}: killed perhaps for want of memory; use fewer data.workers"
+            message = f"{str(error).split('. ')[0]}: probably out of memory; use fewer data.workers"
         else:
             # Shared memory must be given back before the program ends: copying 10 MB is cheap.
             return {name: np.array(value) for name, value in batch.items()} if self._shared else batch

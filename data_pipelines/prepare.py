@@ -36,37 +36,35 @@ _LISTED = 10  # records left out of a set that are named on the screen
 
 @dataclass(frozen=True)
 class PrepareArguments:
-    """Convert word images to sharded ArrayRecord, which pods and TFDS read at random without TensorFlow.
+    """Convert data sets to ArrayRecord shards, for fast random access on pods and in TFDS.
 
-    Finds the sets of Union14M and the common benchmarks under ROOT by their names, as data_pipelines.check does, and
-    writes a folder for each into --out; Records("FOLDER/SET") reads it in a config. Images keep their bytes, and
-    records the names that they have relative to ROOT, so that lists of --data.exclude stay valid.
+    Finds the sets of Union14M and the common benchmarks under ROOT by name; writes each to a folder in --out.
 
-    Stopped at any moment, the same command goes on with the shards that are missing. The shards do not depend on the
-    number of workers. A record whose image is missing or cannot be decoded is left out, counted and named.
+    Use a folder in a config as Records("FOLDER/SET"). Images keep their bytes, and records their names.
 
-    The exit status is 0 where every record was converted, 3 where some were left out, and 1 where the work was stopped.
+    Repeat a stopped command to resume it. Records without a usable image are left out and reported.
+
+    Exit status: 0 if all records were converted, 3 if some were left out, 1 on errors.
     """
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")]
-    """The data root."""
+    """Data root: the folder that holds the data sets."""
     out: str
-    """Where the folders of the sets go; gs://BUCKET/FOLDER, too, with gcsfs installed (pip install -e .[gcs])."""
+    """Folder to write to; gs://BUCKET/FOLDER needs: pip install -e '.[gcs]'"""
     sets: tuple[str, ...] = ()
-    """Names of the sets to convert, such as train_easy cc_lmdb; by default all that are found."""
+    """Sets to convert, for example train_easy cc_lmdb; default: all that are found."""
     sources: tuple[str, ...] = ()
-    """Convert these, relative to ROOT: lists (.jsonl, .json, .tsv, .txt), LMDB folders, image folders. A set is named
-    after its path. Without --sets, nothing else is then converted."""
+    """Convert these lists, LMDBs or image folders (paths relative to ROOT), and only the sets in --sets."""
     workers: int = os.cpu_count() or 1
-    """Processes that read, decode and write; 0 does it in the main process."""
+    """Worker processes; 0 for none. The shards do not depend on it."""
     shard_records: int = 32_768
-    """Records in a shard: at 3 to 6 KB a word, 100 to 200 MB."""
+    """Records per shard; 32,768 make 100 to 200 MB."""
     max_invalid: float = 0.1
-    """Stop at a set of which more than this share of the records cannot be read or decoded."""
+    """Stop if a larger share of a set's records cannot be read or decoded."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.shard_records < 1 or not 0 <= self.max_invalid <= 1:
-            raise ValueError("workers must be at least 0, shard-records at least 1, and max-invalid from 0 to 1")
+            raise ValueError("--workers must be at least 0, --shard-records at least 1, and --max-invalid from 0 to 1")
 
 
 class Task(NamedTuple):
@@ -89,15 +87,15 @@ def find_tasks(root: Path, sets: tuple[str, ...], sources: tuple[str, ...]) -> l
         found = {place.word_set.name for place in places}
         if missing := sorted(set(sets) - found):
             there = ", ".join(sorted(found)) or "none"
-            raise DataError(f"{root}: holds no set named {', '.join(missing)}; there are: {there}")
+            raise DataError(f"{root}: no set named {', '.join(missing)}; available: {there}")
         if not found:
-            raise DataError(f"{root}: holds no set of the catalogue; give the folder above Union14M-L, or --sources")
+            raise DataError(f"{root} holds no known set: give the folder that holds Union14M-L, or use --sources")
         tasks = [_task(place) for place in places if not sets or place.word_set.name in sets]
     tasks += [Task(_name(root, path), "train", path, spec_by_ending(root, path)) for path in sources]
     for name, count in Counter(task.name for task in tasks).items():
         if count > 1:
             paths = ", ".join(task.path for task in tasks if task.name == name)
-            raise DataError(f"{name}: is the name of {paths}: give one of them to --sources, or one to each --out")
+            raise DataError(f"{paths} have the same name {name}: convert them one by one, with different --out")
     return tasks
 
 
@@ -119,7 +117,7 @@ def prepare(arguments: PrepareArguments) -> int:
     """Prepare the sets, print a table of them, and return the exit status."""
     root, out = Path(arguments.root), epath.Path(os.path.expanduser(arguments.out))
     if not root.is_dir():
-        raise DataError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; give the data root")
+        raise DataError(f"{root} {'is a file' if root.exists() else 'does not exist'}: give the data root")
     tasks, done = find_tasks(root, arguments.sets, arguments.sources), []
     start = time.perf_counter()
     try:
@@ -129,7 +127,7 @@ def prepare(arguments: PrepareArguments) -> int:
                 done.append((task.name, _prepare(task, root, out / task.name, arguments, workers, progress, bar)))
                 progress.remove_task(bar)
     except ImportError as error:  # epath's: what reads and writes buckets is not installed
-        raise DataError(f"{out}: {error}; pip install gcsfs") from error
+        raise DataError(f"{out}: {error}; pip install -e '.[gcs]' in the project's folder") from error
     _print_table(out, done, time.perf_counter() - start)
     return LEFT_OUT if any(prepared.manifest.left_out for _, prepared in done) else 0
 

@@ -47,7 +47,7 @@ def publish(file: Path, place: epath.Path) -> None:
     # Objects appear in a bucket when all of them has been sent.
     epath.Path(file).copy(place, overwrite=True)
     if place.stat().length != size:
-        raise DataError(f"{place}: arrived with {place.stat().length:,} of {size:,} bytes; run the command once more")
+        raise DataError(f"{place}: arrived with {place.stat().length:,} of {size:,} bytes; repeat the command")
 
 
 def checksum(path: Path) -> str:
@@ -66,7 +66,7 @@ def held(folder: epath.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{folder}: another process is at work here; wait for it, or stop it") from None
+            raise DataError(f"{folder}: another process is working here; wait for it, or stop it") from None
         except OSError:
             pass  # some network file systems have no locks
         yield

@@ -75,7 +75,7 @@ class InvalidImages:
             if unusable >= _DECIDED and unusable > self.limit * seen:
                 raise DataError(
                     f"{name}: {unusable:,.0f} of the latest {seen:,.0f} images cannot be used, more than "
-                    f'data.max_invalid {self.limit:.0%}; the lines "masked out" name some: mend them or leave them out'
+                    f'data.max_invalid {self.limit:.0%}; the lines "masked out" name some: repair or leave them out'
                 )
         self._latest[self._latest[:, 0] > _LATEST] /= 2
 

@@ -101,7 +101,7 @@ class Workers(AbstractContextManager["Workers"]):
                 waiting += (self._pool.submit(function, *call) for call in itertools.islice(calls, 1))
         except BrokenProcessPool as error:
             where = f" at {place(done)} or soon after it" if place else ""
-            problem = f"a worker process was killed{where}, perhaps for want of memory: use fewer --workers"
+            problem = f"a worker process was killed{where}, probably out of memory: use fewer --workers"
             raise DataError(problem) from error
         finally:
             for future in waiting:

@@ -38,37 +38,34 @@ AugmentationConfig = Annotated[Augmentation | RandAugment, Field(discriminator="
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the words come from and how they are prepared."""
+    """Training and validation data, and how images are prepared."""
 
     root: str = "."
-    """Folder that the paths of sources are relative to."""
+    """Data root: paths of sources are relative to this folder."""
     train: tuple[SourceConfig, ...] = ()
     """Sources of training images."""
     validation: tuple[SourceConfig, ...] = ()
-    """Sources of validation images; without any, fine-tuning is not validated."""
+    """Sources of validation images; without any, there is no validation."""
     mixing: Mixing = "by_size"
-    """How training sources without a weight divide the images: by their sizes, or evenly ("balanced")."""
+    """How training sources without a weight share the images: by size, or evenly (balanced)."""
     exclude: tuple[str, ...] = ()
-    """Lists of training records to leave out, relative to the root; ``data_pipelines.find_overlaps`` writes them."""
+    """Lists of training records to leave out, written by data_pipelines.find_overlaps (relative to root)."""
     interpolation: Interpolation = "bilinear"
-    """How images are resized; the published recipes pre-train with "bicubic" and fine-tune with "bilinear"."""
+    """How images are resized; published: bicubic for pre-training, bilinear for fine-tuning."""
     augmentation: AugmentationConfig = NO_AUGMENTATION
-    """Random distortion of training images; all probabilities 0 for none."""
+    """Augmentation of training images; all probabilities 0 for none."""
     buckets: tuple[tuple[int, int], ...] = ()
-    """Heights and widths of images, instead of the model's one size: each step has words of one aspect ratio
-    (``data_pipelines.images.buckets.WORD_SHAPES`` for patches of 4 x 4 pixels)."""
+    """Image sizes (height, width) instead of one size; each batch has one of them (docs/training_data.md)."""
     turn_vertical: bool = False
-    """Turn crops at least twice as high as wide against the clock in training, and read whatever is higher than wide
-    in three ways: upright, turned to the left and to the right."""
+    """Train with tall crops turned left; read tall images upright, turned left and turned right."""
     unknown_characters: Literal["drop", "keep", "error"] = "drop"
-    """Labels with characters outside the charset: leave them out, keep them as the unknown class, or stop."""
+    """Labels with characters outside the charset: drop, keep (as unknown class), or stop with an error."""
     max_invalid: float = 0.1
-    """Stop when of the latest images, all or those of one source, more than this share, and 100, cannot be used."""
+    """Stop if a larger share of recent images (and at least 100), of all or of one source, is unusable."""
     workers: int = 0
-    """Worker processes that read and decode; 0 for a thread of the main process. Batches do not depend on it."""
+    """Worker processes that read and decode; 0 for a thread. Batches do not depend on it."""
     timeout: float = 900.0
-    """Seconds without a batch after which a process gives up, so that the others do not wait for it forever; 0 for
-    none."""
+    """Seconds to wait for a batch before the run stops; 0 for no limit."""
 
     def __post_init__(self) -> None:
         if self.timeout < 0:
@@ -80,34 +77,31 @@ class OptimizerConfig:
     """The optimizer and its learning-rate schedule."""
 
     algorithm: Literal["adamw", "muon"] = "adamw"
-    """What makes updates of gradients. "adamw" is the published one. "muon" (Jordan et al., 2024) makes those of the
-    matrices in the blocks orthogonal, and scales them so that a learning rate of AdamW's fits (arXiv 2502.16982,
-    section 2.2); all else is AdamW's, with Nesterov's momentum. It needs fewer images, and more time for a step, which
-    counts where batches are small."""
+    """Optimizer: adamw, as published, or muon (arXiv 2502.16982), which needs fewer images but slower steps."""
     learning_rate: float = 1e-4
-    """Peak learning rate; for ``reference_batch`` images a step where that is set."""
+    """Peak learning rate (for reference_batch images per step, if that is set)."""
     reference_batch: int = 0
     """Scale the learning rate by batch_size / reference_batch; 0 leaves it as it is."""
     schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
-    """What follows the warm-up. "one_cycle" starts at 1/25 of the peak and warms up along a cosine, too."""
+    """Schedule after warm-up; one_cycle starts at 1/25 of the peak and also warms up along a cosine."""
     warmup_epochs: float = 0.0
-    """Epochs of warm-up from 0 to the peak."""
+    """Warm-up in epochs."""
     warmup_steps: int = 0
-    """Steps of warm-up, instead of epochs, where it is not 0."""
+    """Warm-up steps; overrides warmup_epochs if not 0."""
     final_learning_rate: float = 0.0
-    """Where the cosine ends ("one_cycle" ends at 4e-6 of the peak instead)."""
+    """Final learning rate of cosine (one_cycle ends at 4e-6 of the peak)."""
     weight_decay: float = 0.05
     """Decoupled weight decay, scaled by the learning rate."""
     decay_vectors: bool = False
-    """Also decay biases and the scales of norms."""
+    """Also apply weight decay to biases and norm scales."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay rates of the first and second moments."""
+    """AdamW: decay rates of the first and second moments."""
     epsilon: float = 1e-8
-    """Added to the root of the second moment."""
+    """AdamW: added to the root of the second moment."""
     clip_norm: float = 0.0
-    """Scale gradients down to this global norm; 0 for no clipping."""
+    """Clip gradients to this global norm; 0 for no clipping."""
     layer_decay: float = 1.0
-    """Layer-wise learning-rate decay: each encoder block learns this much slower than the one above it."""
+    """Layer-wise learning-rate decay: factor from each encoder block to the one below; 1 for none."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "warmup_epochs", "warmup_steps", "weight_decay", "clip_norm", "reference_batch"):
@@ -124,14 +118,13 @@ class MeshConfig:
     """How the devices are laid out (see docs/tpu.md). The losses do not depend on it."""
 
     data: int = -1
-    """Devices, in each slice, that the rows of a batch are divided between and that hold all of the model; -1 for all
-    that the others leave."""
+    """Devices per slice for data parallelism, each with the whole model; -1 for all that the others leave."""
     fsdp: int = 1
-    """Devices that the rows of a batch are divided between, and the parameters and their optimizer state too."""
+    """Devices for fully sharded data parallelism: parameters and optimizer state are divided, too."""
     tensor: int = 1
-    """Devices that the attention heads and hidden units of each layer are divided between."""
+    """Devices for tensor parallelism: attention heads and hidden units are divided."""
     slices: int = 1
-    """TPU slices, which are joined by the slower network of the data centre; "data" runs over them."""
+    """TPU slices, connected by the data centre network; data parallelism runs over them."""
 
     def __post_init__(self) -> None:
         if self.data != -1 and self.data < 1:
@@ -143,55 +136,52 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run: a masked autoencoder as the model is pre-trained, a recogniser fine-tuned."""
+    """A training run: pre-training for a masked autoencoder, fine-tuning for a recogniser."""
 
     model: AnyModel
-    """The model: its sizes and, for a recogniser, its charset."""
+    """Model: sizes, image size and, for a recogniser, charset."""
     data: DataConfig = field(default_factory=DataConfig)
-    """The data."""
+    """Data."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """The optimizer and its schedule."""
+    """Optimizer and schedule."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """How the devices are laid out."""
+    """Layout of the devices."""
     batch_size: int = 256
-    """Images a step, over all devices and accumulated parts."""
+    """Images per step, over all devices and accumulated parts."""
     accumulation: int = 1
-    """Split each batch into this many parts, one after the other, to save memory; the step is the same."""
+    """Gradient accumulation: split each batch into this many parts to save memory; same result."""
     epochs: float = 10.0
-    """Length of the run in passes over the training data."""
+    """Length of the run in epochs."""
     steps: int = 0
-    """Length of the run in steps, instead of epochs, where it is not 0."""
+    """Length of the run in steps; overrides epochs if not 0."""
     label_smoothing: float = 0.0
-    """Share of each fine-tuning target that is spread over all classes."""
+    """Label smoothing for fine-tuning: share of each target spread over all classes."""
     ema_decay: float = 0.0
-    """Decay of the moving average of the parameters that is validated and read with; 0 for none."""
+    """Decay of the moving average of parameters (EMA), used for validation and reading; 0 for none."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the computation; "auto" is bfloat16 on GPU and TPU and float32 on CPU. Parameters are always float32."""
+    """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Parameters stay float32."""
     seed: int = 0
     """Seed of initialisation, data order, masks, dropout and augmentation."""
     log_every: int = 20
-    """Steps between lines of the log."""
+    """Steps between log lines."""
     validate_every: int = 0
-    """Steps between validations; 0 for once an epoch. The last step is always validated."""
+    """Steps between validations; 0 for once per epoch. The last step is always validated."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; validated steps and the last are saved, too."""
+    """Steps between checkpoints; validated steps and the last step are also saved."""
     keep_last: int = 2
-    """Checkpoints kept by recency."""
+    """Number of latest checkpoints to keep."""
     keep_best: int = 1
-    """Checkpoints kept by validation score."""
+    """Number of best checkpoints to keep, by validation score."""
     init_from: str = ""
-    """What has the parameters to start from: the workdir of a run, one of its checkpoints, an exported .safetensors
-    file, or maerec_tiny or maerec_tiny_rendered, which come with the package. Those that do not fit are reported and
-    initialised afresh."""
+    """Start from these parameters, as far as they fit: workdir, checkpoint, .safetensors file or built-in model."""
     init_encoder_from: str = ""
-    """What has another encoder of the same shape, which takes the place of that of init_from: pre-training that went on
-    from it, such as on images of your own without labels."""
+    """Replace the encoder of init_from by this one, such as after more pre-training on your own images."""
     workdir: str = ""
-    """Folder for checkpoints and logs; runs/<name of the config file> by default. A run in it is resumed."""
+    """Folder for checkpoints and logs; a run in it is resumed. Default: runs/NAME_OF_CONFIG."""
 
     def __post_init__(self) -> None:
         if self.accumulation < 1 or self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}")
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
         for name in ("batch_size", "log_every", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -204,7 +194,7 @@ class TrainConfig:
         if self.data.buckets:
             self.model.check_shapes(self.data.buckets)
         if self.optimizer.layer_decay != 1 and self.model.encoder is None:
-            raise ValueError("optimizer.layer_decay is for models with a Vision Transformer")
+            raise ValueError("optimizer.layer_decay is for models with a Vision Transformer: set it to 1")
         if not self.steps and not self.epochs > 0:
             raise ValueError(f"epochs must be more than 0, not {self.epochs}")
 
@@ -238,16 +228,16 @@ def load_config_module(path: str) -> ModuleType:
     file = Path(path)
     if not file.is_file():
         known = sorted(str(p) for p in file.parent.glob("*.py") if not p.name.startswith("_"))
-        hint = f"; there are {', '.join(known)}" if known else ""
+        hint = f"; available: {', '.join(known)}" if known else ""
         raise UserError(f"no such config file: {path}{hint}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path}: a config file is a Python file, *.py")
+        raise UserError(f"{path}: a config file must be a Python file (*.py)")
     module = importlib.util.module_from_spec(spec)
     with _told_in_a_line(path):
         spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
-        raise UserError(f"{path}: a config file defines get_config() -> TrainConfig")
+        raise UserError(f"{path}: a config file must define get_config() -> TrainConfig")
     return module
 
 
@@ -285,7 +275,7 @@ def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
         default = module.get_config(**_data_root(module, flags))
     if not isinstance(default, TrainConfig):
         raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
-    description = f"{inspect.getdoc(module) or ''}\n\nThe values below are those of {path}."
+    description = f"{inspect.getdoc(module) or ''}\n\nDefaults below are those of {path}."
     config = tyro.cli(
         TrainConfig,
         default=default,
@@ -310,7 +300,7 @@ def read_json(path: epath.Path | Path) -> TrainConfig:
     try:
         return _ADAPTER.validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path.parent} is no workdir of a training run: it has no {path.name}") from None
+        raise UserError(f"{path.parent} is not the workdir of a run: it has no {path.name}") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

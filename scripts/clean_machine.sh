@@ -5,17 +5,15 @@ usage() {
   cat <<'TXT'
 bash scripts/clean_machine.sh [--all] [--keep] [EXTRA ...]
 
-Tries the project as somebody gets it who has nothing of it: clones the committed HEAD, builds wheel and source
-distribution, and installs the wheel into fresh environments, first alone and then with each extra of pyproject.toml
-alone (or with those named). In each it imports every module, asks every command for --help, and runs the main path of
-what it makes possible, outside the source tree. Anything that is not packaged, not required or not runnable ends it
-with status 1.
+Tests a fresh installation: clones the committed HEAD, builds wheel and source distribution, and installs the wheel into
+new environments, first without extras, then with each extra of pyproject.toml (or those named). In each environment it
+imports every module, runs every command with --help, and runs the main use of the extra, outside the source tree.
+The exit status is 1 if anything is missing or fails.
 
-  --all    extras of several gigabytes (cuda, tpu, ahead) are installed, too; without, it is only seen that their
-           versions can be resolved
-  --keep   leave the temporary folder there
+  --all    also install extras of several gigabytes (cuda, tpu, ahead); otherwise only their versions are resolved
+  --keep   keep the temporary folder
 
-PYTHON names the interpreter (python3). PyTorch is the one that scripts/test.sh takes, too.
+PYTHON names the interpreter (default: python3). PyTorch is the build that scripts/test.sh uses.
 TXT
 }
 started=$SECONDS

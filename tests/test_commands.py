@@ -101,7 +101,7 @@ def test_bad_input_is_one_clear_line(lines, flags, told, tmp_path, capsys):
         ("import nothing_of_that_name", "small.py:1: ModuleNotFoundError"),
         ("\n\ndef get_config():\n    return 1 / 0", "small.py:4: ZeroDivisionError"),
         ("def get_config():\n    return 3", "returned int, not TrainConfig"),
-        ("x = 3", "defines get_config()"),
+        ("x = 3", "must define get_config()"),
     ],
 )
 def test_broken_config_files_are_one_clear_line(text, told, tmp_path, capsys):
@@ -181,7 +181,7 @@ def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
 def test_commands_name_what_is_missing(unbroken, tmp_path, capsys):  # noqa: F811
     assert "no such checkpoint" in refused(run_evaluate("--checkpoint", str(tmp_path / "x")), capsys)
     (tmp_path / "b.png").write_bytes(b"")
-    assert "no workdir" in refused(run_predict(str(tmp_path / "b.png"), "--checkpoint", str(tmp_path)), capsys)
+    assert "not the workdir" in refused(run_predict(str(tmp_path / "b.png"), "--checkpoint", str(tmp_path)), capsys)
     assert "no such image" in refused(run_predict(str(tmp_path / "a.png"), "--checkpoint", str(unbroken)), capsys)
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)

@@ -128,12 +128,12 @@ def test_values_that_do_not_fit_together_are_refused(flags, told, capsys):
 
 
 def test_missing_config_names_those_there():
-    with pytest.raises(UserError, match=r"no such config file: .*maerec_x.py; there are .*maerec_s.py"):
+    with pytest.raises(UserError, match=r"no such config file: .*maerec_x.py; available: .*maerec_s.py"):
         config_from_flags(str(REPOSITORY / "configs/maerec_x.py"), [])
 
 
 def test_broken_workdir_config_is_reported_with_its_field(tmp_path):
-    with pytest.raises(UserError, match="no workdir of a training run"):
+    with pytest.raises(UserError, match="is not the workdir of a run"):
         read_json(tmp_path / "config.json")
     config = json.loads(to_json(TrainConfig(model=MAERecConfig.tiny())))
     config["model"]["encoder"]["dim"] = "wide"

@@ -23,21 +23,21 @@ from data_pipelines.union14m.catalogue import Place
 
 PROBLEMS = {
     "broken_files": "annotation files, LMDBs and prepared sets that cannot be read at all, or hold no records",
-    "malformed": "lines or entries of annotation files that are no record",
-    "differing": "records that stand in only one of a set's annotation files",
-    "outside": "names and links that leave the data root",
-    "damaged_files": "files of prepared sets that are missing, or not as written: copy or prepare them again",
-    "wrong_count": "records that num-samples of an LMDB leaves out, or states in excess",
-    "missing": "images that are not there",
+    "malformed": "lines or entries of annotation lists that are not records",
+    "differing": "records in only one of a set's annotation lists",
+    "outside": "names and links that point outside the data root",
+    "damaged_files": "missing or changed files of prepared sets: copy or prepare them again",
+    "wrong_count": "difference between the num-samples of an LMDB and its images",
+    "missing": "missing images",
     "unreadable": "images that cannot be decoded",
-    "missing_labels": "labels that are not there",
+    "missing_labels": "missing labels",
     "broken_labels": "labels that are not UTF-8",
-    "empty": "labels with nothing but spaces in them",
+    "empty": "labels that are empty or only spaces",
 }
 """What makes records unusable, and what each kind means."""
 
 NOTES = {
-    "cut_off": "JPEG files without an end that can be decoded nevertheless",
+    "cut_off": "truncated JPEG files that can still be decoded",
     "vertical": "images at least twice as high as wide",
     "too_long": "labels with more characters than a recogniser learns",
     "outside_charset": "labels with characters that a recogniser cannot write",
@@ -160,7 +160,7 @@ def verify(title: str, path: Path, expected: FileSum, listed: int) -> Findings:
         if size != expected.bytes:
             found.add("damaged_files", title, f"{path}: has {size:,} bytes, not {expected.bytes:,}")
         elif checksum(path) != expected.sha256:
-            found.add("damaged_files", title, f"{path}: its checksum is another")
+            found.add("damaged_files", title, f"{path}: its checksum differs")
     except OSError as error:
         found.add("damaged_files", title, f"{path}: cannot be read ({error.strerror})")
     return found

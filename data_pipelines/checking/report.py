@@ -79,7 +79,7 @@ class Report:
             tell(f"absent: {name}: {', '.join(missing) if len(missing) < whole[name] else 'all of it'}")
         if self.extra:
             rest = f", and {len(self.extra) - 20} more" if len(self.extra) > 20 else ""
-            tell(f"extra, not looked into: {', '.join(self.extra[:20])}{rest}")
+            tell(f"extra, not checked: {', '.join(self.extra[:20])}{rest}")
         tell(f"{self.images:,} images decoded in {self.seconds:,.1f} s ({self.images / self.seconds:,.0f} a second)")
         tell(f"{self.problems:,} problems")
 

@@ -34,50 +34,49 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The recipe of MAERec (arXiv 2307.08723): geometry, resolution with noise and blur, and colour, each at times."""
+    """The augmentation of MAERec (arXiv 2307.08723): geometry, resolution with noise and blur, and colour."""
 
     kind: Literal["published"] = field(default="published", kw_only=True)
-    """Which policy this is."""
+    """Kind of augmentation."""
     geometry_probability: float = 0.5
-    """How often the image is rotated, or affinely distorted, or distorted in perspective (one of them)."""
+    """Probability of one geometric distortion: rotation, affine or perspective."""
     degradation_probability: float = 0.25
-    """How often the image loses resolution, and then perhaps gets noise and motion blur."""
+    """Probability of lower resolution, with noise and motion blur by the two below."""
     noise_probability: float = 0.5
-    """How often a degraded image gets noise."""
+    """Probability of noise in a degraded image."""
     blur_probability: float = 0.5
-    """How often a degraded image gets motion blur."""
+    """Probability of motion blur in a degraded image."""
     color_probability: float = 0.25
-    """How often brightness, contrast, saturation and hue change, in random order."""
+    """Probability of changing brightness, contrast, saturation and hue, in random order."""
     rotation: float = 15.0
     """Largest rotation, in degrees."""
     translation: float = 0.3
-    """Largest affine shift, as a fraction of the width and height."""
+    """Largest affine shift, as a fraction of width and height."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest affine scale."""
     shear: float = 45.0
-    """Largest affine slant, in degrees."""
+    """Largest affine shear, in degrees."""
     distortion: float = 0.5
-    """How far a corner moves in perspective, at most, as a fraction of the way to the middle."""
+    """Largest perspective shift of a corner, as a fraction of the way to the centre."""
     halvings: int = 4
-    """How often the resolution is halved at most, starting from four times the model's image size."""
+    """Halvings of the resolution, at most, from four times the model's image size."""
     noise_variance: float = 20.0
-    """Variance of the noise, in squared grey levels of 255."""
+    """Variance of the noise, in squared grey levels (0 to 255)."""
     blur_size: int = 7
-    """Longest motion blur, in pixels; odd."""
+    """Longest motion blur, in pixels (odd)."""
     color_range: float = 0.5
-    """Brightness, contrast and saturation change by a factor of up to 1 minus and 1 plus this."""
+    """Brightness, contrast and saturation change by factors of 1 - this to 1 + this."""
     hue_range: float = 0.1
-    """Largest turn of the hue, as a fraction of the colour circle."""
+    """Largest change of the hue, as a fraction of the colour circle."""
     frame: Literal["source", "resized"] = "source"
-    """Whether angles and shifts are those of the image itself, or of the resized one, as in the published recipe, which
-    distorts images after it has squeezed them."""
+    """Frame of angles and shifts: source, the original image; resized, as in the published recipe."""
 
     def __post_init__(self) -> None:
         if self.blur_size < 3 or self.blur_size % 2 == 0:
             raise ValueError(f"blur_size must be odd and at least 3, not {self.blur_size}")
         for name in ("geometry", "degradation", "noise", "blur", "color"):
             if not 0 <= getattr(self, f"{name}_probability") <= 1:
-                raise ValueError(f"{name}_probability must be in [0, 1]")
+                raise ValueError(f"{name}_probability must be from 0 to 1")
 
     def draw(self, seed: int, place: int, count: int) -> Draws:
         """Draw for the ``count`` images that stand at ``place``, ``place + 1`` ... in a run's training stream."""
@@ -107,28 +106,28 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """A few operations out of many, all of the same strength (RandAugment, arXiv 1909.13719), chosen for words."""
+    """RandAugment (arXiv 1909.13719) with operations for words: a few at random, all of the same strength."""
 
     kind: Literal["randaugment"] = field(default="randaugment", kw_only=True)
-    """Which policy this is."""
+    """Kind of augmentation."""
     layers: int = 3
-    """Number of operations that are drawn for an image, one after the other, from ``MOVES`` and ``CHANGES``."""
+    """Random operations per image, one after the other."""
     magnitude: float = 5.0
-    """Strength from 0 to 10; at 10 an operation reaches its largest change."""
+    """Strength from 0 to 10 (the largest change)."""
     spread: float = 0.5
-    """Standard deviation of the strength from one operation to the next."""
+    """Standard deviation of the strength between operations."""
     rotation: float = 30.0
     """Largest rotation, in degrees."""
     shear: tuple[float, float] = (0.9, 0.2)
-    """Largest slant of vertical and of horizontal lines, as tangents: words are slanted, their lines hardly."""
+    """Largest shear of vertical and of horizontal lines, as tangents."""
     translation: tuple[float, float] = (0.1, 0.3)
-    """Largest shift, as a fraction of width and height: cut letters cannot be read."""
+    """Largest shift, as a fraction of width and height."""
     frame: Literal["source", "resized"] = "source"
-    """Whether angles and shifts are those of the image itself or of the resized one."""
+    """Frame of angles and shifts: source, the original image; resized, as the model sees it."""
 
     def __post_init__(self) -> None:
         if self.layers < 1 or not 0 <= self.magnitude <= 10 or self.spread < 0:
-            raise ValueError("layers must be at least 1, magnitude from 0 to 10, and spread not negative")
+            raise ValueError("layers must be at least 1, magnitude from 0 to 10, and spread at least 0")
 
     def draw(self, seed: int, place: int, count: int) -> Draws:
         """As ``Augmentation.draw``, and which operations happen on the device."""

@@ -108,6 +108,6 @@ def check_shapes(shapes: Sequence[Shape], patch_size: Shape) -> None:
     """Raise ``ValueError`` for shapes that patches of ``patch_size`` do not fill, or that are alike."""
     for height, width in shapes:
         if height % patch_size[0] or width % patch_size[1] or min(height, width) < 1:
-            raise ValueError(f"bucket {height} x {width} is no multiple of the patch size {patch_size}")
+            raise ValueError(f"bucket {height} x {width} is not a multiple of the patch size {patch_size}")
     if len({math.log(width / height) for height, width in shapes}) != len(shapes):
         raise ValueError(f"two of the buckets {tuple(shapes)} have the same aspect ratio")

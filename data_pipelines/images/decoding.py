@@ -112,10 +112,10 @@ def _foreign(data: bytes) -> str:
     """What data without the header of an image are."""
     start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"<"):
-        return "it is no image but a web page, or XML"
+        return "it is a web page or XML, not an image"
     if start and not start.translate(None, bytes(range(32, 127)) + b"\t\r\n"):
-        return "it is no image but text"
-    return "it is no image, or its header is damaged"
+        return "it is text, not an image"
+    return "it is not an image, or its header is damaged"
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -160,7 +160,7 @@ def _opaque_png_size(data: bytes) -> tuple[int, int] | None:
         transparent |= kind == b"tRNS"
         place += 12 + length
     if kind != b"IEND" or place > len(data):
-        raise DecodeError("it is a PNG without its end")
+        raise DecodeError("it is a truncated PNG")
     return None if transparent else (height, width)
 
 

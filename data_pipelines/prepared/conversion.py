@@ -118,7 +118,7 @@ def _begin(plan: Plan, folder: epath.Path) -> None:
     except FileNotFoundError:
         others = [path.name for path in folder.glob("*") if path.name != UNFINISHED]
         if others:
-            raise DataError(f"{folder}: holds other files, {min(others)} for one; give another --out") from None
+            raise DataError(f"{folder}: contains other files, for example {min(others)}; give another --out") from None
         with staging(unfinished) as place:
             write_json(place / _PLAN, plan)
             publish(place / _PLAN, unfinished / _PLAN)
@@ -131,7 +131,7 @@ def _refuse_differences(noted: Plan, plan: Plan, folder: epath.Path) -> None:
         # A fingerprint says nothing to anybody.
         told = [f"{name}: {was!r}, now {now!r}" for name, was, now in pairs if was != now and name != "fingerprint"]
         what = "; ".join(told) or "the source has changed"
-        raise DataError(f"{folder}: was begun otherwise ({what}): give another --out, or delete this folder")
+        raise DataError(f"{folder}: was started with other settings ({what}): give another --out or delete it")
 
 
 def _refuse_too_many(plan: Plan, folder: epath.Path, reports: list[ShardReport], seen: int, max_invalid: float) -> None:
@@ -141,7 +141,7 @@ def _refuse_too_many(plan: Plan, folder: epath.Path, reports: list[ShardReport],
     if (found < _TOLERATED and not last) or (found <= max_invalid * seen and found < plan.source_records):
         return
     name, why = next(problem for report in reports for problem in report.problems)
-    advice = f"mend the source and delete {folder}, or allow for more" if found < seen else "give another source"
+    advice = f"repair the source and delete {folder}, or raise --max-invalid" if found < seen else "give another source"
     raise DataError(
         f"{plan.source}: {found:,} of {seen:,} records cannot be used, and --max-invalid is {max_invalid:g}; "
         f"the first is {name}: {why}; {advice}"

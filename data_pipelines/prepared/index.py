@@ -12,7 +12,7 @@ from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.layout import Manifest
 
 FOLDER = "index"
-_AGAIN = "copy the folder anew, or prepare the set again"
+_AGAIN = "copy the folder again, or prepare the set again"
 
 
 def write_index(folder: Path, labelled: bool, parts: Iterable[tuple[PackedStrings, PackedStrings, np.ndarray]]) -> None:

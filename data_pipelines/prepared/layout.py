@@ -96,5 +96,5 @@ def read_json(path: Path | epath.Path, kind: type[Described]) -> Described:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        problem = f"{path}: is not what this version writes ({place or 'JSON'}: {first['msg']})"
-        raise DataError(f"{problem}; copy the folder anew, or prepare the set again") from error
+        problem = f"{path}: is not a file of this version ({place or 'JSON'}: {first['msg']})"
+        raise DataError(f"{problem}; copy the folder again, or prepare the set again") from error

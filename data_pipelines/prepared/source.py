@@ -26,24 +26,24 @@ _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _BUFFER = 8192  # bytes; most word images fit in
 # Fields of protocol buffers: their number with their wire type, which is 2 for all here, a length and so many bytes.
 _FIRST, _SECOND = 0x0A, 0x12
-_ADVICE = "python -m data_pipelines.check tells of all damage; copy the file anew, or prepare the set again"
+_ADVICE = "python -m data_pipelines.check lists all damage; copy the file again, or prepare the set again"
 
 
 @dataclass(frozen=True)
 class Records(SourceSpec):
-    """A set that ``data_pipelines.prepare`` has written: sharded ArrayRecord, labelled or not."""
+    """Prepared set: ArrayRecord shards written by data_pipelines.prepare, with or without labels."""
 
     kind: Literal["records"] = field(default="records", kw_only=True)
-    """Which kind of source this is."""
+    """Kind of source."""
     path: str
-    """The folder of the set, relative to the data root."""
+    """Folder of the set, relative to the data root."""
 
     def open(self, root: Path) -> Source:
         """Map the index. Raises ``DataError`` where a file is missing or has another size than it was written with."""
         if "://" in f"{root}/{self.path}" or str(root).startswith("gs:"):
             raise DataError(
-                f"{root}/{self.path}: shards are read from file systems only: mount the bucket with gcsfuse and give "
-                "the folder under the mount, or copy the set to a disk with gcloud storage cp -r"
+                f"{root}/{self.path}: shards cannot be read from buckets: mount the bucket with gcsfuse and give "
+                "the mounted folder, or copy the set to a disk with gcloud storage cp -r"
             )
         source = RecordSource.load(Path(root) / self.path, self.path)
         for number in range(len(source.manifest.shards)):
@@ -78,9 +78,9 @@ class RecordSource:
             manifest = read_json(folder / MANIFEST, Manifest)
         except (FileNotFoundError, NotADirectoryError):
             if (folder / UNFINISHED).is_dir():
-                problem = f"{folder}: is not finished; run the command that was to prepare it once more"
+                problem = f"{folder}: is not finished; repeat the command that prepares it"
             else:
-                problem = f"{folder}: is no prepared set; give a folder that python -m data_pipelines.prepare has made"
+                problem = f"{folder}: is not a prepared set; give a folder written by python -m data_pipelines.prepare"
             raise DataError(problem) from None
         except OSError as error:
             raise DataError(f"{folder / MANIFEST}: cannot be read ({error.strerror})") from error
@@ -174,7 +174,7 @@ class RecordSource:
         try:
             size = path.stat().st_size
         except OSError as error:
-            problem = f"{path}: cannot be read ({error.strerror}); copy it anew, or prepare the set again"
+            problem = f"{path}: cannot be read ({error.strerror}); copy it again, or prepare the set again"
             raise MissingError(problem) from error
         if size != expected:
             raise self._damaged(number, f"it has {size:,} bytes instead of {expected:,}")
@@ -204,13 +204,13 @@ def read_bytes_feature(data: bytes, name: bytes) -> bytes:
             place = entry_end
     except IndexError:
         pass
-    raise ValueError(f"it is no tf.train.Example with bytes called {name.decode()}")
+    raise ValueError(f"it is not a tf.train.Example with bytes called {name.decode()}")
 
 
 def _enter(data: bytes, place: int, tag: int, limit: int) -> tuple[int, int]:
     """Where the content of the field at ``place`` starts and ends."""
     if data[place] != tag:
-        raise ValueError("it is no tf.train.Example")
+        raise ValueError("it is not a tf.train.Example")
     size, shift, place = data[place + 1], 7, place + 2
     if size >= 0x80:
         size &= 0x7F
@@ -222,5 +222,5 @@ def _enter(data: bytes, place: int, tag: int, limit: int) -> tuple[int, int]:
                 break
             shift += 7
     if place + size > limit:
-        raise ValueError("it is no tf.train.Example")
+        raise ValueError("it is not a tf.train.Example")
     return place, place + size

@@ -22,27 +22,27 @@ _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draw rendered words: as a sheet with labels, to see what a model would learn from, or as files.
+    """Draw words for training: as one sheet with labels to look at, or as image files.
 
-    python -m data_pipelines.rendering --out sheet.png --difficulty 0.5
+    Sheet: --out sheet.png --difficulty 0.5
 
-    python -m data_pipelines.rendering --out sheet.png --difficulty 0.7 --data ROOT --beside LIST
+    Sheet beside real words: --out sheet.png --difficulty 0.7 --data ROOT --beside LIST
 
-    python -m data_pipelines.rendering --folder words --count 100
+    Files: --folder words --count 100
     """
 
     out: str = ""
-    """Write a sheet of words to this picture file, for example sheet.png."""
+    """Picture file for a sheet of words, for example sheet.png."""
     folder: str = ""
-    """Write each word to a PNG file in this folder, with a labels.jsonl that names them."""
+    """Folder for one PNG file per word, with a labels.jsonl."""
     beside: str = ""
-    """List of real words: every other row of the sheet then shows some of these."""
+    """Annotation list of real words, shown in every other row of the sheet."""
     data: str = "."
-    """Folder that the list's path is relative to."""
+    """Data root that the path of --beside is relative to."""
     count: int = 64
-    """How many words to draw."""
+    """Number of words to draw."""
     columns: int = 8
-    """Words in a row of the sheet."""
+    """Words per row of the sheet."""
     words: tyro.conf.OmitArgPrefixes[RenderedWords] = field(default_factory=RenderedWords)
     """Which words to draw."""
 
@@ -98,7 +98,7 @@ def draw(options: Drawing) -> int:
     if not options.out and not options.folder:
         raise DataError("nothing to write: give --out or --folder")
     if options.beside and not options.out:
-        raise DataError("--beside is shown on a sheet: give --out, too")
+        raise DataError("--beside needs --out, the sheet that shows these words")
     beside = Annotations(options.beside).open(Path(options.data)) if options.beside else None
     source = options.words.open()
     if options.out:

@@ -23,30 +23,28 @@ _texts = lru_cache(maxsize=8)(Texts)  # made once a process for each choice
 
 @dataclass(frozen=True)
 class RenderedWords(SourceSpec):
-    """Words drawn on the fly with installed fonts: no files needed."""
+    """Words drawn on the fly; no files are needed."""
 
     kind: Literal["rendered"] = "rendered"
-    """The kind of source."""
+    """Kind of source."""
     size: int = 1_000_000
     """Number of different pictures."""
     seed: int = 0
-    """Another seed gives other words and pictures."""
+    """Seed of words and pictures."""
     split: Split = "train"
-    """Texts of the validation split never occur in the training split."""
+    """Split: texts for validation never occur in training."""
     characters: str = MAEREC_CHARACTERS
-    """Only texts of these characters are drawn."""
+    """Draw only texts of these characters."""
     min_length: int = 1
     """Shortest text, in characters."""
     max_length: int = 24
     """Longest text, in characters."""
     difficulty: float = 1.0
-    """From 0, dark print on light paper, to 1, the full range of photographs."""
+    """0: dark print on light paper; 1: as varied as photographs."""
     fonts: str = ""
-    """A folder with more .ttf and .otf fonts, searched with its subfolders (``scripts/weights/get_fonts.sh``
-    fills one)."""
+    """Folder (with subfolders) of more .ttf and .otf fonts; scripts/weights/get_fonts.sh downloads some."""
     words: str = ""
-    """A text file with a word a line, the most frequent first, instead of dictionaries
-    (``scripts/weights/get_words.py``)."""
+    """Text file with a word per line, most frequent first; scripts/weights/get_words.py writes one."""
 
     def open(self, root: Path = Path()) -> "RenderedSource":
         """The source of these words. ``root`` is where relative ``fonts`` and ``words`` start.
@@ -55,7 +53,7 @@ class RenderedWords(SourceSpec):
         """
         if self.size < 1 or self.seed < 0 or not 0 <= self.difficulty <= 1:
             raise DataError(
-                f"rendered words: size {self.size} must be positive, seed {self.seed} not negative, and difficulty "
+                f"rendered words: size {self.size} must be at least 1, seed {self.seed} at least 0, and difficulty "
                 f"{self.difficulty} from 0 to 1"
             )
         fonts, words = ((root / Path(p).expanduser()).absolute() if p else None for p in (self.fonts, self.words))

@@ -30,7 +30,7 @@ _REFUSED = (ValueError, KeyError, TypeError, RecursionError, OutsideError)
 _FORMS = {
     "jsonl": '{"filename": "...", "text": "..."}',
     "tab": "path, tab, label",
-    "space": "path that ends as image files do, space, label",
+    "space": "path of an image, space, label",
     "names": "the path of an image and nothing else",
 }
 _ENTRY_FORM = '{"img_path": "...", "instances": [{"text": "..."}]}'
@@ -123,7 +123,7 @@ def _told_format(path: Path, fields: "_Fields") -> Format:
         if _NAME_AND_LABEL.match(line):
             return "space"
     forms = ", ".join(f"{name} ({form})" for name, form in _FORMS.items())
-    problem = f"{path}: its first line {line[:60]!r} is of no known form"
+    problem = f"{path}: its first line {line[:60]!r} has no known format"
     raise DataError(f"{problem}; give an annotation file, or set format to one of {forms}")
 
 
@@ -138,7 +138,7 @@ class _Fields:
 
     def read(self, record: object) -> tuple[object, object]:
         if not isinstance(record, dict):
-            raise TypeError("is no JSON object")
+            raise TypeError("is not a JSON object")
         image = self._image or self._only(record, IMAGE_FIELDS, "image_field")
         text = self._text or self._only(record, TEXT_FIELDS, "text_field")
         for field in (image, text):
@@ -151,9 +151,9 @@ class _Fields:
     def _only(record: dict, fields: tuple[str, ...], setting: str) -> str:
         found = [field for field in fields if field in record]
         if not found:
-            raise ValueError(f"has none of the fields {_quoted(fields)} but {_quoted(record)}: name it by {setting}")
+            raise ValueError(f"has none of the fields {_quoted(fields)} but {_quoted(record)}: set {setting}")
         if len(found) > 1:
-            raise ValueError(f"has the fields {_quoted(found)}: say which it is by {setting}")
+            raise ValueError(f"has the fields {_quoted(found)}: set {setting}")
         return found[0]
 
 
@@ -246,9 +246,9 @@ class _Records:
         if "\\" in name:
             name = name.replace("\\", "/")
         if not name or "\0" in name:
-            raise ValueError(f"{name!r} is no file name")
+            raise ValueError(f"{name!r} is not a file name")
         if name.startswith("/") or (".." in name and ".." in name.split("/")) or (":" in name and _DRIVE.match(name)):
-            raise OutsideError(f"the name {name!r} leaves the dataset's folder")
+            raise OutsideError(f"the name {name!r} points outside the dataset's folder")
         # Names and labels must stay in step where one of them cannot be encoded.
         if not name.isascii():
             name.encode()
@@ -268,7 +268,7 @@ def _split(line: str, format: str) -> tuple[str, str]:
         if "\t" in line:
             raise ValueError("has a tab")
         if not _IMAGE_NAME.match(line.rstrip()):
-            raise ValueError(f"does not end as image files do ({' '.join(IMAGE_ENDINGS)})")
+            raise ValueError(f"does not end like an image file ({' '.join(IMAGE_ENDINGS)})")
         return line.strip(), ""
     if format == "space":
         found = _NAME_AND_LABEL.match(line)

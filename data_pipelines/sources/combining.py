@@ -146,7 +146,7 @@ class CharacterReport:
 
     labels: Labels  # what they were compared with
     checked: int = 0  # number of labels looked at
-    empty: int = 0  # number of labels with nothing but spaces in them; these records are always left out
+    empty: int = 0  # number of labels that are empty or only spaces; these records are always left out
     unreadable: int = 0  # number of labels that are not there or not UTF-8; these records are always left out
     unknown: int = 0  # number of labels that hold a character outside the set
     cut: int = 0  # number of labels that are longer than what is learnt of them
@@ -189,7 +189,7 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
     if by_construction is not None:
         outside = "".join(sorted(set(by_construction) - set(characters)))
         if outside and action != "keep":
-            raise DataError(f"{source.name(0)}: makes labels with {outside!r}, unknown to the charset; choose others")
+            raise DataError(f"{source.name(0)}: draws {outside!r}, which the charset lacks; choose other characters")
         return source
     if not len(source) or source.text(0) is None:
         return source
@@ -208,7 +208,7 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
             origin = getattr(source, "origin", None)
             where = source.name(index) if origin is None else f"{origin(index)}: {source.name(index)}"
             problem = f"label {labels[index]!r} holds {found!r}, unknown to the charset"
-            raise DataError(f"{where}: {problem}: leave such records out, or keep them")
+            raise DataError(f"{where}: {problem}: set data.unknown_characters to drop or keep")
         keep[index] = action == "keep"
         report.unknown += 1
         report.characters.update(unknown)
@@ -217,9 +217,7 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
     if keep.all():
         return source
     if not keep.any():
-        raise DataError(
-            f"{source.name(0)} and all {len(keep):,} records with it hold no label that the dictionary can write"
-        )
+        raise DataError(f"{source.name(0)} and all {len(keep):,} records with it have no label within the charset")
     return Subset(source, np.flatnonzero(keep))
 
 

@@ -22,18 +22,18 @@ _INSPECTED = 16  # records whose files are looked for when an annotation file is
 
 @dataclass(frozen=True)
 class Annotations(SourceSpec):
-    """Images named by a list, and their labels: mmocr's annotation files, as in Union14M-L, other JSON, plain text."""
+    """Images and labels from an annotation list: MMOCR's JSON as in Union14M-L, other JSON, or plain text."""
 
     kind: Literal["annotations"] = field(default="annotations", kw_only=True)
-    """Which kind of source this is."""
+    """Kind of source."""
     path: str
-    """The list, relative to the data root: .jsonl, .json, .tsv, .txt or any other ending."""
+    """Annotation list (.jsonl, .json, .tsv, .txt ...), relative to the data root."""
     format: Format = "auto"
-    """How it is written (docs/damaged_data.md shows the forms); "auto" tells it by the first line."""
+    """Format of the list (docs/damaged_data.md); auto detects it by the first line."""
     image_field: str = ""
-    """The field of JSON records that names the image; by default one of the usual ones, if there is only one."""
+    """JSON field with the name of the image; default: the only common one (filename, img_path ...)."""
     text_field: str = ""
-    """The field of JSON records that holds the label; by default one of the usual ones, if there is only one."""
+    """JSON field with the label; default: the only common one (text, label ...)."""
 
     def open(self, root: Path) -> Source:
         """Read the list. Raises ``DataError`` where it is missing or malformed or has no images."""
@@ -51,14 +51,14 @@ class Annotations(SourceSpec):
 
 @dataclass(frozen=True)
 class LmdbWords(SourceSpec):
-    """Images, and labels if there are any, in an LMDB with the keys of Union14M-U."""
+    """Images in an LMDB with the keys of Union14M-U, with or without labels."""
 
     kind: Literal["lmdb"] = field(default="lmdb", kw_only=True)
-    """Which kind of source this is."""
+    """Kind of source."""
     path: str
-    """The folder that holds data.mdb, relative to the data root."""
+    """Folder that holds data.mdb, relative to the data root."""
     labelled: bool | None = None
-    """Whether to read labels; by default they are read if the first record has one."""
+    """Whether to read labels; default: if the first record has one."""
 
     def open(self, root: Path) -> Source:
         """Read the number of records. Raises ``DataError`` where the LMDB is missing or holds fewer than it says."""
@@ -70,12 +70,12 @@ class LmdbWords(SourceSpec):
 
 @dataclass(frozen=True)
 class Folder(SourceSpec):
-    """Unlabelled images: every image file in a folder and in the folders under it, in alphabetical order."""
+    """Images without labels: all image files in a folder and its subfolders, in alphabetical order."""
 
     kind: Literal["folder"] = field(default="folder", kw_only=True)
-    """Which kind of source this is."""
+    """Kind of source."""
     path: str
-    """The folder, relative to the data root."""
+    """Folder of images, relative to the data root."""
 
     def open(self, root: Path) -> Source:
         """List the folder. Raises ``DataError`` where it is missing or holds no image."""

@@ -40,12 +40,12 @@ def _transaction(path: str) -> lmdb.Transaction:
                     # Nobody writes while we read, so no lock file is needed (the data may be on a read-only disk).
                     environment = lmdb.open(path, readonly=True, lock=False, readahead=False)
                 except lmdb.Error as error:
-                    raise DataError(f"{path}: cannot be opened as an LMDB ({error}); copy it anew") from error
+                    raise DataError(f"{path}: cannot be opened as an LMDB ({error}); copy it again") from error
                 size = os.path.getsize(os.path.join(path, "data.mdb"))
                 needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
                 if size < needed and not _readable_without(needed - size, path):
                     environment.close()
-                    raise DataError(f"{path}: data.mdb is cut off at {size:,} of {needed:,} bytes; copy it anew")
+                    raise DataError(f"{path}: data.mdb is cut off at {size:,} of {needed:,} bytes; copy it again")
                 _environments[path] = environment
             transactions[path] = _environments[path].begin()
     return transactions[path]
@@ -54,7 +54,7 @@ def _transaction(path: str) -> lmdb.Transaction:
 def _damage(path: str, what: str, error: lmdb.Error) -> RecordError:
     """Of a page that LMDB met. Its transaction reads nothing any more; a new one reads all other pages."""
     _of_thread.transactions.pop(path).abort()
-    return RecordError(f"{path}: {what} cannot be read ({error}); copy the LMDB anew")
+    return RecordError(f"{path}: {what} cannot be read ({error}); copy the LMDB again")
 
 
 def _value(path: str, key: str) -> bytes | None:
@@ -140,9 +140,9 @@ class LmdbSource:
         if not last:
             raise DataError(f"{path}: has no keys image-000000001 and so on; give an LMDB with the keys of Union14M-U")
         if count is None:
-            note = f"{title}: has no num-samples; its last image says that it holds {last:,} records"
+            note = f"{title}: has no num-samples; it holds {last:,} records by its last image"
         elif count > last:
-            raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it anew")
+            raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it again")
         elif count < last:
             note = f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used"
         has_labels = _value(real_path, "label-000000001") is not None
@@ -190,5 +190,5 @@ class LmdbSource:
         key = f"{kind}-{index + 1:09d}"
         value = _value(self.path, key)
         if value is None:
-            raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB anew")
+            raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB again")
         return value

@@ -96,7 +96,7 @@ class SourceSpec(ABC):
     """Where word images are, before anything is opened."""
 
     weight: float | None = None
-    """Share of the training records drawn from here; sources without a weight divide the rest by their sizes."""
+    """Share of the training records drawn from this source; those without a weight share the rest by size."""
 
     @abstractmethod
     def open(self, root: Path) -> Source:

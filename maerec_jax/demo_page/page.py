@@ -17,7 +17,7 @@ from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
 
 _TITLE = "Reading words in pictures"
-_ABOUT = "A MAERec recogniser in JAX reads the words in a picture, and shows how sure it is and where it looked."
+_ABOUT = "A MAERec recogniser in JAX reads the words in a picture. It shows its confidence and where it looked."
 _KEEP_SECONDS = 1800  # uploads, and what was read in them
 _PANEL = (240, 120)  # width and height of the picture of a character
 _OUTLINE = (79, 70, 229)
@@ -164,20 +164,20 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                         handlers.beams,
                         value=desk.reading.beam,
                         label="Beam",
-                        info="Texts that are followed at the same time. More finds likelier texts, and takes longer.",
+                        info="Beam width: candidates kept while decoding. More is slower and a bit more accurate.",
                     )
                     crops = gr.Radio(
                         [("Upright box", "box"), ("Rectified", "rectified")],
                         value="box",
                         label="Crops of a scene",
-                        info="How words are cut out: as they stand, or turned level.",
+                        info="How words are cut out: as upright boxes, or turned level.",
                         visible=scenes,
                     )
                     lexicon = gr.Textbox(
                         label="Only these words",
                         lines=2,
                         placeholder="coffee tea bakery",
-                        info="If any are given, nothing else is read. Works best with a beam.",
+                        info="Nothing else is read. Works best with a beam width of 5 or more.",
                     )
             with gr.Column():
                 table = gr.Dataframe(

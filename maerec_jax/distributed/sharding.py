@@ -46,11 +46,11 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = 
     data = len(devices) // rest if config.data == -1 else config.data
     if data * rest != len(devices):
         sizes = " x ".join(f"{name} {getattr(config, name)}" for name in ("slices", "data", "fsdp", "tensor"))
-        raise UserError(f"mesh: {sizes} cannot be laid over {len(devices)} devices (data -1 takes the rest)")
+        raise UserError(f"mesh: {sizes} do not fit {len(devices)} devices (data -1 takes the rest)")
     found = len({getattr(device, "slice_index", 0) for device in devices})
     # GPUs count as slices what has a fast network of its own; those may be one mesh without asking.
     if config.slices != found and (config.slices > 1 or devices[0].platform == "tpu"):
-        raise UserError(f"mesh.slices is {config.slices}, but the devices are of {found} slice{'s' * (found > 1)}")
+        raise UserError(f"mesh.slices is {config.slices}, but the devices belong to {found} slice{'s' * (found > 1)}")
     shape, slices = (data, config.fsdp, config.tensor), (config.slices, 1, 1)
     split = {"allow_split_physical_axes": True}  # a physical ring, between two axes, where the shape asks for it
     if config.slices > 1:

@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[Image, Judged]:
     for number, prediction in enumerate(read_predictions(path), 1):
         image = Image(prediction.set, prediction.index, prediction.file)
         if image in run:
-            raise UserError(f"{path}:{number}: {image.file} of {image.set} stands there twice")
+            raise UserError(f"{path}:{number}: {image.file} of {image.set} appears twice")
         found = verdicts(prediction.judged_reading, prediction.truth)
         right = tuple(found[name] == 1 for name in MEASURES)
         run[image] = Judged(prediction.truth, prediction.reading, prediction.confidence, right)
@@ -89,13 +89,13 @@ def _predictions_file(path: Path) -> tuple[Path, Table | None]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}; give a table (.json) or predictions (.jsonl)") from error
+        raise UserError(f"{path} is not JSON: {error}; give a table (.json) or predictions (.jsonl)") from error
     name = data.get("predictions")
     if not isinstance(name, str) or not name or "\0" in name:
-        raise UserError(f"{path} does not say where its predictions are: give them themselves (.jsonl)")
+        raise UserError(f"{path} does not name its predictions: give their file (.jsonl)")
     predictions = path.parent / name
     if not predictions.resolve().is_relative_to(path.parent.resolve()):
-        raise UserError(f"{path}: its predictions, {name}, are outside its folder: give them themselves (.jsonl)")
+        raise UserError(f"{path}: its predictions, {name}, are outside its folder: give their file (.jsonl)")
     return predictions, table
 
 

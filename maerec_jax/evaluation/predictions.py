@@ -95,13 +95,13 @@ class PredictionsFile:
             found = json.loads(self._beside.read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(
-                f"{self.path} is there already, and {self._beside.name} does not say what made it: give another file, "
+                f"{self.path} exists, and {self._beside.name} does not say how it was made: give another file, "
                 "or --overwrite"
             ) from error
         found = found if isinstance(found, dict) else {}
         if differ := sorted(name for name in found | self.made_with if found.get(name) != self.made_with.get(name)):
             raise UserError(
-                f"{self.path} holds predictions that were made otherwise ({', '.join(differ)} differ): give "
+                f"{self.path} holds predictions made with other settings ({', '.join(differ)} differ): give "
                 "another file, or --overwrite"
             )
         with self.path.open("r+b") as file:  # a last line that has no end is cut off: its writer was killed
@@ -118,8 +118,8 @@ class PredictionsFile:
             name, index = prediction.set, prediction.index
             measured = 0 <= index < sizes.get(name, 0)
             if not measured or found[name][index]:
-                problem = "stands there twice" if measured else "is not measured"
-                raise UserError(f"{self.path}:{number}: image {index} of {name} {problem}: --overwrite begins again")
+                problem = "appears twice" if measured else "is not measured"
+                raise UserError(f"{self.path}:{number}: image {index} of {name} {problem}: start over with --overwrite")
             found[name][index] = True
         return found
 

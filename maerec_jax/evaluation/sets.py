@@ -54,7 +54,7 @@ def find_sets(
         places = [place for place in locate(root)[0] if place.collection in GROUPS.values()]
         if not places:
             raise UserError(
-                f"{root} holds no benchmark of the catalogue (python -m data_pipelines.check shows what there is): "
+                f"{root} holds no known benchmark (python -m data_pipelines.check lists what is there): "
                 "name annotation files, LMDBs or folders with --sets"
             )
         return list(_sets(root, places, message))
@@ -80,7 +80,7 @@ def _in_folder(root: Path, name: str, message: Callable[[str], None]) -> list[Me
     path, title = root / name, name.rstrip("/")
     if not path.is_dir():
         groups = ", ".join(GROUPS)
-        raise UserError(f"{name} is no set that was found in {root}, nor a path in it; {groups} name whole collections")
+        raise UserError(f"{name} is neither a set found in {root} nor a path in it; {groups} name whole collections")
     if (path / "data.mdb").is_file():
         return [MeasuredSet(title, LmdbWords(path=name))]
     if (path / MANIFEST).is_file():

@@ -85,7 +85,7 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
                 about = (file.metadata() or {}).get(ABOUT, "")
                 yield _named(WeightFile(path, shapes, file.get_tensor, about))
         except SafetensorError as error:
-            raise UserError(f"{path}: is it cut, damaged or of another format? ({error})") from error
+            raise UserError(f"{path}: is it truncated, damaged or in another format? ({error})") from error
         return
     with path.open("rb") as stream:
         try:
@@ -94,8 +94,8 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
             raise UserError(f"{path}: {error}") from error
         if file.unknown and not ignore_code:
             raise UserError(
-                f"{path}: refused, for its pickle names {_some(file.unknown)}, which is no part of a file of weights; "
-                "nothing was run. --ignore-code reads the tensors without it"
+                f"{path}: refused: its pickle names {_some(file.unknown)}, which a file of weights does not need; "
+                "nothing was run. Use --ignore-code to read the tensors"
             )
         yield _named(_of_torch(path, file, entry))
 
@@ -110,7 +110,7 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
     names, meta = [str(name) for name in content], content.get("meta")
     about = str(meta.get(ABOUT, "")) if isinstance(meta, dict) else ""
     if entry and not _holds_tensors(content.get(entry)):
-        raise UserError(f"{path}: --entry {entry} is no state dict of it; its entries are {_some(names)}")
+        raise UserError(f"{path}: --entry {entry} is not a state dict; the entries are {_some(names)}")
     entry = entry or next((name for name in _ENTRIES if _holds_tensors(content.get(name))), "")
     found = content[entry] if entry else content
     if not _holds_tensors(found):
@@ -119,7 +119,7 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
     size = path.stat().st_size  # tensors are not compressed; no model of larger ones is even thought of
     for name, tensor in tensors.items():
         if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
-            raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it cut or damaged?")
+            raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it truncated or damaged?")
     weights = WeightFile(
         path,
         {name: tensor.shape for name, tensor in tensors.items()},

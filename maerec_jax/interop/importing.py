@@ -98,11 +98,11 @@ def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     """A file that says itself what it holds."""
     path = weights.path
     if given := contradicting(options):
-        raise UserError(f"{path}: the file says itself what it holds: leave out {', '.join(given)}")
+        raise UserError(f"{path}: the file already says what it holds: leave out {', '.join(given)}")
     try:
         run, _, about = run_of_metadata(weights.about, weights.shapes)
     except ValueError as error:
-        raise ValueError(f"it cannot be what it says that it holds ({error})") from error
+        raise ValueError(f"its tensors do not match its metadata ({error})") from error
     if BASE in about:
         usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
         raise UserError(f"{path} holds adapters: {usage}")

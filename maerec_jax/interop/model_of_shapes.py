@@ -104,7 +104,7 @@ def _count(shapes: Shapes, pattern: str) -> int:
 
 def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     if name not in shapes:
-        raise ValueError(f"{name} is missing, without which the sizes of the model are not known")
+        raise ValueError(f"{name} is missing, so the sizes of the model are unknown")
     if len(shapes[name]) != dimensions:
         raise ValueError(f"{name} has shape {shapes[name]} instead of {dimensions} dimensions")
     return shapes[name]
@@ -135,7 +135,7 @@ def encoder_of(shapes: Shapes, options: ImportOptions) -> ViTConfig:
         grid = (wanted[0] // height, wanted[1] // width)
     grid = grid or (math.isqrt(patches), math.isqrt(patches))
     if grid[0] * grid[1] != patches or not patches:
-        raise ValueError(f"pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give their --source-grid")
+        raise ValueError(f"pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give --source-grid")
     return _vit(shapes, "", options, (grid[0] * height, grid[1] * width))
 
 
@@ -145,12 +145,12 @@ def _vit(shapes: Shapes, prefix: str, options: ImportOptions, image_size: tuple[
         raise ValueError(f"{prefix}patch_embed.proj.weight is for images of {channels} channels, not 3")
     hidden = _shape(shapes, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
     if hidden % dim:
-        raise ValueError(f"the hidden width {hidden} of {prefix}blocks.0.mlp is no multiple of {dim}")
+        raise ValueError(f"the hidden width {hidden} of {prefix}blocks.0.mlp is not a multiple of {dim}")
     if image_size is None:
         patches = _shape(shapes, f"{prefix}pos_embed", 3)[1] - 1
         high = math.isqrt(max(patches, 0) // 4)
         if 4 * high * high != patches or not high:
-            raise ValueError(f"{prefix}pos_embed is for {patches} patches: give the --image-size")
+            raise ValueError(f"{prefix}pos_embed is for {patches} patches: give --image-size")
         image_size = (high * rows, 4 * high * columns)
     return ViTConfig(
         dim=dim,

@@ -43,7 +43,7 @@ def write_stablehlo(
     model, params = config.model.merged(params)
     assert isinstance(model, RecogniserConfig)
     if int8 and not model.has_int8:
-        raise UserError(f"a model of kind {model.kind!r} has no weights of 8 bits: leave out --int8")
+        raise UserError(f"a model of kind {model.kind!r} has no 8-bit weights: leave out --int8")
     weights = flatten_dict(jax.device_get(quantize(params)) if int8 else params, sep="/")
     with written_whole(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
         facts = reading_facts(config, step, "int8" if int8 else "float32") | {"platforms": PLATFORMS, "dtype": dtype}

@@ -34,7 +34,7 @@ def compare(shapes: Mapping[str, tuple[int, ...]], wanted: Wanted, aside: Collec
     found = [("missing", grouped(missing)), ("left over", grouped(left_over)), ("of another shape", ", ".join(other))]
     told = [f"{what}: {names}" for what, names in found if names]
     if told:
-        raise ValueError(f"its tensors are not those of the model that they look like; {'; '.join(told)}")
+        raise ValueError(f"its tensors do not match the model that they look like: {'; '.join(told)}")
 
 
 def compare_copies(state: dict[str, np.ndarray], wanted: Wanted, notes: list[str]) -> None:
@@ -50,7 +50,7 @@ def compare_copies(state: dict[str, np.ndarray], wanted: Wanted, notes: list[str
             elif not np.array_equal(state[first], state[name]):
                 unlike.append(f"{first}, {name}")
     if alone:
-        notes.append(f"one of two copies is not there: {grouped(alone)}")
+        notes.append(f"one of two copies is missing: {grouped(alone)}")
     if unlike:
         notes.append(f"copies differ, and the first counts: {', '.join(unlike)}")
 

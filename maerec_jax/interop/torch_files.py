@@ -40,13 +40,13 @@ class TorchFile:
         except (UnreadableError, MemoryError):
             raise
         except Exception as error:  # of a damaged pickle whatever its operations raise
-            raise UnreadableError(f"is it cut, damaged or of another format? ({_first_line(error)})") from error
+            raise UnreadableError(f"is it truncated, damaged or in another format? ({_first_line(error)})") from error
 
     def _open(self) -> tuple[Any, InertUnpickler]:
         if not zipfile.is_zipfile(self._file):
             self._file.seek(0)
             if self._file.read(4) == b"PK\x03\x04":
-                raise UnreadableError("the end of the archive is missing: it was cut, fetch it again")
+                raise UnreadableError("the archive is truncated: download it again")
             self._file.seek(0)
             return self._open_stream()
         self._archive = zipfile.ZipFile(self._file)
@@ -64,7 +64,7 @@ class TorchFile:
     def _open_stream(self) -> tuple[Any, InertUnpickler]:
         """What PyTorch wrote before 1.6: three headers, the pickle, the order of the storages, and the storages."""
         if InertUnpickler(self._file).load() != _LEGACY_MAGIC:
-            raise UnreadableError("a pickle, but none that torch.save wrote")
+            raise UnreadableError("a pickle that torch.save did not write")
         version, system = InertUnpickler(self._file).load(), InertUnpickler(self._file).load()
         if version != 1001 or not system.get("little_endian", True):
             raise UnreadableError("written by another version of PyTorch: load and save it again with a newer one")
@@ -105,7 +105,7 @@ class TorchFile:
             except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
                 raise UnreadableError(f"damaged ({_first_line(error)})") from error
             if len(data) < storage.size:
-                raise UnreadableError(f"cut: {len(data):,} of {storage.size:,} bytes are there")
+                raise UnreadableError(f"truncated: {len(data):,} of {storage.size:,} bytes are there")
             values = np.frombuffer(data, storage.dtype, storage.count)
             self._kept[storage.key] = values.byteswap() if self._order == ">" else values
         return self._kept[storage.key]

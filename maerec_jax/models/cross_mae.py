@@ -31,12 +31,11 @@ class CrossMAEConfig(AutoencoderConfig):
     """
 
     kind: Literal["cross_mae"] = field(default="cross_mae", kw_only=True)
-    """The kind of model."""
+    """Kind of model."""
     prediction_ratio: float = 0.25
-    """Share of all patches that are predicted in training, drawn from the hidden ones; at most mask_ratio."""
+    """Share of all patches to predict, drawn from the masked ones; at most mask_ratio."""
     weighted_features: bool = True
-    """Let each decoder block attend to a learnt mixture of what lies between the encoder's blocks, not to the encoded
-    image alone."""
+    """Let each decoder block attend to a learnt mixture of all encoder blocks, not to the last only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

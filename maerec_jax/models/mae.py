@@ -32,26 +32,26 @@ class AutoencoderConfig(ModelConfig):
     )
 
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
-    """The encoder, which sees the visible patches only."""
+    """Encoder; it sees the visible patches only."""
     decoder_dim: int = 512
-    """Width of the reconstructing decoder."""
+    """Embedding width of the decoder."""
     decoder_depth: int = 8
-    """Blocks of the reconstructing decoder."""
+    """Number of decoder blocks."""
     decoder_heads: int = 16
-    """Attention heads of the reconstructing decoder."""
+    """Attention heads per decoder block."""
     mask_ratio: float = 0.75
-    """Share of the patches that are hidden from the encoder."""
+    """Share of the patches to mask."""
     norm_pix: bool = True
-    """Reconstruct each patch normalised by its own mean and variance."""
+    """Reconstruct patches normalised by their own mean and variance."""
 
     def __post_init__(self) -> None:
         total = self.encoder.n_patches
         if not 0 < self.n_keep(total) < total:
             raise ValueError(f"mask_ratio {self.mask_ratio} leaves {self.n_keep(total)} of {total} patches")
         if self.decoder_dim % self.decoder_heads:
-            raise ValueError(f"decoder_dim {self.decoder_dim} is no multiple of decoder_heads {self.decoder_heads}")
+            raise ValueError(f"decoder_dim {self.decoder_dim} is not a multiple of decoder_heads {self.decoder_heads}")
         if self.encoder.lora_rank:
-            raise ValueError("encoder.lora_rank is for fine-tuning: pre-training trains all of the encoder")
+            raise ValueError("encoder.lora_rank is for fine-tuning only: set it to 0 for pre-training")
         sincos_2d(self.encoder.grid, self.decoder_dim, self.encoder.position_table)  # raises ValueError
 
     @classmethod
@@ -100,7 +100,7 @@ class MAEConfig(AutoencoderConfig):
     """
 
     kind: Literal["mae"] = field(default="mae", kw_only=True)
-    """The kind of model."""
+    """Kind of model."""
 
     def module(self, dtype: Any = jnp.float32) -> "MaskedAutoencoder":
         """The Flax module."""

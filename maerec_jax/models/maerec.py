@@ -37,13 +37,13 @@ class MAERecConfig(RecogniserConfig):
     }
 
     kind: Literal["maerec"] = field(default="maerec", kw_only=True)
-    """The kind of model."""
+    """Kind of model."""
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
-    """The image encoder."""
+    """Image encoder."""
     decoder: TextDecoderConfig = field(default_factory=TextDecoderConfig.small)
-    """The text decoder."""
+    """Text decoder."""
     charset: Charset = field(default_factory=Charset)
-    """The characters that can be read."""
+    """Charset: the characters that can be read."""
 
     @classmethod
     def small(cls, **changes: Any) -> "MAERecConfig":

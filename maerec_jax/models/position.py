@@ -30,7 +30,7 @@ def sincos_2d(grid: tuple[int, int], dim: int, layout: str) -> np.ndarray:
       float32 (1, 1 + rows * columns, dim).
 
     Raises:
-      ValueError: if ``dim`` is no multiple of 4, or the number of patches no square where the layout needs one.
+      ValueError: if ``dim`` is not a multiple of 4, or the number of patches no square where the layout needs one.
     """
     if dim % 4:
         raise ValueError(f"a 2-D sin-cos position table needs a width that is a multiple of 4, not {dim}")

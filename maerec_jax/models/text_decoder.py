@@ -32,29 +32,29 @@ SHARDING = (
 
 @dataclass(frozen=True)
 class TextDecoderConfig:
-    """Sizes of the text decoder."""
+    """The text decoder."""
 
     dim: int = 384
-    """Width of the residual stream."""
+    """Embedding width."""
     layers: int = 6
     """Number of layers."""
     heads: int = 8
-    """Attention heads a layer."""
+    """Attention heads per layer."""
     inner_dim: int = 1536
-    """Hidden width of the feed-forward parts."""
+    """Hidden width of the feed-forward layers."""
     dropout: float = 0.1
-    """Dropout on embeddings, attention weights and the output of every part."""
+    """Dropout rate on embeddings, attention weights and sublayer outputs."""
     max_length: int = 48
-    """Longest sequence, the start token included."""
+    """Longest text in tokens, start token included."""
     remat: bool = False
-    """Recompute each layer in the backward pass: less memory, more work."""
+    """Recompute each layer in the backward pass: less memory, more computation."""
     remat_keeps: Keeps = "nothing"
-    """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
+    """What remat keeps: products, the outputs of dense layers, cost memory but save most of that computation."""
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "layers", "heads", "inner_dim")
         if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if self.dim % 2 or not 0 <= self.dropout < 1:
             raise ValueError(f"dim {self.dim} must be even, and dropout {self.dropout} in [0, 1)")
         if not 2 <= self.max_length <= MAX_POSITIONS:

@@ -51,39 +51,38 @@ class ViTConfig:
     """A Vision Transformer over word images, and the pixels that it expects."""
 
     dim: int = 384
-    """Width of the residual stream."""
+    """Embedding width."""
     depth: int = 12
     """Number of blocks."""
     heads: int = 6
-    """Attention heads a block."""
+    """Attention heads per block."""
     mlp_ratio: int = 4
-    """Hidden width of the MLPs, in multiples of dim."""
+    """Hidden width of the MLPs, as a multiple of dim."""
     image_size: tuple[int, int] = (32, 128)
-    """Height and width in pixels."""
+    """Height and width of images, in pixels."""
     patch_size: tuple[int, int] = (4, 4)
-    """Height and width of a patch in pixels."""
+    """Height and width of a patch, in pixels."""
     position_table: Literal["square", "grid"] = "square"
-    """Initial position table: "square" numbers patches as the published weights do; "grid" by true row and column."""
+    """Initial position table: square, as in the published weights; grid, by the true rows and columns."""
     pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    """Mean of R, G and B (0 to 255) that is subtracted from the pixels."""
+    """Mean of R, G and B (0 to 255) to subtract from the pixels."""
     pixel_std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    """What R, G and B are divided by after that."""
+    """Standard deviation to divide R, G and B by."""
     remat: bool = False
-    """Recompute each block in the backward pass: less memory, about a third more work."""
+    """Recompute each block in the backward pass: less memory, about a third more computation."""
     remat_keeps: Keeps = "nothing"
-    """What is not recomputed: "products", the results of dense layers, cost memory and save most of the work."""
+    """What remat keeps: products, the outputs of dense layers, cost memory but save most of that computation."""
     lora_rank: int = 0
-    """Rank of adapters on the queries and values of each block (LoRA), for fine-tuning: they and the text decoder are
-    trained, all other weights of the encoder stay as they are. 0 for none, and everything is trained."""
+    """Rank of LoRA adapters on queries and values, for fine-tuning with frozen encoder weights; 0 for none."""
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "depth", "heads", "mlp_ratio", "image_size", "patch_size", "pixel_std")
         if not all(map(math.isfinite, self.pixel_mean)):
             raise ValueError(f"pixel_mean must be finite, but is {self.pixel_mean}")
         if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is no multiple of heads {self.heads}")
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if not 0 <= self.lora_rank <= self.dim:
             raise ValueError(f"lora_rank {self.lora_rank} must be at least 0 and at most dim {self.dim}")
         sincos_2d(self.grid, self.dim, self.position_table)  # raises ValueError where there is no such table

@@ -50,7 +50,7 @@ class Lexicon:
         """
         path = Path(path)
         if path.suffix not in (".txt", ".jsonl"):
-            raise UserError(f"{path}: a lexicon is a .txt with a word a line, or a .jsonl with the words of each image")
+            raise UserError(f"{path}: a lexicon must be .txt (a word per line) or .jsonl (the words of each image)")
         try:
             text = path.read_text("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -173,12 +173,12 @@ def _lists_of_json(path: Path, lines: Mapping[int, str]) -> tuple[dict[str, list
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
-            raise UserError(f"{place} is no JSON") from None
+            raise UserError(f"{place} is not JSON") from None
         name, words = (entry.get("file"), entry.get("words")) if isinstance(entry, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(words, list) or not all(isinstance(w, str) for w in words):
             raise UserError(f'{place}: expected {{"file": "1.png", "words": ["one", "two"]}}')
         if name in lists:
-            raise UserError(f"{place}: {name} has a list already, at {places[name]}")
+            raise UserError(f"{place}: {name} already has a list, at {places[name]}")
         if not words:
             raise UserError(f"{place}: no words for {name}")
         lists[name], places[name] = words, place

@@ -47,7 +47,7 @@ class DBDetector:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class for each kind of failure, without a common one
-            raise UserError(f"{path}: is no ONNX file that can be used: {_line(error)}") from error
+            raise UserError(f"{path}: is not a usable ONNX file: {_line(error)}") from error
         inputs = self._session.get_inputs()
         dtypes = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in dtypes or inputs[0].shape[1] != 3:
@@ -104,10 +104,10 @@ class DBDetector:
         except Exception as error:
             raise UserError(f"{self._path}: cannot take an image {batch.shape}: {_line(error)}") from error
         if not isinstance(made, np.ndarray) or made.ndim not in (3, 4) or made.dtype.kind != "f" or not made.size:
-            raise UserError(f"{self._path}: its first output is no map of probabilities (N, 1, height, width)")
+            raise UserError(f"{self._path}: its first output is not a map of probabilities (N, 1, height, width)")
         map_HW = made.reshape(-1, *made.shape[-2:])[0].astype(np.float32)
         if not (map_HW.min() >= -1e-3 and map_HW.max() <= 1 + 1e-3):  # not for NaN either
-            raise UserError(f"{self._path}: its first output has values outside 0 to 1: they are no probabilities")
+            raise UserError(f"{self._path}: its first output has values outside 0 to 1, so they are not probabilities")
         return map_HW
 
 

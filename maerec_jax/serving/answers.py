@@ -14,7 +14,7 @@ class Failure(_Answer):
 
     code: Literal["unreadable", "failed"] = Field(examples=["unreadable"])
     """unreadable: the image cannot be used, and sending it again does not help. failed: the service is at fault."""
-    reason: str = Field(examples=["it is no image, or its header is damaged"])
+    reason: str = Field(examples=["it is not an image, or its header is damaged"])
     """A sentence for people."""
 
 

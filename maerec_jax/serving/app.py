@@ -23,13 +23,13 @@ _HUNG_UP = 499  # the status that proxies log where the client did not wait; nob
 _JSON = "application/json"
 
 _REFUSALS = {
-    400: "The body is empty, damaged, or has fields that are no files.",
-    408: "The body did not come in within the time that a request has.",
+    400: "The body is empty or damaged, or has fields that are not files.",
+    408: "The body was not received in time.",
     413: "The body is too large, or has too many images.",
     415: "The Content-Type is neither multipart/form-data nor image/*.",
-    500: "The service is at fault. Where it took the images, the body is that of 200, with their errors.",
-    503: "The service is busy, starts or stops. Try again after the seconds of Retry-After.",
-    504: "The images were not read within the time that a request has.",
+    500: "Internal error. If images were accepted, the body is as for 200, with their errors.",
+    503: "The service is busy, starting or stopping. Try again after the seconds in Retry-After.",
+    504: "The images were not read in time.",
 }
 _STATES: dict[int | str, dict[str, Any]] = {200: {"description": "Yes."}, 503: {"model": State, "description": "No."}}
 _FILE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP, TIFF or GIF."}

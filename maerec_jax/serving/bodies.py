@@ -43,7 +43,7 @@ class Body:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "identity").lower()
         if encoding != "identity":
-            told = f"bodies are taken as they are, not encoded by {encoding[:40]!r}"
+            told = f"the Content-Encoding {encoding[:40]!r} is not supported: send the body unencoded"
             raise RefusedError(415, "unsupported_encoding", told)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.max_body:
@@ -68,7 +68,7 @@ class Body:
                 uploads.append(Upload((file.filename or "")[:_LONGEST_NAME], await file.read()))
                 await file.close()
         except (MultiPartException, FormParserError) as error:
-            raise RefusedError(400, "malformed", f"the body is no form of files: {error} {_FILES}") from error
+            raise RefusedError(400, "malformed", f"the body is not a form with files: {error} {_FILES}") from error
         if not uploads:
             raise RefusedError(400, "empty", f"the form holds no file. {_FILES}")
         return uploads

@@ -28,8 +28,8 @@ class Metrics:
         self.accepted = gauge("accepted_images", "Images that were accepted, not yet answered.")
         self.waiting = gauge("waiting_images", "Images that wait for a batch.")
         self.batches = histogram("batch_images", "Images of the batches that were read.", buckets=batch_sizes)
-        self.refused = counter("refused", "Requests that got no reading.", ("code",))
-        self.dropped = counter("dropped_images", "Images that were forgotten, as nobody waited any more.")
+        self.refused = counter("refused", "Requests that were refused or failed.", ("code",))
+        self.dropped = counter("dropped_images", "Images dropped because the client was gone.")
         self.errors = counter("errors", "Faults of the service itself.", ("where",))
         self.ready = gauge("ready", "1 as long as requests are accepted.")
         for outcome in ("read", "unreadable", "failed"):

@@ -110,7 +110,7 @@ def serve_forever(service: Service, scenes: Scenes | None, host: str, port: int,
     listener = listen(host, port, service.limits.connections)
     tell(f"listening on {address_of(listener.getsockname())}, compiling")
     if not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
-        tell("note: it has no passwords: whoever reaches this address may use it")
+        tell("note: there is no password: anyone who can reach this address can use the service")
     if access_log:
         logging.basicConfig(format="%(message)s")
     asyncio.run(Server(service, scenes, access_log).run_until_stopped(listener))

@@ -106,7 +106,7 @@ class Service:
         except TimeoutError as error:
             seconds = f"{self.limits.timeout:g} seconds"
             if not body.ended:
-                raise RefusedError(408, "upload_timeout", f"the body did not come in within {seconds}") from error
+                raise RefusedError(408, "upload_timeout", f"the body was not received within {seconds}") from error
             raise RefusedError(504, "timeout", f"the images could not be read within {seconds}", busy=True) from error
         finally:
             for upload in uploads:  # a thread may not have begun with it, and forget it later only

@@ -50,7 +50,7 @@ def check_batch_size(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
     """Raise ``UserError`` where a batch cannot be divided between the devices."""
     if config.batch_size % (row_shards(mesh) * config.accumulation):
         devices = f"{row_shards(mesh)} devices (data x fsdp) x accumulation {config.accumulation}"
-        raise UserError(f"batch_size {config.batch_size} is no multiple of {devices}")
+        raise UserError(f"batch_size {config.batch_size} is not a multiple of {devices}")
 
 
 def fresh_state(
@@ -162,7 +162,7 @@ class Run:
         config, loaded, self._loaded = self.config, self._loaded, None
         if start:
             given = {"--init-from": config.init_from, "--init-encoder-from": config.init_encoder_from}
-            unused = "".join(f"; {flag} {path} is not used" for flag, path in given.items() if path)
+            unused = "".join(f"; {flag} {path} is ignored" for flag, path in given.items() if path)
             state = checkpoints.restore(start, laid_out(self.shapes, self.shardings))
             message(f"resumed {config.workdir} at step {start}{unused}")
             return state

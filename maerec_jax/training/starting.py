@@ -34,13 +34,13 @@ def load_start(config: TrainConfig) -> LoadedRun | None:
     if not config.init_from:
         if _rank(config.model):
             raise UserError(
-                "model.encoder.lora_rank trains adapters and keeps the encoder as it is: name the run that the encoder "
-                "comes from with --init-from"
+                "model.encoder.lora_rank trains adapters of a frozen encoder: "
+                "name the run that the encoder comes from with --init-from"
             )
         if config.init_encoder_from:
             raise UserError(
-                f"--init-encoder-from {config.init_encoder_from} takes the place of the encoder of --init-from, which "
-                "is missing; to start from the encoder alone, give it as --init-from"
+                f"--init-encoder-from {config.init_encoder_from} replaces the encoder of --init-from, which is "
+                "missing; to start from an encoder alone, give it as --init-from"
             )
         return None
     source, params, step = load_weights(config.init_from)
@@ -54,7 +54,7 @@ def load_start(config: TrainConfig) -> LoadedRun | None:
         if differing:
             told = ", ".join(f"{name} {getattr(two, name)} instead of {getattr(one, name)}" for name in differing)
             raise UserError(
-                f"the encoder of --init-encoder-from {config.init_encoder_from} cannot take the place of that of "
+                f"the encoder of --init-encoder-from {config.init_encoder_from} cannot replace that of "
                 f"--init-from {config.init_from}: {told}"
             )
         params = {**params, "encoder": others["encoder"]}
@@ -98,14 +98,14 @@ def loaded_params(config: TrainConfig, loaded_run: LoadedRun, params: Any, messa
         for path, reason in missing.items():
             if _part(path) == "encoder":
                 raise UserError(
-                    "model.encoder.lora_rank keeps the encoder as it is, but that of "
+                    "model.encoder.lora_rank needs an encoder that fits completely, but that of "
                     f"{config.init_encoder_from or config.init_from} does not fit: {path} ({reason})"
                 )
     encoder_of = f", with the encoder of {config.init_encoder_from}" if config.init_encoder_from else ""
     message(
         f"from {config.init_from} ({source.model.kind}, step {step}){encoder_of}: "
-        f"{total - len(missing)} of {total} parameters, {len(missing)} initialised afresh, "
-        f"{len(unused)} of its own not used"
+        f"{total - len(missing)} of {total} parameters loaded, {len(missing)} newly initialised, "
+        f"{len(unused)} of the source not used"
         f"{'; its adapters are merged into its weights' if merges else ''}"
     )
     for change in changes:

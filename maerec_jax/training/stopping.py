@@ -15,11 +15,11 @@ from jax.experimental import multihost_utils
 
 
 class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
-    """A run has saved its state because it was asked to stop; the same command goes on from there."""
+    """A run has saved its state because it was asked to stop; repeat the command to resume."""
 
     def __init__(self, step: int, total: int, signal_number: int) -> None:
         name = signal.Signals(signal_number).name
-        super().__init__(f"stopped by {name} at step {step} of {total}: the same command goes on from there")
+        super().__init__(f"stopped by {name} at step {step} of {total}: repeat the command to resume")
         self.status = 0 if signal_number == signal.SIGTERM else 128 + signal_number
         """The exit status of the command: 0 for SIGTERM, so that schedulers start the run again."""
 
@@ -112,8 +112,8 @@ class Patience:
                 # What hangs need not be Python, and could not be interrupted.
                 traceback.print_stack(sys._current_frames()[watched])
                 self._alarm(
-                    f"error: no batch for {self._limit:,.0f} s (data.timeout), above is where it hangs: look after "
-                    "storage and worker processes; the same command goes on from the last checkpoint"
+                    f"error: no batch for {self._limit:,.0f} s (data.timeout); the traceback above shows where it "
+                    "hangs: check storage and worker processes, and repeat the command to resume"
                 )
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -42,7 +42,7 @@ def save_adapters(path: str | Path, config: TrainConfig, params: Mapping[str, An
     """
     model = config.model
     if model.encoder is None or not model.encoder.lora_rank:
-        raise UserError(f"{path}: there are no adapters to be written: the run has model.encoder.lora_rank 0")
+        raise UserError(f"{path}: no adapters to write: the run has model.encoder.lora_rank 0")
     tensors = state_dict_from_params(params, model, aliases=False)
     left_out = (FROZEN_BY_LORA, *name_table(model).constants)
     tensors = {key: x for key, x in tensors.items() if not key.startswith(left_out)}
@@ -65,7 +65,7 @@ def attach_adapters(base: tuple[TrainConfig, Any, int], path: str | Path) -> tup
     """
     config, step, tensors, about = read_weights(Path(path))
     if not isinstance(about.get(BASE), dict) or not isinstance(config.model, RecogniserConfig):
-        raise UserError(f"{path} holds a whole model, no adapters: give it as the checkpoint")
+        raise UserError(f"{path} holds a whole model, not adapters: give it as --checkpoint")
     if base[0].model.encoder is None:
         raise UserError(f"{path}: adapters belong to a Vision Transformer, and the checkpoint has none")
     found, wanted = encoder_checksum(base[1]), about[BASE].get("encoder")

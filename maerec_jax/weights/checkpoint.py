@@ -41,7 +41,7 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
         saved = read_json(file)
         if not saved.data.train:
             raise UserError(
-                f"{workdir} holds imported weights, not a run to go on with: choose another --workdir, and start from "
+                f"{workdir} holds imported weights, not a run to resume: choose another --workdir, and start from "
                 f"them with --init-from {workdir}"
             )
         if changed := differences(saved, config):
@@ -171,7 +171,7 @@ def check_free(workdir: epath.PathLike) -> None:
     """Raises ``UserError`` where a workdir is no place for a new run: a file, or a folder with something in it."""
     path = epath.Path(workdir)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is there and not an empty folder: choose another, or remove it")
+        raise UserError(f"{path} exists and is not an empty folder: choose another, or remove it")
 
 
 def write_run(config: TrainConfig, params: Any) -> None:

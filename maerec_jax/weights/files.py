@@ -86,9 +86,9 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
                 raise UserError(f"{path}: holds tensors of {', '.join(sorted(strange))}, expected {sorted(_FLOATS)}")
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: cannot be read, is it cut or of another format? ({error})") from error
+        raise UserError(f"{path}: cannot be read, is it truncated or in another format? ({error})") from error
     if damaged := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
-        raise UserError(f"{path}: {damaged[0]} holds what is no finite number: whoever made it has to make it again")
+        raise UserError(f"{path}: {damaged[0]} contains NaN or infinity: export it again")
     if written is None:
         raise UserError(f"{path}: its metadata does not say what model it holds: give a file that maerec_jax exported")
     try:

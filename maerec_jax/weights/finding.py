@@ -53,17 +53,17 @@ def load_weights(path: epath.PathLike | None = None) -> tuple[TrainConfig, Any, 
         file = shipped_file(name or SHIPPED[0])
     elif name.endswith(ENDING):
         if is_bucket(name):
-            raise UserError(f"{name}: exported files are read from disks only: copy it to one first")
+            raise UserError(f"{name}: exported files cannot be read from buckets: copy it to a disk first")
         file = Path(name)
     else:
         if "/" not in name and not Path(name).exists():
-            raise UserError(f"no such checkpoint: {name}; the weights of the package are {' and '.join(SHIPPED)}")
+            raise UserError(f"no such checkpoint: {name}; the built-in models are {' and '.join(SHIPPED)}")
         if Path(name).is_file():
             raise UserError(f"{name}: give the workdir of a run, one of its checkpoints, or a file ending in {ENDING}")
         return load_params(name)
     config, step, tensors, about = read_weights(file)
     if BASE in about:
-        raise UserError(f"{file} holds adapters: give it as such (--adapters), and the checkpoint that they belong to")
+        raise UserError(f"{file} holds adapters: give it as --adapters, and their model as --checkpoint")
     try:
         return config, params_from_state_dict(tensors, config.model), step
     except ValueError as error:
@@ -79,7 +79,7 @@ def shipped_file(name: str) -> Path:
         expected = {name: digest for digest, name in map(str.split, lines)}[file.name]
         found = checksum(file)
     except (OSError, LookupError, ValueError) as error:
-        raise UserError(f"the weights {name} of this package cannot be read ({error}): install it again") from error
+        raise UserError(f"the built-in weights {name} cannot be read ({error}): install maerec-jax again") from error
     if found != expected:
         raise UserError(f"{file} is damaged, its SHA-256 is {found} and not {expected}: install maerec-jax again")
     return file
@@ -102,6 +102,6 @@ def save_weights(
         largest = np.finfo(np.float16).max
         for name, tensor in tensors.items():
             if not (np.abs(tensor) <= largest).all():
-                raise UserError(f"{path}: {name} holds what float16 cannot hold, NaN or above {largest:g}")
+                raise UserError(f"{path}: {name} has values that float16 cannot hold: NaN or above {largest:g}")
         tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     write_weights(Path(path), config, step, tensors)

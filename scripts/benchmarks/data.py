@@ -184,10 +184,10 @@ def show(rows: Sequence[Sequence[str]], *headings: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", help="data root with Union14M-U; rendered words without it")
-    parser.add_argument("--images", type=int, default=4096, help="different images")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each thing is timed")
-    parser.add_argument("--batches", type=int, default=12, help=f"batches of {BATCH} images a timing")
+    parser.add_argument("--root", help="data root with Union14M-U; default: rendered words")
+    parser.add_argument("--images", type=int, default=4096, help="number of different images")
+    parser.add_argument("--rounds", type=int, default=15, help="timings of each contender")
+    parser.add_argument("--batches", type=int, default=12, help=f"batches of {BATCH} images per timing")
     parser.add_argument("--workers", type=int, nargs="*", help="numbers of worker processes; default: up to the cores")
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1

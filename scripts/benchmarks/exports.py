@@ -46,30 +46,29 @@ Step = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Measure how long reading takes with a checkpoint and with what is exported of it, from images to tokens; or, with
-    --data, what all of them read in labelled words.
+    """Measure how long a checkpoint and its exported files take to read; with --data, compare their accuracies.
 
-    The contenders take turns on the same random images, each in a process of its own with as many threads as there are
-    cores. Ratios compare runs of the same turns. The machine should be idle: onnxruntime's threads wait for each other
-    busily.
+    Contenders take turns on the same random images, each in its own process with threads for all cores.
+
+    Ratios compare runs of the same turn. Use an idle machine.
     """
 
     checkpoint: str = ""
-    """A recogniser: a workdir, a checkpoint or a .safetensors file."""
+    """Recogniser: workdir, checkpoint or .safetensors file."""
     size: Size = "s"
-    """Without a checkpoint: a model of this size with random weights."""
+    """Size of a random model, if no checkpoint is given."""
     places: int = 0
-    """Places that are read: all words are made to go on for as many. 0 leaves their ends to the model."""
+    """Length of all words in characters; 0 leaves it to the model."""
     contenders: tuple[Kind, ...] = ("jax", "onnx", "onnx-int8", "stablehlo")
-    """What is measured; ratios are those to the first, and with --data texts are compared with those of the first."""
+    """Contenders; times, and with --data texts, are compared with those of the first."""
     batch_sizes: tuple[int, ...] = (1, 32)
-    """Images at a time; with --data the last counts."""
+    """Images per batch; with --data only the last is used."""
     seconds: float = 10.0
-    """How long each contender runs at each batch size; at least 3 runs."""
+    """Seconds per contender and batch size (at least 3 runs)."""
     data: str = ""
-    """Data root: read sets of labelled words instead, and compare texts and accuracies."""
+    """Data root: read labelled sets instead, and compare texts and accuracies."""
     sets: tuple[str, ...] = ()
-    """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
+    """Names of sets, or annotation lists and folders relative to the data root, as in maerec_jax.evaluate."""
 
 
 def endless(config: TrainConfig, params: Any, places: int) -> tuple[TrainConfig, Any]:

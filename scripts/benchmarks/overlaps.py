@@ -79,8 +79,8 @@ def measure(size: int, count: int) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 400_000], help="benchmark images")
-    parser.add_argument("--queries", type=int, default=1_000_000, help="training images")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 400_000], help="numbers of benchmark images")
+    parser.add_argument("--queries", type=int, default=1_000_000, help="number of training images")
     arguments = parser.parse_args()
     if any(number % CHUNK for number in (arguments.queries, *arguments.sizes)):
         parser.error(f"numbers must be multiples of {CHUNK:,}")

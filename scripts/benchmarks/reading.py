@@ -34,49 +34,46 @@ ALLOWED = {"float32": 0.01, "bfloat16": 0.2}
 
 @dataclass(frozen=True)
 class DecodeArguments:
-    """Measure how fast words are read, from uint8 images that lie on the device to tokens.
+    """Measure how fast words are read, from uint8 images on the device to tokens.
 
-    Words are as long as real ones: each run draws lengths, and the models are made to end their words there. All that
-    is computed for a word is as it would be, so random weights serve as well as trained ones. The contenders are
+    Words have realistic lengths, at which the models are made to stop; so random weights will do. Contenders:
 
-    cached: the project's reading, with kept keys and values, until the last word of the batch has ended;
+    cached: the project's decoding, with cached keys and values, until the last word of the batch has ended
 
-    all-places: the same, but for as many steps as there are places (48);
+    all-places: the same, but always 48 steps
 
-    recomputed: as many full passes over all places, with nothing kept but the encoded image: the reference's way;
+    recomputed: a full pass over all positions per step, as in the original code
 
-    torch: the PyTorch twin (maerec_jax/interop/pytorch_twin.py), cached, in inference mode, where torch is installed;
+    torch: the PyTorch twin (maerec_jax/interop/pytorch_twin.py), cached, if torch is installed
 
-    torch-recomputed: the reference's way in PyTorch;
+    torch-recomputed: the original code's way in PyTorch
 
-    encoder: the image encoder alone, which all of them run.
+    encoder: the image encoder alone
 
-    They take turns, each in a process of its own and on the same lengths, and have to write the same tokens. Ratios
-    compare the runs of the same turns, "decoding" with the encoder's time taken off. Compile times are those without a
-    cache. The machine should be idle: PyTorch's threads wait for each other much longer than JAX's where it is not.
+    Contenders take turns in processes of their own, and must write the same tokens. Ratios compare runs of a turn;
+    "decoding" excludes the encoder. Compile times are without a cache. Use an idle machine, for PyTorch's sake.
     """
 
     size: Size = "s"
     """Size of the model."""
     checkpoint: str = ""
-    """A recogniser, whose sizes and weights are taken instead: a workdir or checkpoint of a fine-tuning run."""
+    """Recogniser to measure instead: workdir, checkpoint or .safetensors file."""
     batch_sizes: tuple[int, ...] = (1, 8, 32, 256)
-    """Images that are read at once."""
+    """Images per batch."""
     contenders: tuple[Way, ...] = ("cached", "all-places", "recomputed", "torch", "encoder")
-    """What is measured, and in which order it takes turns; the ratios are those of "cached"."""
+    """Contenders, in the order of their turns; ratios are relative to "cached"."""
     labels: str = ""
-    """List of images and labels, in any form that training reads (.jsonl, .json, .txt), from whose labels lengths are
-    drawn; by default the lengths of 7,104 labels of Union14M-L."""
+    """Annotation list to draw word lengths from; default: the lengths of 7,104 labels of Union14M-L."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the computation."""
     int8: bool = False
-    """Hold the weights as 8-bit integers; leaves out PyTorch."""
+    """Use 8-bit weights; leaves out PyTorch."""
     seconds: float = 10.0
-    """How long each contender runs at each batch size, compiling and its first run not counted."""
+    """Seconds per contender and batch size, without compiling and the first run."""
     fewest: int = 3
-    """The fewest runs of each, however long they take. With 0 of both the first run is all."""
+    """Runs of each contender, at least. With 0 here and for seconds, only the first run is made."""
     json: str = ""
-    """Also write all numbers to this file."""
+    """Write all numbers to this JSON file."""
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or min(self.batch_sizes) < 1:

@@ -29,28 +29,29 @@ from maerec_jax.scenes.scene_reader import SceneReader
 
 @dataclass(frozen=True)
 class ScenesArguments:
-    """Compose pictures of labelled words on a background, find and read their words, and print a line of JSON a size.
+    """Compose pictures of labelled words, find and read their words, and print a line of JSON per picture size.
 
-    A word is found where a region covers half of what either of the two covers. Accuracies (WAICS) are over the words
-    that were found: of their own images, of boxes, and of rectified crops.
+    A word counts as found if a region overlaps it with an intersection over union of at least 0.5.
+
+    Accuracies (WAICS) are over the words found: for their own images, for boxes, and for rectified crops.
     """
 
     checkpoint: str = ""
-    """The recogniser, as for predict."""
+    """Recogniser, as in maerec_jax.predict."""
     list: str = ""
-    """List of labelled word images, in any form that training reads; by default rendered words."""
+    """Annotation list of word images; default: rendered words."""
     root: str = "."
-    """Folder that the list, and the images in it, are relative to."""
+    """Data root that the list and its images are relative to."""
     sizes: tuple[tuple[int, int], ...] = ((480, 640), (1080, 1920), (3000, 4000))
     """Heights and widths of pictures."""
     pictures: int = 10
     """Pictures of each size."""
     words: int = 20
-    """The most words of a picture."""
+    """Words per picture, at most."""
     slant: float = 25.0
-    """The most degrees by which words are turned."""
+    """Largest rotation of words, in degrees."""
     fade: float = 0.5
-    """How softly words pass into the background, in shares of their heights; 0 leaves the edges of their images."""
+    """Soft edge of the words, as a fraction of their height; 0 for none."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How words are found."""
 

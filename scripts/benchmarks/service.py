@@ -42,23 +42,23 @@ class LoadArguments:
     """
 
     checkpoint: str = ""
-    """What reads: a workdir or checkpoint of a fine-tuning run, or an exported file; by default a tiny random model."""
+    """Recogniser: workdir, checkpoint or .safetensors file; default: a tiny random model."""
     images: str = ""
-    """Folder of word images, searched with its subfolders; by default rendered words."""
+    """Folder of word images (with subfolders); default: rendered words."""
     distinct: int = 500
-    """How many of the images are taken, evenly spread."""
+    """Images to use, evenly spread."""
     requests: int = 10_000
     """Number of requests."""
     concurrency: int = 200
-    """Requests that are held at the same time."""
+    """Requests at the same time."""
     per_request: int = 1
-    """Images of each request."""
+    """Images per request."""
     batch_size: int = 32
-    """As that of the service."""
+    """Batch size of the service."""
     growth: float = 5.0
-    """Percent by which the memory may grow in the second half."""
+    """Memory growth allowed in the second half, in percent."""
     queue: int = 512
-    """As that of the service; less than concurrency * per_request shows how it refuses."""
+    """Queue of the service; less than concurrency * per_request shows refusals."""
 
 
 def images_of(arguments: LoadArguments) -> list[bytes]:

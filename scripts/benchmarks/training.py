@@ -23,44 +23,41 @@ KINDS = ("jax", "torch", "torch-compile")
 
 @dataclass(frozen=True)
 class TrainingArguments:
-    """Time whole training steps as the loop takes them, beside the same step in plain PyTorch.
+    """Time whole training steps, beside the same step in plain PyTorch.
 
-    A step is ``jit_train_step``: normalising uint8 images that lie on the device, masks or dropout, loss, gradients,
-    AdamW; in PyTorch maerec_jax/interop/pytorch_twin.py, fused AdamW, and bfloat16 by autocast. Contenders are
+    A step starts from uint8 images on the device: normalisation, masks or dropout, loss, gradients, AdamW. In PyTorch
+    it uses maerec_jax/interop/pytorch_twin.py, fused AdamW, and autocast for bfloat16. Contenders:
 
-    jax: the project's step; jax@PATH is that of another checkout of this project, whose modules lie where ours do;
+    jax: the project's step; jax@PATH: the step of another checkout of this project
 
-    torch: PyTorch as it is;
+    torch: plain PyTorch
 
-    torch-compile: the same, its loss through torch.compile.
+    torch-compile: the same with torch.compile
 
-    First all compute the loss of the same weights and batch, and the norm of its gradient, without dropout: where these
-    differ nothing is timed. Then they take turns, so that whatever else the machine does hits all of them. Printed are
-    medians over the rounds, and medians and ranges of the ratios in each round. Utilisation is as in the log of a run:
-    the model's operations over what the device can do at most. Each contender has a process of its own, with threads
-    for all cores. All of them together have to fit into memory; one that finds no room is named and left out.
+    First, all compute loss and gradient norm of the same weights and batch, without dropout; they must agree. Then
+    they take turns. The table shows medians over the rounds, and medians and ranges of the ratios in each round.
+    Utilisation is the model's operations over the device's peak. Each contender has its own process, with threads for
+    all cores. All must fit into memory together; one that does not is reported and left out.
 
-    On a machine that is not idle wall time says little: two threads that wait for each other both wait for the slower
-    one. The processor's time is shown, too; it is comparable on one core (taskset -c 0 python ...), where no thread
-    waits for another.
+    On a busy machine, compare processor times instead of wall times, on one core: taskset -c 0 python ...
     """
 
     stage: tuple[Literal["mae", "maerec"], ...] = ("mae", "maerec")
-    """What to train."""
+    """Stage to train."""
     model: Literal["s", "b", "tiny"] = "s"
-    """Its size."""
+    """Size of the model."""
     batch_size: int = 32
-    """Images a step."""
+    """Images per step."""
     rounds: int = 7
-    """Turns of each contender."""
+    """Turns per contender."""
     steps: int = 0
-    """Steps a turn; 0 for about a second of them."""
+    """Steps per turn; 0 for about one second."""
     dtypes: tuple[Dtype, ...] = ("float32",)
-    """Each contender computes in each."""
+    """Dtypes to measure with every contender."""
     contenders: tuple[str, ...] = KINDS
-    """See above. The first has to be jax: it gives the weights that all start from."""
+    """Contenders (see above). The first must be jax: all start from its weights."""
     json: str = ""
-    """Also write all numbers to this file."""
+    """Write all numbers to this JSON file."""
 
     def __post_init__(self) -> None:
         unknown = {name.partition("@")[0] for name in self.contenders} - set(KINDS)

@@ -5,36 +5,37 @@ usage() {
   cat <<'TXT'
 bash scripts/launching/gpu_node.sh [COMMAND] [--hosts A,B,C | --slurm] [options] -- --config FILE --workdir FOLDER [overrides]
 
-Trains on GPUs: those of this machine (all of them, in one process); those of machines that ssh reaches, a process
-each; or those that Slurm gives out. What follows -- goes to python -m maerec_jax.train. A run that fails is started
-again, and goes on from its last checkpoint. docs/launching.md explains the steps. With more than one machine the
-workdir has to be one that all of them see: in a bucket, or on a shared file system.
+Trains on GPUs: on this machine (all GPUs, one process), on machines reached by ssh (one process each), or through
+Slurm. Arguments after -- go to python -m maerec_jax.train. A run that fails is restarted from its last checkpoint.
+docs/launching.md explains the steps. With several machines, all of them must see the workdir: use a bucket or a shared
+file system.
 
 Commands
-  run      (default) install, start, and start again until the run is done; with --slurm: submit a batch script
-  status   what the processes do;  logs: the log of the first, its end and what comes
-  stop     asks the run to save a checkpoint and end
+  run      (default) install, start, and restart until the run is done; with --slurm: submit a batch script
+  status   show what the processes are doing
+  logs     follow the log of the first process
+  stop     save a checkpoint and stop the run
            (status, logs and stop are for --hosts and --slurm)
 
 Options
-  --name NAME              of the job (maerec)
-  --env NAME=VALUE         an environment variable of the run (may be repeated)
-  --setup COMMAND          a shell command for every machine, before the run: mounts or copies the data
-  --python PATH            the interpreter, instead of .venv/bin/python; nothing is installed then
-  --max-failures N         give up after so many failures in a row, each soon after a start (3)
-  --soon SECONDS           how long an attempt has to run to end such a row (600)
-  --dry-run                print every command and the batch script, and run nothing
+  --name NAME              name of the job (default: maerec)
+  --env NAME=VALUE         environment variable of the run (repeatable)
+  --setup COMMAND          shell command for every machine before the run, for example to mount or copy data
+  --python PATH            interpreter instead of .venv/bin/python; nothing is installed then
+  --max-failures N         give up after this many early failures in a row (default: 3)
+  --soon SECONDS           a failure is early if the run lasted less than this (default: 600)
+  --dry-run                print every command and the batch script, but run nothing
 with --hosts
-  --folder FOLDER          for the code, on each host, from the home folder (maerec_jax)
-  --no-install             the code and its .venv are in that folder already
-  --port PORT              of the first host, at which the processes meet; open between the hosts (12355)
-  --poll SECONDS           between looks at the run (30)
+  --folder FOLDER          folder for the code on each host, relative to the home folder (default: maerec_jax)
+  --no-install             the code and its .venv are already in that folder
+  --port PORT              port of the first host that all hosts can reach (default: 12355)
+  --poll SECONDS           time between checks of the run (default: 30)
 with --slurm
-  --node-count N           nodes (1)
-  --gpus-per-node N        GPUs on each (8)
-  --tasks-per gpu|node     a process a GPU, or one for all GPUs of a node (gpu)
-  --lead SECONDS           how long before the time limit the run is told to save and end (120)
-  --sbatch=FLAG            another flag for sbatch, such as --time=24:00:00 (may be repeated)
+  --node-count N           number of nodes (default: 1)
+  --gpus-per-node N        GPUs per node (default: 8)
+  --tasks-per gpu|node     one process per GPU, or per node (default: gpu)
+  --lead SECONDS           save and stop this long before the time limit (default: 120)
+  --sbatch=FLAG            flag for sbatch, such as --time=24:00:00 (repeatable)
   --job NUMBER             for status, logs and stop: another job than the last one
 TXT
 }
@@ -97,7 +98,7 @@ if [ "$command" = run ]; then
     here) processes=1 ;;
   esac
   if [ "$processes" -gt 1 ] && ! option_value workdir "${training[@]}"; then
-    fail "--workdir is missing: with several machines, name a folder that all of them see"
+    fail "--workdir is missing: with several machines, give a folder that all of them can see"
   fi
 elif [ $mode = here ]; then
   fail "$command is for --hosts and --slurm; on this machine, the run is where it was started"
@@ -148,7 +149,7 @@ case $mode-$command in
     plan_run="absent running failed-1 failed-1 failed-1 done"
     run_of 0
     first_run=("${run[@]}")
-    trap 'say "the run goes on without this script: the same command follows it again, stop ends it"; exit 130' INT
+    trap 'say "the run continues without this script: repeat the command to follow it again; stop ends it"; exit 130' INT
     keep_running || exit 1
     ;;
   hosts-status) on_all "$(worker state)" >&3 ;;

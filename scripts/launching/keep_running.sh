@@ -15,7 +15,7 @@ settle_looks=2 # looks at the machines after a run has ended, before it is start
 keep_running() {
   local failures=0 began attached=
   if running_already; then
-    say "the run is going on there: following it"
+    say "the run is in progress: following its log"
     attached=1
   fi
   while true; do
@@ -35,11 +35,11 @@ keep_running() {
         return 0
         ;;
       halted)
-        say "the run was asked to stop; its checkpoint is in the workdir, and the same command goes on from there"
+        say "the run was asked to stop; its checkpoint is in the workdir: repeat the command to resume"
         return 0
         ;;
       lost)
-        say "the machines are gone: making them again"
+        say "the machines are gone: creating them again"
         clear_away
         continue
         ;;

@@ -72,7 +72,7 @@ make_ready() {
   slice_state
   case $answer in
     UNKNOWN)
-      [ -n "$ever_there" ] || fail "gcloud does not tell the state of $name: $(printf '%s' "$complaint" | tail -n 3)"
+      [ -n "$ever_there" ] || fail "gcloud does not report the state of $name: $(printf '%s' "$complaint" | tail -n 3)"
       ;;
     FAILED | SUSPENDED | SUSPENDING)
       clear_away
@@ -138,7 +138,7 @@ down() {
     say "there is no queued resource $name"
     return
   fi
-  if [ "$answer" = ACTIVE ] && [ "${1:-}" = stop ]; then stop_run || say "could not stop the run: its last checkpoint counts"; fi
+  if [ "$answer" = ACTIVE ] && [ "${1:-}" = stop ]; then stop_run || say "could not stop the run: it resumes from its last checkpoint"; fi
   clear_away
-  say "deleted: nothing of $name costs any more, except for what is in the bucket"
+  say "deleted $name: only the data in the bucket still cost money"
 }

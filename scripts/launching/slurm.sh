@@ -44,7 +44,7 @@ said() { tail -c "+$((before + 1))" "$mine.log" | grep "^$1" >/dev/null; }
 again() { # back into the queue, under the same number
   echo "== $(date -u +%FT%TZ) back into the queue: $1"
   scontrol requeue "$SLURM_JOB_ID" && exit 0
-  echo "error: Slurm did not take the job back; submit the batch script again, the run goes on from its last checkpoint" >&2
+  echo "error: Slurm did not take the job back; submit the batch script again to resume the run" >&2
   exit 1
 }
 
@@ -69,11 +69,11 @@ elif [ -n "$ending" ]; then
   exit 1
 elif [ -e "$mine.halt" ]; then
   rm -f "$mine.halt"
-  echo "== the run was asked to stop, and ended with status $status; submit the same script again to go on"
+  echo "== the run was asked to stop, and ended with status $status; submit the same script again to resume it"
   exit "$status"
 elif [ "$status" = 0 ]; then
   rm -f "$mine.failures"
-  again "told to end (time limit or preemption), and saved"
+  again "saved and stopped (time limit or preemption)"
 else
   failures=$(cat "$mine.failures" 2>/dev/null || echo 0)
   [ "$SECONDS" -lt "$soon" ] || failures=0

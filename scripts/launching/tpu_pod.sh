@@ -5,37 +5,37 @@ usage() {
   cat <<'TXT'
 bash scripts/launching/tpu_pod.sh [COMMAND] --type TYPE [options] -- --config FILE --workdir gs://BUCKET/FOLDER [overrides]
 
-Trains on a Cloud TPU slice, or several, that it asks for as a queued resource. What follows -- goes to
-python -m maerec_jax.train. When the slice is taken away it is made again, and the same command goes on from the last
-checkpoint in the workdir. docs/launching.md explains the steps.
+Trains on one or more Cloud TPU slices, requested as a queued resource. Arguments after -- go to
+python -m maerec_jax.train. If the slice is preempted, it is created again and the run resumes from the last checkpoint
+in the workdir. docs/launching.md explains the steps.
 
 Commands
-  run      (default) all of it: up, start, follow the log, start again until the run is done, then down.
-           Started again, it follows a run that is going on. Ctrl-C ends the following, not the run.
-  up       makes the slice, waits until it is there, and installs the code of this checkout
-  status   the states of the slice, its nodes, and the process on each worker
-  logs     the log of the first worker: its end, and what comes
-  stop     asks the run to save a checkpoint and end, and waits for that; the slice stays, and costs
+  run      (default) up, start, follow the log, restart until the run is done, then down.
+           Repeat it to follow a run that is in progress. Ctrl-C stops following, not the run.
+  up       create the slice, wait until it is ready, and install the code of this checkout
+  status   show the states of the slice, its nodes, and the process on each worker
+  logs     follow the log of the first worker
+  stop     save a checkpoint and stop the run; the slice stays, and still costs money
   down     stop, and delete the slice
 
 Options
-  --type TYPE              v4-64, v5litepod-256, v5p-128, v6e-256, ... (v4 and v5p count cores, two a chip)
-  --name NAME              of the queued resource and its nodes (maerec)
-  --zone ZONE, --project PROJECT      those of gcloud's configuration by default
-  --node-count N           slices, for a multislice run; sets --mesh.slices, too (1)
-  --spot | --reserved | --on-demand   which capacity (on-demand: none of gcloud's flags)
-  --runtime-version NAME   the software of the machines; by default the one that Google names for JAX on this type
-  --service-account EMAIL  whose rights the machines have: it has to read and write the bucket
-  --setup COMMAND          a shell command for every worker, after the installation: mounts or copies the data
-  --env NAME=VALUE         an environment variable of the run (may be repeated)
-  --create=FLAG            another flag for gcloud's queued-resources create (may be repeated)
-  --ssh=FLAG               another flag for gcloud's tpu-vm ssh and scp, such as --internal-ip (may be repeated)
-  --keep                   leave the slice there when the run is done
-  --local-workdir          allow a workdir that is not in a bucket: it is lost with the slice, which is then kept
-  --max-failures N         give up after so many failures in a row, each soon after a start (3)
-  --soon SECONDS           how long an attempt has to run to end such a row (600)
-  --poll SECONDS           between looks at the slice and the log (30)
-  --dry-run                print every command as it would run, and run nothing; needs no gcloud
+  --type TYPE              v4-64, v5litepod-256, v5p-128, v6e-256, ... (v4 and v5p count cores, two per chip)
+  --name NAME              name of the queued resource and its nodes (default: maerec)
+  --zone ZONE, --project PROJECT      default: those of gcloud's configuration
+  --node-count N           number of slices; also sets --mesh.slices (default: 1)
+  --spot | --reserved | --on-demand   capacity to use (default: on-demand)
+  --runtime-version NAME   software of the machines (default: Google's recommendation for JAX on this type)
+  --service-account EMAIL  service account of the machines; it must be able to read and write the bucket
+  --setup COMMAND          shell command for every worker after installing, for example to mount or copy data
+  --env NAME=VALUE         environment variable of the run (repeatable)
+  --create=FLAG            flag for gcloud's queued-resources create (repeatable)
+  --ssh=FLAG               flag for gcloud's tpu-vm ssh and scp, such as --internal-ip (repeatable)
+  --keep                   keep the slice when the run is done
+  --local-workdir          allow a workdir outside a bucket; it is lost with the slice, so the slice is kept
+  --max-failures N         give up after this many early failures in a row (default: 3)
+  --soon SECONDS           a failure is early if the run lasted less than this (default: 600)
+  --poll SECONDS           time between checks of the slice and the log (default: 30)
+  --dry-run                print every command, but run nothing; needs no gcloud
 TXT
 }
 cd "$(dirname "$0")/../.."
@@ -81,7 +81,7 @@ if [ "$command" = run ]; then
   case $value in
     gs://?*) ;;
     *)
-      [ -n "$local_workdir" ] || fail "--workdir ${value:-is missing}: a slice that is taken away takes its disks along; give a folder in a bucket, --workdir gs://BUCKET/FOLDER, or --local-workdir if you mean it"
+      [ -n "$local_workdir" ] || fail "--workdir ${value:-is missing}: a preempted slice loses its disks; give a folder in a bucket, --workdir gs://BUCKET/FOLDER, or --local-workdir if you mean it"
       keep=1
       ;;
   esac
@@ -113,7 +113,7 @@ case $command in
     # What a dry run supposes: the slice comes, is taken away and comes again; the run fails once, and is done.
     plan_slice="ABSENT ABSENT WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED ABSENT ABSENT ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ACTIVE ABSENT"
     plan_node=READY plan_run="running failed-1 failed-1 failed-1 done"
-    trap 'say "the run goes on without this script: the same command follows it again, down deletes the slice"; exit 130' INT
+    trap 'say "the run continues without this script: repeat the command to follow it again; down deletes the slice"; exit 130' INT
     status=0
     keep_running || status=1
     if [ "$outcome" != "done" ] || [ -n "$keep" ]; then

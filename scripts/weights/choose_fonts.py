@@ -115,8 +115,8 @@ def evenly(items: list, count: int) -> list:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with fonts, searched with its subfolders")
-    parser.add_argument("out", type=Path, help="new folder for copies of the chosen ones")
+    parser.add_argument("folder", type=Path, help="folder with fonts (with subfolders)")
+    parser.add_argument("out", type=Path, help="new folder for copies of the chosen fonts")
     options = parser.parse_args()
     if options.out.exists():
         raise SystemExit(f"error: {options.out} exists; remove it, or name another folder")

@@ -29,39 +29,41 @@ VERTICAL = 1.5  # PP-OCR turns crops that are at least this much higher than wid
 
 @dataclass(frozen=True)
 class ReaderArguments:
-    """Read sets of labelled words with our recogniser and with the PP-OCR recogniser in the wheel of rapidocr
-    (pip install rapidocr onnxruntime), and print accuracies by set, length and case, and the time for a word.
+    """Compare our recogniser with the PP-OCR recogniser in rapidocr on labelled sets.
 
-    All read one word at a time on one core, from the decoded image on; times are the processor's. PP-OCR gets BGR
-    pixels, portrait crops turned, and without rapidocr's own resizing, which distorts crops below 30 pixels. Texts are
-    brought to Unicode's normal form NFKC first, as PP-OCR writes some punctuation in full width. Every word counts for
-    all; an image that cannot be decoded is wrong.
+    Needs: pip install -e '.[compare]'
+
+    Prints accuracies by set, length and case, and the time per word.
+
+    Each reads one word at a time on one core, from the decoded image on; times are processor times.
+
+    PP-OCR gets BGR pixels, and tall crops turned, without rapidocr's own resizing, which distorts small crops.
+
+    Texts are compared in Unicode form NFKC. Every word counts; an image that cannot be decoded is wrong.
     """
 
     data: str
     """Data root."""
     checkpoint: str = ""
-    """Workdir of a fine-tuning run, one of its checkpoints, an exported .safetensors file, or maerec_tiny or
-    maerec_tiny_rendered, which come with the package (docs/weights.md); by default maerec_tiny."""
+    """Workdir, checkpoint, .safetensors file, or built-in model (docs/weights.md); default: maerec_tiny."""
     sets: tuple[str, ...] = ()
-    """As those of maerec_jax.evaluate: names of sets, or annotation files and folders relative to the data root."""
+    """Names of sets, or annotation lists and folders relative to the data root, as in maerec_jax.evaluate."""
     overlaps: str = ""
-    """List of data_pipelines.find_overlaps: words that training images show, too, are also counted apart."""
+    """List written by data_pipelines.find_overlaps: its words are also counted separately."""
     readers: tuple[Literal["ours", "rapidocr"], ...] = ("ours", "rapidocr")
-    """Which to run."""
+    """Readers to run."""
     ppocr: tuple[Path, ...] = ()
-    """ONNX files of more PP-OCR recognisers, which rapidocr runs, too: that of PP-OCRv4-mobile lies in the wheel of
-    rapidocr-onnxruntime 1.4.4."""
+    """ONNX files of more PP-OCR recognisers, such as PP-OCRv4-mobile in the wheel of rapidocr-onnxruntime 1.4.4."""
     beam: int = 1
-    """Hypotheses that ours keeps; 1 for greedy reading."""
+    """Beam width of ours; 1 is greedy decoding."""
     views: int = 1
-    """Views that ours takes of every image."""
+    """Views of each image for ours."""
     json: str = ""
-    """Also write all figures to this JSON file."""
+    """Write all figures to this JSON file."""
     misread: str = ""
-    """Also write every word that not all have read to this .jsonl file."""
+    """Write every word that some reader got wrong to this .jsonl file."""
     core: int = 0
-    """The core that all run on; -1 for any."""
+    """CPU core to run on; -1 for any."""
 
 
 def open_ours(arguments: ReaderArguments) -> Read:
@@ -80,11 +82,11 @@ def open_rapidocr(model: Path | None = None) -> Read:
       UserError: rapidocr or the file of the model is missing.
     """
     if model is not None and not model.is_file():
-        raise UserError(f"{model}: there is no such file")
+        raise UserError(f"no such file: {model}")
     try:
         from rapidocr import RapidOCR
     except ImportError:
-        raise UserError("rapidocr is not installed: pip install rapidocr onnxruntime, or --readers ours") from None
+        raise UserError("rapidocr is missing: pip install -e '.[compare]', or use --readers ours") from None
     one_thread = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     params = one_thread | {"Global.log_level": "error", "Global.text_score": 0.0, "Global.use_preprocess_img": False}
     engine = RapidOCR(params=params | ({"Rec.model_path": str(model)} if model else {}))
@@ -150,7 +152,7 @@ def stay_on(core: int) -> None:
     """Run on one core, as do all threads of libraries that are imported later. Raises ``UserError``."""
     usable = os.sched_getaffinity(0)
     if core not in usable:
-        raise UserError(f"--core {core} is none that can be used, which are {', '.join(map(str, sorted(usable)))}")
+        raise UserError(f"--core {core} is not available; available: {', '.join(map(str, sorted(usable)))}")
     os.sched_setaffinity(0, {core})
 
 
@@ -167,7 +169,7 @@ def compare(arguments: ReaderArguments) -> int:
     sources = {measured.name: measured.spec.open(root) for measured in find_sets(root, arguments.sets, CONSOLE.print)}
     places = [(measured, source, index) for measured, source in sources.items() for index in range(len(source))]
     if arguments.overlaps and not any(source.name(index) in copies for _, source, index in places):
-        raise UserError(f"{arguments.overlaps} names no word of these sets: make it with find_overlaps --root {root}")
+        raise UserError(f"{arguments.overlaps} names no word of these sets: write it with find_overlaps --root {root}")
     openers = {"ours": lambda: open_ours(arguments), "rapidocr": open_rapidocr}
     readers: dict[str, Read] = {name: openers[name]() for name in arguments.readers}
     readers |= {model.stem: open_rapidocr(model) for model in arguments.ppocr}

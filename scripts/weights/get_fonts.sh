@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fonts for rendered words, from Debian's packages, into a folder. Needs no root rights: packages are unpacked, not installed.
 #   bash scripts/weights/get_fonts.sh fonts            about 130 packages, 150 MB to download
-#   bash scripts/weights/get_fonts.sh fonts --large    and TeX Live's 500 families: 510 MB more, and worth it
+#   bash scripts/weights/get_fonts.sh fonts --large    also TeX Live's 500 families, 510 MB more (recommended)
 # Then fonts/chosen holds those that can be read (scripts/weights/choose_fonts.py), for RenderedWords(fonts="fonts/chosen").
 # They are free fonts under their own licences (most of them SIL OFL, GPL with font exception, or public domain), which
 # stand in each package's copyright file, kept in fonts/all/PACKAGE. Runs on Debian and Ubuntu.
@@ -40,7 +40,7 @@ here=$PWD
 offered=$(apt-cache pkgnames | sort)
 known=()
 for name in "${names[@]}"; do
-  if grep -qx "$name" <<<"$offered"; then known+=("$name"); else echo "this release has no $name: left out"; fi
+  if grep -qx "$name" <<<"$offered"; then known+=("$name"); else echo "skipped $name: not in this release"; fi
 done
 if [ ${#known[@]} = 0 ]; then
   echo "error: no package is known: run apt-get update first" >&2

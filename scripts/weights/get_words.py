@@ -34,7 +34,7 @@ def mix(english: list[str], others: list[list[str]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the text file to write")
+    parser.add_argument("out", type=Path, help="text file to write")
     options = parser.parse_args()
     try:
         from wordfreq import top_n_list

@@ -143,5 +143,5 @@ def test_a_batch_that_the_chips_do_not_divide_is_told(monkeypatch):
     for name, value in compilation.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     config = TrainConfig(model=MAEConfig.tiny(), batch_size=6)
-    with pytest.raises(UserError, match="batch_size 6 is no multiple of 4 devices"):
+    with pytest.raises(UserError, match="batch_size 6 is not a multiple of 4 devices"):
         compile_step(config, parse_topology("v5e:2x2"))

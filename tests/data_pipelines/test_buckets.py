@@ -202,7 +202,7 @@ def test_evaluation_reads_each_record_once_in_its_shape():
 
 def test_shapes_that_a_model_cannot_take_are_refused():
     check_shapes(WORD_SHAPES, (4, 4))
-    with pytest.raises(ValueError, match="bucket 40 x 112 is no multiple"):
+    with pytest.raises(ValueError, match="bucket 40 x 112 is not a multiple"):
         check_shapes(WORD_SHAPES, (16, 16))
     with pytest.raises(ValueError, match="same aspect ratio"):
         check_shapes(((32, 64), (16, 32)), (4, 4))

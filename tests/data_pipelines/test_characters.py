@@ -103,7 +103,7 @@ def test_the_choice_is_that_of_a_plain_loop():
 
 
 def test_no_record_left_is_an_error():
-    with pytest.raises(DataError, match="no label that the dictionary can write"):
+    with pytest.raises(DataError, match="no label within the charset"):
         drop(Labelled(["A", ""]), KNOWN, "drop")
 
 

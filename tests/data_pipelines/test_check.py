@@ -128,13 +128,13 @@ def test_named_sources_are_checked_whatever_they_are_called(tmp_path, training, 
     assert "my words" in told
     assert "absent" not in told
     assert run(tmp_path, "--sources", "nothing") == 1
-    assert "nothing: is no list, LMDB or prepared set" in capsys.readouterr().err
+    assert "nothing is not an annotation list, LMDB or prepared set" in capsys.readouterr().err
 
 
 def test_the_command_explains_itself():
     arguments = [sys.executable, "-m", "data_pipelines.check", "--help"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
-    assert "Compare a download of Union14M" in done.stdout
+    assert "Check a download of Union14M" in done.stdout
 
 
 def test_the_real_words_are_sound(real_data):

@@ -74,7 +74,7 @@ def test_a_png_chunk_that_claims_gigabytes_is_refused_at_once(picture, monkeypat
     place = data.index(b"IDAT") - 4
     data[place] = 0xFF
     monkeypatch.setattr(cv2, "imdecode", None)
-    assert refusal(bytes(data)) == "it is a PNG without its end"
+    assert refusal(bytes(data)) == "it is a truncated PNG"
 
 
 def test_a_jpeg_that_ends_early_on_purpose_is_decoded(picture):
@@ -85,13 +85,13 @@ def test_a_jpeg_that_ends_early_on_purpose_is_decoded(picture):
 
 FOREIGN = {
     b"": "the file is empty",
-    b"<!DOCTYPE html><html><body>404</body></html>": "it is no image but a web page, or XML",
-    b"\xef\xbb\xbf\n <?xml version='1.0'?><Error/>": "it is no image but a web page, or XML",
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "it is no image but text",
-    b"\x00\x00\x00\x1cftypavif": "it is no image, or its header is damaged",
-    bytes(100): "it is no image, or its header is damaged",
-    b"%PDF-1.7\n\xff\xff": "it is no image, or its header is damaged",
-    b"\xff\xd8\xff\xe0": "it is no image, or its header is damaged",
+    b"<!DOCTYPE html><html><body>404</body></html>": "it is a web page or XML, not an image",
+    b"\xef\xbb\xbf\n <?xml version='1.0'?><Error/>": "it is a web page or XML, not an image",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "it is text, not an image",
+    b"\x00\x00\x00\x1cftypavif": "it is not an image, or its header is damaged",
+    bytes(100): "it is not an image, or its header is damaged",
+    b"%PDF-1.7\n\xff\xff": "it is not an image, or its header is damaged",
+    b"\xff\xd8\xff\xe0": "it is not an image, or its header is damaged",
 }
 
 

@@ -42,7 +42,7 @@ def test_the_count_is_that_of_the_last_image_where_none_is_stated(tmp_path, jpeg
     write_lmdb(tmp_path / "words", {n: jpeg(n) for n in (1, 2, 4)}, stated="")
     source = LmdbWords("words").open(tmp_path)
     assert len(source) == 4
-    assert source.notes == ("words: has no num-samples; its last image says that it holds 4 records",)
+    assert source.notes == ("words: has no num-samples; it holds 4 records by its last image",)
     write_lmdb(tmp_path / "other", {}, stated=3)
     with pytest.raises(DataError, match="other: has no keys image-000000001"):
         LmdbWords("other").open(tmp_path)
@@ -64,7 +64,7 @@ def test_an_lmdb_that_is_cut_off_is_refused_and_ends_no_process(tmp_path, jpeg, 
         return
     assert done.returncode == 1, done.stderr
     assert "DataError: " in done.stderr
-    assert "copy it anew" in done.stderr
+    assert "copy it again" in done.stderr
 
 
 def test_a_damaged_page_costs_its_records_only(tmp_path):

@@ -90,7 +90,7 @@ def test_names_alone_are_an_unlabelled_source(tmp_path, jpeg):
 
 def test_a_format_can_be_set(tmp_path):
     (tmp_path / "list.txt").write_text("a.jpg b.jpg\nb.jpg word\n")
-    with pytest.raises(DataError, match=r"list\.txt:2: does not end as image files do"):
+    with pytest.raises(DataError, match=r"list\.txt:2: does not end like an image file"):
         read_annotations(tmp_path / "list.txt")
     listing = read_annotations(tmp_path / "list.txt", format="space")
     assert list(listing.texts) == ["b.jpg", "word"]
@@ -99,24 +99,24 @@ def test_a_format_can_be_set(tmp_path):
 BAD = {
     "a.jpg\tx\nb.jpg\n": ":2: has no tab; expected path, tab, label",
     "a.jpg\tx\nb.jpg\ty\tz\n": ":2: has a third column",
-    "a.jpg\tx\n\n\tx\n": ":3: '' is no file name",
-    "a.jpg\tx\nb\0.jpg\tx\n": r":2: 'b\x00.jpg' is no file name",
+    "a.jpg\tx\n\n\tx\n": ":3: '' is not a file name",
+    "a.jpg\tx\nb\0.jpg\tx\n": r":2: 'b\x00.jpg' is not a file name",
     "a.jpg\tx\nb.jpg\t\xff\n": ":2: is not valid UTF-8",
-    "a.jpg\tx\n../b.jpg\tx\n": ":2: the name '../b.jpg' leaves the dataset's folder",
-    "a.jpg\tx\n..\\b.jpg\tx\n": ":2: the name '../b.jpg' leaves the dataset's folder",
-    "a.jpg\tx\nC:\\b.jpg\tx\n": ":2: the name 'C:/b.jpg' leaves the dataset's folder",
-    "a.jpg\tx\n/b.jpg\tx\n": ":2: the name '/b.jpg' leaves the dataset's folder",
+    "a.jpg\tx\n../b.jpg\tx\n": ":2: the name '../b.jpg' points outside the dataset's folder",
+    "a.jpg\tx\n..\\b.jpg\tx\n": ":2: the name '../b.jpg' points outside the dataset's folder",
+    "a.jpg\tx\nC:\\b.jpg\tx\n": ":2: the name 'C:/b.jpg' points outside the dataset's folder",
+    "a.jpg\tx\n/b.jpg\tx\n": ":2: the name '/b.jpg' points outside the dataset's folder",
     "a.jpg x\nb x\n": ":2: has no label after the name of an image file",
     "a.jpg\nb.jpg\tx\n": ":2: has a tab; expected the path of an image and nothing else",
-    'word_1.png, "Word"\n': ": its first line 'word_1.png, \"Word\"' is of no known form; give an annotation file",
-    '{"im": "a.jpg", "lab": "x"}\n{"im": "b.jpg", "lab": "x"}\n': "but 'im', 'lab': name it by image_field",
+    'word_1.png, "Word"\n': ": its first line 'word_1.png, \"Word\"' has no known format; give an annotation file",
+    '{"im": "a.jpg", "lab": "x"}\n{"im": "b.jpg", "lab": "x"}\n': "but 'im', 'lab': set image_field",
     '{"image": "a.jpg", "lab": "x"}\n': ":1: has none of the fields 'text', 'label', 'transcription', 'gt' but 'image'",
-    '{"image": "a.jpg", "path": "b", "text": "x"}\n': ":1: has the fields 'image', 'path': say which it is by",
+    '{"image": "a.jpg", "path": "b", "text": "x"}\n': ":1: has the fields 'image', 'path': set",
     '{"image": "a.jpg", "gt": "x"}\n{"image": "a.jpg", "text": "x"}\n': ":2: has no 'gt' but 'image', 'text'",
     '[{"image": "a.jpg", "gt": "x"}, {"image": "a.jpg"}]': ": [1]: has no 'gt' but 'image'; expected [{",
     '[{"image": "a.jpg", "gt": "x"},\n {"image"': ":2: is not valid JSON",
     '[{"image": "a.jpg", "gt": "x"}]\n3': ":2: is not valid JSON (Extra data",
-    '["a.jpg", "b.jpg"]': ": [0]: is no JSON object",
+    '["a.jpg", "b.jpg"]': ": [0]: is not a JSON object",
     '{"a.jpg": "x",\n "b.jpg": 3}': ": entry 1: name and text must be strings",
     '{"a.jpg": "x", 3}': ":1: is not valid JSON",
     '{"data": [{"image": "a.jpg"}]}': ": has no \"data_list\", but 'data'; expected",
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_said_with_file_and_place(tmp_path, text):
     assert str(error.value).startswith(f"{path}{BAD[text]}") or BAD[text].startswith("but ")
     assert BAD[text] in str(error.value)
     assert "\n" not in str(error.value)
-    assert isinstance(error.value, OutsideError) == ("leaves" in BAD[text])
+    assert isinstance(error.value, OutsideError) == ("points outside" in BAD[text])
 
 
 def test_a_list_that_cannot_be_read_is_an_error_of_one_line(tmp_path):

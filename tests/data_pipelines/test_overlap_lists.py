@@ -114,7 +114,7 @@ def test_training_leaves_out_what_its_config_excludes(sets):
     assert len(sources) == 10
     assert told[-2:] == [
         "1 records left out by list.jsonl",
-        "1 of 3 excluded names are in no training source, gone.jpg for one",
+        "1 of 3 excluded names are in no training source, such as gone.jpg",
     ]
     held_out = replace(config, data=replace(data, validation=data.train))
     assert len(open_validation(held_out, sources, told.append)) == 11  # validation: everything counts

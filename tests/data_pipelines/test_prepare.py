@@ -160,8 +160,8 @@ def test_names_and_mistakes(dataset, training, capsys, monkeypatch):
     assert names == dict.fromkeys(("set_full_images", "a_b_c", "set_3", "lists_gt"), "train")
     assert [task.name for task in find_tasks(dataset, ("train_easy",), ())] == ["train_easy"]
     for flags, expected in (
-        (("--sets", "train_hard"), "holds no set named train_hard; there are: train_easy"),
-        (("--sources", LINES, LINES), "is the name of"),
+        (("--sets", "train_hard"), "no set named train_hard; available: train_easy"),
+        (("--sources", LINES, LINES), "have the same name"),
         (("--sources", "no-such"), "no-such: does not exist"),
     ):
         assert run(dataset, *flags) == 1
@@ -169,15 +169,15 @@ def test_names_and_mistakes(dataset, training, capsys, monkeypatch):
     (dataset / f"out/{SET}").mkdir(parents=True)
     (dataset / f"out/{SET}/mine.txt").write_text("")
     assert run(dataset, "--sources", LINES) == 1
-    assert "holds other files, mine.txt for one; give another --out" in told(capsys)
+    assert "contains other files, for example mine.txt; give another --out" in told(capsys)
     assert run(dataset / "none") == 1
-    assert "none: does not exist; give the data root" in told(capsys)
+    assert "none does not exist: give the data root" in told(capsys)
 
 
 def test_the_command_explains_itself():
     arguments = [sys.executable, "-m", "data_pipelines.prepare", "--help"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
-    assert "sharded ArrayRecord" in done.stdout
+    assert "ArrayRecord shards" in done.stdout
 
 
 def test_real_words_are_the_same_when_prepared(real_data, tmp_path):

@@ -91,7 +91,7 @@ def test_kill_9_costs_no_finished_shard(dataset):
     numbers = {path.stem for path in reports.glob("0*.json")}
     assert 3 <= len(numbers) < 60
     assert not (folder / "records.json").exists()
-    with pytest.raises(DataError, match="is not finished; run the command"):
+    with pytest.raises(DataError, match="is not finished; repeat the command"):
         Records(f"out/{SET}").open(dataset)
     assert run(dataset, "--sources", LINES, "--shard-records", 20) == 0
     after = _stats(folder)
@@ -118,11 +118,11 @@ def test_other_options_or_another_source_are_refused(dataset, capsys):
     assert "made/03.jpg: the file is empty" in error
     for _ in range(2):  # while it is unfinished, and when it is finished
         assert run(dataset, "--sources", LINES, "--shard-records", 4) == 1
-        assert "was begun otherwise (shard_records: 5, now 4)" in told(capsys)
+        assert "was started with other settings (shard_records: 5, now 4)" in told(capsys)
         lines = (dataset / LINES).read_text()
         (dataset / LINES).write_text(lines.replace("Green", "Grean"))
         assert run(dataset, *flags) == 1
-        assert "(the source has changed): give another --out, or delete this folder" in told(capsys)
+        assert "(the source has changed): give another --out or delete it" in told(capsys)
         (dataset / LINES).write_text(lines + lines.splitlines()[0])
         assert run(dataset, *flags) == 1
         assert "(source_records: 12, now 13)" in told(capsys)

@@ -200,10 +200,10 @@ def test_examples_are_parsed_as_protobuf_parses_them():
         assert read_bytes_feature(data, b"image") == bytes(size)
         assert read_bytes_feature(data, b"more") == b"first"
         for name in (b"none", b"empty", b"height", b"scale", b"absent"):
-            with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
+            with pytest.raises(ValueError, match=r"not a tf\.train\.Example"):
                 read_bytes_feature(data, name)
     for end in range(len(data) - 3_000_000):
-        with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
+        with pytest.raises(ValueError, match=r"not a tf\.train\.Example"):
             read_bytes_feature(data[:end] or b"\x00", b"image")
 
 
@@ -286,12 +286,12 @@ def test_a_set_of_an_earlier_version_that_stored_smaller_copies_is_read(prepared
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"plan": 3}'])
 def test_a_folder_that_is_no_set_is_refused_in_a_line(prepared, text):
-    with pytest.raises(DataError, match="is no prepared set; give a folder"):
+    with pytest.raises(DataError, match="is not a prepared set; give a folder"):
         Records("set").open(prepared)
-    with pytest.raises(DataError, match="is no prepared set; give a folder"):
+    with pytest.raises(DataError, match="is not a prepared set; give a folder"):
         Records(LINES).open(prepared)
     (prepared / "prepared/words/records.json").write_text(text)
-    with pytest.raises(DataError, match=r"records.json: is not what this version writes") as error:
+    with pytest.raises(DataError, match=r"records.json: is not a file of this version") as error:
         Records("prepared/words").open(prepared)
     message(error)
 

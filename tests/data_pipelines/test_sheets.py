@@ -37,4 +37,4 @@ def test_a_sheet_beside_real_words(tmp_path):
     assert told.startswith("error: ")
     assert "none.txt" in told
     told, _ = draw_sheet(tmp_path, "--out", "", "--folder", tmp_path / "words", "--beside", "words.txt")
-    assert told == "error: --beside is shown on a sheet: give --out, too"
+    assert told == "error: --beside needs --out, the sheet that shows these words"

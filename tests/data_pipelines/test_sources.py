@@ -84,11 +84,11 @@ def test_a_file_that_is_elsewhere_than_most_is_found(dataset, jpeg):
         ('{"text": "a"}', "'filename'"),
         ('["a.jpg", "a"]', "expected"),
         ('{"filename": "a.jpg", "text": 3}', "must be strings"),
-        ('{"filename": "", "text": "a"}', "no file name"),
+        ('{"filename": "", "text": "a"}', "not a file name"),
         ('{"filename": "a.jpg", "text": "\\ud800"}', "UTF-8"),
-        ('{"filename": "../a.jpg", "text": "a"}', "leaves the dataset"),
-        ('{"filename": "a/../../a.jpg", "text": "a"}', "leaves the dataset"),
-        ('{"filename": "/etc/passwd", "text": "a"}', "leaves the dataset"),
+        ('{"filename": "../a.jpg", "text": "a"}', "points outside the dataset"),
+        ('{"filename": "a/../../a.jpg", "text": "a"}', "points outside the dataset"),
+        ('{"filename": "/etc/passwd", "text": "a"}', "points outside the dataset"),
     ],
 )
 def test_a_bad_line_is_named_with_its_number(dataset, line, expected):
@@ -108,7 +108,7 @@ def test_a_bad_line_is_named_with_its_number(dataset, line, expected):
         ({"img_path": "a.jpg"}, "'instances'"),
         ({"img_path": "a.jpg", "instances": []}, "expected"),
         ({"img_path": "a.jpg", "instances": [{}]}, "'text'"),
-        ({"img_path": "../a.jpg", "instances": [{"text": "a"}]}, "leaves the dataset"),
+        ({"img_path": "../a.jpg", "instances": [{"text": "a"}]}, "points outside the dataset"),
         ("a.jpg", '"img_path"'),
     ],
 )

@@ -169,7 +169,7 @@ def test_what_is_no_picture_is_told_and_the_next_one_read(visit, word_files, tmp
     (tmp_path / "large.png").write_bytes(b"\0" * 9_000_001)
     page = visit()
     upload(page, tmp_path / "notes.png")
-    page.wait_for_selector("[data-testid=toast-body]:has-text('notes.png cannot be read: it is no image but text')")
+    page.wait_for_selector("[data-testid=toast-body]:has-text('notes.png cannot be read: it is text, not an image')")
     upload(page, tmp_path / "large.png")
     page.wait_for_selector("[data-testid=toast-body]:has-text('exceed the maximum allowed size')")
     upload(page, word_files["paper"])

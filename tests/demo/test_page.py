@@ -150,7 +150,7 @@ def test_words_of_a_list_that_cannot_be_read_are_told(handlers, word_files, caps
 
 def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     (word_files["lemon"].parent / "notes.png").write_text("no picture")
-    with pytest.warns(UserWarning, match=r"notes\.png cannot be read: it is no image but text"):
+    with pytest.warns(UserWarning, match=r"notes\.png cannot be read: it is text, not an image"):
         made = take(handlers, word_files["lemon"].parent / "notes.png")
     assert made[PICTURE] is made[READING] is made[CHARACTERS] is made[FOUND] is None
     assert not made[OTHERS]["visible"]

@@ -50,10 +50,10 @@ def test_fifty_megapixels_are_read_and_far_more_refused(tmp_path):
     ("content", "told"),
     [
         (b"", r"a\.png cannot be read: "),
-        (b"just text", r"a\.png cannot be read: it is no image but text"),
-        (b"<html>", r"a\.png cannot be read: it is no image but a web page"),
+        (b"just text", r"a\.png cannot be read: it is text, not an image"),
+        (b"<html>", r"a\.png cannot be read: it is a web page"),
         (b"\xff\xd8\xff\xe0" + b"\x00" * 40, r"a\.png cannot be read: "),
-        (b"\x00" * 1_000_001, r"a\.png is larger than 1 MB"),
+        (b"\x00" * 1_000_001, r"a\.png is larger than the limit of 1 MB"),
     ],
     ids=["empty", "text", "page", "cut", "large"],
 )

@@ -211,7 +211,7 @@ def test_a_table_without_predictions_beside_it_is_refused(tmp_path, name):
     (tmp_path / "run").mkdir()
     table = tmp_path / "run" / "a.json"
     table.write_text(json.dumps(Table.from_predictions(words("curve", 5)).to_dict() | {"predictions": name}))
-    with pytest.raises(UserError, match=r"outside its folder|does not say") as error:
+    with pytest.raises(UserError, match=r"outside its folder|does not name") as error:
         compare(table, tmp_path / "a.jsonl")
     assert "(.jsonl)" in str(error.value)
     assert "\n" not in str(error.value)
@@ -243,10 +243,10 @@ def test_a_table_of_other_predictions_is_refused(tmp_path):
         ("x.jsonl", "", "no predictions"),
         ("x.jsonl", "{}\n", "x.jsonl:1: not a prediction: set"),
         ("x.jsonl", b'{"set": "\xff"}\n', "x.jsonl:1: not a prediction"),
-        ("x.json", "{", "no JSON"),
-        ("x.json", b"\xff", "no JSON"),
+        ("x.json", "{", "not JSON"),
+        ("x.json", b"\xff", "not JSON"),
         ("x.json", "[1]", "not a table"),
-        ("x.jsonl", "twice", r"x.jsonl:3: curve/0.jpg of curve stands there twice"),
+        ("x.jsonl", "twice", r"x.jsonl:3: curve/0.jpg of curve appears twice"),
         ("x.jsonl", "confidence", r"x.jsonl:1: not a prediction: confidence"),
         ("x.jsonl", "others", "no image in common"),
     ],

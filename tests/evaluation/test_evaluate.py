@@ -172,10 +172,10 @@ def test_a_killed_evaluation_goes_on_where_it_was(trained, real_data, tmp_path, 
     assert_same(resumed, by_image(tmp_path / "unbroken.jsonl"))
 
     told = refused(run_evaluate(*where, "--predictions", file, "--beam", "2"), capsys)
-    assert "p.jsonl holds predictions that were made otherwise (beam" in told
+    assert "p.jsonl holds predictions made with other settings (beam" in told
     file.write_bytes(written.splitlines(keepends=True)[0] * 2)
     told = refused(run_evaluate(*where, "--predictions", file), capsys)
-    assert "p.jsonl:2: image 0 of general stands there twice" in told
+    assert "p.jsonl:2: image 0 of general appears twice" in told
     with pytest.raises(SystemExit):
         run_evaluate("--checkpoint", trained, "--sets", "general")
 
@@ -187,12 +187,12 @@ def test_an_evaluation_of_other_labels_does_not_go_on(trained, real_data, tmp_pa
     for text in ("one", "two"):
         (tmp_path / "labels.jsonl").write_text(json.dumps({"filename": "a.jpg", "text": text}) + "\n")
         status = run_evaluate(*where)
-    assert "were made otherwise (sets differ)" in refused(status, capsys)
+    assert "made with other settings (sets differ)" in refused(status, capsys)
     (tmp_path / "words.txt").write_text("one\n")
     assert run_evaluate(*where, "--overwrite", "--lexicon", tmp_path / "words.txt") == 0
     (tmp_path / "words.txt").write_text("two\n")
     told = refused(run_evaluate(*where, "--lexicon", tmp_path / "words.txt"), capsys)
-    assert "were made otherwise (lexicon differ)" in told
+    assert "made with other settings (lexicon differ)" in told
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_evaluation_of_other_labels_does_not_go_on(trained, real_data, tmp_pa
     [
         (("--csv", "OUT"), "OUT is a folder"),
         (("--report", "OUT/a.txt/b.html"), "b.html: cannot be written"),
-        (("--json", "gs://bucket/a.json"), "is written to disks only"),
+        (("--json", "gs://bucket/a.json"), "cannot be written to a bucket"),
         (("--csv", "OUT/a", "--report", "OUT/b/../a"), "two outputs have the same name"),
         (("--beam", "0"), "beam must be at least 1"),
         (("--length-normalisation", "-1"), "length_normalisation must not be negative"),

@@ -41,7 +41,7 @@ def test_sets_are_named_by_the_catalogue_or_by_paths(real_data):
     assert len(found(real_data, BENCHMARKS)[0]) == 9
     with pytest.raises(UserError, match="named twice: curve"):
         found(real_data, "curve", f"{BENCHMARKS}/curve")
-    with pytest.raises(UserError, match=r"nothing is no set .*nor a path.* benchmark, common"):
+    with pytest.raises(UserError, match=r"nothing is neither a set .*nor a path.* benchmark, common"):
         found(real_data, "nothing")
     with pytest.raises(UserError, match="no such data root"):
         found(real_data / "nowhere")
@@ -69,5 +69,5 @@ def test_folders_without_labels_are_refused(tmp_path):
     (tmp_path / "images" / "a.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="images holds no list of labels"):
         found(tmp_path, "images")
-    with pytest.raises(UserError, match="holds no benchmark of the catalogue"):
+    with pytest.raises(UserError, match="holds no known benchmark"):
         found(tmp_path)

@@ -76,7 +76,7 @@ def test_copies_of_adapters_that_differ(tmp_path):
     assert f"copies differ, and the first counts: {outside}, {inside}" in found.notes
     del state[outside]
     found = imported(state, tmp_path, **SIZES)
-    assert f"one of two copies is not there: {outside}" in found.notes
+    assert f"one of two copies is missing: {outside}" in found.notes
 
 
 def test_autoencoders(tmp_path):
@@ -137,7 +137,7 @@ def own_file(tmp_path, change=lambda about: None):
 )
 def test_our_own_files_are_not_contradicted(options, tmp_path):
     flag = next(iter(options)).replace("_", "-")
-    with pytest.raises(UserError, match=f"says itself what it holds: leave out --{flag}"):
+    with pytest.raises(UserError, match=f"already says what it holds: leave out --{flag}"):
         import_weights(own_file(tmp_path), ImportOptions(**options))
 
 
@@ -147,7 +147,7 @@ def test_our_own_files_are_not_contradicted(options, tmp_path):
         (lambda about: about["model"]["encoder"].update(depth=10**9), "its depth is larger than any"),
         (lambda about: about["model"]["encoder"].update(image_size=[4 * 10**6] * 2), "its image_size is larger"),
         (lambda about: about.pop("model"), "KeyError: 'model'"),
-        (lambda about: about.update(model=3), "it cannot be what it says that it holds"),
+        (lambda about: about.update(model=3), "its tensors do not match its metadata"),
         (lambda about: about.update(base={}), "holds adapters: give it to predict or evaluate as --adapters"),
     ],
 )
@@ -216,7 +216,7 @@ def test_all_that_does_not_fit_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "options", "told"),
     [
-        ({}, {"encoder_heads": 3}, "3 attention heads do not divide a width of 64: give --encoder-heads"),
+        ({}, {"encoder_heads": 3}, "3 attention heads do not divide the width 64: give --encoder-heads"),
         ({}, {"decoder_heads": 3}, "give --decoder-heads"),
         ({}, {"characters": "abc"}, "94 classes, which are 91 characters .* --characters has 3"),
         ({}, {"characters": "a" * 91}, "needs each character once"),
@@ -271,7 +271,7 @@ def test_cut_safetensors(tmp_path):
     data = (tmp_path / "file.safetensors").read_bytes()
     for size in (0, 5, 2000, len(data) - 1):
         (tmp_path / "file.safetensors").write_bytes(data[:size])
-        with pytest.raises(UserError, match=r"file.safetensors: is it cut"):
+        with pytest.raises(UserError, match=r"file.safetensors: is it truncated"):
             import_weights(tmp_path / "file.safetensors", ImportOptions())
 
 
@@ -292,7 +292,7 @@ def refused(status, capsys):
 
 def test_nothing_is_overwritten(workdir, tmp_path, capsys):
     before = sorted((path, path.stat().st_mtime_ns) for path in workdir.rglob("*"))
-    assert f"{workdir} is there and not an empty folder" in refused(
+    assert f"{workdir} exists and is not an empty folder" in refused(
         run(workdir.parent / "file.safetensors", workdir), capsys
     )
     with pytest.raises(UserError, match="not an empty folder"):
@@ -303,7 +303,7 @@ def test_nothing_is_overwritten(workdir, tmp_path, capsys):
         "def get_config():\n    return read_json(Path(__file__).with_suffix('.json'))\n"
     )
     status = train.main(["--config", str(tmp_path / "small.py"), "--workdir", str(workdir), "--data.workers", "0"])
-    assert "holds imported weights, not a run to go on with" in refused(status, capsys)
+    assert "holds imported weights, not a run to resume" in refused(status, capsys)
     assert sorted((path, path.stat().st_mtime_ns) for path in workdir.rglob("*")) == before
 
 

@@ -103,7 +103,7 @@ def test_position_tables_from_elsewhere(form, tmp_path):
 
 def test_a_grid_that_is_no_square_has_to_be_named(tmp_path):
     state, _ = foreign_state(np.random.default_rng(0), grid=(4, 8))
-    with pytest.raises(UserError, match=r"pos_embed is for 32 patches.*give their --source-grid"):
+    with pytest.raises(UserError, match=r"pos_embed is for 32 patches.*give --source-grid"):
         imported(state, tmp_path, encoder_heads=2)
 
 

@@ -148,7 +148,7 @@ def test_nothing_in_a_file_is_run(how, tmp_path):
 )  # fmt: skip
 def test_operations_that_no_weights_need(attack, tmp_path):
     path = save_pth(tmp_path / "file.pth", {"meta": attack, "state_dict": {"a": NUMBERS}})
-    with pytest.raises(UserError, match=r"file.pth: is it cut, damaged or of another format"):
+    with pytest.raises(UserError, match=r"file.pth: is it truncated, damaged or in another format"):
         read(path, ignore_code=True)
     np.testing.assert_array_equal(read(save_pth(path, {"state_dict": {"a": NUMBERS}}))["a"], NUMBERS)
 
@@ -193,7 +193,7 @@ def test_cut_archives(share, tmp_path):
     path = save_pth(tmp_path / "file.pth", {"state_dict": {"a": np.zeros(5000, np.float32)}})
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UserError, match=r"file.pth: .*cut"):
+    with pytest.raises(UserError, match=r"file.pth: .*truncated"):
         read(path)
 
 
@@ -203,7 +203,7 @@ def test_cut_streams(share, tmp_path):
     torch.save({"a": torch.zeros(500), "b": torch.zeros(500)}, path, _use_new_zipfile_serialization=False)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UserError, match=r"file.pth: .*cut"):
+    with pytest.raises(UserError, match=r"file.pth: .*truncated"):
         read(path)
 
 
@@ -260,9 +260,7 @@ def test_entries(tmp_path):
     path = save_pth(tmp_path / "file.pth", {"state_dict": {"a": NUMBERS}, "ema_state_dict": {"a": NUMBERS + 1}})
     np.testing.assert_array_equal(read(path)["a"], NUMBERS)
     np.testing.assert_array_equal(read(path, entry="ema_state_dict")["a"], NUMBERS + 1)
-    with pytest.raises(
-        UserError, match=r"--entry ema is no state dict of it; its entries are state_dict, ema_state_dict"
-    ):
+    with pytest.raises(UserError, match=r"--entry ema is not a state dict; the entries are state_dict, ema_state_dict"):
         read(path, entry="ema")
 
 

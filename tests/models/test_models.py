@@ -145,9 +145,9 @@ def test_bfloat16_computes_near_float32_and_returns_float32(recogniser):
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="no multiple of patch_size"):
+    with pytest.raises(ValueError, match="not a multiple of patch_size"):
         ViTConfig(patch_size=(5, 4))
-    with pytest.raises(ValueError, match="no multiple of heads"):
+    with pytest.raises(ValueError, match="not a multiple of heads"):
         ViTConfig(dim=100, heads=3)
     with pytest.raises(ValueError, match="mask_ratio"):
         MAEConfig.tiny(mask_ratio=1.0)

@@ -106,14 +106,14 @@ def test_lexicons_from_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("words.csv", b"a", "a lexicon is a .txt"),
+        ("words.csv", b"a", "a lexicon must be .txt"),
         ("words.txt", b"", "words.txt has no words"),
         ("words.txt", b"\n \n", "words.txt has no words"),
         ("words.txt", b"a\n\xff", "must be UTF-8, but byte 2 is not"),
         ("words.txt", b"\nq\nabcabc\n", "none of the words can be written; the first, words.txt:2: 'q' has 'q'"),
         ("lists.jsonl", b"", "lists.jsonl has no words"),
-        ("lists.jsonl", b"\n{", "lists.jsonl:2 is no JSON"),
-        ("lists.jsonl", b"[" * 100_000, "lists.jsonl:1 is no JSON"),
+        ("lists.jsonl", b"\n{", "lists.jsonl:2 is not JSON"),
+        ("lists.jsonl", b"[" * 100_000, "lists.jsonl:1 is not JSON"),
         ("lists.jsonl", b'["a"]', "lists.jsonl:1: expected"),
         ("lists.jsonl", b'{"file": "1.png", "words": "a"}', "lists.jsonl:1: expected"),
         ("lists.jsonl", b'{"file": "1.png", "words": ["a", 1]}', "lists.jsonl:1: expected"),
@@ -121,7 +121,7 @@ def test_lexicons_from_files(tmp_path):
         (
             "lists.jsonl",
             b'{"file": "1.png", "words": ["a"]}\n{"file": "1.png", "words": ["a"]}',
-            "lists.jsonl:2: 1.png has a list already, at lists.jsonl:1",
+            "lists.jsonl:2: 1.png already has a list, at lists.jsonl:1",
         ),
         (
             "lists.jsonl",

@@ -166,7 +166,7 @@ def test_what_is_no_detector_is_refused(bright, tmp_path):
     for path, reason in (
         (tmp_path / "none.onnx", "no such file"),
         (tmp_path, "no such file"),
-        (tmp_path / "text.onnx", "no ONNX file that can be used"),
+        (tmp_path / "text.onnx", "not a usable ONNX file"),
         (bright("grey.onnx", channels=1), "a detector takes float images"),
         (bright("integers.onnx", dtype=7), "a detector takes float images"),
     ):
@@ -178,7 +178,7 @@ def test_what_is_no_detector_is_refused(bright, tmp_path):
         DBDetector(bright("scores.onnx", scale=5.0), DetectionConfig(**PLAIN)).detect(image)
     with pytest.raises(UserError, match="outside 0 to 1"):
         DBDetector(bright("nan.onnx", scale=np.nan), DetectionConfig(**PLAIN)).detect(image)
-    with pytest.raises(UserError, match="no map of probabilities"):
+    with pytest.raises(UserError, match="not a map of probabilities"):
         DBDetector(bright("whole.onnx", as_int=True), DetectionConfig(**PLAIN)).detect(image)
 
 

@@ -77,11 +77,11 @@ def test_what_is_missing_is_named(monkeypatch):
         raise detection.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(detection.metadata, "files", no_package)
-    with pytest.raises(UserError, match=r"pip install 'maerec-jax\[detect\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[detect\]'"):
         load_detector()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(detection, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs onnxruntime: pip install 'maerec-jax\[detect\]'"):
+    with pytest.raises(UserError, match=r"needs onnxruntime: pip install -e '\.\[detect\]'"):
         load_detector("detector.onnx")
 
 

@@ -55,7 +55,7 @@ def test_formats_tell_the_same_words(run, folder, scene, recognizer):
     texts = [each.word.text for each in expected.words]
     status, out, err = run(folder, "--detect", "--format", "jsonl")
     assert status == 1
-    assert f"not read: {folder}/c.png: it is no image but text" in err
+    assert f"not read: {folder}/c.png: it is text, not an image" in err
     assert "1 of 3 pictures have no words" in err
     assert "1 of 4 images could not be read" in err
     first, empty, last = map(json.loads, out.splitlines())
@@ -104,8 +104,8 @@ def test_lexicons_are_of_pictures(run, folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--crops", "rectified"], "give --detect, too"),
-        (["--detection.threshold", "0.5"], "give --detect, too"),
+        (["--crops", "rectified"], "need --detect"),
+        (["--detection.threshold", "0.5"], "need --detect"),
         (["--detect", "--attention", "--visualise", "x"], "leave out --attention or --detect"),
     ],
 )

@@ -122,4 +122,4 @@ def test_a_core_that_there_is_not_is_an_error(root):
     command = [sys.executable, SCRIPT, "--data", root, "--readers", "ours", "--core", "100000"]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 1
-    assert made.stderr.startswith("error: --core 100000 is none that can be used, which are ")
+    assert made.stderr.startswith("error: --core 100000 is not available; available: ")

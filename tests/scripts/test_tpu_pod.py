@@ -258,7 +258,7 @@ def test_followed_again_and_stopped_on_request(stage):
     first.kill()
     first.wait()
     second = stage.begin(command, stdout=subprocess.PIPE)
-    assert "following it" in next(line for line in second.stdout if "going on" in line)
+    assert "following its log" in next(line for line in second.stdout if "in progress" in line)
     another = stage.run("tpu_pod.sh", *SLICE, *FAST, "--", *TRAINING, "--seed", "1")
     assert "another command is running there" in refusal(another)
 

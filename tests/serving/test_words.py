@@ -97,7 +97,7 @@ def test_a_damaged_image_does_not_spoil_the_others(recognizer, files, expected):
             check(results[2], expected[1])
             reasons = [result["error"]["reason"] for result in results if result["error"]]
             told = [
-                "no image but a web page",
+                "a web page",
                 "file is empty",
                 "800 x 800 pixels are more than 500000",
                 "without its end",
@@ -308,8 +308,8 @@ def test_the_description_fits_what_is_answered(recognizer, files):
     [
         ({"max_images": 0}, "max_images must be above 0"),
         ({"timeout": float("nan")}, "timeout must be above 0"),
-        ({"queue": 10}, "max_images is 64, but no more than the queue"),
-        ({"buffer_mb": 1}, "max_body_mb is 32.0, but buffer_mb"),
+        ({"queue": 10}, "max_images 64 must not be above queue"),
+        ({"buffer_mb": 1}, "max_body_mb 32.0 must not be above buffer_mb"),
         ({"max_megapixels": 51}, "at most 50"),
     ],
 )

@@ -208,7 +208,7 @@ def test_adapters_survive_a_merged_or_whole_file(adapters_file, adapted, pretrai
     config, params, _ = load_recognizer(tmp_path / "plain.safetensors")
     assert config.model == recogniser_config("").model
     same(params, expected)
-    with pytest.raises(UserError, match="there are no adapters to be written"):
+    with pytest.raises(UserError, match="no adapters to write"):
         merged.save_adapters(tmp_path / "none.safetensors")
 
 
@@ -223,10 +223,10 @@ def test_adapters_name_the_encoder_that_they_belong_to_wherever_it_came_from(ada
 def test_adapters_of_another_encoder_are_refused(adapters_file, unbroken, tmp_path):
     with pytest.raises(UserError, match=r'belong to the encoder of "run" with checksum \w{8}, .* has \w{8}'):
         load_recognizer(unbroken, adapters_file)
-    with pytest.raises(UserError, match=r"adapters\.safetensors holds adapters: give it as such \(--adapters\)"):
+    with pytest.raises(UserError, match=r"adapters\.safetensors holds adapters: give it as --adapters"):
         load_recognizer(adapters_file)
     save_weights(tmp_path / "whole.safetensors", *load_params(unbroken))
-    with pytest.raises(UserError, match=r"whole\.safetensors holds a whole model, no adapters"):
+    with pytest.raises(UserError, match=r"whole\.safetensors holds a whole model, not adapters"):
         load_recognizer(unbroken, tmp_path / "whole.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(adapters_file.read_bytes()[:-50])
     with pytest.raises(UserError, match=r"cut\.safetensors: cannot be read"):

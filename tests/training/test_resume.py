@@ -118,7 +118,7 @@ def test_a_run_that_is_stopped_and_killed_equals_an_unbroken_one(long_run, tmp_p
 def assert_stopped(workdir, before, name, told):
     step = max(saved_steps(workdir))
     assert before < step < STEPS
-    assert f"stopped by {name} at step {step} of {STEPS}: the same command goes on from there" in told
+    assert f"stopped by {name} at step {step} of {STEPS}: repeat the command to resume" in told
 
 
 @pytest.fixture

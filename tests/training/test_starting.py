@@ -60,7 +60,7 @@ def test_a_deeper_encoder_starts_with_what_the_shallower_one_computes(depth):
     told = []
     loaded, fresh, started = start(source, wanted, told)
     assert jax.tree.map(np.shape, started) == jax.tree.map(np.shape, fresh)
-    assert "0 initialised afresh, 0 of its own not used" in told[0]
+    assert "0 newly initialised, 0 of the source not used" in told[0]
     assert told[1].startswith(f"  blocks: 2 become {depth}; ")
     pixels = jax.random.normal(jax.random.key(2), (2, 32, 128, 3))
 

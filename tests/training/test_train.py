@@ -118,7 +118,7 @@ def test_a_recogniser_goes_on_with_an_encoder_that_was_pretrained_further(unbrok
     assert f"with the encoder of {pretrained}: " in told
     assert "fresh:" not in told
     train(config)
-    assert f"; --init-encoder-from {pretrained} is not used" in capsys.readouterr().err
+    assert f"; --init-encoder-from {pretrained} is ignored" in capsys.readouterr().err
 
 
 def test_an_encoder_that_cannot_take_the_place_of_another_is_refused(unbroken, pretrained, tmp_path):

@@ -60,7 +60,7 @@ def test_damage_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"maerec_tiny\.safetensors is damaged.* install maerec-jax again"):
         load_recognizer()
     file.unlink()
-    with pytest.raises(UserError, match=r"maerec_tiny of this package cannot be read .* install it again"):
+    with pytest.raises(UserError, match=r"the built-in weights maerec_tiny cannot be read .* install maerec-jax again"):
         load_recognizer()
     load_recognizer(SHIPPED[1])
 
@@ -68,7 +68,7 @@ def test_damage_is_told(tmp_path, monkeypatch):
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / SHIPPED[0]).mkdir()
-    with pytest.raises(UserError, match=rf"{SHIPPED[0]} is no workdir"):
+    with pytest.raises(UserError, match=rf"{SHIPPED[0]} is not the workdir"):
         load_weights(SHIPPED[0])
     load_recognizer()  # which is told to take no weights of that name, but those of the package
 
@@ -85,7 +85,7 @@ def test_a_run_starts_from_them():
     fresh = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0)))
     started = loaded_params(config, load_start(config), fresh, told.append)
     assert "from maerec_tiny (maerec, step" in told[0]
-    assert " 0 initialised afresh" in told[0]
+    assert " 0 newly initialised" in told[0]
     jax.tree.map(np.testing.assert_array_equal, started, loaded[1])
 
 
