@@ -34,5 +34,5 @@ def trained(real_data, tmp_path_factory):
     from maerec_jax.training.loop import train
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train(real_words_config(real_data, str(workdir), 400))
+    train(real_words_config(real_data, str(workdir), 250))
     return workdir

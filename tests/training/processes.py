@@ -22,7 +22,7 @@ from tests.training.conftest import logged
 
 PATIENCE = 300  # seconds after which a test gives up, on a machine that is busy with other tests, too
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["maerec_jax.train", "maerec_jax.training.loop", "maerec_jax.evaluate"])
+FORKS.set_forkserver_preload(["tests.training.preloaded"])
 
 
 def write_config(folder: Path, config: TrainConfig) -> Path:
@@ -87,6 +87,7 @@ class Processes:
         devices: int = 1,
         flags: tuple[str, ...] = (),
         last: tuple[str, ...] = (),
+        command: Callable[[list[str]], int] = train.main,
         **environment: str,
     ):
         self.files = [config.with_suffix(f".{time.monotonic_ns()}-{i}.log") for i in range(count)]
@@ -96,7 +97,7 @@ class Processes:
             place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(i)]
             arguments = ["--config", str(config), *flags, *last[i : i + 1], *(place if count > 1 else [])]
             file.touch()
-            self.all.append(fork(train.main, arguments, file, file, devices, environment))
+            self.all.append(fork(command, arguments, file, file, devices, environment))
 
     def __enter__(self) -> "Processes":
         return self

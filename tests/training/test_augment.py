@@ -38,7 +38,7 @@ def operated(name, image_BHWC, policy=None, key=KEY):
     return changed(policy or RandAugment(layers=1), image_BHWC, key, operations=operations(len(image_BHWC), name))
 
 
-@pytest.mark.parametrize("shape", [(32, 128), (64, 64), (8, 32), (7, 5)])
+@pytest.mark.parametrize("shape", [(32, 128), (7, 5)])
 @pytest.mark.parametrize("policy", [ALWAYS, RandAugment()])
 def test_size_and_type_stay_and_images_change(shape, policy):
     image = images(4, *shape)
@@ -67,10 +67,11 @@ def test_the_key_decides_everything_and_rows_differ():
 
 @pytest.mark.parametrize("policy", [Augmentation(0.5, 0.5, 0.5, 0.5, 0.5), RandAugment()])
 def test_accelerators_compute_the_same(policy, monkeypatch):
-    image = images(32)
+    image = images(16, 16, 64)
     drawn = {}
     if isinstance(policy, RandAugment):
-        drawn["operations"] = np.random.default_rng(1).integers(-1, len(CHANGES), (32, 3)).astype(np.int32)
+        drawn["operations"] = np.random.default_rng(1).integers(-1, len(CHANGES), (16, 3)).astype(np.int32)
+        assert len(np.unique(drawn["operations"])) == 1 + len(CHANGES)
     one_by_one = changed(policy, image, **drawn)
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda batch, cpu, default: default(batch))
     compiled.cache_clear()
