@@ -2,25 +2,26 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
-from maerec_jax.demo_page.examples import Mode
 from maerec_jax.demo_page.uploads import fitted
 from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.regions import Detector
-from maerec_jax.scenes.scene_reader import SceneReader, SceneWord
+from maerec_jax.scenes.scene_reader import SceneReader, SceneWord, is_large
+
+Mode = Literal["auto", "word", "scene"]
+"""What a picture shows: one word, or a whole scene with words in it; "auto" for a scene where it ``is_large``."""
 
 MOST_WORDS, MOST_LETTERS = 500, 20_000
 """Of a lexicon that a visitor types."""
 
 _KEPT = 2  # recognisers beside the first: one for each beam and lexicon, each with its own copy of the weights
-_LARGE = 300  # pixels of the shorter side, from which a picture is seldom the crop of a word
 _PREVIEW, _CROP = (1600, 1600), (640, 640)  # width and height up to which a picture, and a word, are kept
 
 
@@ -28,7 +29,7 @@ _PREVIEW, _CROP = (1600, 1600), (640, 640)  # width and height up to which a pic
 class Settings:
     """What a visitor may choose."""
 
-    mode: Mode = "word"
+    mode: Mode = "auto"
     beam: int = 1  # as in ``ReadingConfig``
     crops: Crops = "box"  # as in ``SceneReader``
     lexicon: str = ""  # the only words that may be read, with spaces, commas or line ends between them; none for all
@@ -50,6 +51,7 @@ class Found:
     preview: np.ndarray  # uint8 RGB (height, width, 3): the picture, scaled down where it is large
     # In reading order, with polygons in pixels of the preview, and crops that are scaled down where they are large.
     words: tuple[SceneWord, ...]
+    scene: bool  # whether it was read as a whole scene
     settings: Settings  # what the visitor had chosen
     described: dict[str, Any]  # the same for JSON, as ``predict --format jsonl`` prints it
     notes: tuple[str, ...] = ()  # what the visitor should know of the settings
@@ -85,7 +87,9 @@ class Desk:
         """
         recognizer, notes = self._recognizer(settings.beam, settings.words())
         height, width = pixels.shape[:2]
-        if settings.mode == "scene":
+        large = self.detector is not None and is_large(pixels)
+        is_scene = settings.mode == "scene" or (settings.mode == "auto" and large)
+        if is_scene:
             if self.detector is None:
                 raise UserError("Whole scenes cannot be read here: no detector was loaded.")
             scene = SceneReader(recognizer, self.detector, settings.crops).read(pixels)
@@ -95,12 +99,12 @@ class Desk:
             (word,) = recognizer.read_prepared([prepared])
             corners_N2 = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
             words, described = (SceneWord(corners_N2, 1.0, word, pixels, prepared),), word.described()
-            if self.detector is not None and min(height, width) > _LARGE:
+            if large:
                 notes = [*notes, "This was read as the picture of one word. If it shows more, choose “Whole scene”."]
         preview = fitted(pixels, *_PREVIEW)
         scale = preview.shape[1] / width
         words = tuple(replace(w, polygon_N2=w.polygon_N2 * scale, crop=fitted(w.crop, *_CROP)) for w in words)
-        return Found(preview, words, settings, {"file": name, **described}, tuple(notes))
+        return Found(preview, words, is_scene, settings, {"file": name, **described}, tuple(notes))
 
     def _recognizer(self, beam: int, words: tuple[str, ...]) -> tuple[Recognizer, list[str]]:
         """The recogniser for a beam and a lexicon, and what was told of the lexicon."""

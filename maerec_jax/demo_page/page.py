@@ -13,13 +13,16 @@ import numpy as np
 from data_pipelines.errors import DataError, UserError
 from maerec_jax.demo_page.desk import Desk, Found, Settings
 from maerec_jax.demo_page.examples import Example, draw_examples
+from maerec_jax.demo_page.looks import CLEAR, COPIED, COPY, UNSELECT
 from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
+from maerec_jax.scenes.scene_reader import LARGE
 
 _TITLE = "Reading words in pictures"
 _ABOUT = "A MAERec recogniser in JAX reads the words in a picture. It shows its confidence and where it looked."
 _KEEP_SECONDS = 1800  # uploads, and what was read in them
 _PANEL = (240, 120)  # width and height of the picture of a character
+_IN_SIGHT = 12  # words of a list
 _OUTLINE = (79, 70, 229)
 
 
@@ -38,19 +41,20 @@ class Handlers:
         return self._show(str((file or {}).get("path") or ""), self._settings(*settings))
 
     def example(self, beam: Any, crops: Any, lexicon: Any, event: gr.SelectData) -> tuple[Any, ...]:
-        """An example was chosen, which brings its mode."""
+        """An example was chosen; its size tells what it shows."""
         example = self._examples[_index(event.index, len(self._examples))]
-        return example.mode, *self._show(example, self._settings(example.mode, beam, crops, lexicon))
+        return "auto", *self._show(example, self._settings("auto", beam, crops, lexicon))
 
     def again(self, shown: Example | str | None, found: Found | None, *chosen: Any) -> tuple[Any, ...]:
         """A setting may have changed."""
         settings = self._settings(*chosen)
         same = found is not None and found.settings == settings
-        return (gr.skip(),) * 8 if shown is None or same else self._show(shown, settings)
+        return (gr.skip(),) * 10 if shown is None or same else self._show(shown, settings)
 
     def cleared(self, shown: Example | str | None = None) -> tuple[Any, ...]:
         """Nothing is shown; with the picture that they were meant for, settings can be mended."""
-        return None, *self._closely(None, 0), gr.update(visible=False), None, shown, None
+        hidden = gr.update(visible=False)
+        return None, *self._closely(None, 0), hidden, hidden, None, "", shown, None
 
     def choose(self, found: Found | None, event: gr.SelectData) -> tuple[Any, ...]:
         """A row of the table of words was chosen, which may be sorted: it begins with the word's number."""
@@ -69,7 +73,7 @@ class Handlers:
     def _settings(self, mode: Any, beam: Any, crops: Any, lexicon: Any) -> Settings:
         """What the page sent, which anybody can send."""
         return Settings(
-            "scene" if mode == "scene" else "word",
+            mode if mode in ("word", "scene") else "auto",
             int(beam) if beam in self.beams else self._desk.reading.beam,
             "rectified" if crops == "rectified" else "box",
             str(lexicon or ""),
@@ -90,8 +94,12 @@ class Handlers:
             [i, word.word.text, f"{word.word.confidence:.0%}", f"{word.detection_confidence:.0%}"]
             for i, word in enumerate(found.words, 1)
         ]
-        table = gr.update(value=rows, visible=settings.mode == "scene", label=f"Words found: {len(rows)}")
-        return _outlined(found), *self._closely(found, 0), table, self._download(name, found), shown, found
+        label = f"Words found: {len(rows)}{' (scroll to see all)' if len(rows) > _IN_SIGHT else ''}"
+        table = gr.update(value=rows, visible=found.scene, label=label)
+        text = "\n".join(word.word.text for word in found.words if word.word.text)
+        actions = gr.update(visible=True)
+        closely = self._closely(found, 0)
+        return _outlined(found), *closely, table, actions, self._download(name, found), text, shown, found
 
     def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
         """What was read of a word, where the model looked, and what else it may be."""
@@ -99,7 +107,7 @@ class Handlers:
             return None, None, gr.update(visible=False)
         word = found.words[_index(number, len(found.words))]
         read = word.word
-        panels: list[tuple[Any, str]] = [(word.crop, "")] if found.settings.mode == "scene" else []
+        panels: list[tuple[Any, str]] = [(word.crop, "")] if found.scene else []
         recognizer = self._desk.recognizer
         if read.character_confidences and recognizer.reader.config.has_attention:
             turned = np.rot90(word.crop, read.turns)
@@ -139,8 +147,14 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         shown, found = gr.State(time_to_live=_KEEP_SECONDS), gr.State(time_to_live=_KEEP_SECONDS)
         with gr.Row():
             with gr.Column():
-                kinds = [("One word", "word"), ("Whole scene", "scene")]
-                mode = gr.Radio(kinds, value="word", label="The picture shows", visible=scenes, elem_id="mode")
+                mode = gr.Radio(
+                    [("Decide by size", "auto"), ("One word", "word"), ("Whole scene", "scene")],
+                    value="auto",
+                    label="The picture shows",
+                    info=f"Pictures at least {LARGE} pixels high and wide are read as scenes.",
+                    visible=scenes,
+                    elem_id="mode",
+                )
                 most = f"up to {limits.max_megabytes} MB and {limits.max_megapixels} megapixels"
                 offer = f"Drop a picture here, or click to choose one\nJPEG, PNG, WebP, GIF, BMP, TIFF: {most}"
                 picture = gr.Image(
@@ -187,6 +201,10 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     elem_id="words",
                     **shown_only,
                 )
+                with gr.Row(visible=False, elem_id="actions") as actions:
+                    copy = gr.Button("Copy all text", size="md", min_width=120, elem_id="copy")
+                    save = gr.DownloadButton("Download as JSON", size="md", min_width=120, elem_id="save")
+                text = gr.Textbox(visible="hidden")  # in the row it would appear with the buttons
                 reading = gr.Label(label="Reading", elem_id="reading")
                 panels = gr.Gallery(
                     label="Characters, and where it looked", elem_id="characters", **tiles, **shown_only
@@ -194,27 +212,30 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                 others = gr.Dataframe(
                     headers=["Other readings", "Confidence"], visible=False, elem_id="others", **shown_only
                 )
-                save = gr.DownloadButton("Download as JSON", elem_id="save")
         settings, closely = [mode, beam, crops, lexicon], [reading, panels, others]
-        outputs = [picture, *closely, table, save, shown, found]
+        outputs = [picture, *closely, table, actions, save, text, shown, found]
         # One visitor at a time has the device; the others see their place in the queue over the picture.
         device: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "device", "api_visibility": "private"}
-        busy = device | {"show_progress_on": [picture]}
+        busy = device | {"show_progress_on": [picture, reading]}
+        # At once, in the browser: the old words are gone while a new picture waits and is read.
+        gr.on([picture.upload, picture.clear, gallery.select], None, None, [*closely, table, actions], js=CLEAR)
+        gr.on([picture.upload, picture.clear], None, None, gallery, js=UNSELECT)
         # Gradio would decode the file in its own way.
         picture.upload(handlers.take, [picture, *settings], outputs, preprocess=False, **busy)
         picture.clear(handlers.cleared, None, outputs, api_visibility="private", show_progress="hidden")
-        gallery.select(handlers.example, settings[1:], [mode, *outputs], **busy)
+        gallery.select(handlers.example, settings[1:], [mode, *outputs], trigger_mode="always_last", **busy)
         changes = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
         gr.on(changes, handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **busy)
         for part, chosen in ((picture, handlers.point), (table, handlers.choose)):
             part.select(chosen, [found], closely, trigger_mode="always_last", show_progress="minimal", **device)
+        copy.click(None, text, copy, js=COPY).then(None, None, copy, js=COPIED)
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1)
     return page
 
 
 def _outlined(found: Found) -> np.ndarray:
     """The picture with the outlines of its words."""
-    polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.settings.mode == "scene"]
+    polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
     return cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
 
 

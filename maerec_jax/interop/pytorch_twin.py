@@ -40,7 +40,7 @@ def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder
         about = json.loads(written, object_hook=lambda values: SimpleNamespace(**values))
         config, config.color = about.model, about.color
     elif "decoder.classifier.weight" not in state:
-        raise ValueError(f"{path} is no recogniser, and not from maerec_jax.export: import_pytorch may read it")
+        raise ValueError(f"{path} is not a recogniser written by maerec_jax.export: try maerec_jax.import_pytorch")
     else:
         adapted = any(name.startswith("backbone.vit.") for name in state)
         dim = state["decoder.classifier.weight"].shape[1]

@@ -12,12 +12,13 @@ from data_pipelines.images.decoding import decode_image
 from maerec_jax import ReadingConfig
 from maerec_jax.demo_page import page
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, Settings
-from maerec_jax.demo_page.examples import draw_examples
+from maerec_jax.demo_page.examples import Example, draw_examples
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.scenes.regions import Region
+from maerec_jax.scenes.scene_reader import LARGE, is_large
 from tests.demo.conftest import WORDS, draw_word
 
-PICTURE, READING, CHARACTERS, OTHERS, TABLE, SAVE, SHOWN, FOUND = range(8)
+PICTURE, READING, CHARACTERS, OTHERS, TABLE, ACTIONS, SAVE, TEXT, SHOWN, FOUND = range(10)
 
 
 @pytest.fixture
@@ -82,6 +83,40 @@ def test_a_scene_has_a_row_and_an_outline_for_each_word(handlers, desk, word_fil
     assert handlers.choose(None, SimpleNamespace(row_value=[1])) == skipped
 
 
+def test_large_pictures_are_read_as_scenes_unless_told_otherwise(desk):
+    pixels = np.zeros((LARGE, LARGE + 200, 3), np.uint8)
+    for picture, settings, scene in (
+        (pixels, Settings(), True),
+        (pixels[1:], Settings(), False),
+        (pixels[:, : LARGE - 1], Settings(), False),
+        (pixels, Settings("word"), False),
+        (pixels[1:], Settings("scene"), True),
+    ):
+        found = desk.read(picture, "", settings)
+        assert found.scene == scene
+        assert len(found.words) == 1 + scene
+        assert any("choose “Whole scene”" in note for note in found.notes) == (settings.mode == "word")
+    found = Desk(desk._weights, desk.reading, 1).read(pixels, "", Settings())
+    assert (found.scene, found.notes) == (False, ())  # nothing else can be done without a detector
+
+
+def test_all_text_is_the_words_in_reading_order(handlers, word_files):
+    made = take(handlers, word_files["lemon"], mode="scene")
+    assert made[TEXT].split("\n") == [word["text"] for word in saved(made)["words"]]
+    made = take(handlers, word_files["lemon"])
+    assert made[TEXT] == saved(made)["text"]
+    assert made[ACTIONS]["visible"]
+
+
+def test_a_long_list_tells_that_it_goes_on(handlers, desk, monkeypatch):
+    corners = np.array([(0, 0), (30, 0), (30, 12), (0, 12)], np.float32)
+    for count, told in ((12, "Words found: 12"), (13, "Words found: 13 (scroll to see all)")):
+        regions = [Region(corners + np.array([0, 15 * i], np.float32), 0.9) for i in range(count)]
+        monkeypatch.setattr(desk, "detector", SimpleNamespace(detect=lambda image_HWC, regions=regions: regions))
+        made = handlers._show(Example("many.png", np.zeros((400, 400, 3), np.uint8)), Settings())
+        assert made[TABLE]["label"] == told
+
+
 def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
     made = take(handlers, word_files["amber"], lexicon="amber, river\nstone")
     assert saved(made)["text"] in ("amber", "river", "stone")
@@ -90,15 +125,15 @@ def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
     assert [row[0] for row in wider[OTHERS]["value"]] == [other["text"] for other in saved(wider)["alternatives"]]
     assert len(saved(handlers.again(*made[SHOWN:], "scene", 1, "rectified", ""))["words"]) == 2
     # Without a picture, or another setting, nothing changes.
-    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "") == (page.gr.skip(),) * 8
-    assert handlers.again(None, None, "word", 1, "box", "") == (page.gr.skip(),) * 8
+    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "") == (page.gr.skip(),) * 10
+    assert handlers.again(None, None, "word", 1, "box", "") == (page.gr.skip(),) * 10
 
 
 def test_settings_that_the_page_does_not_offer_are_none(handlers, word_files):
     for mode, beam, crops, lexicon in (
         ("all", 10**9, "none", None),
         (["word"], {"a": 1}, [], ""),
-        ("word", 1.0, "box", ""),
+        ("auto", 1.0, "box", ""),
     ):
         made = handlers.take({"path": str(word_files["amber"])}, mode, beam, crops, lexicon)
         assert made[FOUND].settings == Settings()
@@ -156,7 +191,8 @@ def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     assert not made[OTHERS]["visible"]
     assert not made[TABLE]["visible"]
     assert handlers.cleared()[:SAVE] == made[:SAVE]
-    assert handlers.cleared()[SAVE:] == (None, None, None)
+    assert not made[ACTIONS]["visible"]
+    assert handlers.cleared()[SAVE:] == (None, "", None, None)
     for file in (None, {}, {"path": None}, {"path": ["a"]}, {"path": "/etc/hostname"}):
         with pytest.warns(UserWarning, match="no longer on the server"):
             handlers.take(file, "word", 1, "box", "")
@@ -190,14 +226,17 @@ def test_examples_hold_what_can_be_read():
     for characters in ("0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCXYZ"):
         words = draw_examples(characters, scenes=False)
         assert words
-        assert all(example.mode == "word" for example in words)
+        # None is a sliver, and none so large that it would be read as a scene.
+        assert all(10 <= example.pixels.shape[0] <= 1.2 * example.pixels.shape[1] for example in words)
+        assert not any(is_large(example.pixels) for example in words)
         scene, *same = draw_examples(characters, scenes=True)
-        assert (scene.mode, scene.pixels.dtype, scene.pixels.shape) == ("scene", np.uint8, (640, 960, 3))
+        assert (scene.pixels.dtype, scene.pixels.shape) == (np.uint8, (640, 960, 3))
+        assert is_large(scene.pixels)
         for one, other in zip(words, same, strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
 def test_words_have_different_answers(desk, word_files):
-    """What the test of ten users at once relies on."""
+    """What the test of several users at once relies on."""
     described = [json.dumps(word.described()) for word in desk.recognizer.read(list(word_files.values()))]
     assert len(set(described)) == len(WORDS)

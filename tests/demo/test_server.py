@@ -136,7 +136,8 @@ def test_uploads_are_bounded_together_and_come_from_the_page(unbroken, tmp_path)
     def kept():
         return [path for path in tmp_path.rglob("*.png") if path.is_file()]
 
-    with served(unbroken, tmp_path, "--max-megabytes", "1", "--max-kept-megabytes", "2", "--no-scenes") as (_, url):
+    flags = ("--max-megabytes", "1", "--max-kept-megabytes", "2", "--no-scenes")
+    with served(unbroken, tmp_path, *flags) as (process, url):
         assert upload(url, b"1" * 700_000, sec_fetch_site="cross-site") == 403
         assert upload(url, b"1" * 700_000, b"2" * 700_000) == 413
         assert not kept()
@@ -144,6 +145,9 @@ def test_uploads_are_bounded_together_and_come_from_the_page(unbroken, tmp_path)
         assert upload(url, b"2" * 700_000) == 200
         assert upload(url, b"3" * 700_000) == 503
         assert len(kept()) == 2
+    assert process.returncode == 0  # by SIGTERM
+    assert not kept()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_the_largest_file_has_room():

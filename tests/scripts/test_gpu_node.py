@@ -229,7 +229,7 @@ def test_slurm_until_it_is_done(stage):
     assert slurm.attempts == 3
     assert stage.starts() == [[*TRAINING, *AWKWARD]] * 3
     log = slurm.log.read_text()
-    assert "told to end (time limit or preemption), and saved" in log
+    assert "saved and stopped (time limit or preemption)" in log
     assert "failed with status 3" in log
     assert log.rstrip().endswith("the run is done")
 

@@ -148,7 +148,7 @@ def test_further_flags(stage):
     ("arguments", "told"),
     [
         ([*SLICE, "--", *CONFIG], "--workdir is missing"),
-        ([*SLICE, "--", *CONFIG, "--workdir", "runs/a"], "--workdir runs/a: a slice that is taken away"),
+        ([*SLICE, "--", *CONFIG, "--workdir", "runs/a"], "--workdir runs/a: a preempted slice"),
         ([*SLICE, "--", "--workdir", "gs://b/r"], "--config FILE is missing"),
         ([*SLICE, "--", "--config", "configs/none.py"], "no such config file: configs/none.py"),
         ([*SLICE, "--", "--config", "/etc/passwd"], "has to lie in the project"),

@@ -22,7 +22,7 @@ from tests.training.processes import PATIENCE, Processes, has_logged, write_conf
 from tests.training.test_train import assert_same_run
 
 STEPS = 32
-KILLS = 6
+KILLS = 9
 LAYOUTS = [  # processes, devices of each, flags
     (1, 1, ()),
     (2, 2, ("--mesh.fsdp", "2", "--mesh.tensor", "2")),

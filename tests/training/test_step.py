@@ -10,14 +10,15 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from maerec_jax.config import OptimizerConfig, TrainConfig
+from maerec_jax.distributed.sharding import make_mesh, state_shardings
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.optimizer import make_optimizer
-from maerec_jax.training.run import make_task
-from maerec_jax.training.step import TrainState, loss_gradients, make_train_step
+from maerec_jax.training.run import fresh_state, make_task
+from maerec_jax.training.step import TrainState, loss_gradients, make_train_step, state_shapes
 
 ENCODER = ViTConfig.tiny(depth=1, patch_size=(8, 8))
 RECOGNISER = MAERecConfig.tiny(encoder=ENCODER, decoder=TextDecoderConfig.tiny(layers=1, dropout=0.0))
@@ -155,3 +156,17 @@ def test_label_smoothing_is_that_of_the_field():
     expected = -(soft * jax.nn.log_softmax(logits)).sum(axis=-1) * (targets != 4)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_array_equal(weight, targets != 4)
+
+
+def test_a_start_traces_the_initialisation_once(monkeypatch):
+    """For shapes, shardings and the state together: of a large model each time takes most of a second."""
+    traced, init = [], MAERecConfig.init
+    monkeypatch.setattr(MAERecConfig, "init", lambda self, key: traced.append(key) or init(self, key))
+    config = config_of("maerec")
+    task = make_task(config)
+    optimizer = make_optimizer(config.optimizer, lambda step: 1e-3, 1, task.config.frozen)
+    jax.eval_shape(task.init, jax.random.key(0))
+    shapes = state_shapes(task, optimizer, config)
+    shardings = state_shardings(shapes, make_mesh(devices=jax.devices()[:1]), config.model.sharding)
+    fresh_state(config, task, optimizer, shardings)
+    assert len(traced) == 1

@@ -224,7 +224,7 @@ def test_corrupt_images_are_masked_out_and_shown(tmp_path, capsys):
     config = recogniser_config(tmp_path / "run", steps=4)
     train(replace(config, data=replace(config.data, root=str(tmp_path / "data"), train=(source,))))
     told = capsys.readouterr().err
-    assert "masked out: 3.png: it is no image" in told
+    assert "masked out: 3.png: it is text, not an image" in told
     lines = logged(tmp_path / "run", "invalid_images")
     assert max(lines.values()) == 4  # two epochs of 32 images
 
