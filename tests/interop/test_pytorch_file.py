@@ -144,7 +144,7 @@ def test_what_is_fine_tuned_in_pytorch_comes_back(recogniser, released, tmp_path
 
 def test_the_twin_says_what_it_cannot_load(tmp_path):
     torch.save({"model": {"mask_token": torch.zeros(1, 1, 4)}}, tmp_path / "mae.pth")
-    with pytest.raises(ValueError, match=r"mae\.pth is no recogniser.*import_pytorch may read it"):
+    with pytest.raises(ValueError, match=r"mae\.pth is not a recogniser.*try maerec_jax.import_pytorch"):
         twin.load(tmp_path / "mae.pth")
 
 
