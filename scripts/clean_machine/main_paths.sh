@@ -106,6 +106,10 @@ try_ahead() {
     "${encoder[@]}" "${decoder[@]}" --batch-size 64 --cache "" --json ahead.json
 }
 
+try_docs() {
+  (cd "$clone" && try "$python" -m mkdocs build --quiet --strict --site-dir "$work/site")
+}
+
 try_detect() {
   try "$python" -m maerec_jax.predict sheet.png --detect --checkpoint runs/maerec --format jsonl --visualise scenes
 }

@@ -188,11 +188,11 @@ def test_stablehlo_of_buckets_has_a_program_for_each_size_with_adapters_merged(b
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "onnx", "output": "model.bin"}, r"ends in \.onnx: model\.bin"),
+        ({"form": "onnx", "output": "model.bin"}, r"model\.bin must end in \.onnx"),
         ({"form": "pytorch", "output": "model.pth", "int8": True}, "--int8 is for --format onnx or stablehlo"),
         ({"form": "onnx", "output": "model.onnx", "released": True}, "--released is for --format pytorch"),
-        ({"form": "onnx", "output": "model.onnx", "dtype": "bfloat16"}, "there is no bfloat16 for onnx"),
-        ({"form": "stablehlo", "output": "m.stablehlo", "dtype": "float16"}, "there is no float16 for stablehlo"),
+        ({"form": "onnx", "output": "model.onnx", "dtype": "bfloat16"}, "onnx has no bfloat16"),
+        ({"form": "stablehlo", "output": "m.stablehlo", "dtype": "float16"}, "stablehlo has no float16"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, message):
@@ -236,7 +236,7 @@ def test_mistakes_are_one_clear_line(autoencoder, checkpoint, tmp_path, monkeypa
     with pytest.raises(UserError, match="a model of the kind cross_mae cannot be exported"):
         save_weights(tmp_path / "cross.safetensors", TrainConfig(model=config), random_params(config), 0)
     monkeypatch.setattr("maerec_jax.export.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs torch and onnx and onnxscript and onnxruntime: pip install 'maerec"):
+    with pytest.raises(UserError, match=r"needs torch and onnx and onnxscript and onnxruntime: pip install -e "):
         command(checkpoint, "onnx", tmp_path / "tiny.onnx")
     with pytest.raises(UserError, match=r"needs torch: pip install -e '\.\[torch\]'"):
         command(checkpoint, "pytorch", tmp_path / "tiny.pth")

@@ -100,7 +100,7 @@ def test_a_damaged_image_does_not_spoil_the_others(recognizer, files, expected):
                 "a web page",
                 "file is empty",
                 "800 x 800 pixels are more than 500000",
-                "without its end",
+                "a truncated PNG",
             ]
             assert all(part in reason for part, reason in zip(told, reasons, strict=True))
             assert {result["error"]["code"] for result in results if result["error"]} == {"unreadable"}
