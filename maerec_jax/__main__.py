@@ -26,8 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words in ([], ["-h"], ["--help"]):
-        print(_help())
-        return 0
+        return _help()
     if words == ["--version"]:
         print(f"maerec_jax {metadata.version('maerec-jax')}")
         return 0
@@ -36,19 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in COMMANDS:
         return import_module(COMMANDS[command][0]).main(rest, f"maerec {command}")
     if command in ("data", "data -h", "data --help"):
-        print(_help("data "))
-        return 0
+        return _help("data ")
     near = get_close_matches(command, COMMANDS, 1)
     meant = f"did you mean {near[0]!r}?" if near else "`maerec --help` lists the commands"
     print(f"error: there is no command {command!r}: {meant}", file=sys.stderr)
     return 2
 
 
-def _help(start: str = "") -> str:
+def _help(start: str = "") -> int:
+    from data_pipelines.command import guarded
+
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:{width}}{told}" for name, (_, told) in COMMANDS.items() if name.startswith(start)]
     usage = f"usage: maerec {start}COMMAND ...\n\nScene text recognition in JAX.\n\n"
-    return usage + "\n".join(lines) + f"\n\n`maerec {start}COMMAND --help` explains a command."
+    explained = f"\n\n`maerec {start}COMMAND --help` explains a command."
+    return guarded(lambda: print(usage + "\n".join(lines) + explained) or 0)
 
 
 if __name__ == "__main__":
