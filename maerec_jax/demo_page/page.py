@@ -201,11 +201,12 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     elem_id="words",
                     **shown_only,
                 )
+                reading = gr.Label(label="Reading", elem_id="reading")
+                # Below the reading: notices would cover them at the top.
                 with gr.Row(visible=False, elem_id="actions") as actions:
                     copy = gr.Button("Copy all text", size="md", min_width=120, elem_id="copy")
                     save = gr.DownloadButton("Download as JSON", size="md", min_width=120, elem_id="save")
                 text = gr.Textbox(visible="hidden")  # in the row it would appear with the buttons
-                reading = gr.Label(label="Reading", elem_id="reading")
                 panels = gr.Gallery(
                     label="Characters, and where it looked", elem_id="characters", **tiles, **shown_only
                 )
