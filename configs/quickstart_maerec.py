@@ -1,6 +1,6 @@
 """Quickstart, stage 2: fine-tune a small recogniser on rendered words, on two CPU cores.
 
-Measured: 88.5 % WA on 512 held-out words after five and a half minutes on two cores of an AMD EPYC.
+Measured: 83.8 % WA on 512 held-out words (docs/results.md).
 Run: python -m maerec_jax.train --config configs/quickstart_maerec.py --workdir runs/quickstart/recogniser \
        --init-from runs/quickstart/pretraining
 """
