@@ -196,8 +196,6 @@ def test_what_is_no_picture_is_told_and_the_next_one_read(visit, word_files, tmp
     page.wait_for_selector("[data-testid=toast-body]:has-text('notes.png cannot be read: it is text, not an image')")
     upload(page, tmp_path / "large.png")
     page.wait_for_selector("[data-testid=toast-body]:has-text('exceed the maximum allowed size')")
-    page.evaluate("document.querySelectorAll('[data-testid=toast-close]').forEach(button => button.click())")
-    page.wait_for_selector("[data-testid=toast-body]", state="detached")
     upload(page, word_files["paper"])
     saved(page, "paper")
 
