@@ -82,8 +82,10 @@ class OptimizerConfig:
     """Peak learning rate (for reference_batch images per step, if that is set)."""
     reference_batch: int = 0
     """Scale the learning rate by batch_size / reference_batch; 0 leaves it as it is."""
-    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
-    """Schedule after warm-up; one_cycle starts at 1/25 of the peak and also warms up along a cosine."""
+    schedule: Literal["cosine", "one_cycle", "constant", "steps"] = "cosine"
+    """Schedule after warm-up; one_cycle starts at 1/25 of the peak and also warms up; steps needs step_epochs."""
+    step_epochs: tuple[float, ...] = ()
+    """Schedule "steps": after each of these epochs the learning rate is a tenth of what it was."""
     warmup_epochs: float = 0.0
     """Warm-up in epochs."""
     warmup_steps: int = 0
@@ -111,6 +113,8 @@ class OptimizerConfig:
             raise ValueError(
                 f"optimizer.betas {self.betas} must be in [0, 1), layer_decay {self.layer_decay} in (0, 1]"
             )
+        if bool(self.step_epochs) != (self.schedule == "steps"):
+            raise ValueError("optimizer.step_epochs is for optimizer.schedule steps, which needs it")
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0 and less than 1, not {getattr(self, name)}")
         if self.data.buckets:
             self.model.check_shapes(self.data.buckets)
+        if self.model.needs_batches and self.batch_size == self.accumulation:
+            raise ValueError("batch normalisation needs parts of at least 2 images: raise batch_size over accumulation")
         if self.optimizer.layer_decay != 1 and self.model.encoder is None:
             raise ValueError("optimizer.layer_decay is for models with a Vision Transformer: set it to 1")
         if not self.steps and not self.epochs > 0:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-Read = Callable[[np.ndarray], Sequence[np.ndarray]]
-"""uint8 RGB (B, H, W, 3), in one of the model's sizes, to classes and their probabilities, each (B, places)."""
+Read = Callable[..., Sequence[np.ndarray]]
+"""uint8 RGB (B, H, W, 3), in one of the model's sizes, to classes and their probabilities, each (B, places). Models
+that keep the aspect ratio also take how many columns of each image are picture, int32 (B)."""
 
 
 def open_onnx(path: str, threads: int = 0) -> tuple[dict, Read]:
@@ -27,7 +28,8 @@ def open_onnx(path: str, threads: int = 0) -> tuple[dict, Read]:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-    return about, lambda image: session.run(["tokens", "probabilities"], {"image": image})
+    inputs = ("image", "width")
+    return about, lambda *given: session.run(["tokens", "probabilities"], dict(zip(inputs, given, strict=False)))
 
 
 def open_stablehlo(path: str) -> tuple[dict, Read]:
@@ -43,18 +45,28 @@ def open_stablehlo(path: str) -> tuple[dict, Read]:
             program = jax.export.deserialize(bytearray(archive.read(f"programs/{height}x{width}")))
             programs[height, width] = jax.jit(program.call)
 
-    def read(image: np.ndarray) -> Sequence[np.ndarray]:
-        made = jax.device_get(programs[image.shape[1:3]](weights, image))
+    def read(image: np.ndarray, *width: np.ndarray) -> Sequence[np.ndarray]:
+        made = jax.device_get(programs[image.shape[1:3]](weights, image, *width))
         return made["tokens"], made["probabilities"]
 
     return about, read
 
 
-def prepare(image: np.ndarray, sizes: list[list[int]]) -> np.ndarray:
-    """Resize uint8 RGB (height, width, 3) to the one of the model's sizes whose aspect ratio is the nearest."""
+def prepare(image: np.ndarray, about: dict) -> tuple[np.ndarray, ...]:
+    """What the model takes of uint8 RGB (height, width, 3): resized to the one of its sizes that is nearest in shape.
+
+    If the model keeps the aspect ratio, the image is filled up with black, and its width there is returned, too.
+    """
     ratio = math.log(image.shape[1] / image.shape[0])
-    height, width = min(sizes, key=lambda size: abs(math.log(size[1] / size[0]) - ratio))
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    height, width = min(about["image_sizes"], key=lambda size: abs(math.log(size[1] / size[0]) - ratio))
+    if (keep := about["keep_ratio"]) is None:
+        return (cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None],)
+    step, whole = keep["reading_divisor"], math.ceil(height / image.shape[0] * image.shape[1])
+    whole = min(max(whole, keep["smallest"]), width)
+    whole = whole if whole % step == 0 else round(whole / step) * step
+    filled = np.zeros((1, height, width, 3), np.uint8)
+    filled[0, :, :whole] = cv2.resize(image, (whole, height), interpolation=cv2.INTER_LINEAR)
+    return filled, np.array([whole], np.int32)
 
 
 def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float]:
@@ -84,8 +96,7 @@ def main(model: str, *files: str) -> int:
         turns = (0, 1, 3) if about["turn_vertical"] and image.shape[0] > image.shape[1] else (0,)
         found = []
         for turn in turns:  # images of one size can also be read at once
-            way = prepare(np.ascontiguousarray(np.rot90(image, turn)), about["image_sizes"])
-            tokens, probabilities = read(way[None])
+            tokens, probabilities = read(*prepare(np.ascontiguousarray(np.rot90(image, turn)), about))
             found.append(text_of(tokens[0], probabilities[0], about))
         text, confidence = max(found, key=lambda word: word[1])
         print(f"{confidence:6.1%}  {text:<24}  {file}")

@@ -226,9 +226,9 @@ def perspective_matrices(sizes_B2: np.ndarray, inward_B42: np.ndarray) -> np.nda
     return from_unit @ unit_B33 @ to_unit
 
 
-def resizing_matrices(sizes_B2: np.ndarray, height: int, width: int) -> np.ndarray:
+def resizing_matrices(sizes_B2: np.ndarray, new_sizes_B2: np.ndarray) -> np.ndarray:
     """Matrices from the pixels of images to those of the same images, resized: float64 (B, 3, 3)."""
-    y, x = height / sizes_B2[:, 0], width / sizes_B2[:, 1]
+    y, x = (new_sizes_B2 / sizes_B2).T
     return _matrices(len(sizes_B2), [[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2], [0.0, 0.0, 1.0]])
 
 

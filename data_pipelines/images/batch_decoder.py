@@ -10,7 +10,7 @@ from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.images.augmentation import Draws, Policy, resizing_matrices
 from data_pipelines.images.buckets import is_vertical
 from data_pipelines.images.decoding import DecodeError, pixels_of
-from data_pipelines.images.resizing import Interpolation, resize_image, turn_image, warp_image
+from data_pipelines.images.resizing import Interpolation, KeepRatio, resize_image, turn_image, warp_image
 from data_pipelines.images.views import view_image
 from data_pipelines.sources.records import MISSING, UNREADABLE, USED, Batch, Record
 
@@ -26,6 +26,7 @@ class BatchDecoder:
     augmentation: Policy | None = None  # in training; only its geometry happens here, the rest on the device
     turn_vertical: bool = False  # whether vertical words are turned by 90 degrees against the clock, in training
     turns: int = 0  # by how many times 90 degrees every image is turned against the clock, in reading
+    keep_ratio: KeepRatio | None = None  # how images keep their aspect ratio, for models that want that
     views: int = 1  # how many of ``VIEWS`` of every image are taken, in reading: (B, views, H, W, 3) with several
 
     def __call__(
@@ -50,6 +51,9 @@ class BatchDecoder:
         batch: Batch = {"image": images, "outcome": outcome, "index": index}
         if random_key is None:
             batch["size"] = np.zeros((batch_size, 2), np.int32)
+        widths = np.full(batch_size, self.width, np.int32)
+        if self.keep_ratio is not None:
+            batch["width"] = widths
         draws = None
         if self.augmentation is not None and random_key is not None:
             draws = self.augmentation.draw(*random_key, len(records))
@@ -76,36 +80,41 @@ class BatchDecoder:
             if random_key is None:
                 batch["size"][row] = image.shape[:2]
                 image = turn_image(image, self.turns)
-                if self.views > 1:
-                    view_image(image, self.views, self.height, self.width, self.interpolation, images[row])
-                    continue
             elif self.turn_vertical and is_vertical(image.shape[:2], record.text):
                 image = turn_image(image, 1)
-            if draws is not None and draws.moved_B[row]:
+            if self.keep_ratio is not None:
+                training = random_key is not None
+                widths[row] = self.keep_ratio.width(image.shape[:2], self.height, self.width, training)
+            shape, out = (self.height, int(widths[row])), images[row][..., : widths[row], :]
+            if several:
+                view_image(image, self.views, *shape, self.interpolation, out)
+            elif draws is not None and draws.moved_B[row]:
                 moving[row] = image
             else:  # at once, while the pixels are in the processor's cache
-                resize_image(image, self.height, self.width, self.interpolation, images[row])
+                resize_image(image, *shape, self.interpolation, out)
         if draws is not None:
-            self._move(draws, moving, images, outcome)
+            self._move(draws, moving, images, widths, outcome)
         batch["valid"] = (outcome == USED) & (index >= 0)
         if self.tokenize is not None:
             batch["tokens"] = np.stack([self.tokenize(text) for text in texts]).astype(np.int32, copy=False)
         return batch
 
-    def _move(self, draws: Draws, moving: dict[int, np.ndarray], images: np.ndarray, outcome: np.ndarray) -> None:
+    def _move(
+        self, draws: Draws, moving: dict[int, np.ndarray], images: np.ndarray, widths: np.ndarray, outcome: np.ndarray
+    ) -> None:
         """Warp the images ``moving``, given by row, into ``images``."""
         if self.augmentation is None or not moving:
             return
-        rows, target = list(moving), (self.height, self.width)
+        rows = list(moving)
         sizes_B2 = np.array([image.shape[:2] for image in moving.values()])
-        matrix_B33 = resizing_matrices(sizes_B2, *target)
+        frames_B2 = np.stack([np.full(len(rows), self.height), widths[rows]], axis=-1)
+        matrix_B33 = resizing_matrices(sizes_B2, frames_B2)
         if self.augmentation.frame == "source":
             matrix_B33 = matrix_B33 @ self.augmentation.matrices(draws.numbers_BK[rows], sizes_B2)
         else:
-            frames_B2 = np.broadcast_to(target, sizes_B2.shape)
             matrix_B33 = self.augmentation.matrices(draws.numbers_BK[rows], frames_B2) @ matrix_B33
         for (row, image), matrix in zip(moving.items(), matrix_B33, strict=True):
             try:
-                warp_image(image, matrix, images[row], self.interpolation)
+                warp_image(image, matrix, images[row][:, : widths[row]], self.interpolation)
             except cv2.error:  # OpenCV refuses to warp images with a side of over 32,767 pixels, for example
                 outcome[row] = UNREADABLE

@@ -1,5 +1,7 @@
 """Turning, resizing and moving pixels: from uint8 RGB of any size to that of a batch."""
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -11,6 +13,27 @@ Interpolation = Literal["bilinear", "bicubic"]
 averages over all source pixels when it shrinks (the reference's pre-training)."""
 
 cv2.setNumThreads(1)  # see decoding.py
+
+
+@dataclass(frozen=True)
+class KeepRatio:
+    """Images keep their aspect ratio: they get the height of a batch, and are filled up with black on the right."""
+
+    smallest: int
+    """Least width in pixels."""
+    divisor: int
+    """Widths are multiples of this number in training."""
+    reading_divisor: int
+    """Widths are multiples of this number in reading."""
+
+    def width(self, size: tuple[int, int], height: int, largest: int, training: bool) -> int:
+        """The width of an image of ``size`` (rows, columns) at a height; wider ones are squeezed to ``largest``.
+
+        Halves are rounded to even multiples, as in the reference.
+        """
+        divisor = self.divisor if training else self.reading_divisor
+        width = min(max(math.ceil(height / size[0] * size[1]), self.smallest), largest)
+        return width if width % divisor == 0 else round(width / divisor) * divisor
 
 
 def turn_image(image: np.ndarray, turns: int) -> np.ndarray:

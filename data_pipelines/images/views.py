@@ -52,6 +52,6 @@ def view_image(
     for number, view in enumerate(VIEWS[1:views], 1):
         zoom = np.diag([1 / view.width, 1 / view.height, 1.0])
         zoom[:2, 2] = middle_2 * (1 - np.diag(zoom)[:2])
-        moved = resizing_matrices(size_12, height, width) @ affine_matrices(size_12, view.angle)
+        moved = resizing_matrices(size_12, np.array([[height, width]])) @ affine_matrices(size_12, view.angle)
         warp_image(image, zoom @ moved[0], out[number], interpolation)
     return out

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from maerec_jax.models.interface import ModelConfig
 
 DROPPED = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
 """What other Vision Transformers have on top of the encoder, or beside its class token (DeiT's distillation token)."""
@@ -26,14 +29,11 @@ def table_with_class_row(table: np.ndarray, distilled: bool, patches: int) -> tu
     return table, ""
 
 
-def flip_channels(params: Mapping[str, Any]) -> dict[str, Any]:
+def flip_channels(params: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
     """A model that reads BGR as one that reads RGB, or the reverse; an autoencoder's predicted pixels, too."""
-    embedding = params["encoder"]["patch_embed"]
-    embedding = {**embedding, "kernel": _flipped(embedding["kernel"], 0)}
-    made = {**params, "encoder": {**params["encoder"], "patch_embed": embedding}}
-    if "decoder_pred" in params:
-        made["decoder_pred"] = {name: _flipped(value, -1) for name, value in params["decoder_pred"].items()}
-    return made
+    flat = flatten_dict(params, sep="/")
+    flipped = {path: _flipped(flat[path], axis) for path, axis in model.pixel_axes.items()}
+    return unflatten_dict(flat | flipped, sep="/")
 
 
 def _flipped(values: np.ndarray, axis: int) -> np.ndarray:

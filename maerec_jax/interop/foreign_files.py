@@ -16,6 +16,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.interop.inert_pickles import StandIn, StoredTensor
 from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.interop.torch_files import TorchFile, UnreadableError
+from maerec_jax.models.names.table import COUNTS
 from maerec_jax.weights.files import ABOUT, ENDING
 
 _ENTRIES = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "params")
@@ -49,7 +50,9 @@ class WeightFile:
                 array = self.read_tensor(name)
             except (UnreadableError, SafetensorError, OSError) as error:
                 raise UserError(f"{self.path}: {name} cannot be read: {error}") from error
-            if array.dtype.kind not in "fV":  # bfloat16 is of no kind that NumPy knows
+            if name.endswith(COUNTS) and array.dtype.kind == "i":
+                array = array.astype(np.float32)
+            elif array.dtype.kind not in "fV":  # bfloat16 is of no kind that NumPy knows
                 others.append(f"{name} ({array.dtype})")
             elif array.dtype != np.float32:
                 converted.add(array.dtype.name)

@@ -88,8 +88,11 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions) -> Imported:
     model = config_of(weights.shapes, options)
     params, constants = _params(weights, model, _CONSTANTS)
     mean, std, color = _pixels(constants, options, color, scale)
-    layout = position_layout(params["encoder"]["pos_embed"], model.encoder)
-    model = replace(model, encoder=replace(model.encoder, position_table=layout, pixel_mean=mean, pixel_std=std))
+    if model.encoder is None:
+        model = replace(model, pixel_mean=mean, pixel_std=std)
+    else:
+        layout = position_layout(params["encoder"]["pos_embed"], model.encoder)
+        model = replace(model, encoder=replace(model.encoder, position_table=layout, pixel_mean=mean, pixel_std=std))
     run = TrainConfig(model=model, data=DataConfig(interpolation=interpolation))
     return _finished(weights, kind, options, run, params, color)
 
@@ -132,10 +135,10 @@ def _finished(
     An encoder that others start from has the pixel scale that they have.
     """
     model, notes = run.model, weights.notes
-    if model.encoder is None and (color == "bgr" or options.encoder_only):
-        raise ValueError("it has no Vision Transformer, which channels and --encoder-only are about")
+    if model.encoder is None and options.encoder_only:
+        raise ValueError("it has no Vision Transformer, which --encoder-only is about")
     if color == "bgr":
-        params = flip_channels(params)
+        params = flip_channels(params, model)
     if model.encoder is not None and model.encoder.lora_rank and (options.merge_lora or options.encoder_only):
         notes.append(f"LoRA: adapters of rank {model.encoder.lora_rank} are merged into the encoder's weights")
         model, params = model.merged(params)

@@ -29,10 +29,12 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
     model: Any = config.model
     name, color = "state_dict", "rgb"
     if released and model.encoder is None:
-        raise UserError(f"a model of kind {model.kind!r} has no released form: leave out --released")
-    if released and isinstance(config.model, RecogniserConfig):
+        if not model.pixel_axes:
+            raise UserError(f"a model of kind {model.kind!r} has no released form: leave out --released")
+        params, color = flip_channels(params, model), "bgr"
+    elif released and isinstance(config.model, RecogniserConfig):
         encoder, color = replace(model.encoder, pixel_mean=IMAGENET[0][::-1], pixel_std=IMAGENET[1][::-1]), "bgr"
-        params = for_released_pixels(params, model.encoder, encoder)
+        params = for_released_pixels(params, model, encoder)
         config = replace(config, model=replace(model, encoder=encoder))
     elif released:
         name = "model"
@@ -48,7 +50,7 @@ def tensors_of(params: Any, model: ModelConfig) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(np.array(value)) for key, value in state_dict_from_params(params, model).items()}
 
 
-def for_released_pixels(params: Any, source: ViTConfig, released: ViTConfig) -> Any:
+def for_released_pixels(params: Any, model: RecogniserConfig, released: ViTConfig) -> Any:
     """Parameters that make of BGR pixels with the released constants what ``params`` make of RGB pixels with theirs.
 
     Both scales are affine in each channel, and so is the patch embedding, through which every pixel goes: its kernel
@@ -57,5 +59,5 @@ def for_released_pixels(params: Any, source: ViTConfig, released: ViTConfig) -> 
     """
     vit = params["encoder"]
     kernel, bias = (np.asarray(vit["patch_embed"][name], np.float32) for name in ("kernel", "bias"))
-    kernel, bias = rescale_pixels(kernel, bias, source, released)
-    return flip_channels({**params, "encoder": {**vit, "patch_embed": {"kernel": kernel, "bias": bias}}})
+    kernel, bias = rescale_pixels(kernel, bias, model.encoder, released)
+    return flip_channels({**params, "encoder": {**vit, "patch_embed": {"kernel": kernel, "bias": bias}}}, model)

@@ -1,5 +1,6 @@
 """What a program that reads with an exported model needs to know beside it, as JSON can hold it."""
 
+from dataclasses import asdict
 from typing import Any
 
 from data_pipelines.charset import UNKNOWN_TEXT
@@ -28,6 +29,7 @@ def reading_facts(config: TrainConfig, step: int, weights: str) -> dict[str, Any
         "image_sizes": [list(shape) for shape in shapes_of(config)],
         "interpolation": config.data.interpolation,
         "turn_vertical": config.data.turn_vertical,
+        "keep_ratio": None if model.keep_ratio is None else asdict(model.keep_ratio),
         # These two are for information: the exported models take pixels from 0 to 255.
         "pixel_mean": list(model.pixel_mean),
         "pixel_std": list(model.pixel_std),

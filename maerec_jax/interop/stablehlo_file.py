@@ -37,7 +37,8 @@ def write_stablehlo(
     """Write a recogniser.
 
     A program takes the weights and images, uint8 RGB (B, H, W, 3) for any B from 1 on, and gives ``tokens`` int32 and
-    ``probabilities`` float32, each (B, places), as in ``models.interface.Reading``. With ``int8`` the weights have 8
+    ``probabilities`` float32, each (B, places), as in ``models.interface.Reading``. Of a model that keeps the aspect
+    ratio it also takes how many columns of each image are picture, int32 (B). With ``int8`` the weights have 8
     bits (``models.int8``); ``dtype`` is that of the computation.
     """
     model, params = config.model.merged(params)
@@ -62,11 +63,14 @@ def reading_program(
 ) -> jax.export.Exported:
     """Greedy reading of images of a shape, lowered for ``PLATFORMS``; see ``write_stablehlo``."""
 
-    def read(weights: dict[str, Array], image: Array) -> dict[str, Array]:
-        reading = model.read(unflatten_dict(weights, sep="/"), normalize(image, model), jnp.dtype(dtype))
+    def read(weights: dict[str, Array], image: Array, *width: Array) -> dict[str, Array]:
+        told = dict(zip(("width_B",), width, strict=False))
+        reading = model.read(unflatten_dict(weights, sep="/"), normalize(image, model), jnp.dtype(dtype), **told)
         return {"tokens": reading.tokens_BT, "probabilities": reading.probability_BT}
 
     (batch,) = jax.export.symbolic_shape("batch")
     kinds = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in weights.items()}
-    image = jax.ShapeDtypeStruct((batch, *shape, 3), jnp.uint8)
-    return jax.export.export(jax.jit(read), platforms=PLATFORMS)(kinds, image)
+    inputs = [jax.ShapeDtypeStruct((batch, *shape, 3), jnp.uint8)]
+    if model.keep_ratio is not None:
+        inputs.append(jax.ShapeDtypeStruct((batch,), jnp.int32))
+    return jax.export.export(jax.jit(read), platforms=PLATFORMS)(kinds, *inputs)

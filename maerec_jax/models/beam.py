@@ -48,6 +48,7 @@ def beam_read(
     length_normalisation: float = 0.5,
     trie: Trie | None = None,
     root_B: Array | None = None,
+    **widths: Array,
 ) -> Hypotheses:
     """Read images by keeping the ``size`` best beginnings of a text at each place, ended ones among them.
 
@@ -64,6 +65,7 @@ def beam_read(
       trie: the words that may be written: only their characters, and the end only where one of them ends. All its words
         must be shorter than ``max_length``.
       root_B: int (B), each image's word list as its root in ``trie``; the first list by default.
+      widths: ``interface.widths``.
 
     Returns:
       K hypotheses of each image, with ``max_length`` places.
@@ -76,7 +78,7 @@ def beam_read(
     charset, length = model.config.charset, model.config.max_length
     batch, kept = len(image_BHWC), min(size, charset.n_classes)
     apply: Any = partial(model.apply, {"params": params})
-    memory, state = apply(image_BHWC, size, method="start")
+    memory, state = apply(image_BHWC, size, method="start", **widths)
 
     def unfinished(carry: tuple[Array, _Beam]) -> Array:
         position, beam = carry

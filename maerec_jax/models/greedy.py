@@ -10,15 +10,16 @@ from maerec_jax.models.interface import Reading
 Array = jax.Array
 
 
-def greedy_read(model: Any, params: Any, image_BHWC: Array) -> Reading:
+def greedy_read(model: Any, params: Any, image_BHWC: Array, **widths: Array) -> Reading:
     """Read normalised pixels (B, H, W, 3) by taking the likeliest token at each place, with cached keys and values.
 
     Stops as soon as every text has ended. What comes before each end equals decoding all ``max_length`` places.
-    ``model`` is the module of a recogniser that writes one class after the other (``RecogniserConfig.has_beams``).
+    ``model`` is the module of a recogniser that writes one class after the other (``RecogniserConfig.has_beams``);
+    ``widths`` are those of ``interface.widths``.
     """
     charset, length = model.config.charset, model.config.max_length
     batch = image_BHWC.shape[0]  # no int where a program is exported for batches of any size
-    memory, state = model.apply({"params": params}, image_BHWC, method="start")
+    memory, state = model.apply({"params": params}, image_BHWC, method="start", **widths)
     reading = Reading(jnp.full((batch, length), charset.padding, jnp.int32), jnp.zeros((batch, length), jnp.float32))
     token_B = jnp.full(batch, charset.start_end, jnp.int32)
     ended_B = jnp.zeros(batch, bool)

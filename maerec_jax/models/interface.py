@@ -6,7 +6,7 @@ docs/design.md shows how to add one, here or in a package of your own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
 from data_pipelines.images.buckets import check_shapes
+from data_pipelines.images.resizing import KeepRatio
 from maerec_jax.costs.work import Work
 from maerec_jax.models.names.table import NameTable
 
@@ -34,6 +35,9 @@ class Loss(NamedTuple):
     """float32 scalar: how many were summed (images, or characters)."""
     metrics: dict[str, Array]
     """Other sums over the same things, logged divided by the same weight."""
+    statistics: Any = None
+    """What parameters that are no gradient's become, by their paths: the running statistics of ``batch_norm``. A batch
+    in parts takes the mean over its parts."""
 
 
 class Reading(NamedTuple):
@@ -56,6 +60,15 @@ class ModelConfig(ABC):
     sharding: ClassVar[tuple[tuple[str, Axes], ...]] = ()
     """How parameters lie on a mesh: the first pattern that fits the end of a path decides. Every parameter needs one,
     () for those that every device has whole."""
+    pixel_axes: ClassVar[dict[str, int]] = {}
+    """The parameters with an axis along which pixels lie, R, G and B of each, by path: what changes between models
+    for RGB and for BGR."""
+    keep_ratio: ClassVar[KeepRatio | None] = None
+    """How images are resized where their aspect ratio is kept. ``loss`` and ``read`` of such models, and ``start`` of
+    their module and ``attention`` where there are any, also take ``width_B``, int32 (B): how many columns of each
+    image are picture, before the filling; None for all."""
+    needs_batches: ClassVar[bool] = False
+    """Whether a batch of one image, or such a part of a batch, cannot be learnt from (``batch_norm``)."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -172,6 +185,11 @@ def normalize(image_BHWC: Array, scale: Any) -> Array:
     """uint8 RGB (B, H, W, 3) to the float32 pixels that a model expects; ``scale`` has ``pixel_mean`` and ``_std``."""
     mean, std = jnp.array(scale.pixel_mean, jnp.float32), jnp.array(scale.pixel_std, jnp.float32)
     return (image_BHWC.astype(jnp.float32) - mean) / std
+
+
+def widths(batch: Mapping[str, Array]) -> dict[str, Array]:
+    """What models that keep the aspect ratio are told of a batch's images beside their pixels."""
+    return {"width_B": batch["width"]} if "width" in batch else {}
 
 
 def token_loss(logits_BTV: Array, target_BT: Array, padding: int, smoothing: float = 0.0) -> tuple[Array, Array]:

@@ -30,6 +30,7 @@ class AutoencoderConfig(ModelConfig):
         (r"decoder_embed/kernel|decoder_pred/kernel", ("fsdp", None)),
         (r"mask_token|decoder_pos_embed|feature_weights|(decoder_embed|decoder_pred)/bias", ()),
     )
+    pixel_axes: ClassVar = {"encoder/patch_embed/kernel": 0, "decoder_pred/kernel": -1, "decoder_pred/bias": -1}
 
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
     """Encoder; it sees the visible patches only."""

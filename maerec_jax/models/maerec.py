@@ -30,6 +30,7 @@ class MAERecConfig(RecogniserConfig):
     has_beams: ClassVar = True
     has_attention: ClassVar = True
     has_int8: ClassVar = True
+    pixel_axes: ClassVar = {"encoder/patch_embed/kernel": 0}
     character_tables: ClassVar = {
         "decoder/embedding": 0,
         "decoder/classifier/kernel": -1,

@@ -183,10 +183,12 @@ class DecoderLayer(nn.Module):
         deterministic: bool,
         past: KeysValues | None = None,
         position: Array | None = None,
+        memory_mask: Array | None = None,
     ) -> tuple[Array, KeysValues]:
         """(B, Q, D) to the same, and to the self-attention's keys and values.
 
-        With ``past``, the new keys and values are written into it from place ``position`` on.
+        With ``past``, the new keys and values are written into it from place ``position`` on. ``memory_mask`` is bool,
+        broadcastable to (B, H, Q, N): the places of the image that may be attended to.
         """
         h = self.norm1(x_BQD)
         kv = self.self_attention.keys_values(h)
@@ -194,7 +196,7 @@ class DecoderLayer(nn.Module):
             keys = jax.lax.dynamic_update_slice_in_dim(past.keys, kv.keys, position, 3)
             kv = KeysValues(keys, jax.lax.dynamic_update_slice_in_dim(past.values, kv.values, position, 2))
         x_BQD = x_BQD + self.self_attention(h, kv, self_mask, deterministic)
-        x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, None, deterministic)
+        x_BQD = x_BQD + self.cross_attention(self.norm2(x_BQD), memory, memory_mask, deterministic)
         h = nn.gelu(self.fc1(self.norm3(x_BQD)), approximate=False)
         h = self.dropout(self.fc2(h), deterministic=deterministic)
         return x_BQD + h, kv
@@ -241,18 +243,22 @@ class TextDecoder(nn.Module):
         """Cross-attention keys and values of each layer for an encoded image (B, N, D): computed once an image."""
         return tuple(layer.cross_attention.keys_values(memory_BND) for layer in self.layers)
 
-    def __call__(self, tokens_BT: Array, memory_BND: Array, deterministic: bool = True) -> Array:
+    def __call__(
+        self, tokens_BT: Array, memory_BND: Array, deterministic: bool = True, memory_mask_BN: Array | None = None
+    ) -> Array:
         """All places at once, each seeing itself and the places before (teacher forcing).
 
         From int (B, T) tokens, the first of them the start, and the encoded image to logits of the next tokens, float32
-        (B, T, classes). ``deterministic`` switches dropout off.
+        (B, T, classes). ``deterministic`` switches dropout off; ``memory_mask_BN``, bool, tells the places of the image
+        that may be attended to, all by default.
         """
         length = tokens_BT.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))
         self_mask = causal[None, None] & (tokens_BT != self.padding)[:, None, None]
+        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
         x = self._embed(tokens_BT, jnp.arange(length), deterministic)
         for layer, memory in zip(self.layers, self.keys_values(memory_BND), strict=True):
-            x, _ = layer(x, self_mask, memory, deterministic)
+            x, _ = layer(x, self_mask, memory, deterministic, None, None, memory_mask)
         return self.classifier(self.norm(x))
 
     def start(self, batch: int, hypotheses: int = 1) -> DecodingState:
@@ -264,19 +270,25 @@ class TextDecoder(nn.Module):
         return DecodingState((empty,) * cfg.layers, jnp.zeros((batch, hypotheses, slots), bool))
 
     def step(
-        self, token_BK: Array, position: Array, state: DecodingState, memory: tuple[KeysValues, ...]
+        self,
+        token_BK: Array,
+        position: Array,
+        state: DecodingState,
+        memory: tuple[KeysValues, ...],
+        memory_mask_BN: Array | None = None,
     ) -> tuple[Array, DecodingState]:
         """One place: the tokens at ``position`` (int scalar) to the logits of the next, float32 (B, K, classes).
 
-        The K hypotheses of an image are K queries of its one memory.
+        The K hypotheses of an image are K queries of its one memory. ``memory_mask_BN`` is as for ``__call__``.
         """
         hypotheses, slots = state.attended_BKS.shape[1:]
         first = position * hypotheses
         own_KS = jnp.arange(slots) == first + jnp.arange(hypotheses)[:, None]
         attended_BKS = state.attended_BKS | (own_KS & (token_BK != self.padding)[..., None])
+        memory_mask = None if memory_mask_BN is None else memory_mask_BN[:, None, None]
         x = self._embed(token_BK, position[None], deterministic=True)
         layers = []
         for layer, kv, past in zip(self.layers, memory, state.layers, strict=True):
-            x, past = layer(x, attended_BKS[:, None], kv, True, past, first)
+            x, past = layer(x, attended_BKS[:, None], kv, True, past, first, memory_mask)
             layers.append(past)
         return self.classifier(self.norm(x)), DecodingState(tuple(layers), attended_BKS)

@@ -31,7 +31,8 @@ class Passes:
     """Runs a step over all records of a source, or over some; compiled once for each image size.
 
     Args:
-      step: what is done with each batch, on the devices. It gets ``image``, ``valid`` and the ``columns``.
+      step: what is done with each batch, on the devices. It gets ``image``, ``valid``, ``width`` where aspect ratios
+        are kept, and the ``columns``.
       source: the data.
       decoder: makes batches of it.
       batch_size: images a step, over all devices.
@@ -107,8 +108,9 @@ class Passes:
                     batch = next(batches, None)
                 if batch is not None:
                     index = np.where(batch["index"] >= 0, records[batch["index"]], -1).astype(np.int32)
-                    batch = {name: batch[name] for name in ("image", *_TOLD)} | {"index": index}
-                    batch |= self._columns(batch) if self._columns is not None else {}
+                    columns = {} if self._columns is None else self._columns(batch | {"index": index})
+                    columns |= {"width": batch["width"]} if "width" in batch else {}
+                    batch = {name: batch[name] for name in ("image", *_TOLD)} | {"index": index} | columns
                     rows = put_batch(batch, self.mesh)
                     told_rows = {name: rows.pop(name) for name in _TOLD}
                     results = self._gather(told_rows), self._step(params, rows | {"valid": told_rows["valid"]})

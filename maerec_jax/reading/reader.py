@@ -18,7 +18,7 @@ from maerec_jax.config import TrainConfig, compute_dtype
 from maerec_jax.distributed.sharding import put_whole, replicated
 from maerec_jax.models.beam import beam_read
 from maerec_jax.models.int8 import quantize
-from maerec_jax.models.interface import RecogniserConfig, normalize
+from maerec_jax.models.interface import RecogniserConfig, normalize, widths
 from maerec_jax.reading.lexicon import Lexicon, Words
 from maerec_jax.reading.word import Word, greedy_step, word_of
 
@@ -120,8 +120,8 @@ class Reader:
         self.weights = put_whole(weights, replicated(mesh))  # what ``step`` needs, on the devices
 
     def step(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``) to what
-        ``word_and_votes`` takes, beside ``turns``.
+        """Read a batch, for use under jit: from ``image`` (and ``root``, see ``columns``, and ``width``, see
+        ``prepare``) to what ``word_and_votes`` takes, beside ``turns``.
 
         With several views images are (B, V, H, W, 3), and results have an axis V after B. One view is read after the
         other, so that a batch takes no more memory than with one.
@@ -143,13 +143,14 @@ class Reader:
             self.reading.length_normalisation,
             weights.get("trie"),
             batch.get("root"),
+            **widths(batch),
         )
         return found._asdict()
 
     def attention(self, weights: Any, batch: dict[str, Array]) -> Array:
         """Attention maps of ``image`` and the ``tokens`` that were read, under jit."""
         image_BHWC = normalize(batch["image"], self.config)
-        return self.config.attention(weights["params"], image_BHWC, batch["tokens"], self.dtype)
+        return self.config.attention(weights["params"], image_BHWC, batch["tokens"], self.dtype, **widths(batch))
 
     def columns(self, names: Sequence[str | None]) -> dict[str, np.ndarray]:
         """What a batch needs beside its images: each image's word list by its name (None for rows without an image).
@@ -161,10 +162,17 @@ class Reader:
             return {}
         return {"root": np.array([0 if name is None else self.lexicon.root_of(name) for name in names], np.int32)}
 
-    def prepare(self, pixels: np.ndarray, shape: Shape) -> np.ndarray:
-        """Resize uint8 RGB pixels (h, w, 3) to ``shape``: (H, W, 3), or (V, H, W, 3) where there are V > 1 views."""
-        views = view_image(pixels, self.reading.views, *shape, self.data.interpolation)
-        return views if self.reading.views > 1 else views[0]
+    def prepare(self, pixels: np.ndarray, shape: Shape) -> tuple[np.ndarray, int]:
+        """Resize uint8 RGB pixels (h, w, 3) to ``shape``: (H, W, 3), or (V, H, W, 3) where there are V > 1 views.
+
+        And how many of its columns are picture: fewer than all where the model keeps the aspect ratio.
+        """
+        height, width = shape
+        if (keep_ratio := self.config.keep_ratio) is not None:
+            width = keep_ratio.width(pixels.shape[:2], *shape, training=False)
+        views = np.zeros((self.reading.views, *shape, 3), np.uint8)
+        view_image(pixels, self.reading.views, height, width, self.data.interpolation, views[:, :, :width])
+        return (views if self.reading.views > 1 else views[0]), width
 
     def word_and_votes(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
         """What ``step`` has read in an image, and how much speaks for it: the sum of the confidences of all views that

@@ -34,6 +34,7 @@ class Prepared:
     """An image in a size of the model's; where portrait images are turned, such an image in three ways."""
 
     ways: list[np.ndarray]  # uint8 RGB (H, W, 3), or several views of it (V, H, W, 3), for each way
+    widths: tuple[int, ...]  # how many columns of each are picture, before the filling
     turns: tuple[int, ...]  # by how many times 90 degrees against the clock the image was turned for each
     name: str = ""  # the path that it came from, if any
 
@@ -167,8 +168,8 @@ class Recognizer:
         reader = self.reader
         turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]
-        ways = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
-        return Prepared(ways, turns, name)
+        prepared = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
+        return Prepared([way for way, _ in prepared], tuple(width for _, width in prepared), turns, name)
 
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
@@ -195,7 +196,9 @@ class Recognizer:
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
         tokens[0, : len(word.tokens)] = word.tokens
         images = np.stack([image.picture(word)] * self.batch_sizes[0])
-        batch = put_whole({"image": images, "tokens": tokens}, batch_sharding(self.reader.mesh))
+        width = image.widths[image.turns.index(word.turns)]
+        batch = {"image": images, "tokens": tokens} | self._widths([width], self.batch_sizes[0], images.shape[2])
+        batch = put_whole(batch, batch_sharding(self.reader.mesh))
         maps_TRC = jax.device_get(self._look(self.reader.weights, batch))[0, : len(word.tokens)]
         return maps_TRC[np.array(word.tokens, int) != charset.padding]
 
@@ -210,7 +213,9 @@ class Recognizer:
             padded[: len(rows)] = pixels
             turns = np.array([images[number].turns[way] for number, way in rows])
             names = [images[number].name for number, _ in rows] + [None] * (size - len(rows))
-            batch = put_whole({"image": padded} | self.reader.columns(names), batch_sharding(self.reader.mesh))
+            columns = self.reader.columns(names)
+            columns |= self._widths([images[number].widths[way] for number, way in rows], size, pixels.shape[-2])
+            batch = put_whole({"image": padded} | columns, batch_sharding(self.reader.mesh))
             made = self._read(self.reader.weights, batch)
             # The devices have this batch before anybody looks at what they made of the one before.
             if pending is not None:
@@ -218,6 +223,12 @@ class Recognizer:
             pending = made, turns
         if pending is not None:
             yield from self._words(*pending)
+
+    def _widths(self, widths: list[int], size: int, filling: int) -> dict[str, np.ndarray]:
+        """The ``width`` of a batch, for models that keep the aspect ratio."""
+        if self.reader.config.keep_ratio is None:
+            return {}
+        return {"width": np.array(widths + [filling] * (size - len(widths)), np.int32)}
 
     def _words(self, made: dict[str, jax.Array], turns: np.ndarray) -> Iterator[tuple[Word, float]]:
         found = jax.device_get(made) | {"turns": turns}

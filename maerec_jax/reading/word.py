@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.charset import Charset
-from maerec_jax.models.interface import RecogniserConfig, normalize
+from maerec_jax.models.interface import RecogniserConfig, normalize, widths
 from maerec_jax.reading.lexicon import Lexicon
 
 Array = jax.Array
@@ -57,7 +57,7 @@ def greedy_step(
     Returns:
       ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
     """
-    reading = model.read(params, normalize(batch["image"], model), dtype)
+    reading = model.read(params, normalize(batch["image"], model), dtype, **widths(batch))
     return {"tokens_BKT": reading.tokens_BT[:, None], "probability_BKT": reading.probability_BT[:, None]}
 
 

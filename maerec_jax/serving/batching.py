@@ -107,7 +107,8 @@ class Batcher:
         name = next(iter(roots)) if roots else ""
         for shape in reader.shapes:
             for size in self._recognizer.batch_sizes:
-                images = [Prepared([reader.prepare(np.zeros((*shape, 3), np.uint8), shape)], (0,), name)] * size
+                pixels, width = reader.prepare(np.zeros((*shape, 3), np.uint8), shape)
+                images = [Prepared([pixels], (width,), (0,), name)] * size
                 times = []
                 for _ in range(4):  # the first compiles
                     if self._closing:

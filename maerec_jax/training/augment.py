@@ -47,6 +47,9 @@ def augment(batch: dict[str, Array], key: Array, policy: Policy) -> dict[str, Ar
     image_BHWC = jax.lax.platform_dependent(
         (batch["image"], keys, batch.get("operations")), cpu=partial(jax.lax.map, change), default=jax.vmap(change)
     )
+    if "width" in batch:  # what fills up an image stays black
+        columns_BHW1 = jnp.arange(image_BHWC.shape[2])[:, None] < batch["width"][:, None, None, None]
+        image_BHWC = jnp.where(columns_BHW1, image_BHWC, 0)
     return rest | {"image": image_BHWC}
 
 

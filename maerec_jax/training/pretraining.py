@@ -57,7 +57,7 @@ class Pretraining:
         noise_BN = self.prepare(batch, jax.random.key(0))["noise"]
         image_BHWC = normalize(batch["image"], self.config)
         out = self.whole.apply({"params": params}, image_BHWC, noise_BN)
-        total, weight, _ = self._loss(out, image_BHWC, batch["valid"])
+        total, weight, *_ = self._loss(out, image_BHWC, batch["valid"])
         pixels_BHWC = self._pixels(out["pred"], image_BHWC)
         return {"total": total, "weight": weight, "image": batch["image"], "mask": out["mask"], "pixels": pixels_BHWC}
 

@@ -11,7 +11,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.resizing import resize_image, turn_image
 from data_pipelines.sources.records import Batch, Source
-from maerec_jax.models.interface import Loss, RecogniserConfig, normalize
+from maerec_jax.models.interface import Loss, RecogniserConfig, normalize, widths
 from maerec_jax.reading.pictures import readings_sheet
 from maerec_jax.reading.scoring import Scores
 from maerec_jax.reading.word import NOTHING, greedy_step, word_of
@@ -36,7 +36,8 @@ class Recognition:
     def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
         """The model's loss of the valid images."""
         image_BHWC, valid_B = normalize(batch["image"], self.config), batch["valid"].astype(jnp.float32)
-        return self.config.loss(params, image_BHWC, batch["tokens"], valid_B, key, self.label_smoothing, self.dtype)
+        told: Any = (batch["tokens"], valid_B, key, self.label_smoothing, self.dtype)
+        return self.config.loss(params, image_BHWC, *told, **widths(batch))
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
         """Greedy readings of a batch."""

@@ -1,6 +1,6 @@
 """One training step: gradients over a whole batch, the optimizer, the moving average, and what happens to NaNs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,22 +61,29 @@ def jit_train_step(
 
 def loss_gradients(
     task: Task, params: Any, batch: dict[str, Array], key: Array, gather: Callable[[Any], Any] = lambda params: params
-) -> tuple[Any, Array, dict[str, Array]]:
+) -> tuple[Any, Array, dict[str, Array], Any]:
     """The gradient of the summed loss of a batch, or of a part of one.
 
     Returns:
       The gradients, with None in the place of those of frozen parameters, which are not computed; the weight to divide
-      by; and the sums of what is logged.
+      by; the sums of what is logged; and the new statistics.
     """
     frozen = map_by_path(task.config.frozen, params)
 
-    def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
+    def total(params: Any) -> tuple[Array, tuple[Array, dict[str, Array], Any]]:
         params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, gather(params), frozen)
         loss = task.loss(params, batch, key)
-        return loss.total, (loss.weight, {"loss": loss.total, **loss.metrics})
+        return loss.total, (loss.weight, {"loss": loss.total, **loss.metrics}, loss.statistics)
 
-    grads, (weight, sums) = jax.grad(total, has_aux=True)(params)
-    return jax.tree.map(lambda g, f: None if f else g, grads, frozen), weight, sums
+    grads, (weight, sums, statistics) = jax.grad(total, has_aux=True)(params)
+    return jax.tree.map(lambda g, f: None if f else g, grads, frozen), weight, sums, statistics
+
+
+def _replaced(params: Any, statistics: Any) -> Any:
+    """The parameters, with the new ones in the place of those that are statistics."""
+    if not isinstance(statistics, Mapping):
+        return params if statistics is None else statistics
+    return {name: _replaced(value, statistics.get(name)) for name, value in params.items()}
 
 
 def make_train_step(
@@ -104,7 +111,7 @@ def make_train_step(
         augment_key, batch_key, loss_key = jax.random.split(key, 3)
         batch = task.prepare(augment(batch, augment_key, config.data.augmentation), batch_key)
         if parts == 1:
-            grads, weight, sums = loss_gradients(task, state.params, batch, loss_key, gather)
+            grads, weight, sums, statistics = loss_gradients(task, state.params, batch, loss_key, gather)
         else:
             keys = jax.random.split(loss_key, parts)
             run = partial(loss_gradients, task, state.params, gather=gather)
@@ -112,7 +119,7 @@ def make_train_step(
                 lambda x: jnp.zeros(x.shape, x.dtype),
                 jax.eval_shape(run, {name: x[: len(x) // parts] for name, x in batch.items()}, keys[0]),
             )
-            (grads, weight, sums), _ = jax.lax.scan(
+            (grads, weight, sums, statistics), _ = jax.lax.scan(
                 lambda carry, part: (jax.tree.map(jnp.add, carry, run(*part)), None),
                 zeros,
                 (jax.tree.map(split, batch), keys),
@@ -127,6 +134,7 @@ def make_train_step(
         moved = optax.tree.norm(updates)
         # What is frozen is passed on and not added to: to the last bit it is what others know by its checksum.
         params = jax.tree.map(lambda p, f, u: p if f else p + u, state.params, frozen, updates)
+        params = _replaced(params, jax.tree.map(lambda s: s / parts, statistics))
         # The average follows quickly at first: what it starts from has no meaning.
         decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
         ema = {}

@@ -23,7 +23,7 @@ BASE = "base"
 """The key in it that tells which encoder adapters belong to; files of whole models have none."""
 
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
-_FLOATS = {"F16", "F32", "F64"}
+_FLOATS = {"F16", "F32", "F64", "I64"}  # whole numbers are those of batch normalisations, their batches
 _TABLE = 2**22  # numbers of a position table that any model may have
 _LAYERS = 1000
 _LARGEST_BUCKET = 16  # times the pixels of the images that a model is made for

@@ -103,5 +103,5 @@ def save_weights(
         for name, tensor in tensors.items():
             if not (np.abs(tensor) <= largest).all():
                 raise UserError(f"{path}: {name} has values that float16 cannot hold: NaN or above {largest:g}")
-        tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+        tensors = {n: t.astype(np.float16) if t.dtype.kind == "f" else t for n, t in tensors.items()}
     write_weights(Path(path), config, step, tensors)

@@ -92,11 +92,11 @@ def test_perspective_moves_the_corners_inward_as_stated():
 def test_a_warp_that_moves_nothing_is_a_resize():
     for height, width in [(32, 128), (50, 96), (64, 64), (17, 300)]:
         image, out = smooth_picture(height, width), np.empty((32, 128, 3), np.uint8)
-        warp_image(image, resizing_matrices(np.array([[height, width]]), 32, 128)[0], out, "bilinear")
+        warp_image(image, resizing_matrices(np.array([[height, width]]), np.array([[32, 128]]))[0], out, "bilinear")
         # OpenCV's warp knows places to 1/32 of a pixel only.
         resized = resize_image(image, 32, 128, "bilinear")
         assert np.abs(out.astype(int) - resized).mean() < 1
-        warp_image(image, resizing_matrices(np.array([[height, width]]), 32, 128)[0], out, "bicubic")
+        warp_image(image, resizing_matrices(np.array([[height, width]]), np.array([[32, 128]]))[0], out, "bicubic")
         assert np.abs(out.astype(int) - resize_image(image, 32, 128, "bicubic")).mean() < 3
 
 

@@ -1,0 +1,99 @@
+"""The layers of the baselines compute what PyTorch's do, forwards and backwards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from maerec_jax.costs.counting import operations
+from maerec_jax.models.batch_norm import STATISTICS, BatchNorm
+from maerec_jax.models.convolution import Conv, convolve
+from maerec_jax.models.recurrent import LSTM, Cell, gru_step
+
+RNG = np.random.default_rng(0)
+LAYERS = [((3, 3), (2, 1), 1), ((1, 1), (2, 2), 1), ((3, 3), (1, 1), 4)]
+
+
+def close(found, expected, tolerance=1e-5):
+    np.testing.assert_allclose(np.asarray(found), expected.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("kernel", "strides", "groups"), LAYERS)
+def test_convolutions_and_their_gradients(kernel, strides, groups):
+    x, k = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 8, 10, 4), (*kernel, 4 // groups, 8)))
+    layer = torch.nn.functional.conv2d
+    torch_x = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    torch_k = torch.tensor(k.transpose(3, 2, 0, 1), requires_grad=True)
+    made = layer(torch_x, torch_k, stride=strides, padding=(kernel[0] // 2, kernel[1] // 2), groups=groups)
+    made.square().sum().backward()
+    close(convolve(x, k, strides, groups), made.permute(0, 2, 3, 1))
+    to_x, to_k = jax.grad(lambda x, k: jnp.square(convolve(x, k, strides, groups)).sum(), (0, 1))(x, k)
+    close(to_x, torch_x.grad.permute(0, 2, 3, 1), 1e-4)
+    close(to_k, torch_k.grad.permute(2, 3, 1, 0), 1e-4)
+
+
+def test_gradients_of_kernels_are_summed_in_float32():
+    x, k = jnp.ones((64, 8, 8, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 8))
+    found = jax.grad(lambda k: convolve(x, k, (1, 1), 1).astype(jnp.float32).sum())(k)
+    assert found.dtype == jnp.float32
+    assert found[1, 1, 0, 0] == 64 * 64
+    assert found[0, 0, 0, 0] == 64 * 49  # no multiple of 16, as bfloat16 would have it
+
+
+def test_batch_normalisation_of_the_counted_images():
+    layer, x = torch.nn.BatchNorm2d(5), RNG.normal(2.0, 3.0, (6, 4, 3, 5)).astype(np.float32)
+    params = BatchNorm().init(jax.random.key(0), x)["params"]
+    counted = np.array([1, 1, 0, 1, 1, 0], np.float32)
+    made = layer(torch.tensor(x[counted > 0].transpose(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    out, found = BatchNorm().apply({"params": params}, x, counted, mutable=[STATISTICS])
+    close(out[counted > 0], made, 1e-5)
+    close(found[STATISTICS]["mean"], layer.running_mean, 1e-6)
+    close(found[STATISTICS]["variance"], layer.running_var, 1e-5)
+    assert found[STATISTICS]["count"] == 1
+    running = {"mean": layer.running_mean.numpy(), "variance": layer.running_var.numpy()}
+    made = layer.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    close(BatchNorm().apply({"params": params | running}, x), made)
+
+
+def test_batches_without_counted_images_change_no_statistics():
+    x = np.ones((2, 3, 3, 4), np.float32)
+    params = BatchNorm().init(jax.random.key(0), x)["params"]
+    out, found = BatchNorm().apply({"params": params}, x, np.zeros(2, np.float32), mutable=[STATISTICS])
+    assert np.isfinite(out).all()
+    assert all((found[STATISTICS][name] == params[name]).all() for name in ("mean", "variance", "count"))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lstm(reverse):
+    layer, x = torch.nn.LSTM(6, 5, batch_first=True), RNG.normal(size=(2, 7, 6)).astype(np.float32)
+    names = {"input_kernel": "weight_ih_l0", "hidden_kernel": "weight_hh_l0", "input_bias": "bias_ih_l0"}
+    names |= {"hidden_bias": "bias_hh_l0"}
+    params = {"lstm": {ours: getattr(layer, theirs).detach().numpy().T for ours, theirs in names.items()}}
+    given = torch.tensor(x[:, ::-1].copy() if reverse else x)
+    made = layer(given)[0].flip(1) if reverse else layer(given)[0]
+    close(LSTM(6, 5, reverse).apply({"params": params}, x), made)
+
+
+def test_gru_cell():
+    layer = torch.nn.GRUCell(6, 5)
+    x, h = (RNG.normal(size=(3, n)).astype(np.float32) for n in (6, 5))
+    names = {"input_kernel": layer.weight_ih, "hidden_kernel": layer.weight_hh}
+    names |= {"input_bias": layer.bias_ih, "hidden_bias": layer.bias_hh}
+    cell = Cell(6, 5, 3).apply({"params": {name: value.detach().numpy().T for name, value in names.items()}})
+    close(gru_step(cell, cell.of_input(x), h), layer(torch.tensor(x), torch.tensor(h)))
+
+
+def test_operations_are_counted_in_convolutions_products_and_loops():
+    x, k = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 6))
+    forward = 2 * 4 * 4 * 6 * 9 * 4
+    assert operations(lambda x, k: convolve(x, k, (2, 2), 1), x, k) == forward
+    both = operations(jax.grad(lambda x, k: convolve(x, k, (2, 2), 1).sum(), (0, 1)), x, k)
+    assert both == 3 * forward
+    m = jnp.zeros((5, 5))
+    assert operations(lambda m: jax.lax.scan(lambda c, _: (c @ m, None), m, None, length=7)[0], m) == 7 * 2 * 125
+
+
+def test_depthwise_convolutions_have_a_kernel_for_each_channel():
+    x = jnp.zeros((1, 4, 4, 6))
+    assert Conv(6, groups=6).init(jax.random.key(0), x)["params"]["kernel"].shape == (3, 3, 1, 6)
