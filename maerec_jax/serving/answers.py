@@ -34,7 +34,7 @@ class _WordReading(_Answer):
     """Mean of the character confidences, 0 to 1: how sure the model was on its way, not the probability that the text
     is right. null where the image was not read."""
     character_confidences: list[float] = Field(default=[], examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
-    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = Field(default=0, examples=[0])
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     alternatives: list[Alternative] = []
