@@ -16,9 +16,15 @@ STYLE = """
   margin-top: -2.5rem; pointer-events: none; opacity: 0;
   background: linear-gradient(transparent, color-mix(in srgb, var(--body-text-color) 25%, transparent));
   animation: goes-on linear; animation-timeline: scroll() }
+@media (max-width: 40rem) {
+  #both:has(#actions button) > .column { display: contents }
+  #both:has(#actions button) > .column > * { flex: 1 1 100% }
+  #both:has(#actions button) :is(#examples, #settings) { order: 1 }
+}
 @keyframes goes-on { 0%, 90% { opacity: 1 } 100% { opacity: 0 } }
 """
-"""As many pictures in a row as fit, none of them cut or behind a label; a shadow where the list of words goes on."""
+"""As many pictures in a row as fit, none of them cut or behind a label; a shadow where the list of words goes on.
+On phones what was read comes right below its picture, before examples and settings."""
 
 CLEAR = """() => {
   const hidden = {__type__: 'update', visible: false};

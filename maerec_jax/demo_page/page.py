@@ -145,7 +145,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, _KEEP_SECONDS)) as page:
         gr.Markdown(f"# {_TITLE}\n{_ABOUT}")
         shown, found = gr.State(time_to_live=_KEEP_SECONDS), gr.State(time_to_live=_KEEP_SECONDS)
-        with gr.Row():
+        with gr.Row(elem_id="both"):
             with gr.Column():
                 mode = gr.Radio(
                     [("Decide by size", "auto"), ("One word", "word"), ("Whole scene", "scene")],
