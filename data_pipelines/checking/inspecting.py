@@ -18,7 +18,6 @@ from data_pipelines.sources.annotations import Listing, read_annotations
 from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
 from data_pipelines.sources.records import Source
-from data_pipelines.storage import checksum
 from data_pipelines.union14m.catalogue import Place
 
 PROBLEMS = {
@@ -155,14 +154,8 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
 def verify(title: str, path: Path, expected: FileSum, listed: int) -> Findings:
     """Compare a file of the prepared set ``title`` with its checksum."""
     found = Findings(listed)
-    try:
-        size = path.stat().st_size
-        if size != expected.bytes:
-            found.add("damaged_files", title, f"{path}: has {size:,} bytes, not {expected.bytes:,}")
-        elif checksum(path) != expected.sha256:
-            found.add("damaged_files", title, f"{path}: its checksum differs")
-    except OSError as error:
-        found.add("damaged_files", title, f"{path}: cannot be read ({error.strerror})")
+    if fault := expected.fault(path, contents=True):
+        found.add("damaged_files", title, f"{path}: {fault}")
     return found
 
 

@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
+from data_pipelines.prepared.index import FOLDER, map_array, map_strings
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest, read_json
 from data_pipelines.sources.records import Record, Source, SourceSpec
 
@@ -82,14 +82,15 @@ class RecordSource:
             raise DataError(problem) from None
         except OSError as error:
             raise DataError(f"{folder / MANIFEST}: cannot be read ({error.strerror})") from error
-        check_sizes(folder / FOLDER, manifest)
+        for name, expected in manifest.index.items():
+            if fault := expected.fault(folder / FOLDER / name):
+                raise DataError(f"{folder / FOLDER / name}: {fault}; {_ADVICE}")
         return cls(folder, title, manifest)
 
     def files(self) -> list[tuple[Path, FileSum]]:
         """All shards and the files of the index, and what they are to hold."""
         shards = [(self._shard_path(number), shard) for number, shard in enumerate(self.manifest.shards)]
-        names = index_files(self.manifest.plan.labelled)
-        return [*shards, *((self._index / name, self.manifest.index[name]) for name in names)]
+        return [*shards, *((self._index / name, expected) for name, expected in self.manifest.index.items())]
 
     def __reduce__(self) -> tuple:
         """What another process needs: neither mapped nor opened files."""
@@ -174,14 +175,9 @@ class RecordSource:
 
     def find_shard(self, number: int) -> Path:
         """The file of shard ``number``. Raises ``RecordError`` where it is missing or has another size than written."""
-        path, expected = self._shard_path(number), self.manifest.shards[number].bytes
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            problem = f"{path}: cannot be read ({error.strerror}); copy it again, or prepare the set again"
-            raise MissingError(problem) from error
-        if size != expected:
-            raise self._damaged(number, f"it has {size:,} bytes instead of {expected:,}")
+        path = self._shard_path(number)
+        if fault := self.manifest.shards[number].fault(path):
+            raise (RecordError if path.exists() else MissingError)(f"{path}: {fault}; {_ADVICE}")
         return path
 
     def _damaged(self, shard: int, reason: str, where: str = "") -> RecordError:
