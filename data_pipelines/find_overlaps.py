@@ -14,7 +14,6 @@ from rich.table import Table
 
 from data_pipelines.command import main_of
 from data_pipelines.errors import DataError
-from data_pipelines.overlaps.index import IndexOptions
 from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, find_overlaps
 from data_pipelines.prepared import Records
 from data_pipelines.progress import progress_bar, say
@@ -79,9 +78,9 @@ def run(arguments: Arguments) -> int:
         progress_bar(console) as progress,
     ):
         advance = partial(progress.advance, progress.add_task("benchmarks", total=len(benchmark)))
-        index = BenchmarkIndex.build(benchmark, Path(folder), IndexOptions(), arguments.workers, advance)
-        for line in _about(index):
-            say(console, line)
+        index = BenchmarkIndex.build(benchmark, Path(folder), arguments.workers, advance)
+        for note in index.notes:
+            say(console, note)
         advance = partial(progress.advance, progress.add_task("training images", total=len(training)))
         for part in find_overlaps(training, index, arguments.workers):
             for overlap in part.overlaps:
@@ -109,21 +108,6 @@ def run(arguments: Arguments) -> int:
         table.add_row(what, f"{number:,}")
     console.print(table)
     return 0
-
-
-def _about(index: BenchmarkIndex) -> list[str]:
-    lines = [f"cannot be compared: {problem}" for problem in index.problems]
-    if index.unreadable:
-        lines.append(f"{index.unreadable:,} benchmark images cannot be decoded: only equal files are found")
-    if index.flat:
-        lines.append(f"{index.flat:,} benchmark images are flat: only equal files are found")
-    crowded, hidden = index.hashes.passed_over()
-    if crowded:
-        lines.append(
-            f"{crowded:,} keys belong to more than {index.options.max_bucket} hashes and are skipped; "
-            f"{hidden:,} benchmark images have no other keys, so only equal files of these are found"
-        )
-    return lines
 
 
 main = main_of(Arguments, run, "data_pipelines.find_overlaps")
