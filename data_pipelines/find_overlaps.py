@@ -16,7 +16,7 @@ from data_pipelines.command import main_of
 from data_pipelines.errors import DataError
 from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, find_overlaps
 from data_pipelines.prepared import Records
-from data_pipelines.progress import progress_bar, say
+from data_pipelines.progress import progress_bar
 from data_pipelines.sources.combining import Sources, SourceSpec
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.union14m.catalogue import kind_at
@@ -80,7 +80,7 @@ def run(arguments: Arguments) -> int:
         advance = partial(progress.advance, progress.add_task("benchmarks", total=len(benchmark)))
         index = BenchmarkIndex.build(benchmark, Path(folder), arguments.workers, advance)
         for note in index.notes:
-            say(console, note)
+            console.out(note, highlight=False)
         advance = partial(progress.advance, progress.add_task("training images", total=len(training)))
         for part in find_overlaps(training, index, arguments.workers):
             for overlap in part.overlaps:
@@ -89,7 +89,7 @@ def run(arguments: Arguments) -> int:
             kinds.update({overlap.train: overlap.kind for overlap in reversed(part.overlaps)}.values())
             counts += part.counts
             for problem in part.problems[: NAMED - named]:
-                say(console, f"cannot be compared: {problem}")
+                console.out(f"cannot be compared: {problem}", highlight=False)
                 named += 1
             advance(part.counts["records"])
     os.replace(unfinished, out)

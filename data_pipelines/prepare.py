@@ -22,7 +22,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.find_overlaps import spec_by_ending
 from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelled, prepare_set
 from data_pipelines.prepared.layout import Plan
-from data_pipelines.progress import progress_bar, say, table_console
+from data_pipelines.progress import progress_bar, table_console
 from data_pipelines.sources.combining import SourceSpec
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON, Place, locate
@@ -142,7 +142,7 @@ def _prepare(
     bar: TaskID,
 ) -> Prepared:
     """Prepare a set, and tell above its ``bar`` what was decided and left out."""
-    tell = partial(say, progress.console)
+    tell = partial(progress.console.out, highlight=False)
     source = task.spec.open(root)
     for note in getattr(source, "notes", ()):
         tell(note)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipelines.checking.inspecting import NOTES, PROBLEMS, Findings
-from data_pipelines.progress import say, table_console
+from data_pipelines.progress import table_console
 from data_pipelines.union14m.catalogue import CATALOGUE, Place
 
 _ALWAYS = ("missing", "unreadable", "empty", "vertical", "too_long", "outside_charset")
@@ -65,7 +65,7 @@ class Report:
         """Print a line a set with counts, then the listed offenders, then what is absent, extra, or a sample."""
         console = table_console()
         console.print(self._table())
-        tell = partial(say, console)
+        tell = partial(console.out, highlight=False)
         for report in self.sets:
             _list_offenders(report, tell)
         samples = sum(report.status == "sample" for report in self.sets)
