@@ -12,7 +12,6 @@ import numpy as np
 from data_pipelines.errors import DataError, MissingError, OutsideError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.prepared import RecordSource
-from data_pipelines.prepared.layout import FileSum
 from data_pipelines.sources.annotations import Listing, read_annotations
 from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
@@ -64,6 +63,7 @@ class Findings:
     """What was found in some records. Its size depends on how many offenders are listed, not on the records."""
 
     listed: int  # how many offenders of each kind are kept: the first ones
+    records: int = 0  # how many records were looked at
     images: int = 0  # how many images were read and decoded without error
     counts: Counter[str] = field(default_factory=Counter)  # how often each of ``PROBLEMS`` and ``NOTES`` was found
     reasons: Counter[str] = field(default_factory=Counter)  # why images are unreadable; numbers are written as #
@@ -84,6 +84,7 @@ class Findings:
 
     def __iadd__(self, other: "Findings") -> "Findings":
         """Add what was found in later records."""
+        self.records += other.records
         self.images += other.images
         self.counts += other.counts
         self.reasons += other.reasons
@@ -150,17 +151,9 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
     return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
 
 
-def verify(title: str, path: Path, expected: FileSum, listed: int) -> Findings:
-    """Compare a file of the prepared set ``title`` with its checksum."""
-    found = Findings(listed)
-    if fault := expected.fault(path, contents=True):
-        found.add("damaged_files", title, f"{path}: {fault}")
-    return found
-
-
 def inspect(source: Source, indices: range, rules: Rules) -> Findings:
     """Read and decode the records ``indices`` of ``source``, and compare their labels with ``rules``."""
-    found, known = Findings(rules.listed), set(rules.characters)
+    found, known = Findings(rules.listed, len(indices)), set(rules.characters)
     # So that a bad label does not keep its image from being looked at.
     images = replace(source, labelled=False) if isinstance(source, LmdbSource) else source
     for index in indices:

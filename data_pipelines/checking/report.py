@@ -21,10 +21,9 @@ _CHARACTERS = 20  # characters outside the charset that are printed
 
 @dataclass
 class SetReport:
-    """What was found in one word set at one place, whose files list ``records``, and ``refused`` that are none."""
+    """What was found in one word set at one place, whose files list ``refused`` records that are none."""
 
     place: Place
-    records: int
     refused: int
     findings: Findings
 
@@ -36,8 +35,8 @@ class SetReport:
     @property
     def status(self) -> str:
         """How the count compares with the catalogue's. Lines that are no record do not make a set a sample."""
-        status = self.place.word_set.compare(self.records)
-        if status == "sample" and self.place.word_set.compare(self.records + self.refused) != "sample":
+        status = self.place.word_set.compare(self.findings.records)
+        if status == "sample" and self.place.word_set.compare(self.findings.records + self.refused) != "sample":
             return "damaged"
         return status
 
@@ -100,7 +99,7 @@ class Report:
                 where = f" in {report.place.paths[0]}" if names[report.name] > 1 else ""
                 table.add_row(
                     Text(f"  {report.place.word_set.name}{where}"),
-                    f"{report.records:,}",
+                    f"{report.findings.records:,}",
                     "" if expected is None else f"{expected:,}",
                     *(f"{count:,}" if count else "-" for count in counts),
                     "" if report.status == "unknown" else report.status,
@@ -134,7 +133,7 @@ class Report:
         absent, totals = self._absent(), {}
         for collection in CATALOGUE:
             # A set that is there in several forms counts once.
-            mine = sorted((r.name, r.records) for r in self.sets if r.place.collection is collection)
+            mine = sorted((r.name, r.findings.records) for r in self.sets if r.place.collection is collection)
             if mine and collection.total is not None and collection.name not in absent:
                 totals[collection.name] = {"records": sum(dict(mine).values()), "expected": collection.total}
         return totals
@@ -147,7 +146,7 @@ def _set_as_json(report: SetReport) -> dict[str, Any]:
         "set": report.place.word_set.name,
         "kind": report.place.kind,
         "paths": list(report.place.paths),
-        "records": report.records,
+        "records": findings.records,
         "expected": report.place.word_set.expected,
         "status": report.status,
         "images": findings.images,
