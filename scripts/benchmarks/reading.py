@@ -1,9 +1,8 @@
 """Measure reading: python scripts/benchmarks/reading.py"""
 
-import json
 import sys
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
@@ -72,8 +71,6 @@ class DecodeArguments:
     """Seconds per contender and batch size, without compiling and the first run."""
     fewest: int = 3
     """Runs of each contender, at least. With 0 here and for seconds, only the first run is made."""
-    json: str = ""
-    """Write all numbers to this JSON file."""
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or min(self.batch_sizes) < 1:
@@ -103,7 +100,7 @@ def check(found: dict[str, np.ndarray], dtype: str) -> None:
             raise UserError(f"{name} reads {differ} of {len(found[name])} words otherwise than {reference}")
 
 
-def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> dict[str, Any]:
+def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> Table:
     """All numbers of a batch size."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (size, *config.encoder.image_size, 3), np.uint8)
@@ -119,34 +116,20 @@ def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> 
         found = running.take_turns(arguments.seconds, arguments.fewest, lambda: (rng.choice(known, size),))
         seconds = {name: turns or {0: first[name][0]} for name, turns in found.items()}
         compiling = {name: running.ask(name, "compile_seconds") for name in seconds}
-    result: dict[str, Any] = {"batch_size": size, "contenders": {}, "ratios": {}}
-    for name, turns in seconds.items():
-        times = list(turns.values())
-        percentiles = dict(zip(("p50", "p90", "p99"), np.percentile(times, (50, 90, 99)).tolist(), strict=True))
-        result["contenders"][name] = {
-            "compiling": compiling[name], "runs": len(times), **percentiles, "images_per_second": size / fmean(times),
-            "seconds": times,
-        }  # fmt: skip
     encoder = median(seconds["encoder"].values()) if "encoder" in seconds else None
-    for name in seconds.keys() - {"cached", "encoder"} if "cached" in seconds else ():
-        ratios = {"reading": ratio(seconds[name], seconds["cached"], fmean)}
-        if encoder is not None and encoder < fmean(seconds["cached"].values()):
-            ratios["decoding"] = ratio(seconds[name], seconds["cached"], fmean, encoder)
-        result["ratios"][name] = ratios
-    return result
-
-
-def show(result: dict[str, Any], arguments: DecodeArguments) -> None:
-    title = f"{result['batch_size']} images, {arguments.dtype}{', int8 weights' if arguments.int8 else ''}"
+    title = f"{size} images, {arguments.dtype}{', int8 weights' if arguments.int8 else ''}"
     columns = ("p50, ms", "p90, ms", "p99, ms", "images/s", "runs", "compiling, s", "cached is", "its decoding is")
     table = Table("", *columns, title=title)
-    for name, numbers in result["contenders"].items():
-        ratios = result["ratios"].get(name, {})
-        cells = [f"{1000 * numbers[p]:,.1f}" for p in ("p50", "p90", "p99")]
-        cells += [f"{numbers['images_per_second']:,.1f}", str(numbers["runs"]), f"{numbers['compiling']:.1f}"]
-        cells += [f"{ratios[kind]:.1f} times as fast" if kind in ratios else "" for kind in ("reading", "decoding")]
+    for name, turns in seconds.items():
+        times = list(turns.values())
+        cells = [f"{1000 * percentile:,.1f}" for percentile in np.percentile(times, (50, 90, 99))]
+        cells += [f"{size / fmean(times):,.1f}", str(len(times)), f"{compiling[name]:.1f}"]
+        if "cached" in seconds and name not in ("cached", "encoder"):
+            cells.append(f"{ratio(turns, seconds['cached'], fmean):.1f} times as fast")
+            if encoder is not None and encoder < fmean(seconds["cached"].values()):
+                cells.append(f"{ratio(turns, seconds['cached'], fmean, encoder):.1f} times as fast")
         table.add_row(name, *cells)
-    CONSOLE.print(table)
+    return table
 
 
 def benchmark(arguments: DecodeArguments) -> int:
@@ -156,15 +139,9 @@ def benchmark(arguments: DecodeArguments) -> int:
     if arguments.int8:
         arguments = replace(arguments, contenders=tuple(c for c in arguments.contenders if not c.startswith("torch")))
         params = quantize(params)
-    device = f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind}), jax {jax.__version__}"
-    CONSOLE.print(device)
-    results = []
+    CONSOLE.print(f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind}), jax {jax.__version__}")
     for size in arguments.batch_sizes:
-        results.append(measure(arguments, config, params, size))
-        show(results[-1], arguments)
-    if arguments.json:
-        settings = {**asdict(arguments), "device": device}
-        Path(arguments.json).write_text(json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
+        CONSOLE.print(measure(arguments, config, params, size))
     return 0
 
 
