@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from multiprocessing import connection, parent_process
+from multiprocessing import parent_process
 from typing import Any, TypeVar
 
 from data_pipelines.errors import DataError
@@ -42,9 +42,8 @@ def set_up_worker() -> None:
 
 
 def _exit_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
+    if parent := parent_process():
+        parent.join()
         os._exit(1)
 
 
