@@ -113,7 +113,7 @@ def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> 
         words = {name: first[name][1] for name in running.names if name != "encoder"}
         if words:
             check(words, arguments.dtype)
-        found = running.take_turns(arguments.seconds, arguments.fewest, lambda: (rng.choice(known, size),))
+        found = running.take_turns(arguments.seconds, arguments.fewest, lambda: rng.choice(known, size))
         seconds = {name: turns or {0: first[name][0]} for name, turns in found.items()}
         compiling = {name: running.ask(name, "compile_seconds") for name in seconds}
     encoder = median(seconds["encoder"].values()) if "encoder" in seconds else None

@@ -82,22 +82,22 @@ class Contenders:
             self._processes.pop(name).shutdown()
             return None
 
-    def take_turns(self, seconds: float, fewest: int, arguments: Callable[[], tuple]) -> dict[str, dict[int, float]]:
-        """Let contenders ``run``, in each turn all with the same arguments.
+    def take_turns(self, seconds: float, fewest: int, argument: Callable[[], Any]) -> dict[str, dict[int, float]]:
+        """Let contenders ``run``, in each turn all with the same argument.
 
         Args:
           seconds: for which each runs.
           fewest: times that each runs, however long they take.
-          arguments: makes those of a turn.
+          argument: makes that of a turn.
 
         Returns:
           Seconds of each contender, the first of what its ``run`` returns, by turns; of those that did not fail.
         """
         found, turn = {name: dict[int, float]() for name in self.names}, 0
         while unfinished := [n for n in self.names if len(found[n]) < fewest or sum(found[n].values()) < seconds]:
-            given = arguments()
+            given = argument()
             for name in unfinished:
-                if (made := self.ask(name, "run", *given)) is not None:
+                if (made := self.ask(name, "run", given)) is not None:
                     found[name][turn] = made[0]
             turn += 1
         return {name: found[name] for name in self.names}

@@ -36,7 +36,7 @@ def test_contenders_run_in_the_same_turns_and_one_that_fails_is_left_out(script_
         for seconds in (1, 2, 3):
             assert running.start(f"takes {seconds}", Runner, seconds)
         assert not running.start("is nothing", Runner)
-        found = running.take_turns(10.0, 1, lambda: (next(numbers),))
+        found = running.take_turns(10.0, 1, lambda: next(numbers))
         assert running.names == ["takes 1", "takes 2"]
     assert found == {"takes 1": dict.fromkeys(range(10), 1.0), "takes 2": dict.fromkeys(range(5), 2.0)}
     told = capsys.readouterr().out
