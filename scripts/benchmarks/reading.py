@@ -21,7 +21,7 @@ from data_pipelines.sources.annotations import read_annotations
 from maerec_jax.models.int8 import quantize
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
-Way = Literal["cached", "all-places", "recomputed", "torch", "torch-recomputed", "encoder"]
+Way = Literal["cached", "all-places", "recomputed", "torch", "encoder"]
 # Of the 7,104 training labels of a sample of Union14M-L.
 LABELS_OF_LENGTH = {
     1: 138, 2: 330, 3: 1218, 4: 1534, 5: 1092, 6: 938, 7: 755, 8: 462, 9: 283, 10: 175, 11: 86, 12: 47, 13: 20, 14: 11,
@@ -44,8 +44,6 @@ class DecodeArguments:
     recomputed: a full pass over all positions per step, as in the original code
 
     torch: the PyTorch twin (maerec_jax/interop/pytorch_twin.py), cached, if torch is installed
-
-    torch-recomputed: the original code's way in PyTorch
 
     encoder: the image encoder alone
 
@@ -137,7 +135,7 @@ def benchmark(arguments: DecodeArguments) -> int:
     model: Any = run.model
     config = replace(model, encoder=replace(model.encoder, remat=False))
     if arguments.int8:
-        arguments = replace(arguments, contenders=tuple(c for c in arguments.contenders if not c.startswith("torch")))
+        arguments = replace(arguments, contenders=tuple(c for c in arguments.contenders if c != "torch"))
         params = quantize(params)
     CONSOLE.print(f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind}), jax {jax.__version__}")
     for size in arguments.batch_sizes:
