@@ -4,7 +4,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -129,7 +128,7 @@ def measure(arguments: ExportArguments, files: dict[str, Path], image_size: tupl
     table = Table("images", "contender", "file", "runs", "median ms", "time, of the first's")
     for batch in arguments.batch_sizes:
         images = partial(rng.integers, 0, 256, (batch, *image_size, 3), np.uint8)
-        with closing(Contenders(CONSOLE)) as running:
+        with Contenders(CONSOLE) as running:
             for name, path in files.items():
                 if running.start(name, Reading, path):
                     running.ask(name, "run", images())  # compiles

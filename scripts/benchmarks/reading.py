@@ -1,7 +1,6 @@
 """Measure reading: python scripts/benchmarks/reading.py"""
 
 import sys
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -103,7 +102,7 @@ def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> 
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (size, *config.encoder.image_size, 3), np.uint8)
     known = np.minimum(known_lengths(arguments.labels), config.decoder.max_length - 1)
-    with closing(Contenders(CONSOLE)) as running:
+    with Contenders(CONSOLE) as running:
         for way in arguments.contenders:
             running.start(way, make_reading, way, config, params, image, arguments.dtype)
         lengths = rng.choice(known, size)

@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import permutations
 from statistics import median
@@ -93,7 +92,7 @@ def take_turns(running: Contenders, rounds: int, steps: int) -> dict[str, list[t
 def measure(arguments: TrainingArguments, settings: Settings) -> None:
     """Print all numbers of a stage."""
     dtypes = {f"{kind} {dtype}": dtype for dtype in arguments.dtypes for kind in arguments.contenders}
-    with closing(Contenders(CONSOLE)) as running:
+    with Contenders(CONSOLE) as running:
         for name, dtype in dtypes.items():
             running.start(name, make_step, name.removesuffix(f" {dtype}"), settings, dtype)
         if (first := next(iter(dtypes))) not in running.names:

@@ -7,6 +7,7 @@ named and left out.
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from multiprocessing import get_context, parent_process
 from statistics import median
 from threading import Thread
@@ -42,8 +43,8 @@ def _call(method: str, arguments: tuple) -> Any:
     return getattr(_contender, method)(*arguments)
 
 
-class Contenders:
-    """Contenders by their names, in the order in which they started, until they are closed.
+class Contenders(AbstractContextManager["Contenders"]):
+    """Contenders by their names, in the order in which they started, in a ``with`` block.
 
     Args:
       console: is told of those that fail.
@@ -53,8 +54,7 @@ class Contenders:
         self._console = console
         self._processes: dict[str, ProcessPoolExecutor] = {}
 
-    def close(self) -> None:
-        """End all processes."""
+    def __exit__(self, *_: object) -> None:
         while self._processes:
             self._processes.popitem()[1].shutdown()
 

@@ -5,7 +5,6 @@ import os
 import re
 import runpy
 import sys
-from contextlib import closing
 
 import pytest
 import torch
@@ -32,7 +31,7 @@ def test_each_is_a_command_that_explains_itself(path, monkeypatch, capsys):
 
 def test_contenders_run_in_the_same_turns_and_one_that_fails_is_left_out(script_module, capsys):
     turns, numbers = script_module("benchmarks/turns"), iter(range(100))
-    with closing(turns.Contenders(Console(width=100))) as running:
+    with turns.Contenders(Console(width=100)) as running:
         for seconds in (1, 2, 3):
             assert running.start(f"takes {seconds}", Runner, seconds)
         assert not running.start("is nothing", Runner)
