@@ -77,7 +77,7 @@ def check(arguments: CheckArguments) -> int:
     if arguments.json:
         text = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
         Path(arguments.json).write_text(text, encoding="utf-8")
-    return int(report.problems > 0)
+    return int(report.found.problems > 0)
 
 
 def _place(root: Path, path: str) -> Place:

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial, reduce
 from itertools import groupby
+from operator import iadd
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,10 @@ class Report:
     extra: list[str]
     seconds: float
 
-    @property
-    def images(self) -> int:
-        """How many images were decoded."""
-        return sum(report.findings.images for report in self.sets)
-
-    @property
-    def problems(self) -> int:
-        """How many problems there are."""
-        return sum(report.findings.problems for report in self.sets)
+    @cached_property
+    def found(self) -> Findings:
+        """What was found in all sets together."""
+        return reduce(iadd, (report.findings for report in self.sets), Findings(listed=0))
 
     def print(self) -> None:
         """Print a line a set with counts, then the listed offenders, then what is absent, extra, or a sample."""
@@ -79,12 +75,12 @@ class Report:
         if self.extra:
             rest = f", and {len(self.extra) - 20} more" if len(self.extra) > 20 else ""
             tell(f"extra, not checked: {', '.join(self.extra[:20])}{rest}")
-        tell(f"{self.images:,} images decoded in {self.seconds:,.1f} s ({self.images / self.seconds:,.0f} a second)")
-        tell(f"{self.problems:,} problems")
+        images = self.found.images
+        tell(f"{images:,} images decoded in {self.seconds:,.1f} s ({images / self.seconds:,.0f} a second)")
+        tell(f"{self.found.problems:,} problems")
 
     def _table(self) -> Table:
-        found = sum((report.findings.counts for report in self.sets), Counter[str]())
-        kinds = [kind for kind in (*PROBLEMS, *NOTES) if kind in _ALWAYS or found[kind]]
+        kinds = [kind for kind in (*PROBLEMS, *NOTES) if kind in _ALWAYS or self.found.counts[kind]]
         table = Table(title=Text(str(self.root)), title_justify="left")
         table.add_column("set", overflow="fold")
         for column in ("records", "expected", *(kind.replace("_", " ") for kind in kinds), ""):
@@ -110,10 +106,10 @@ class Report:
         """All that was found, as one JSON object."""
         return {
             "root": str(self.root),
-            "images": self.images,
-            "problems": self.problems,
+            "images": self.found.images,
+            "problems": self.found.problems,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.images / self.seconds, 1),
+            "images_per_second": round(self.found.images / self.seconds, 1),
             "sets": [_set_as_json(report) for report in self.sets],
             "totals": self._totals(),
             "absent": self._absent(),
