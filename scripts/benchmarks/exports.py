@@ -4,7 +4,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -126,17 +125,13 @@ class Reading:
 def measure(arguments: ExportArguments, files: dict[str, Path], image_size: tuple[int, int]) -> Table:
     """Times of all contenders."""
     rng = np.random.default_rng(0)
-
-    def random_images(batch: int) -> tuple:
-        return (rng.integers(0, 256, (batch, *image_size, 3), np.uint8),)
-
     table = Table("images", "contender", "file", "runs", "median ms", "time, of the first's")
     for batch in arguments.batch_sizes:
-        images = partial(random_images, batch)
-        with closing(Contenders(CONSOLE)) as running:
+        images = partial(rng.integers, 0, 256, (batch, *image_size, 3), np.uint8)
+        with Contenders(CONSOLE) as running:
             for name, path in files.items():
                 if running.start(name, Reading, path):
-                    running.ask(name, "run", *images())  # compiles
+                    running.ask(name, "run", images())  # compiles
             found = running.take_turns(arguments.seconds, 3, images)
         for name, turns in found.items():
             size = f"{files[name].stat().st_size / 1e6:.1f} MB"
