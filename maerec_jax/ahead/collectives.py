@@ -45,25 +45,16 @@ class Collective:
     """Whether it goes over the network between slices instead of the links between chips."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """What is read from the text of a program."""
-
-    collectives: tuple[Collective, ...]
-    """The largest first."""
-    cycles: int
-    """The compiler's estimate of the cycles of all operations, one after the other, collectives not counted; 0 where
-    it wrote none."""
-
-
 class _Line(NamedTuple):
     kind: str
     shapes: str
     text: str
 
 
-def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Program:
-    """Find the collectives of a program, and the sum of the cycles that its compiler expects.
+def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> tuple[tuple[Collective, ...], int]:
+    """Find the collectives of a program, the largest first, and the cycles that its compiler expects.
+
+    The cycles are the sum over all operations, one after the other, collectives not counted; 0 where it wrote none.
 
     Args:
       text: HLO of one device's program.
@@ -99,7 +90,7 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Pr
         for (kind, dtype, group, between), (count, size) in found.items()
         if group > 1
     )
-    return Program(tuple(sorted(collectives, key=lambda c: -c.size)), cycles)
+    return tuple(sorted(collectives, key=lambda c: -c.size)), cycles
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Line]], str]:

@@ -157,8 +157,8 @@ def compile_step(
         memory = replace(memory, total=needed)
     else:
         memory, counted = _measured(memory, executable.memory_analysis()), executable.cost_analysis() or {}
-        program = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
-        read = (counted.get("flops"), counted.get("bytes accessed"), program.cycles, program.collectives)
+        found, cycles = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
+        read = (counted.get("flops"), counted.get("bytes accessed"), cycles, found)
     seconds = time.perf_counter() - begin
     compiled = Compiled(memory.temporaries is not None, memory, *read, image_size, seconds, versions)
     if file is not None:
