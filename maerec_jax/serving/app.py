@@ -17,7 +17,7 @@ from maerec_jax.serving.connections import Unread
 from maerec_jax.serving.limits import Places, RefusedError
 from maerec_jax.serving.metrics import measured
 from maerec_jax.serving.scenes import Scenes
-from maerec_jax.serving.service import Service
+from maerec_jax.serving.service import Result, Service
 
 _HUNG_UP = 499  # the status that proxies log where the client did not wait; nobody receives it
 _JSON = "application/json"
@@ -73,9 +73,9 @@ def make_app(service: Service, scenes: Scenes | None = None) -> FastAPI:
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")
 
-    _add_reading(app, service, "/words", Readings, service.images, service.words)
+    _add_reading(app, service, "/words", Readings, service.images, service.word)
     if scenes is not None:
-        _add_reading(app, service, "/scenes", SceneReadings, scenes.places, scenes.scenes)
+        _add_reading(app, service, "/scenes", SceneReadings, scenes.places, scenes.scene)
 
     @app.get("/health", tags=["state"], summary="Whether the process works", responses=_STATES)
     async def health(response: Response) -> State:
@@ -102,9 +102,9 @@ def _add_reading(
     app: FastAPI,
     service: Service,
     path: str,
-    model: type[BaseModel],
+    model: type[Readings] | type[SceneReadings],
     places: Places,
-    read: Callable[[list[Upload]], Awaitable[Any]],
+    read: Callable[[Upload], Awaitable[Result]],
 ) -> None:
     """Add a page that takes images."""
     responses: dict[int | str, dict[str, Any]] = {
@@ -130,7 +130,7 @@ def _add_reading(
         with service.buffer.hold() as take:
             body = Body(request, limits, min(limits.max_images, places.number), take)
             try:
-                readings = await service.answer(request, body, places, read)
+                results = await service.answer(request, body, places, read)
             except ClientDisconnect:
                 return Response(status_code=_HUNG_UP)
             except RefusedError as refusal:
@@ -140,6 +140,7 @@ def _add_reading(
                 if body.ended:
                     return _json(problem, refusal.status, retry)
                 return Unread(problem.model_dump_json(), refusal.status, limits.max_body, retry, _JSON)
+        readings = model.model_validate({"results": results})
         return _json(readings, status_of([result.error for result in readings.results]))
 
 
