@@ -81,9 +81,9 @@ class Handlers:
 
     def _show(self, shown: Example | str, settings: Settings) -> tuple[Any, ...]:
         """Read an example, or the upload with that path."""
-        name = shown.name if isinstance(shown, Example) else Path(shown).name
+        name = Path(shown).name if isinstance(shown, str) else shown[1]
         try:
-            pixels = shown.pixels if isinstance(shown, Example) else open_upload(shown, self._folder, self._limits)
+            pixels = open_upload(shown, self._folder, self._limits) if isinstance(shown, str) else shown[0]
             found = self._desk.read(pixels, name, settings)
         except (UserError, DataError) as error:
             gr.Warning(escape(str(error)), duration=None)
@@ -136,7 +136,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     scenes = desk.detector is not None
     examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
-    (word,) = desk.read(examples[-1].pixels, "", Settings(beam=desk.reading.beam)).words
+    (word,) = desk.read(examples[-1][0], "", Settings(beam=desk.reading.beam)).words
     if desk.recognizer.reader.config.has_attention:
         desk.recognizer.attention(word.prepared, word.word)
     handlers = Handlers(desk, examples, limits, folder)
@@ -166,7 +166,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     elem_id="picture",
                 )
                 gallery = gr.Gallery(
-                    [(example.pixels, example.name) for example in examples],
+                    examples,
                     label="Or try one of these",
                     allow_preview=False,
                     elem_id="examples",
