@@ -1,17 +1,20 @@
 """Import PyTorch weights: ``python -m maerec_jax.import_pytorch maerec_s.pth runs/imported``."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import jax
 import tyro
+from rich.console import Console
 
 from data_pipelines.command import main_of
-from maerec_jax.interop.model_of_shapes import ImportOptions
-
-if TYPE_CHECKING:
-    from maerec_jax.interop.importing import Imported
+from maerec_jax.interop.importing import Imported, import_weights
+from maerec_jax.interop.model_of_shapes import ImportOptions, heads_are_known
+from maerec_jax.models.interface import RecogniserConfig
+from maerec_jax.models.vit import ViTConfig
+from maerec_jax.weights.checkpoint import check_free, write_run
 
 _KINDS = {"mae": ("masked autoencoder", "MAE"), "maerec": ("recogniser", "MAERec"), "encoder": ("image encoder", "ViT")}
 _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
@@ -37,13 +40,6 @@ class ImportArguments:
 
 def import_pytorch(arguments: ImportArguments) -> int:
     """Read, write, and print what was found, what to do now, and what was done to it."""
-    from dataclasses import replace
-
-    from rich.console import Console
-
-    from maerec_jax.interop.importing import import_weights
-    from maerec_jax.weights.checkpoint import check_free, write_run
-
     check_free(arguments.out)
     with Console(stderr=True).status(f"reading {Path(arguments.file).name}") as status:
         found = import_weights(Path(arguments.file), arguments.options)
@@ -56,10 +52,8 @@ def import_pytorch(arguments: ImportArguments) -> int:
     return 0
 
 
-def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
+def _rows(options: ImportOptions, found: Imported) -> list[tuple[str, str]]:
     """What was found."""
-    import jax
-
     model, encoder = found.config.model, found.config.model.encoder
     what, published = _KINDS.get(found.kind, (f"model of kind {found.kind!r}", ""))
     size = "" if encoder is None else _SIZES.get((encoder.dim, encoder.depth, encoder.heads), "")
@@ -74,9 +68,8 @@ def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
     return rows + ([("not imported", ", ".join(found.others))] if found.others else [])
 
 
-def _parts(options: ImportOptions, found: "Imported", published: bool) -> list[tuple[str, str]]:
+def _parts(options: ImportOptions, found: Imported, published: bool) -> list[tuple[str, str]]:
     """The encoder that was found, and the decoder."""
-    from maerec_jax.interop.model_of_shapes import heads_are_known
 
     def heads(count: int, known: Any, part: str) -> str:
         return f"{count} heads" + ("" if known or found.says_sizes else f" (assumed; change with --{part}-heads)")
@@ -100,11 +93,8 @@ def _parts(options: ImportOptions, found: "Imported", published: bool) -> list[t
     return [*rows, ("patches", f"{patches} pixels, {encoder.n_patches} of them, {table}")]
 
 
-def _next_steps(out: str, found: "Imported") -> list[tuple[str, str]]:
+def _next_steps(out: str, found: Imported) -> list[tuple[str, str]]:
     """What to do with it. Training takes the patch projection, too, where it has the same pixel scale."""
-    from maerec_jax.models.interface import RecogniserConfig
-    from maerec_jax.models.vit import ViTConfig
-
     model, usual, train = found.config.model, ViTConfig(), f"python -m maerec_jax.train --config ... --init-from {out}"
     if model.encoder is not None and (model.pixel_mean, model.pixel_std) != (usual.pixel_mean, usual.pixel_std):
         mean, std = _numbers(model.pixel_mean), _numbers(model.pixel_std)
