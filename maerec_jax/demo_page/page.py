@@ -98,8 +98,11 @@ class Handlers:
         table = gr.update(value=rows, visible=found.scene, label=label)
         text = "\n".join(word.word.text for word in found.words if word.word.text)
         actions = gr.update(visible=True)
-        closely = self._closely(found, 0)
-        return _outlined(found), *closely, table, actions, self._download(name, found), text, shown, found
+        download = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
+        download.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
+        polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
+        outlined = cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
+        return outlined, *self._closely(found, 0), table, actions, str(download), text, shown, found
 
     def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
         """What was read of a word, where the model looked, and what else it may be."""
@@ -119,12 +122,6 @@ class Handlers:
             ]
         others = [[other.text, f"{other.confidence:.1%}"] for other in read.alternatives]
         return {read.text or "(nothing)": read.confidence}, panels, gr.update(value=others, visible=bool(others))
-
-    def _download(self, name: str, found: Found) -> str:
-        """A file with what was read as JSON."""
-        path = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
-        path.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
-        return str(path)
 
 
 def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
@@ -232,12 +229,6 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         copy.click(None, text, copy, js=COPY).then(None, None, copy, js=COPIED)
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1)
     return page
-
-
-def _outlined(found: Found) -> np.ndarray:
-    """The picture with the outlines of its words."""
-    polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
-    return cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
 
 
 def _index(index: Any, length: int) -> int:
