@@ -55,15 +55,8 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> tu
     """Find the collectives of a program, the largest first, and the cycles that its compiler expects.
 
     The cycles are the sum over all operations, one after the other, collectives not counted; 0 where it wrote none.
-
-    Args:
-      text: HLO of one device's program.
-      devices: number of devices that run it, in all slices.
-      slices: number of slices.
-      turns: how often loops are run whose count the text does not tell.
-
-    Raises:
-      ValueError: for a text in which something cannot be read. The message names it.
+    All ``devices`` run the program, and ``turns`` times those loops whose count the text does not tell. Raises
+    ``ValueError`` naming what cannot be read.
     """
     computations, entry = _computations(text)
     found: dict[tuple[str, str, int, bool], list[float]] = defaultdict(lambda: [0, 0.0])

@@ -39,9 +39,7 @@ _GPUS = (
 def published_peak(device_kind: str, dtype: str) -> float | None:
     """Peak operations a second of a device, as its maker publishes it; None for a device that is not known here.
 
-    Args:
-      device_kind: as JAX names the device.
-      dtype: "float32" or "bfloat16". TPUs multiply float32 as bfloat16 by default, so their peak is one.
+    TPUs multiply float32 as bfloat16 by default, so their peak is one.
     """
     if name := _TPUS.get(device_kind):
         return CHIPS[name].flops / CHIPS[name].devices
@@ -84,11 +82,7 @@ def peak(mesh: Mesh, dtype: str) -> float:
 class Rates:
     """Images a second, utilisation and the share of time spent waiting for data, since they were last read.
 
-    Args:
-      batch_size: images a step.
-      work: what a model needs for one image of a height and width.
-      peak: operations a second of all devices.
-      clock: seconds from some moment on.
+    ``work`` is what a model needs for one image of a height and width, ``peak`` operations a second of all devices.
     """
 
     def __init__(

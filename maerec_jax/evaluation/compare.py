@@ -30,14 +30,9 @@ class _Table(BaseModel):
 def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comparison:
     """Compare two runs image by image: those with the same set, place in it and file.
 
-    Each run is judged by the labels in its own file. What is in one of them only takes no part in the differences, and
-    is counted.
-
-    Args:
-      a: the first run: predictions (.jsonl), or a table (.json) that evaluate wrote and that says where its predictions
-        are.
-      b: the second run; it is better where differences are above 0.
-      seed, resamples: of the bootstrap, which draws the images so many times anew.
+    A run is its predictions (.jsonl), or a table (.json) that evaluate wrote and that says where they are. Each is
+    judged by the labels in its own file. What is in one of them only takes no part in the differences, and is counted.
+    The bootstrap draws the images ``resamples`` times anew.
 
     Raises:
       UserError: for a file that is missing, broken or has an image twice, and where no image is in both.

@@ -64,15 +64,9 @@ class WeightFile:
 
 @contextmanager
 def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iterator[WeightFile]:
-    """Open a file of weights: ``.safetensors``, or whatever ``torch.save`` wrote.
+    """Open a file of weights: ``.safetensors``, or whatever ``torch.save`` wrote. The rest is as in ``ImportOptions``.
 
-    Args:
-      path: the file.
-      entry: the entry of a checkpoint to take, such as "ema_state_dict"; by default the usual one.
-      ignore_code: read files whose pickle names unknown functions or classes, too; these are never run.
-
-    Raises:
-      UserError: where the file cannot be read, is refused, or holds no tensors by name.
+    Raises ``UserError`` where the file cannot be read, is refused, or holds no tensors by name.
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")

@@ -77,17 +77,15 @@ class Lexicon:
         source: str = "the lexicon",
         place: Callable[[str, int], str] = lambda name, word: f"word {word + 1}{f' for {name}' if name else ''}",
     ) -> "Lexicon":
-        """A lexicon of the words given.
+        """A lexicon of words. Of those that are the same but for case, where it is ignored, the first is read.
 
         Args:
-          words: the words. Of those that are the same but for case, where case is ignored, the first is read.
-          charset: the characters that can be read.
+          words, charset: the words, and the characters that can be read.
           longest: the most characters of a word. A recogniser was trained with up to ``max_length - 2``; one more can
             be written.
           ignore_case: allow each character in any case on the way; what is read is spelt as in the list.
           tell: called with one line where words are left out.
-          source: where the words come from, for messages.
-          place: where a word of a file's list stands, by its number there, for messages.
+          source, place: where the words come from, and where a word of a file's list stands by its number there.
 
         Raises:
           UserError: where a list has no word that can be written.

@@ -32,11 +32,9 @@ class Passes:
 
     Args:
       step: what is done with each batch, on the devices. It gets ``image``, ``valid`` and the ``columns``.
-      source: the data.
-      decoder: makes batches of it.
-      batch_size: images a step, over all devices.
+      source, decoder: the data, and what makes batches of them.
+      batch_size: images a step, over all devices of the ``mesh``. Every process reads its part of the rows.
       workers: worker processes that read.
-      mesh: the devices. Every process reads its part of the rows.
       shapes: image sizes to choose from for each image (``data_pipelines.images.buckets``), not the decoder's one.
       confidence: how sure row i of the outputs is. With it, images that are higher than wide are also turned to the
         left and to the right, and of the three outputs the surest is taken. They come last then. ``turns`` in the
@@ -70,12 +68,7 @@ class Passes:
     def __call__(
         self, params: Any, records: np.ndarray | None = None, waiting: AbstractContextManager | None = None
     ) -> Results:
-        """Go over the data.
-
-        Args:
-          params: parameters, on the devices.
-          records: int, which records; all by default.
-          waiting: is entered for as long as a batch is waited for.
+        """Go over the data, or those ``records``; ``waiting`` is entered for as long as a batch is waited for.
 
         Yields:
           ``index`` (-1 in rows without a record), ``valid``, ``outcome`` and ``size`` of a batch, and the outputs. The
