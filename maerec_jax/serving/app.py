@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State, status_of
+from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State
 from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.connections import Unread
 from maerec_jax.serving.limits import Places, RefusedError
@@ -141,7 +141,9 @@ def _add_reading(
                     return _json(problem, refusal.status, retry)
                 return Unread(problem.model_dump_json(), refusal.status, limits.max_body, retry, _JSON)
         readings = model.model_validate({"results": results})
-        return _json(readings, status_of([result.error for result in readings.results]))
+        errors = [result.error for result in readings.results]
+        failed = any(error is not None and error.code == "failed" for error in errors)
+        return _json(readings, 200 if None in errors else 500 if failed else 422)
 
 
 def _json(content: BaseModel, status: int, headers: Mapping[str, str] | None = None) -> Response:
