@@ -11,7 +11,7 @@ from rich.console import Console
 
 from data_pipelines.command import main_of
 from maerec_jax.interop.importing import Imported, import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions, heads_are_known
+from maerec_jax.interop.model_of_shapes import HEADS, ImportOptions
 from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.checkpoint import check_free, write_run
@@ -63,7 +63,7 @@ def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:
     size = "" if encoder is None else _SIZES.get((encoder.dim, encoder.depth, encoder.heads), "")
     told = {"model": f"{published}-{size}, {what}" if size else what}
     if encoder is not None:
-        own = heads(encoder.heads, options.encoder_heads or heads_are_known(encoder), "encoder")
+        own = heads(encoder.heads, options.encoder_heads or HEADS.get(encoder.dim) == encoder.heads, "encoder")
         told["encoder"] = f"{encoder.dim} wide, {encoder.depth} blocks, {own}"
         if encoder.lora_rank:
             told["LoRA"] = f"rank {encoder.lora_rank} on queries and values"
