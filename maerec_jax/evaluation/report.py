@@ -17,9 +17,6 @@ from maerec_jax.evaluation.tallies import SIMILAR, Tallies, Tally
 from maerec_jax.reading.marking import differing, one_character, printable
 from maerec_jax.reading.scoring import HEADLINE, METRICS
 
-Picture = Callable[[Prediction], np.ndarray | None]
-"""The image of a prediction, uint8 RGB ``(height, width, 3)``, or None where there is none to show."""
-
 _PICTURE_SIZE = (256, 128)
 
 
@@ -79,13 +76,13 @@ def write_report(
     details: Mapping[str, str],
     table: Table,
     predictions: Iterable[Prediction],
-    picture: Picture = lambda prediction: None,
+    picture: Callable[[Prediction], np.ndarray | None],
 ) -> None:
     """Write a page that needs nothing but itself: no network, scripts or fonts.
 
     Predictions are taken one by one, and of them only counts and the worst errors are kept. Right is what is right by
     WAICS, the paper's metric. ``title`` says what was measured, and ``details`` how. ``picture`` gives the images of
-    the worst errors, a few hundred at most.
+    the worst errors, uint8 RGB ``(height, width, 3)``, or None where there is none to show.
     """
     shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
     shown["tallies"] = tallies = Tallies(predictions, len(table.sets))
