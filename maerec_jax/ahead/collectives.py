@@ -72,7 +72,14 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> tu
             if name and (line.kind, name) in seen:
                 continue
             seen.add((line.kind, name))
-            kind, group = _kind_and_group(line, computation, devices, slices)
+            if between:  # within a step each part goes to the host once; the hosts of the slices do the rest
+                kind = _attribute(line.text, "_xla_megascale_transfer_type").lower().replace("_", "-") or "send"
+                group = slices
+            else:
+                kind = line.kind.removesuffix("-start")
+                group = _group_size(kind, line.text, devices // slices)
+                if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+                    kind = "reduce-scatter"  # so a fusion is called that keeps a part of what is reduced
             arrays = _given(line)
             size = sum(size for _, size in arrays) * (group if line.kind.startswith("reduce-scatter") else 1)
             total = found[kind, "+".join(sorted({dtype for dtype, _ in arrays})), group, between]
@@ -142,18 +149,6 @@ def _given(line: _Line) -> list[tuple[str, float]]:
     # Started ones tell their operands first, but for all-reduce.
     after = line.kind.endswith("-start") and line.kind != "all-reduce-start"
     return arrays[operands : 2 * operands] if after else arrays
-
-
-def _kind_and_group(line: _Line, computation: str, devices: int, slices: int) -> tuple[str, int]:
-    """What a collective is called, and how many devices, or slices, take part in it together."""
-    if line.kind == "send":
-        # Within a step each part goes to the host once; the hosts of the slices do the rest.
-        kind = _attribute(line.text, "_xla_megascale_transfer_type").lower().replace("_", "-")
-        return kind or "send", slices
-    kind = line.kind.removesuffix("-start")
-    group = _group_size(kind, line.text, devices // slices)
-    # A fusion that keeps a part of what is reduced is called so.
-    return "reduce-scatter" if kind == "all-reduce" and computation.startswith("all-reduce-scatter") else kind, group
 
 
 def _group_size(kind: str, text: str, devices: int) -> int:
