@@ -8,6 +8,7 @@ Operations are those of the model's ``work``: the multiplications that the model
 
 import re
 import time
+import timeit
 from collections.abc import Callable
 from functools import cache
 
@@ -60,12 +61,7 @@ def measured_peak(device: jax.Device, dtype: str) -> float:
     x = jax.device_put(jnp.ones((size, size), dtype), device)
     multiply = jax.jit(jnp.matmul)
     multiply(x, x).block_until_ready()
-    best = float("inf")
-    for _ in range(5):
-        begin = time.perf_counter()
-        multiply(x, x).block_until_ready()
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * size**3 / best
+    return 2.0 * size**3 / min(timeit.repeat(lambda: multiply(x, x).block_until_ready(), number=1, repeat=5))
 
 
 def peak(mesh: Mesh, dtype: str) -> float:
