@@ -97,10 +97,7 @@ def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     path = weights.path
     if given := contradicting(options):
         raise UserError(f"{path}: the file already says what it holds: leave out {', '.join(given)}")
-    try:
-        run, _, about = run_of_metadata(weights.about, weights.shapes)
-    except ValueError as error:
-        raise ValueError(f"its tensors do not match its metadata ({error})") from error
+    run, _, about = run_of_metadata(weights.about, weights.shapes)
     if BASE in about:
         usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
         raise UserError(f"{path} holds adapters: {usage}")
