@@ -71,8 +71,6 @@ def annotated_picture(
       ValueError: where there are more or fewer confidences or maps than characters.
     """
     characters = characters_of(text, len(character_confidences))
-    if attention_TRC is not None and len(attention_TRC) != len(characters):
-        raise ValueError(f"{len(attention_TRC)} attention maps for the {len(characters)} characters of {text!r}")
     parts = [_fitted(image, *_PICTURE), _reading(characters, confidence, character_confidences)]
     if attention_TRC is not None and characters:
         parts.append(_panels(image, characters, character_confidences, attention_TRC))
