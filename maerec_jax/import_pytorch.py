@@ -77,7 +77,7 @@ def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:
             told["decoder"] = f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"
         patches, table = "{} x {}".format(*encoder.patch_size), f"position table {encoder.position_table!r}"
         told["patches"] = f"{patches} pixels, {encoder.n_patches} of them, {table}"
-    mean, std = _numbers(model.pixel_mean), _numbers(model.pixel_std)
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (model.pixel_mean, model.pixel_std))
     told["images"] = "{} x {}".format(*model.image_size)
     told["channels"] = f"{found.color.upper()} in the file" + ("; flipped to RGB" if found.color == "bgr" else "")
     told["pixels"] = f"R, G, B minus {mean}, divided by {std}"
@@ -93,10 +93,6 @@ def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:
     if encoder is not None and (model.pixel_mean, model.pixel_std) != (usual.pixel_mean, usual.pixel_std):
         told["train from"] += f" --model.encoder.pixel-mean {mean} --model.encoder.pixel-std {std}"
     return told
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 main = main_of(ImportArguments, import_pytorch, "maerec_jax.import_pytorch")
