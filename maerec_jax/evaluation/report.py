@@ -14,7 +14,7 @@ from PIL import Image
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.table import Table
 from maerec_jax.evaluation.tallies import SIMILAR, Tallies, Tally
-from maerec_jax.reading.marking import differing, one_character, printable
+from maerec_jax.reading.marking import differing, printable
 from maerec_jax.reading.scoring import HEADLINE, METRICS
 
 _PICTURE_SIZE = (256, 128)
@@ -61,7 +61,7 @@ _PAGES = Environment(
 )
 _PAGES.globals |= {"metric": METRICS[HEADLINE], "headline": HEADLINE, "similar": SIMILAR, "differing": differing}
 _PAGES.filters |= {
-    "alone": one_character,
+    "alone": lambda character: "\u2423" if character == " " else character,
     "data_uri": _data_uri,
     "shortened": _shortened,
     "percent": lambda share: f"{100 * share:.1f}",
