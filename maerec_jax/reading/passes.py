@@ -21,9 +21,6 @@ Outputs = dict[str, np.ndarray]
 Results = Iterator[tuple[Batch, Outputs]]
 """Batches of all processes together, without their images, and what the step has made of them."""
 
-Step = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
-"""From parameters and a batch to the outputs, for use under jit."""
-
 _TOLD = ("index", "valid", "outcome", "size")
 
 
@@ -31,7 +28,7 @@ class Passes:
     """Runs a step over all records of a source, or over some; compiled once for each image size.
 
     Args:
-      step: what is done with each batch, on the devices. It gets ``image``, ``valid`` and the ``columns``.
+      step: what is done with parameters and each batch, under jit. It gets ``image``, ``valid`` and the ``columns``.
       source, decoder: the data, and what makes batches of them.
       batch_size: images a step, over all devices of the ``mesh``. Every process reads its part of the rows.
       workers: worker processes that read.
@@ -44,7 +41,7 @@ class Passes:
 
     def __init__(
         self,
-        step: Step,
+        step: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]],
         source: Source,
         decoder: BatchDecoder,
         batch_size: int,

@@ -24,8 +24,6 @@ LOG = getLogger("maerec_jax.serving")
 Result = dict[str, Any]
 """What was read in an image, or why nothing was, as the models in ``answers`` describe it."""
 
-ServiceState = Literal["starting", "ready", "stopping", "broken"]
-
 
 class Service:
     """Reads the images of requests, as soon as its ``batcher`` was started. For the thread of the event loop.
@@ -61,7 +59,7 @@ class Service:
         self.closing.close()
 
     @property
-    def state(self) -> ServiceState:
+    def state(self) -> Literal["starting", "ready", "stopping", "broken"]:
         """Whether it reads, and if not, why."""
         if self.stopping:
             return "stopping"
