@@ -103,10 +103,3 @@ class State(_Answer):
     state: Literal["ready", "alive", "starting", "stopping", "broken"]
     """ready: it reads. alive: the process works (whether it reads, /ready tells). starting: it compiles. stopping: it
     finishes what it accepted. broken: it has to be started again."""
-
-
-def status_of(errors: list[Failure | None]) -> int:
-    """The status of a response by the errors of its images: 200 if one was read, else 500 or 422."""
-    if any(error is None for error in errors):
-        return 200
-    return 500 if any(error and error.code == "failed" for error in errors) else 422

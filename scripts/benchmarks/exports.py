@@ -148,8 +148,8 @@ def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognize
         recognizers[name], step = copy(first), open_step(path)
         recognizers[name]._read = lambda _, batch, step=step: step(np.asarray(batch["image"]))
     table = Table("set", "words", "read with", "WA", "WAICS", "other texts", "confidences differ by")
-    for measured in find_sets(Path(arguments.data), arguments.sets, CONSOLE.print):
-        source = measured.spec.open(Path(arguments.data))
+    for title, spec in find_sets(Path(arguments.data), arguments.sets, CONSOLE.print).items():
+        source = spec.open(Path(arguments.data))
         images, labels = [], []
         for index in range(len(source)):
             try:
@@ -169,7 +169,7 @@ def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognize
             most = max((abs(a.confidence - b.confidence) for a, b in same), default=0.0)
             cells = [f"{100 * told[metric]:.2f}" for metric in ("word_accuracy", HEADLINE)]
             cells += [f"{len(read) - len(same):,}", f"{most:.0e}"]
-            table.add_row(measured.name, f"{len(read):,}", name, *cells)
+            table.add_row(title, f"{len(read):,}", name, *cells)
         table.add_section()
     return table
 
