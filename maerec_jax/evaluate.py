@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
-from maerec_jax.config import TrainConfig
+from maerec_jax.config import SourceConfig, TrainConfig
 from maerec_jax.distributed.cluster import Cluster, agree, array_of_first, run_together
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 from maerec_jax.distributed.sharding import make_mesh
@@ -25,7 +25,7 @@ from maerec_jax.evaluation.compare import compare
 from maerec_jax.evaluation.measuring import SetReader, made_with
 from maerec_jax.evaluation.predictions import PredictionsFile, read_predictions
 from maerec_jax.evaluation.report import write_report
-from maerec_jax.evaluation.sets import MeasuredSet, find_sets
+from maerec_jax.evaluation.sets import find_sets
 from maerec_jax.evaluation.table import Table
 from maerec_jax.reading.reader import Reader, ReadingArguments
 from maerec_jax.weights.finding import SHIPPED, load_recognizer
@@ -106,7 +106,8 @@ def _measure(arguments: EvaluateArguments) -> int:
     config, params, step = load_recognizer(arguments.checkpoint, arguments.adapters)
     root, measured = _choose(config, arguments, message)
     reader = Reader(config, params, arguments.reading, make_mesh(), tell=message)
-    sets = [SetReader(s, root, reader, arguments.batch_size, arguments.workers, message) for s in measured]
+    size, workers = arguments.batch_size, arguments.workers
+    sets = {name: SetReader(name, spec, root, reader, size, workers, message) for name, spec in measured.items()}
     how = made_with(reader, params, step, sets)
     agree({"the recogniser or the sets": how})
     with tempfile.TemporaryDirectory() as scratch:
@@ -121,7 +122,7 @@ def _measure(arguments: EvaluateArguments) -> int:
 
 def _choose(
     config: TrainConfig, arguments: EvaluateArguments, message: Callable[[str], None]
-) -> tuple[Path, list[MeasuredSet]]:
+) -> tuple[Path, dict[str, SourceConfig]]:
     """The data root, and what to measure."""
     data, root = config.data, Path(arguments.data or config.data.root)
     if arguments.data:
@@ -131,12 +132,12 @@ def _choose(
     if not root.is_dir():
         raise UserError(f"the run's data root {data.root} does not exist: give --data")
     names = ["validation"] if len(data.validation) == 1 else [f"validation.{i}" for i in range(len(data.validation))]
-    return root, [MeasuredSet(name, spec) for name, spec in zip(names, data.validation, strict=True)]
+    return root, dict(zip(names, data.validation, strict=True))
 
 
-def _read(sets: Sequence[SetReader], predictions: PredictionsFile, first: bool) -> None:
+def _read(sets: Mapping[str, SetReader], predictions: PredictionsFile, first: bool) -> None:
     """Read what is not read yet, and let the first process write it down."""
-    sizes = {set_reader.name: len(set_reader.source) for set_reader in sets}
+    sizes = {name: len(set_reader.source) for name, set_reader in sets.items()}
     # Only the first looks into the file, which the others may not have, or see late.
     found = predictions.done(sizes) if first else {name: np.zeros(size, bool) for name, size in sizes.items()}
     done = {name: array_of_first(read) for name, read in found.items()}
@@ -145,16 +146,16 @@ def _read(sets: Sequence[SetReader], predictions: PredictionsFile, first: bool) 
         tell(f"{predictions.path}: resuming after {already:,} words")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress:
-        for set_reader in sets:
-            read = done[set_reader.name]
-            bar = progress.add_task(set_reader.name, total=len(read), completed=int(read.sum()))
+        for name, set_reader in sets.items():
+            read = done[name]
+            bar = progress.add_task(name, total=len(read), completed=int(read.sum()))
             for batch in set_reader.read(read):
                 if first:
                     predictions.add(batch)
                 progress.advance(bar, len(batch))
 
 
-def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Sequence[SetReader]) -> None:
+def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Mapping[str, SetReader]) -> None:
     """Print the table, and write what was asked for."""
     table = Table.from_predictions(read_predictions(predictions.path))
     title = f"{arguments.checkpoint or SHIPPED[0]}, step {predictions.made_with['step']:,}"
@@ -169,9 +170,8 @@ def _show(arguments: EvaluateArguments, predictions: PredictionsFile, sets: Sequ
     if arguments.csv:
         Path(arguments.csv).write_text(table.to_csv(), encoding="utf-8")
     if arguments.report:
-        by_name = {set_reader.name: set_reader for set_reader in sets}
         made_from = title, details, table, read_predictions(predictions.path)
-        write_report(Path(arguments.report), *made_from, lambda each: by_name[each.set].picture(each))
+        write_report(Path(arguments.report), *made_from, lambda each: sets[each.set].picture(each))
 
 
 def _write(path: str, data: dict[str, Any]) -> None:

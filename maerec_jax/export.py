@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from rich.console import Console
 
 from data_pipelines.command import check_outputs, main_of
-
-if TYPE_CHECKING:
-    from maerec_jax.config import TrainConfig
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
+from maerec_jax.models.interface import RecogniserConfig
+from maerec_jax.weights.finding import SHIPPED, load_weights
 
 Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
 
@@ -69,11 +74,6 @@ class ExportArguments:
 
 def export(arguments: ExportArguments) -> int:
     """Load, write, and say what was written; returns 0."""
-    from rich.console import Console
-
-    from data_pipelines.errors import UserError
-    from maerec_jax.models.interface import RecogniserConfig
-
     if missing := [name for name in _NEEDED.get(arguments.format, ()) if find_spec(name) is None]:
         extra = "torch" if arguments.format == "pytorch" else arguments.format
         raise UserError(
@@ -94,14 +94,8 @@ def export(arguments: ExportArguments) -> int:
     return 0
 
 
-def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
+def _load(arguments: ExportArguments) -> tuple[TrainConfig, Any, int]:
     """What to write: a checkpoint, or the mean of several under the config and step of the first."""
-    import jax
-    import numpy as np
-
-    from data_pipelines.errors import UserError
-    from maerec_jax.weights.finding import SHIPPED, load_weights
-
     config, params, step = load_weights(arguments.checkpoint)
     if not arguments.average:
         return config, params, step
@@ -117,10 +111,8 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything), step
 
 
-def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
+def _described(arguments: ExportArguments, config: TrainConfig) -> str:
     """A few words on what was written."""
-    from maerec_jax.models.interface import RecogniserConfig
-
     model: Any = config.model
     reads = isinstance(model, RecogniserConfig)
     found = ["recogniser", f"{len(model.charset.characters)} characters"] if reads else ["autoencoder"]

@@ -10,6 +10,7 @@ from data_pipelines.command import keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
 from maerec_jax.distributed.host_memory import run_steps_in_this_thread
 from maerec_jax.reading.reader import ReadingArguments
+from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig, load_detector
 from maerec_jax.serving.limits import Limits
@@ -54,8 +55,6 @@ class ServeArguments(ReadingArguments):
 
 def serve(arguments: ServeArguments) -> int:
     """Serve until a signal; returns 0."""
-    from maerec_jax.reading.recognizer import Recognizer
-
     try:
         from maerec_jax.serving.scenes import Scenes
         from maerec_jax.serving.server import serve_forever

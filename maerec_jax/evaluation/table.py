@@ -4,20 +4,18 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
 from rich.box import SIMPLE
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
 from maerec_jax.evaluation.groups import MARGIN, WORD_SETS, Group, groups, ordered
-from maerec_jax.evaluation.predictions import Prediction, first_fault
+from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.scoring import METRICS, Scores
 
@@ -26,11 +24,11 @@ from maerec_jax.reading.scoring import METRICS, Scores
 class SetResult:
     """What was measured on one set."""
 
-    words: Annotated[int, Field(ge=1)]  # how many words it has here, all of which count
-    unusable: Annotated[int, Field(ge=0)]  # those whose image could not be used: read wrong, with confidence 0
-    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]  # each of ``scoring.METRICS``
-    confidence: Annotated[float, Field(ge=0, le=1)]  # mean confidence of its words
-    name: str = ""
+    name: str
+    words: int  # how many words it has here, all of which count
+    unusable: int  # those whose image could not be used: read wrong, with confidence 0
+    metrics: dict[str, float]  # each of ``scoring.METRICS``
+    confidence: float  # mean confidence of its words
 
     @property
     def published_words(self) -> int | None:
@@ -47,12 +45,6 @@ class SetResult:
         """How many words it has and, where these are more or less, how many are published."""
         differs = self.coverage not in ("complete", "unknown")
         return f"{self.words:,}/{self.published_words:,}" if differs else f"{self.words:,}"
-
-
-class _Stored(BaseModel):
-    """The part of ``Table.to_dict`` that cannot be made again."""
-
-    sets: dict[str, SetResult]
 
 
 @dataclass(frozen=True)
@@ -93,24 +85,8 @@ class Table:
         results = []
         for name in ordered(scores):
             words, metrics = scores[name].words, scores[name].means()
-            results.append(SetResult(words, unusable[name], metrics, confidence[name] / words, name))
+            results.append(SetResult(name, words, unusable[name], metrics, confidence[name] / words))
         return cls(tuple(results))
-
-    @classmethod
-    def from_dict(cls, data: Any) -> "Table":
-        """The table of which ``to_dict`` made ``data``; keys beside those are let be.
-
-        Raises:
-          UserError: where it is no such table; it names the field, but not the file.
-        """
-        try:
-            found = _Stored.model_validate(data).sets
-        except ValidationError as error:
-            raise UserError(f"not a table made by evaluate: {first_fault(error)}") from error
-        for name, result in found.items():
-            if missing := METRICS.keys() - result.metrics.keys():
-                raise UserError(f"not a table made by evaluate: sets.{name}.metrics lacks {min(missing)}")
-        return cls(tuple(replace(found[name], name=name) for name in ordered(found)))
 
     @cached_property
     def averages(self) -> tuple[Average, ...]:
@@ -179,7 +155,7 @@ class Table:
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """Sets and averages for JSON, in fractions of 1; ``from_dict`` reads the sets and makes the averages again."""
+        """Sets and averages for JSON, in fractions of 1."""
         sets = {}
         for result in self.sets:
             entry = asdict(result) | {"published_words": result.published_words, "coverage": result.coverage}

@@ -54,9 +54,7 @@ class Tally:
         return self.confidence_sum / max(self.words, 1)
 
     def bounds(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson's)."""
-        if not self.words:
-            return 0.0, 1.0
+        """95 % interval of the accuracy (Wilson's), where there are words."""
         z2 = 1.96**2
         n, share = self.words, self.accuracy
         centre = (share + z2 / (2 * n)) / (1 + z2 / n)

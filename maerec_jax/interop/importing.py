@@ -28,7 +28,7 @@ from maerec_jax.interop.model_of_shapes import (
     maerec_of,
     position_layout,
 )
-from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_constants, grouped, note_dropped
+from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_constants, note_dropped
 from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.other_images import fit_encoder
@@ -70,8 +70,6 @@ def import_weights(path: Path, options: ImportOptions) -> Imported:
     """
     with open_weights(path, options.entry, options.ignore_code) as weights:
         try:
-            if weights.no_tensors:
-                raise UserError(f"{path}: no tensors: {grouped(weights.no_tensors)}")
             if weights.about:
                 return _our_own(weights, options)
             kind = kind_of(weights.shapes)
@@ -102,10 +100,7 @@ def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     path = weights.path
     if given := contradicting(options):
         raise UserError(f"{path}: the file already says what it holds: leave out {', '.join(given)}")
-    try:
-        run, _, about = run_of_metadata(weights.about, weights.shapes)
-    except ValueError as error:
-        raise ValueError(f"its tensors do not match its metadata ({error})") from error
+    run, _, about = run_of_metadata(weights.about, weights.shapes)
     if BASE in about:
         usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
         raise UserError(f"{path} holds adapters: {usage}")

@@ -30,7 +30,8 @@ HALF: tuple[Numbers, Numbers] = ((127.5,) * 3, (127.5,) * 3)
 
 # The matrices that map to the few values of an adapter, by both names that each has.
 _ADAPTER = r"backbone\.(query_As\.\d+|vit\.blocks\.\d+\.attn\.qkv\.linear_a_q)\.weight"
-_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published Vision Transformers, by their width
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+"""Attention heads of the published Vision Transformers, by their width."""
 WORD = (32, 128)
 """Height and width of a word in pixels."""
 
@@ -117,11 +118,6 @@ def _heads(width: int, heads: int, part: str) -> int:
     return heads
 
 
-def heads_are_known(encoder: ViTConfig) -> bool:
-    """Whether the published models of this width have as many heads."""
-    return _HEADS.get(encoder.dim) == encoder.heads
-
-
 def encoder_of(shapes: Shapes, options: ImportOptions) -> ViTConfig:
     """The sizes of a Vision Transformer alone, as it is in the file; its position table has a row for the class token.
 
@@ -155,7 +151,7 @@ def _vit(shapes: Shapes, prefix: str, options: ImportOptions, image_size: tuple[
     return ViTConfig(
         dim=dim,
         depth=_count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
-        heads=_heads(dim, options.encoder_heads or _HEADS.get(dim, max(1, dim // 64)), "encoder"),
+        heads=_heads(dim, options.encoder_heads or HEADS.get(dim, max(1, dim // 64)), "encoder"),
         mlp_ratio=hidden // dim,
         image_size=image_size,
         patch_size=(rows, columns),

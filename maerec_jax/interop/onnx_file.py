@@ -136,25 +136,20 @@ def _exported(config: TrainConfig, params: Any) -> ModelProto:
     if len(shapes) > 1:
         rows, columns = (side * torch.export.Dim(name) for side, name in zip(encoder.patch_size, "hw", strict=True))
         sizes |= {1: rows, 2: columns}
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of every package that it would support, too
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about PyTorch's own deprecations
-            program = torch.onnx.export(
-                reader,
-                (torch.zeros(2, *shapes[0], 3, dtype=torch.uint8),),
-                dynamo=True,
-                dynamic_shapes=(sizes,),
-                opset_version=20,  # the first that has the exact GELU as one of its operators
-                input_names=["image"],
-                output_names=["tokens", "probabilities", "steps"],
-                custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every package that it would support, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about PyTorch's own deprecations
+        program = torch.onnx.export(
+            reader,
+            (torch.zeros(2, *shapes[0], 3, dtype=torch.uint8),),
+            dynamo=True,
+            dynamic_shapes=(sizes,),
+            opset_version=20,  # the first that has the exact GELU as one of its operators
+            input_names=["image"],
+            output_names=["tokens", "probabilities", "steps"],
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
+            verbose=False,
+        )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto

@@ -26,7 +26,7 @@ class Word:
     the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
     several views it is that of the first in which this was read, however many others agree."""
     character_confidences: tuple[float, ...]
-    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = 0
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     tokens: tuple[int, ...] = field(default=(), repr=False)
