@@ -11,6 +11,7 @@ from data_pipelines.command import main_of
 from maerec_jax.interop.model_of_shapes import ImportOptions
 
 if TYPE_CHECKING:
+    from maerec_jax.interop.detector_import import ImportedDetector
     from maerec_jax.interop.importing import Imported
 
 _KINDS = {"mae": ("masked autoencoder", "MAE"), "maerec": ("recogniser", "MAERec"), "encoder": ("image encoder", "ViT")}
@@ -19,11 +20,13 @@ _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
 
 @dataclass(frozen=True)
 class ImportArguments:
-    """Convert PyTorch weights to a workdir for predict, evaluate and train (--init-from).
+    """Convert PyTorch weights to a workdir for predict, evaluate and train (--init-from), detectors to one file.
 
     Takes .safetensors, .pth and .pt files. PyTorch is not needed, and no code in the file is run.
 
     Models: masked autoencoders and recognisers of the original code; ViTs (timm, DeiT) to train from.
+
+    Detectors: DBNet++ with the ResNet-50 of oCLIP, as MMOCR publishes it (docs/scenes.md).
 
     Model and sizes are detected from the tensors; the options below override or add to that.
     """
@@ -31,7 +34,7 @@ class ImportArguments:
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File of weights."""
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Workdir to make: a new or empty folder."""
+    """Workdir to make: a new or empty folder. For a detector: a new file whose name ends in .safetensors."""
     options: Annotated[ImportOptions, tyro.conf.arg(name="")] = field(default_factory=ImportOptions)
 
 
@@ -41,15 +44,29 @@ def import_pytorch(arguments: ImportArguments) -> int:
 
     from rich.console import Console
 
+    from data_pipelines.errors import UserError
+    from maerec_jax.interop.detector_import import ImportedDetector
     from maerec_jax.interop.importing import import_weights
     from maerec_jax.weights.checkpoint import check_free, write_run
+    from maerec_jax.weights.detector_files import write_detector
+    from maerec_jax.weights.files import ENDING
 
     check_free(arguments.out)
+    one_file = arguments.out.endswith(ENDING)
     with Console(stderr=True).status(f"reading {Path(arguments.file).name}") as status:
         found = import_weights(Path(arguments.file), arguments.options)
         status.update(f"writing {arguments.out}")
-        write_run(replace(found.config, workdir=arguments.out), found.params)
-    for name, value in [*_rows(arguments.options, found), *_next_steps(arguments.out, found)]:
+        if isinstance(found, ImportedDetector):
+            if not one_file:
+                raise UserError(f"{arguments.file} is a text detector, which becomes a file: end OUT in {ENDING}")
+            write_detector(Path(arguments.out), found.tensors)
+            rows = _detector_rows(arguments.out, found)
+        else:
+            if one_file:
+                raise UserError(f"{arguments.file} is no detector, so OUT is a folder: it cannot end in {ENDING}")
+            write_run(replace(found.config, workdir=arguments.out), found.params)
+            rows = [*_rows(arguments.options, found), *_next_steps(arguments.out, found)]
+    for name, value in rows:
         print(f"{name:<14}{value}")
     for note in found.notes:
         print(f"- {note}")
@@ -72,6 +89,18 @@ def _rows(options: ImportOptions, found: "Imported") -> list[tuple[str, str]]:
         ("parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(found.params)):,}"),
     ]
     return rows + ([("not imported", ", ".join(found.others))] if found.others else [])
+
+
+def _detector_rows(out: str, found: "ImportedDetector") -> list[tuple[str, str]]:
+    """What was found of a detector, and what to do with it."""
+    return [
+        ("model", "DBNet++, text detector"),
+        ("channels", "RGB"),
+        ("parameters", f"{found.parameters:,}"),
+        *([("not imported", ", ".join(found.others))] if found.others else []),
+        ("written", out),
+        ("read with", f"python -m maerec_jax.predict --detect --detection.detector {out} --crops app IMAGE ..."),
+    ]
 
 
 def _parts(options: ImportOptions, found: "Imported", published: bool) -> list[tuple[str, str]]:
