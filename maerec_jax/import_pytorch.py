@@ -10,11 +10,15 @@ import tyro
 from rich.console import Console
 
 from data_pipelines.command import main_of
+from data_pipelines.errors import UserError
+from maerec_jax.interop.detector_import import ImportedDetector
 from maerec_jax.interop.importing import Imported, import_weights
 from maerec_jax.interop.model_of_shapes import HEADS, ImportOptions
 from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.checkpoint import check_free, write_run
+from maerec_jax.weights.detector_files import write_detector
+from maerec_jax.weights.files import ENDING
 
 _KINDS = {"mae": ("masked autoencoder", "MAE"), "maerec": ("recogniser", "MAERec"), "encoder": ("image encoder", "ViT")}
 _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
@@ -22,11 +26,13 @@ _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
 
 @dataclass(frozen=True)
 class ImportArguments:
-    """Convert PyTorch weights to a workdir for predict, evaluate and train (--init-from).
+    """Convert PyTorch weights to a workdir for predict, evaluate and train (--init-from), detectors to one file.
 
     Takes .safetensors, .pth and .pt files. PyTorch is not needed, and no code in the file is run.
 
     Models: masked autoencoders and recognisers of the original code; ViTs (timm, DeiT) to train from.
+
+    Detectors: DBNet++ with the ResNet-50 of oCLIP, as MMOCR publishes it (docs/scenes.md).
 
     Model and sizes are detected from the tensors; the options below override or add to that.
     """
@@ -34,22 +40,40 @@ class ImportArguments:
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File of weights."""
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Workdir to make: a new or empty folder."""
+    """Workdir to make: a new or empty folder. For a detector: a new file whose name ends in .safetensors."""
     options: Annotated[ImportOptions, tyro.conf.arg(name="")] = field(default_factory=ImportOptions)
 
 
 def import_pytorch(arguments: ImportArguments) -> int:
     """Read, write, and print what was found, what to do now, and what was done to it."""
     check_free(arguments.out)
+    one_file = arguments.out.endswith(ENDING)
     with Console(stderr=True).status(f"reading {Path(arguments.file).name}") as status:
         found = import_weights(Path(arguments.file), arguments.options)
         status.update(f"writing {arguments.out}")
-        write_run(replace(found.config, workdir=arguments.out), found.params)
-    for name, value in _told(arguments.options, found, arguments.out).items():
+        if isinstance(found, ImportedDetector):
+            if not one_file:
+                raise UserError(f"{arguments.file} is a text detector, which becomes a file: end OUT in {ENDING}")
+            write_detector(Path(arguments.out), found.tensors)
+            told = _told_of_detector(arguments.out, found)
+        else:
+            if one_file:
+                raise UserError(f"{arguments.file} is no detector, so OUT is a folder: it cannot end in {ENDING}")
+            write_run(replace(found.config, workdir=arguments.out), found.params)
+            told = _told(arguments.options, found, arguments.out)
+    for name, value in told.items():
         print(f"{name:<14}{value}")
     for note in found.notes:
         print(f"- {note}")
     return 0
+
+
+def _told_of_detector(out: str, found: ImportedDetector) -> dict[str, str]:
+    """What was found of a detector, and what to do with it, by what a line begins with."""
+    told = {"model": "DBNet++, text detector", "channels": "RGB", "parameters": f"{found.parameters:,}"}
+    told |= {"not imported": ", ".join(found.others)} if found.others else {}
+    read = f"python -m maerec_jax.predict --detect --detection.detector {out} --crops app IMAGE ..."
+    return told | {"written": out, "read with": read}
 
 
 def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:

@@ -39,7 +39,7 @@ class ServeArguments(ReadingArguments):
     """Also find and read the words of whole pictures: POST /scenes. Needs: pip install -e '.[detect]'"""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     crops: Crops = "box"
-    """How found words are cut out: box, an upright rectangle; rectified, turned level."""
+    """How found words are cut out: box, an upright rectangle; rectified, turned level; app, a box with margins."""
     detect_threads: int = 1
     """Pictures searched for words at the same time."""
     access_log: bool = False
@@ -71,6 +71,9 @@ def serve(arguments: ServeArguments) -> int:
     scenes = None
     if arguments.detect:
         detector = load_detector(config=arguments.detection)
+        if hasattr(detector, "compile"):
+            tell("compiling the detector")
+            detector.compile()
         scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
     serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)
     return 0

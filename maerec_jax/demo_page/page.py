@@ -4,7 +4,7 @@ import json
 import tempfile
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import gradio as gr
@@ -16,6 +16,7 @@ from maerec_jax.demo_page.examples import Example, draw_examples
 from maerec_jax.demo_page.looks import CLEAR, COPIED, COPY, UNSELECT
 from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
+from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.scene_reader import LARGE
 
 _TITLE = "Reading words in pictures"
@@ -75,7 +76,7 @@ class Handlers:
         return Settings(
             mode if mode in ("word", "scene") else "auto",
             int(beam) if beam in self.beams else self._desk.reading.beam,
-            "rectified" if crops == "rectified" else "box",
+            crops if crops in get_args(Crops) else "box",
             str(lexicon or ""),
         )
 
@@ -178,10 +179,10 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                         info="Beam width: candidates kept while decoding. More is slower and a bit more accurate.",
                     )
                     crops = gr.Radio(
-                        [("Upright box", "box"), ("Rectified", "rectified")],
+                        [("Upright box", "box"), ("Rectified", "rectified"), ("Box with margins", "app")],
                         value="box",
                         label="Crops of a scene",
-                        info="How words are cut out: as upright boxes, or turned level.",
+                        info="How words are cut out: as upright boxes, turned level, or with some background around.",
                         visible=scenes,
                     )
                     lexicon = gr.Textbox(

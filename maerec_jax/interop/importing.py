@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.interop.detector_import import ImportedDetector, import_detector
 from maerec_jax.interop.encoder_weights import DROPPED, flip_channels, table_with_class_row
 from maerec_jax.interop.foreign_files import WeightFile, open_weights
 from maerec_jax.interop.model_of_shapes import (
@@ -33,7 +34,7 @@ from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weights.files import BASE, run_of_metadata
+from maerec_jax.weights.files import BASE, detector_of, run_of_metadata
 from maerec_jax.weights.state_dicts import name_table, params_from_state_dict, state_dict_shapes
 
 _PUBLISHED: dict[Kind, tuple[Callable[..., Any], Interpolation, str, tuple[Numbers, Numbers]]] = {
@@ -62,7 +63,7 @@ class Imported:
     """Whether the file says itself how many attention heads there are."""
 
 
-def import_weights(path: Path, options: ImportOptions) -> Imported:
+def import_weights(path: Path, options: ImportOptions) -> Imported | ImportedDetector:
     """Read a file of PyTorch weights; ``options`` are what it does not say.
 
     Raises ``UserError`` where it cannot be read, is of an unknown model, or lacks, has too much or has in another shape
@@ -73,6 +74,8 @@ def import_weights(path: Path, options: ImportOptions) -> Imported:
             if weights.about:
                 return _our_own(weights, options)
             kind = kind_of(weights.shapes)
+            if kind == "detector":
+                return import_detector(weights, options)
             if kind == "encoder":
                 return _encoder(weights, options)
             return _model(weights, kind, options)
@@ -98,6 +101,8 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions) -> Imported:
 def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     """A file that says itself what it holds."""
     path = weights.path
+    if detector_of(weights.about):
+        raise UserError(f"{path}: holds a text detector that was imported already: give it as --detection.detector")
     if given := contradicting(options):
         raise UserError(f"{path}: the file already says what it holds: leave out {', '.join(given)}")
     run, _, about = run_of_metadata(weights.about, weights.shapes)

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "encoder"]
+Kind = Literal["mae", "maerec", "encoder", "detector"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -73,13 +73,17 @@ class ImportOptions:
 def contradicting(options: ImportOptions) -> list[str]:
     """The flags that were given although they are for files that do not say what they hold."""
     allowed = {"encoder_only", "merge_lora", "entry", "ignore_code"}
-    allowed |= {"image_size", "patch_size"} if options.encoder_only else set()
+    return given_beside(options, allowed | ({"image_size", "patch_size"} if options.encoder_only else set()))
+
+
+def given_beside(options: ImportOptions, allowed: Collection[str]) -> list[str]:
+    """The flags that were given, the allowed ones left out."""
     given = [f.name for f in fields(options) if getattr(options, f.name) != f.default]
     return [f"--{name.replace('_', '-')}" for name in given if name not in allowed]
 
 
 def kind_of(shapes: Shapes) -> Kind:
-    """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
+    """What a state dict holds: a masked autoencoder, a recogniser, a Vision Transformer alone, or a text detector.
 
     Raises ``ValueError`` for anything else, as all functions here do where tensors are missing or of no such model.
     """
@@ -89,9 +93,11 @@ def kind_of(shapes: Shapes) -> Kind:
         return "mae"
     if any(name.endswith("patch_embed.proj.weight") for name in shapes):
         return "encoder"
+    if any(name.startswith("det_head.") for name in shapes):
+        return "detector"
     shown = ", ".join(sorted(shapes)[:5])
     raise ValueError(
-        "neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer: "
+        "neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer, nor a DBNet++: "
         f"it has {len(shapes):,} tensors such as {shown or 'none'}"
     )
 

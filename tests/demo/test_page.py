@@ -156,11 +156,12 @@ def test_crops_are_cut_as_told(desk):
 
     own = Desk(desk._weights, batch_size=1, detector=Slanted())
     picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
-    box, rectified = (
-        own.read(picture, "", Settings("scene", crops=crops)).words[0].crop for crops in ("box", "rectified")
+    box, rectified, wider = (
+        own.read(picture, "", Settings("scene", crops=crops)).words[0].crop for crops in ("box", "rectified", "app")
     )
     np.testing.assert_array_equal(box, picture[:45, :60])
     assert rectified.shape[:2] == pytest.approx((27, 54), abs=1)
+    np.testing.assert_array_equal(wider, picture)
 
 
 def test_settings_that_cannot_be_used_are_told(handlers, word_files):
