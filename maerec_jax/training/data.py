@@ -54,8 +54,14 @@ def make_decoder(config: TrainConfig) -> BatchDecoder:
     if isinstance(model, RecogniserConfig):
         tokenize = partial(model.charset.encode, length=model.max_length)
     augmentation = None if data.augmentation == NO_AUGMENTATION else data.augmentation
-    how = data.interpolation, tokenize, augmentation, data.turn_vertical
-    return BatchDecoder(*model.image_size, *how, keep_ratio=model.keep_ratio)
+    return BatchDecoder(
+        *model.image_size,
+        data.interpolation,
+        tokenize,
+        augmentation,
+        data.turn_vertical,
+        keep_ratio=model.keep_ratio,
+    )
 
 
 def make_buckets(config: TrainConfig, source: Source, message: Callable[[str], None]) -> Buckets | None:
