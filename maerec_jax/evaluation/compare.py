@@ -1,6 +1,5 @@
 """Two runs over the same images: reads their predictions and compares them image by image, with a paired bootstrap."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.evaluation.comparison import LEVEL, MEASURES, Comparison, Difference, Image, Judged, Measure, Pair
 from maerec_jax.evaluation.groups import Kind, groups, ordered
 from maerec_jax.evaluation.predictions import read_predictions
-from maerec_jax.evaluation.table import Table
+from maerec_jax.evaluation.table import Table, read_table
 from maerec_jax.reading.scoring import verdicts
 
 
@@ -79,17 +78,7 @@ def _predictions_file(path: Path) -> tuple[Path, Table | None]:
     """The predictions that ``path`` is or leads to, and the table that was made from them, if it is one."""
     if path.suffix.lower() != ".json":
         return path, None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        table = Table.from_dict(data)
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; give a table (.json) or predictions (.jsonl) of evaluate"
-        ) from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}; give a table (.json) or predictions (.jsonl)") from error
+    table, data = read_table(path)
     name = data.get("predictions")
     if not isinstance(name, str) or not name or "\0" in name:
         raise UserError(f"{path} does not name its predictions: give their file (.jsonl)")
