@@ -45,7 +45,7 @@ class SetReader:
     ) -> None:
         self.name, self._reader = measured.name, reader
         self._message = lambda text: message(f"{self.name}: {text}")
-        labels = Labels(reader.config.charset.characters, reader.config.max_length - 2, "keep")
+        labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep")
         self.source: Sources = open_sources((measured.spec,), root, self._message, labels)
         if reader.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
