@@ -46,7 +46,7 @@ class SetReader:
     ) -> None:
         self.name, self._reader = name, reader
         self._message = lambda text: message(f"{name}: {text}")
-        labels = Labels(reader.config.charset.characters, reader.config.max_length - 2, "keep")
+        labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep")
         self.source: Sources = open_sources((spec,), root, self._message, labels)
         if reader.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours

@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "encoder", "detector"]
+Kind = Literal["mae", "maerec", "abinet", "encoder", "detector"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -89,6 +89,8 @@ def kind_of(shapes: Shapes) -> Kind:
     """
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
+    if any(name.startswith("decoder.vision_decoder.") for name in shapes):
+        return "abinet"
     if "decoder_embed.weight" in shapes or "decoder_pred.weight" in shapes:
         return "mae"
     if any(name.endswith("patch_embed.proj.weight") for name in shapes):

@@ -24,7 +24,7 @@ def needed_labels(config: TrainConfig) -> Labels | None:
     model = config.model
     if not isinstance(model, RecogniserConfig):
         return None
-    return Labels(model.charset.characters, model.max_length - 2, config.data.unknown_characters)  # without start, end
+    return Labels(model.charset.written, model.max_length - 2, config.data.unknown_characters)  # without start, end
 
 
 def open_training(config: TrainConfig, message: Callable[[str], None]) -> Sources:

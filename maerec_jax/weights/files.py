@@ -168,7 +168,7 @@ def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainC
             for key, value in said.items():
                 check(str(key)[:80], value)
             if "image_size" in said:  # with a position table, as wide as any tensor
-                sides = zip(said["image_size"], said.get("patch_size", (1, 1)), strict=True)
+                sides = zip(said["image_size"], said.get("patch_size", (4, 4)), strict=True)  # convolutions shrink, too
                 check("image_size", math.prod(side // max(patch, 1) for side, patch in sides) * longest)
         elif isinstance(said, list):
             for value in said:
