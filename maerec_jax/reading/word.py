@@ -12,8 +12,6 @@ from data_pipelines.charset import Charset
 from maerec_jax.models.interface import RecogniserConfig, normalize, widths
 from maerec_jax.reading.lexicon import Lexicon
 
-Array = jax.Array
-
 
 @dataclass(frozen=True)
 class Word:
@@ -50,8 +48,8 @@ NOTHING = Word("", 0.0, ())
 
 
 def greedy_step(
-    model: RecogniserConfig, params: Any, batch: Mapping[str, Array], dtype: Any = jnp.float32
-) -> dict[str, Array]:
+    model: RecogniserConfig, params: Any, batch: Mapping[str, jax.Array], dtype: Any = jnp.float32
+) -> dict[str, jax.Array]:
     """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``.
 
     Returns:

@@ -19,8 +19,6 @@ from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.limits import MEGA, Limits, Places, RefusedError
 from maerec_jax.serving.metrics import Metrics
 
-LOG = getLogger("maerec_jax.serving")
-
 Result = dict[str, Any]
 """What was read in an image, or why nothing was, as the models in ``answers`` describe it."""
 
@@ -117,7 +115,7 @@ class Service:
             outcome, found = "unreadable", {"error": {"code": "unreadable", "reason": str(error)}}
         except Exception as error:
             # What it is, is for those who run the service, not for those who use it.
-            LOG.error("an image could not be read", exc_info=error)
+            getLogger("maerec_jax.serving").error("an image could not be read", exc_info=error)
             self.metrics.errors.labels("images").inc()
             outcome, found = "failed", {"error": {"code": "failed", "reason": "the service failed: try again later"}}
         self.metrics.images.labels(outcome).inc()
