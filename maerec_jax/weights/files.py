@@ -175,9 +175,9 @@ def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainC
                 check(name, value)
         elif isinstance(said, int | float):
             limit = max(largest, _TABLE)
-            if name.endswith("dim"):
+            if name.endswith(("dim", "channels")):
                 limit = longest
-            elif name.endswith(("depth", "layers")):
+            elif name.endswith(("depth", "layers", "blocks")):
                 limit = min(len(shapes), _LAYERS)
             if said > limit:
                 raise ValueError(f"its {name} is larger than any of the tensors can be of")
