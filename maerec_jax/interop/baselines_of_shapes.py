@@ -38,7 +38,9 @@ def characters_of(layer: str, classes: int, given: str, end_only: bool = False) 
         raise UserError(f"--characters: {error}") from error
     if charset is None or classes - len(charset.characters) not in ((1, 3) if end_only else (3,)):
         alone = f", or {classes - 1} with the end alone" if end_only else ""
-        found = "published models have 94 or 93" if charset is None else f"--characters has {len(charset.characters)}"
+        *others, last = map(str, known)
+        usual = f"published models have {', '.join(others)} or {last}"
+        found = usual if charset is None else f"--characters has {len(charset.characters)}"
         raise ValueError(
             f"{layer} has {classes} classes, which are {classes - 3} characters with start/end, padding and unknown"
             f"{alone}, but {found}: give {'others' if given else 'its --characters'}"
