@@ -21,6 +21,7 @@ from maerec_jax.weights.detector_files import write_detector
 from maerec_jax.weights.files import ENDING
 
 _KINDS = {"mae": ("masked autoencoder", "MAE"), "maerec": ("recogniser", "MAERec"), "encoder": ("image encoder", "ViT")}
+_KINDS |= {name.lower(): (f"{name}, recogniser", "") for name in ("ABINet", "ASTER", "NRTR", "SAR", "SATRN")}
 _SIZES = {(384, 12, 6): "S", (768, 12, 12): "B"}
 
 
@@ -92,15 +93,16 @@ def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:
         if encoder.lora_rank:
             told["LoRA"] = f"rank {encoder.lora_rank} on queries and values"
         if found.kind == "maerec":
-            dec, characters = model.decoder, model.charset.characters
+            dec = model.decoder
             own = heads(dec.heads, options.decoder_heads or size, "decoder")
             told["decoder"] = f"{dec.dim} wide, {dec.layers} layers, {own}"
-            told["characters"] = f"{len(characters)}: {characters!r}"
         elif found.kind == "mae":
             own = heads(model.decoder_heads, options.decoder_heads or model.decoder_dim == 512, "decoder")
             told["decoder"] = f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"
         patches, table = "{} x {}".format(*encoder.patch_size), f"position table {encoder.position_table!r}"
         told["patches"] = f"{patches} pixels, {encoder.n_patches} of them, {table}"
+    if isinstance(model, RecogniserConfig) and found.kind != "encoder":
+        told["characters"] = f"{len(model.charset.characters)}: {model.charset.characters!r}"
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (model.pixel_mean, model.pixel_std))
     told["images"] = "{} x {}".format(*model.image_size)
     told["channels"] = f"{found.color.upper()} in the file" + ("; flipped to RGB" if found.color == "bgr" else "")

@@ -101,7 +101,7 @@ def kind_of(shapes: Shapes) -> Kind:
         return "detector"
     shown = ", ".join(sorted(shapes)[:5])
     raise ValueError(
-        "neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer, nor a DBNet++: "
+        "neither an autoencoder, nor a recogniser of Union14M, nor a Vision Transformer, nor a DBNet++: "
         f"it has {len(shapes):,} tensors such as {shown or 'none'}"
     )
 

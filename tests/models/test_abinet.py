@@ -424,7 +424,11 @@ def test_import_of_a_released_file(reference, tmp_path, capsys):
         ({"encoder.pos_encoder.position_table": (1, 128, 16)}, {}, "is not the table"),
         ({"encoder.pos_encoder.position_table": (1, 128, 16)}, {"image_size": None}, "128 places: give --image-size"),
         ({}, {"characters": ""}, "cls has 15 classes, which are 12 characters .* 94, 93 or 37: give its --characters"),
-        ({}, {"characters": "abc"}, "15 classes, which are 12 characters .* or 14 with the end alone, but --characters has 3: give others"),
+        (
+            {},
+            {"characters": "abc"},
+            "15 classes, which are 12 characters .* or 14 with the end alone, but --characters has 3: give others",
+        ),
         ({}, {"characters": "aa"}, "--characters: a charset needs each character once"),
         ({}, {"encoder_heads": 3}, "3 attention heads do not divide the width 16: give --encoder-heads"),
         ({}, {"encoder_only": True}, "no Vision Transformer, which --encoder-only is about"),
