@@ -124,9 +124,11 @@ def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainC
         if isinstance(said, dict):
             for key, value in said.items():
                 check(str(key)[:80], value)
-            if "image_size" in said:  # with a position table, as wide as any tensor
+            if "image_size" in said:
                 sides = zip(said["image_size"], said.get("patch_size", (1, 1)), strict=True)
-                check("image_size", math.prod(side // max(patch, 1) for side, patch in sides) * longest)
+                places = math.prod(side // max(patch, 1) for side, patch in sides)
+                # An encoder of patches has a position table, as wide as any tensor.
+                check("image_size", places if name == "model" else places * longest)
         elif isinstance(said, list):
             for value in said:
                 check(name, value)
@@ -134,7 +136,7 @@ def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainC
             limit = max(largest, _TABLE)
             if name.endswith("dim"):
                 limit = longest
-            elif name.endswith(("depth", "layers")):
+            elif name.endswith(("depth", "layers", "blocks")):
                 limit = min(len(shapes), _LAYERS)
             if said > limit:
                 raise ValueError(f"its {name} is larger than any of the tensors can be of")
