@@ -3,12 +3,13 @@
 import warnings
 from importlib.metadata import entry_points
 
+from maerec_jax.models.aster import ASTERConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 
-OURS = (MAEConfig, CrossMAEConfig, MAERecConfig)
+OURS = (MAEConfig, CrossMAEConfig, MAERecConfig, ASTERConfig)
 
 
 def model_configs() -> tuple[type[ModelConfig], ...]:
