@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "encoder"]
+Kind = Literal["mae", "maerec", "aster", "encoder"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -78,10 +78,12 @@ def contradicting(options: ImportOptions) -> list[str]:
 
 
 def kind_of(shapes: Shapes) -> Kind:
-    """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
+    """What a state dict holds: a masked autoencoder, a recogniser and which, or a Vision Transformer alone.
 
     Raises ``ValueError`` for anything else, as all functions here do where tensors are missing or of no such model.
     """
+    if any(name.startswith("preprocessor.") for name in shapes):  # the rectifier
+        return "aster"
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
     if "decoder_embed.weight" in shapes or "decoder_pred.weight" in shapes:
