@@ -124,17 +124,18 @@ def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainC
         if isinstance(said, dict):
             for key, value in said.items():
                 check(str(key)[:80], value)
-            if "image_size" in said:  # with a position table, as wide as any tensor
+            if "image_size" in said:  # Vision Transformers have a position table, as wide as any tensor
                 sides = zip(said["image_size"], said.get("patch_size", (1, 1)), strict=True)
-                check("image_size", math.prod(side // max(patch, 1) for side, patch in sides) * longest)
+                places = math.prod(side // max(patch, 1) for side, patch in sides)
+                check("image_size", places * (longest if "patch_size" in said else 1))
         elif isinstance(said, list):
             for value in said:
                 check(name, value)
         elif isinstance(said, int | float):
             limit = max(largest, _TABLE)
-            if name.endswith("dim"):
+            if name.endswith(("dim", "channels")):
                 limit = longest
-            elif name.endswith(("depth", "layers")):
+            elif name.endswith(("depth", "layers", "blocks")):
                 limit = min(len(shapes), _LAYERS)
             if said > limit:
                 raise ValueError(f"its {name} is larger than any of the tensors can be of")

@@ -55,7 +55,7 @@ def params_from_state_dict(state: Mapping[str, Tensor], model: ModelConfig) -> d
     for key, (path, rule) in names.items():
         if key in state:
             try:
-                tensor = np.ascontiguousarray(rule.to_flax(np.asarray(state[key])))
+                tensor = np.asarray(rule.to_flax(np.asarray(state[key])), order="C")
             except ValueError as error:
                 raise ValueError(f"{name} has no place for {key} of shape {np.shape(state[key])}") from error
             if tensor.shape != shapes[path].shape:
@@ -77,7 +77,7 @@ def state_dict_from_params(params: Mapping, model: ModelConfig, aliases: bool = 
     names = [found for found in _keys(flat, table) if aliases or not found[2].alias]
     if left_over := flat.keys() - {path for _, path, _ in names}:
         raise ValueError(f"parameters without a PyTorch name: {', '.join(sorted(left_over))}")
-    state = {key: np.ascontiguousarray(rule.to_torch(np.asarray(flat[path]))) for key, path, rule in names}
+    state = {key: np.asarray(rule.to_torch(np.asarray(flat[path])), order="C") for key, path, rule in names}
     return state | table.constants
 
 
