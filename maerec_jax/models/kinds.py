@@ -7,8 +7,10 @@ from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.nrtr import NRTRConfig
+from maerec_jax.models.satrn import SATRNConfig
 
-OURS = (MAEConfig, CrossMAEConfig, MAERecConfig)
+OURS = (MAEConfig, CrossMAEConfig, MAERecConfig, NRTRConfig, SATRNConfig)
 
 
 def model_configs() -> tuple[type[ModelConfig], ...]:
