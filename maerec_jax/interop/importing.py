@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.interop.baselines_of_shapes import nrtr_of, satrn_of
 from maerec_jax.interop.encoder_weights import DROPPED, flip_channels, table_with_class_row
 from maerec_jax.interop.foreign_files import WeightFile, open_weights
 from maerec_jax.interop.model_of_shapes import (
@@ -39,6 +40,8 @@ from maerec_jax.weights.state_dicts import name_table, params_from_state_dict, s
 _PUBLISHED: dict[Kind, tuple[Callable[..., Any], Interpolation, str, tuple[Numbers, Numbers]]] = {
     "mae": (mae_of, "bicubic", "rgb", HALF),
     "maerec": (maerec_of, "bilinear", "bgr", IMAGENET),
+    "nrtr": (nrtr_of, "bilinear", "bgr", IMAGENET),
+    "satrn": (satrn_of, "bilinear", "bgr", IMAGENET),
 }
 """For each kind its config of shapes, and how images were prepared: resizing, channels, mean and std of pixels."""
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale

@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "encoder"]
+Kind = Literal["mae", "maerec", "nrtr", "satrn", "encoder"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -53,8 +53,8 @@ class ImportOptions:
     """Patch size in pixels that an encoder is converted to; default: 4 4 for those of timm and DeiT."""
     source_grid: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROWS COLUMNS")] = None
     """Rows and columns of an encoder's position table; default: a square."""
-    max_length: int = 48
-    """Longest text in tokens, start token included."""
+    max_length: int = 0
+    """Longest text in tokens, start token included; default: as published, 48 for MAERec."""
     color: Literal["auto", "rgb", "bgr"] = "auto"
     """Channel order that the weights expect; auto: bgr for recognisers, as released, else rgb."""
     pixel_mean: Annotated[Numbers | None, tyro.conf.arg(metavar="MEAN MEAN MEAN")] = None
@@ -82,6 +82,10 @@ def kind_of(shapes: Shapes) -> Kind:
 
     Raises ``ValueError`` for anything else, as all functions here do where tensors are missing or of no such model.
     """
+    if any(re.match(r"encoder\.layer_stack\.\d+\.feed_forward\.", name) for name in shapes):
+        return "satrn"
+    if any(name.startswith("encoder.layer_stack.") for name in shapes):
+        return "nrtr"
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
     if "decoder_embed.weight" in shapes or "decoder_pred.weight" in shapes:
@@ -182,7 +186,7 @@ def maerec_of(shapes: Shapes, options: ImportOptions) -> MAERecConfig:
         layers=_count(shapes, r"decoder\.layer_stack\.(\d+)\."),
         heads=_heads(dim, options.decoder_heads or 8, "decoder"),
         inner_dim=_shape(shapes, "decoder.layer_stack.0.mlp.w_1.weight", 2)[0],
-        max_length=options.max_length,
+        max_length=options.max_length or 48,
     )
     if options.encoder_only:
         charset = Charset("".join(chr(0x4E00 + i) for i in range(max(classes - 3, 1))))
