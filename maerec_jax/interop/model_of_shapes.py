@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "abinet", "aster", "sar", "encoder", "detector"]
+Kind = Literal["mae", "maerec", "abinet", "aster", "nrtr", "sar", "satrn", "encoder", "detector"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -89,6 +89,10 @@ def kind_of(shapes: Shapes) -> Kind:
     """
     if any(name.startswith("preprocessor.") for name in shapes):  # the rectifier
         return "aster"
+    if any(re.match(r"encoder\.layer_stack\.\d+\.feed_forward\.", name) for name in shapes):
+        return "satrn"
+    if any(name.startswith("encoder.layer_stack.") for name in shapes):
+        return "nrtr"
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
     if any(name.startswith("decoder.vision_decoder.") for name in shapes):

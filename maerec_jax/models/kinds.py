@@ -9,9 +9,12 @@ from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.nrtr import NRTRConfig
 from maerec_jax.models.sar import SARConfig
+from maerec_jax.models.satrn import SATRNConfig
 
-OURS = (MAEConfig, CrossMAEConfig, MAERecConfig, ABINetConfig, ASTERConfig, SARConfig)
+BASELINES = (ABINetConfig, ASTERConfig, NRTRConfig, SARConfig, SATRNConfig)
+OURS = (MAEConfig, CrossMAEConfig, MAERecConfig, *BASELINES)
 
 
 def model_configs() -> tuple[type[ModelConfig], ...]:

@@ -122,7 +122,8 @@ class DecodingState(NamedTuple):
         return self._replace(attended_BKS=jnp.take_along_axis(self.attended_BKS, parent_BK[..., None], axis=1))
 
 
-def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, contracted: int = 1) -> nn.Module:
+def dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, contracted: int = 1) -> nn.Module:
+    """A dense layer with PyTorch's initialisation of kernels."""
     init = variance_scaling(1 / 3, "fan_in", "uniform")  # uniform in +-1/sqrt(fan in)
     return Dense(features, contracted, use_bias, dtype, init)
 
@@ -130,16 +131,17 @@ def _dense(features: int | tuple[int, ...], use_bias: bool, dtype: Any, contract
 class Attention(nn.Module):
     """Multi-head attention without biases whose keys and values are computed apart, so that they can be kept."""
 
-    config: TextDecoderConfig
+    dim: int
+    heads: int
+    dropout_rate: float
     dtype: Any
 
     def setup(self) -> None:
         """Create the projections."""
-        cfg = self.config
-        heads = (cfg.heads, cfg.dim // cfg.heads)
-        self.query, self.key, self.value = (_dense(heads, False, self.dtype) for _ in range(3))
-        self.out = _dense(cfg.dim, False, self.dtype, contracted=2)
-        self.dropout = nn.Dropout(cfg.dropout)
+        heads = (self.heads, self.dim // self.heads)
+        self.query, self.key, self.value = (dense(heads, False, self.dtype) for _ in range(3))
+        self.out = dense(self.dim, False, self.dtype, contracted=2)
+        self.dropout = nn.Dropout(self.dropout_rate)
 
     def keys_values(self, x_BKD: Array) -> KeysValues:
         """Keys and values of (B, K, D) inputs."""
@@ -169,10 +171,10 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(1e-5, dtype=self.dtype)
         self.norm2 = nn.LayerNorm(1e-5, dtype=self.dtype)
         self.norm3 = nn.LayerNorm(1e-5, dtype=self.dtype)
-        self.self_attention = Attention(cfg, self.dtype)
-        self.cross_attention = Attention(cfg, self.dtype)
-        self.fc1 = _dense(cfg.inner_dim, True, self.dtype)
-        self.fc2 = _dense(cfg.dim, True, self.dtype)
+        self.self_attention = Attention(cfg.dim, cfg.heads, cfg.dropout, self.dtype)
+        self.cross_attention = Attention(cfg.dim, cfg.heads, cfg.dropout, self.dtype)
+        self.fc1 = dense(cfg.inner_dim, True, self.dtype)
+        self.fc2 = dense(cfg.dim, True, self.dtype)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def __call__(
@@ -228,7 +230,7 @@ class TextDecoder(nn.Module):
         layer = rematerialised(DecoderLayer, cfg.remat, cfg.remat_keeps, static_argnums=(4,))  # 4: deterministic
         self.layers = [layer(cfg, self.dtype) for _ in range(cfg.layers)]
         self.norm = nn.LayerNorm(1e-6, dtype=self.dtype)
-        self.classifier = _dense(self.n_classes, True, jnp.float32)
+        self.classifier = dense(self.n_classes, True, jnp.float32)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def _embed(self, tokens_BT: Array, positions_T: Array, deterministic: bool) -> Array:

@@ -17,7 +17,7 @@ from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.models.names.maerec import POSITION_BUFFER
+from maerec_jax.models.names.transformer import POSITION_BUFFER
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.training.starting import merge_params, misfits
 from maerec_jax.weights.checkpoint import load_params, write_run

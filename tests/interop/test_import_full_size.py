@@ -16,7 +16,7 @@ from maerec_jax.interop.importing import import_weights
 from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
-from maerec_jax.models.names.maerec import POSITION_BUFFER
+from maerec_jax.models.names.transformer import POSITION_BUFFER
 from maerec_jax.models.position import sincos_2d, sincos_interleaved
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.checkpoint import load_params, write_run

@@ -15,7 +15,7 @@ from maerec_jax.interop.pytorch_file import write_pytorch
 from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERec, MAERecConfig
-from maerec_jax.models.names.maerec import POSITION_BUFFER
+from maerec_jax.models.names.transformer import POSITION_BUFFER
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.weights.state_dicts import params_from_state_dict
