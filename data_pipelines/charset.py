@@ -35,11 +35,15 @@ class Charset:
 
     characters: str = MAEREC_CHARACTERS
     """The characters, in the order of their classes."""
+    lower_case: bool = False
+    """Texts are written in lower case: labels with capitals are learnt as their small letters."""
 
     def __post_init__(self) -> None:
         twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
         if twice or not self.characters:
             raise ValueError(f"a charset needs each character once, but {twice or 'it is empty'}")
+        if self.lower_case and (capitals := [c for c in self.characters if c.lower() != c]):
+            raise ValueError(f"a charset in lower case has no capitals, but {capitals}")
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Charset":
@@ -50,6 +54,13 @@ class Charset:
           OSError: where it cannot be read.
         """
         return cls(characters_of_file(path))
+
+    @property
+    def written(self) -> str:
+        """All characters that are written as one of the charset: those themselves, and capitals in lower case."""
+        if not self.lower_case:
+            return self.characters
+        return self.characters + "".join(c.upper() for c in self.characters if c.upper().lower() == c != c.upper())
 
     @property
     def start_end(self) -> int:
@@ -73,6 +84,7 @@ class Charset:
 
     def encode(self, text: str, length: int) -> np.ndarray:
         """[start, characters..., end], cut or padded to int32 (length,)."""
+        text = text.lower() if self.lower_case else text
         # A search through a hundred characters is no slower than hashing them, and needs no table beside the field.
         found = [self.characters.find(c) for c in text[:length]]
         ids = [self.start_end, *(self.unknown if i < 0 else i for i in found), self.start_end][:length]

@@ -13,11 +13,12 @@ import tyro
 from rich.console import Console
 
 from data_pipelines.charset import MAEREC_CHARACTERS
-from data_pipelines.checking.inspecting import Findings, Rules, inspect, open_place, verify
+from data_pipelines.checking.inspecting import Findings, Rules, inspect, open_place
 from data_pipelines.checking.report import Report, SetReport
 from data_pipelines.command import fail, main_of
 from data_pipelines.errors import DataError
 from data_pipelines.prepared import RecordSource
+from data_pipelines.prepared.layout import FileSum
 from data_pipelines.progress import progress_bar
 from data_pipelines.sources.records import Source, portion
 from data_pipelines.union14m.catalogue import Collection, Place, WordSet, kind_at, locate
@@ -76,7 +77,7 @@ def check(arguments: CheckArguments) -> int:
     if arguments.json:
         text = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
         Path(arguments.json).write_text(text, encoding="utf-8")
-    return int(report.problems > 0)
+    return int(report.found.problems > 0)
 
 
 def _place(root: Path, path: str) -> Place:
@@ -102,25 +103,25 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
             if isinstance(source, RecordSource):
                 refused = source.manifest.left_out
                 files = source.files()
-                for found in pool.results(verify, ((source.title, *file, rules.listed) for file in files)):
-                    findings += found
-            records = 0 if source is None else len(source)
-            progress.update(bar, total=records)
+                faults = pool.results(FileSum.fault, ((expected, path, True) for path, expected in files))
+                for (path, _), fault in zip(files, faults, strict=True):
+                    if fault:
+                        findings.add("damaged_files", source.title, f"{path}: {fault}")
             if source is not None:
-                for found, size in _inspect_all(source, rules, pool):
+                progress.update(bar, total=len(source))
+                for found in _inspect_all(source, rules, pool):
                     findings += found
-                    progress.advance(bar, size)
+                    progress.advance(bar, found.records)
             progress.remove_task(bar)
-            reports.append(SetReport(place, records, refused, findings))
+            reports.append(SetReport(place, refused, findings))
     return reports
 
 
-def _inspect_all(source: Source, rules: Rules, pool: Workers) -> Iterator[tuple[Findings, int]]:
-    """What is found in each chunk of ``source``, in order, and its size."""
+def _inspect_all(source: Source, rules: Rules, pool: Workers) -> Iterator[Findings]:
+    """What is found in each chunk of ``source``, in order."""
     chunks = list(spans(len(source), CHUNK))
     calls = ((*portion(source, start, stop), rules) for start, stop in chunks)
-    found = pool.results(inspect, calls, lambda done: source.name(chunks[done][0]))
-    yield from zip(found, (stop - start for start, stop in chunks), strict=True)
+    return pool.results(inspect, calls, lambda done: source.name(chunks[done][0]))
 
 
 main = main_of(CheckArguments, check, "data_pipelines.check")

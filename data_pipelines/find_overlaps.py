@@ -14,10 +14,9 @@ from rich.table import Table
 
 from data_pipelines.command import main_of
 from data_pipelines.errors import DataError
-from data_pipelines.overlaps.index import IndexOptions
 from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, find_overlaps
 from data_pipelines.prepared import Records
-from data_pipelines.progress import progress_bar, say
+from data_pipelines.progress import progress_bar
 from data_pipelines.sources.combining import Sources, SourceSpec
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.union14m.catalogue import kind_at
@@ -79,9 +78,9 @@ def run(arguments: Arguments) -> int:
         progress_bar(console) as progress,
     ):
         advance = partial(progress.advance, progress.add_task("benchmarks", total=len(benchmark)))
-        index = BenchmarkIndex.build(benchmark, Path(folder), IndexOptions(), arguments.workers, advance)
-        for line in _about(index):
-            say(console, line)
+        index = BenchmarkIndex.build(benchmark, Path(folder), arguments.workers, advance)
+        for note in index.notes:
+            console.out(note, highlight=False)
         advance = partial(progress.advance, progress.add_task("training images", total=len(training)))
         for part in find_overlaps(training, index, arguments.workers):
             for overlap in part.overlaps:
@@ -90,7 +89,7 @@ def run(arguments: Arguments) -> int:
             kinds.update({overlap.train: overlap.kind for overlap in reversed(part.overlaps)}.values())
             counts += part.counts
             for problem in part.problems[: NAMED - named]:
-                say(console, f"cannot be compared: {problem}")
+                console.out(f"cannot be compared: {problem}", highlight=False)
                 named += 1
             advance(part.counts["records"])
     os.replace(unfinished, out)
@@ -109,21 +108,6 @@ def run(arguments: Arguments) -> int:
         table.add_row(what, f"{number:,}")
     console.print(table)
     return 0
-
-
-def _about(index: BenchmarkIndex) -> list[str]:
-    lines = [f"cannot be compared: {problem}" for problem in index.problems]
-    if index.unreadable:
-        lines.append(f"{index.unreadable:,} benchmark images cannot be decoded: only equal files are found")
-    if index.flat:
-        lines.append(f"{index.flat:,} benchmark images are flat: only equal files are found")
-    crowded, hidden = index.hashes.passed_over()
-    if crowded:
-        lines.append(
-            f"{crowded:,} keys belong to more than {index.options.max_bucket} hashes and are skipped; "
-            f"{hidden:,} benchmark images have no other keys, so only equal files of these are found"
-        )
-    return lines
 
 
 main = main_of(Arguments, run, "data_pipelines.find_overlaps")

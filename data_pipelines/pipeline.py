@@ -25,7 +25,7 @@ from data_pipelines.images.buckets import Buckets, Shape
 from data_pipelines.order import Stream, share_out
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.records import Batch, Record, Source, read_records
-from data_pipelines.worker_processes import follow_parent, mute_libraries
+from data_pipelines.worker_processes import set_up_worker
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
 _ENDLESS = 2**48  # steps
@@ -254,5 +254,4 @@ def _start_worker(_index: int, _count: int) -> None:
         jax.config.update("jax_platforms", "cpu")
     # Schedulers send it to all processes of a run: the main process saves, and closes its workers.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    follow_parent()
-    mute_libraries()
+    set_up_worker()

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,6 @@ from typing import Annotated, Literal, NamedTuple
 import tyro
 from etils import epath
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +22,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.find_overlaps import spec_by_ending
 from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelled, prepare_set
 from data_pipelines.prepared.layout import Plan
-from data_pipelines.progress import progress_bar, say, table_console
+from data_pipelines.progress import progress_bar, table_console
 from data_pipelines.sources.combining import SourceSpec
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON, Place, locate
@@ -118,69 +118,60 @@ def prepare(arguments: PrepareArguments) -> int:
     root, out = Path(arguments.root), epath.Path(os.path.expanduser(arguments.out))
     if not root.is_dir():
         raise DataError(f"{root} {'is a file' if root.exists() else 'does not exist'}: give the data root")
-    tasks, done = find_tasks(root, arguments.sets, arguments.sources), []
+    tasks, done = find_tasks(root, arguments.sets, arguments.sources), list[Prepared]()
     start = time.perf_counter()
     try:
         with Workers(arguments.workers) as workers, progress_bar(Console(stderr=True)) as progress:
+            tell = partial(progress.console.out, highlight=False)
             for number, task in enumerate(tasks, 1):
                 bar = progress.add_task(f"{number}/{len(tasks)} {task.name}", total=None)
-                done.append((task.name, _prepare(task, root, out / task.name, arguments, workers, progress, bar)))
+                source = task.spec.open(root)
+                for note in getattr(source, "notes", ()):
+                    tell(note)
+                plan = Plan(
+                    name=task.name,
+                    split=task.split,
+                    source=task.path,
+                    source_records=len(source),
+                    fingerprint=fingerprint(source),
+                    labelled=is_labelled(source),
+                    shard_records=arguments.shard_records,
+                )
+                progress.update(bar, total=len(source))
+                advance = partial(progress.advance, bar)
+                done.append(prepare_set(source, plan, out / task.name, workers, arguments.max_invalid, advance))
+                _list_left_out(done[-1], tell)
                 progress.remove_task(bar)
     except ImportError as error:  # epath's: what reads and writes buckets is not installed
         raise DataError(f"{out}: {error}; pip install -e '.[gcs]' in the project's folder") from error
     _print_table(out, done, time.perf_counter() - start)
-    return LEFT_OUT if any(prepared.manifest.left_out for _, prepared in done) else 0
+    return LEFT_OUT if any(prepared.manifest.left_out for prepared in done) else 0
 
 
-def _prepare(
-    task: Task,
-    root: Path,
-    folder: epath.Path,
-    arguments: PrepareArguments,
-    workers: Workers,
-    progress: Progress,
-    bar: TaskID,
-) -> Prepared:
-    """Prepare a set, and tell above its ``bar`` what was decided and left out."""
-    tell = partial(say, progress.console)
-    source = task.spec.open(root)
-    for note in getattr(source, "notes", ()):
-        tell(note)
-    plan = Plan(
-        name=task.name,
-        split=task.split,
-        source=task.path,
-        source_records=len(source),
-        fingerprint=fingerprint(source),
-        labelled=is_labelled(source),
-        shard_records=arguments.shard_records,
-    )
-    progress.update(bar, total=len(source))
-    prepared = prepare_set(source, plan, folder, workers, arguments.max_invalid, partial(progress.advance, bar))
-    left_out = prepared.manifest.left_out
+def _list_left_out(prepared: Prepared, tell: Callable[[str], None]) -> None:
+    plan, left_out = prepared.manifest.plan, prepared.manifest.left_out
     if left_out:
-        tell(f"{task.name}: {left_out:,} of {len(source):,} records left out")
+        tell(f"{plan.name}: {left_out:,} of {plan.source_records:,} records left out")
         problems = prepared.statistics["left_out_because"][:_LISTED]
         for problem in problems:
             tell(f"  {problem['name']}: {problem['detail']}")
         if left_out > len(problems):
             tell("  ...")
-    return prepared
 
 
-def _print_table(out: epath.Path, done: list[tuple[str, Prepared]], seconds: float) -> None:
+def _print_table(out: epath.Path, done: list[Prepared], seconds: float) -> None:
     table = Table(title=Text(str(out)), title_justify="left")
     table.add_column("set", overflow="fold")
     for column in ("records", "left out", "shards", "new", "MB"):
         table.add_column(column, justify="right")
-    for name, prepared in done:
+    for prepared in done:
         records, left_out, shards = (getattr(prepared.manifest, part) for part in ("records", "left_out", "shards"))
         cells = (f"{records:,}", f"{left_out:,}" if left_out else "-", f"{len(shards):,}", f"{prepared.new_shards:,}")
-        table.add_row(Text(name), *cells, f"{sum(shard.bytes for shard in shards) / 1e6:,.1f}")
+        table.add_row(prepared.manifest.plan.name, *cells, f"{sum(shard.bytes for shard in shards) / 1e6:,.1f}")
     console = table_console()
     console.print(table)
-    records = sum(prepared.manifest.records for _, prepared in done)
-    left_out = sum(prepared.manifest.left_out for _, prepared in done)
+    records = sum(prepared.manifest.records for prepared in done)
+    left_out = sum(prepared.manifest.left_out for prepared in done)
     console.print(f"{records:,} records in {seconds:,.1f} s; {left_out:,} left out", highlight=False)
 
 

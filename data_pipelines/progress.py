@@ -1,4 +1,4 @@
-"""What commands that go through many records print: a progress bar, lines as they are, and wide tables."""
+"""What commands that go through many records print: a progress bar, and wide tables."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -15,11 +15,6 @@ def progress_bar(console: Console) -> Progress:
     """Bars on a console, with counts, rates and the time left. They vanish in the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
-
-
-def say(console: Console, line: str) -> None:
-    """Print a line as it is, above any bars."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def table_console() -> Console:

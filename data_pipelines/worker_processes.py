@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from multiprocessing import connection, parent_process
+from multiprocessing import parent_process
 from typing import Any, TypeVar
 
 from data_pipelines.errors import DataError
@@ -25,31 +25,26 @@ _AHEAD = 4  # calls that wait for each worker
 _task: Callable[[int, int], Any]
 
 
-def follow_parent() -> None:
-    """Call this first in a worker process: it then ignores Ctrl-C, and exits when its parent process does."""
+def set_up_worker() -> None:
+    """Call this first in a worker process: it then ignores Ctrl-C, exits when its parent process does, and is quiet.
+
+    Only Python writes to its standard error. libjpeg and libpng print a line for every damaged image, which names no
+    file and runs into the progress bar; the main process names and counts them.
+    """
     # Ctrl-C reaches all processes of a terminal; the main process decides, and closes its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Killed main processes cannot close their workers: these go by themselves.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def mute_libraries() -> None:
-    """Call this in a worker process that decodes: only Python then writes to standard error.
-
-    libjpeg and libpng print a line for every damaged image, which names no file and runs into the progress bar; the
-    main process names and counts them.
-    """
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 2)
+
+
+def _exit_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
@@ -122,8 +117,7 @@ def _start(task: Callable[[int, int], Any] | None) -> None:
     global _task
     if task is not None:
         _task = task
-    follow_parent()
-    mute_libraries()
+    set_up_worker()
 
 
 def _run_task(start: int, stop: int) -> Any:

@@ -8,14 +8,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
+from rich.console import Console
 
 from data_pipelines.command import CACHE, guarded
-
-if TYPE_CHECKING:
-    from maerec_jax.ahead.report import Report
+from data_pipelines.errors import UserError
+from maerec_jax.ahead.compilation import compile_step, prepare_environment
+from maerec_jax.ahead.report import Report, print_report, remat_parts
+from maerec_jax.ahead.search import Candidate, Search
+from maerec_jax.config import config_from_flags
+from maerec_jax.costs.chips import parse_topology
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,6 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_j
 
 
 def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
-    from rich.console import Console
-
-    from data_pipelines.errors import UserError
-    from maerec_jax.ahead.compilation import compile_step, prepare_environment
-    from maerec_jax.ahead.report import Report, print_report
-    from maerec_jax.ahead.search import Candidate, Search
-    from maerec_jax.config import config_from_flags
-    from maerec_jax.costs.chips import parse_topology
-
     topology = parse_topology(arguments.topology, arguments.num_slices)
     config = config_from_flags(arguments.config, flags)
     if config.mesh.slices not in (1, topology.slices):
@@ -90,9 +84,7 @@ def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
     return 0
 
 
-def _recommendation(best: "Report | None", accumulation: int) -> str:
-    from maerec_jax.ahead.report import remat_parts
-
+def _recommendation(best: Report | None, accumulation: int) -> str:
     if best is None:
         return "no configuration fits: use more chips, or chips with more memory"
     mesh = best.config.mesh

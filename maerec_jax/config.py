@@ -25,7 +25,7 @@ from data_pipelines.prepared import Records
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Mixing
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
-from maerec_jax.models.interface import ModelConfig
+from maerec_jax.models.interface import ModelConfig, RecogniserConfig
 from maerec_jax.models.kinds import model_configs
 
 SourceConfig = Annotated[Annotations | LmdbWords | Folder | Records | RenderedWords, Field(discriminator="kind")]
@@ -199,6 +199,9 @@ class TrainConfig:
             self.model.check_shapes(self.data.buckets)
         if self.model.needs_batches and self.batch_size == self.accumulation:
             raise ValueError("batch normalisation needs parts of at least 2 images: raise batch_size over accumulation")
+        keeps = self.data.unknown_characters == "keep"
+        if keeps and isinstance(self.model, RecogniserConfig) and not self.model.has_unknown:
+            raise ValueError("data.unknown_characters keep needs a class for them, which this model lacks: set drop")
         if self.optimizer.layer_decay != 1 and self.model.encoder is None:
             raise ValueError("optimizer.layer_decay is for models with a Vision Transformer: set it to 1")
         if not self.steps and not self.epochs > 0:

@@ -1,16 +1,23 @@
 """Write weights for other programs: ``python -m maerec_jax.export --checkpoint DIR --format onnx --output FILE``."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from rich.console import Console
 
 from data_pipelines.command import check_outputs, main_of
-
-if TYPE_CHECKING:
-    from maerec_jax.config import TrainConfig
+from data_pipelines.errors import UserError
+from maerec_jax.config import TrainConfig
+from maerec_jax.models.interface import RecogniserConfig
+from maerec_jax.weights.detector_files import holds_detector, read_detector
+from maerec_jax.weights.finding import SHIPPED, load_weights
 
 Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
 
@@ -21,6 +28,12 @@ _WRITERS = {
     "safetensors": ("maerec_jax.weights.finding", "save_weights", ("dtype",)),
     "onnx": ("maerec_jax.interop.onnx_file", "write_onnx", ("int8",)),
     "stablehlo": ("maerec_jax.interop.stablehlo_file", "write_stablehlo", ("int8", "dtype")),
+}
+# The same for detectors.
+_DETECTOR_NEEDED = {"pytorch": ("torch",), "onnx": ("onnx",)}
+_DETECTOR_WRITERS = {
+    "pytorch": ("maerec_jax.interop.pytorch_file", "write_pytorch_detector"),
+    "onnx": ("maerec_jax.interop.onnx_detector", "write_onnx_detector"),
 }
 
 
@@ -35,6 +48,8 @@ class ExportArguments:
     onnx: a complete reader, from uint8 images to characters. scripts/read_exported.py is an example.
 
     stablehlo: the same for JAX on CPU, GPU and TPU, without this package.
+
+    An imported detector (docs/scenes.md) can be written as onnx and pytorch.
     """
 
     format: Format
@@ -69,17 +84,9 @@ class ExportArguments:
 
 def export(arguments: ExportArguments) -> int:
     """Load, write, and say what was written; returns 0."""
-    from rich.console import Console
-
-    from data_pipelines.errors import UserError
-    from maerec_jax.models.interface import RecogniserConfig
-
-    if missing := [name for name in _NEEDED.get(arguments.format, ()) if find_spec(name) is None]:
-        extra = "torch" if arguments.format == "pytorch" else arguments.format
-        raise UserError(
-            f"--format {arguments.format} needs {' and '.join(missing)}: pip install -e '.[{extra}]' in the project's "
-            "folder (the CPU build of PyTorch is enough, see docs/interop.md)"
-        )
+    if holds_detector(arguments.checkpoint):
+        return _export_detector(arguments)
+    _check_installed(arguments.format, _NEEDED.get(arguments.format, ()))
     check_outputs(arguments.output)
     console, output = Console(stderr=True), Path(arguments.output)
     with console.status("loading the checkpoint"):
@@ -94,14 +101,33 @@ def export(arguments: ExportArguments) -> int:
     return 0
 
 
-def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
+def _check_installed(format_: str, packages: Sequence[str]) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        extra = "torch" if format_ == "pytorch" else format_
+        raise UserError(
+            f"--format {format_} needs {' and '.join(missing)}: pip install -e '.[{extra}]' in the project's "
+            "folder (the CPU build of PyTorch is enough, see docs/interop.md)"
+        )
+
+
+def _export_detector(arguments: ExportArguments) -> int:
+    """Write a detector, and say what was written; returns 0."""
+    path, output = arguments.checkpoint, Path(arguments.output)
+    if arguments.format not in _DETECTOR_WRITERS:
+        raise UserError(f"{path} holds a text detector: --format must be {' or '.join(_DETECTOR_WRITERS)}")
+    given = {"int8": arguments.int8, "average": arguments.average, "released": arguments.released}
+    if wrong := [f"--{name}" for name, value in given.items() if value]:
+        raise UserError(f"{path} holds a text detector: leave out {', '.join(wrong)}")
+    _check_installed(arguments.format, _DETECTOR_NEEDED[arguments.format])
+    check_outputs(arguments.output)
+    module, writer = _DETECTOR_WRITERS[arguments.format]
+    getattr(import_module(module), writer)(output, read_detector(Path(path)))
+    print(f"{output}: text detector, {output.stat().st_size / 1e6:,.1f} MB")
+    return 0
+
+
+def _load(arguments: ExportArguments) -> tuple[TrainConfig, Any, int]:
     """What to write: a checkpoint, or the mean of several under the config and step of the first."""
-    import jax
-    import numpy as np
-
-    from data_pipelines.errors import UserError
-    from maerec_jax.weights.finding import SHIPPED, load_weights
-
     config, params, step = load_weights(arguments.checkpoint)
     if not arguments.average:
         return config, params, step
@@ -117,10 +143,8 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything), step
 
 
-def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
+def _described(arguments: ExportArguments, config: TrainConfig) -> str:
     """A few words on what was written."""
-    from maerec_jax.models.interface import RecogniserConfig
-
     model: Any = config.model
     reads = isinstance(model, RecogniserConfig)
     found = ["recogniser", f"{len(model.charset.characters)} characters"] if reads else ["autoencoder"]

@@ -59,7 +59,7 @@ class PredictArguments(ReadingArguments):
     detect: bool = False
     """Find and read the words of whole pictures. Needs: pip install -e '.[detect]'"""
     crops: Crops = "box"
-    """How found words are cut out: box, an upright rectangle as in Union14M; rectified, turned level."""
+    """How found words are cut out: box, as in Union14M; rectified, turned level; app, a box with margins."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How words are found (with --detect)."""
 

@@ -10,6 +10,7 @@ from data_pipelines.command import keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
 from maerec_jax.distributed.host_memory import run_steps_in_this_thread
 from maerec_jax.reading.reader import ReadingArguments
+from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig, load_detector
 from maerec_jax.serving.limits import Limits
@@ -38,7 +39,7 @@ class ServeArguments(ReadingArguments):
     """Also find and read the words of whole pictures: POST /scenes. Needs: pip install -e '.[detect]'"""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     crops: Crops = "box"
-    """How found words are cut out: box, an upright rectangle; rectified, turned level."""
+    """How found words are cut out: box, an upright rectangle; rectified, turned level; app, a box with margins."""
     detect_threads: int = 1
     """Pictures searched for words at the same time."""
     access_log: bool = False
@@ -54,8 +55,6 @@ class ServeArguments(ReadingArguments):
 
 def serve(arguments: ServeArguments) -> int:
     """Serve until a signal; returns 0."""
-    from maerec_jax.reading.recognizer import Recognizer
-
     try:
         from maerec_jax.serving.scenes import Scenes
         from maerec_jax.serving.server import serve_forever
@@ -72,6 +71,9 @@ def serve(arguments: ServeArguments) -> int:
     scenes = None
     if arguments.detect:
         detector = load_detector(config=arguments.detection)
+        if hasattr(detector, "compile"):
+            tell("compiling the detector")
+            detector.compile()
         scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
     serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_pipelines.rendering.fonts import find_fonts
 from data_pipelines.rendering.picture import render
@@ -42,10 +42,7 @@ def strip_of(words: list[np.ndarray], recognizer: Recognizer) -> np.ndarray:
             GAP + place * (step + GAP)
             for place, step in zip((number % COLUMNS, number // COLUMNS), (CELL[0], CELL[1] + LINE), strict=True)
         )
-        scale = min(CELL[0] / image.shape[1], CELL[1] / image.shape[0])
-        shown = Image.fromarray(image).resize(
-            (round(image.shape[1] * scale), round(image.shape[0] * scale)), Image.Resampling.BICUBIC
-        )
+        shown = ImageOps.contain(Image.fromarray(image), CELL)
         strip.paste(shown, (x, y + CELL[1] - shown.height))
         colour = confidence_colour(word.confidence) if word.text == WORDS[number] else "red"
         draw.text((x, y + CELL[1] + 4), word.text, colour, large)

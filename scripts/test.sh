@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment, then runs ruff, mypy and pytest. Other arguments go to pytest: bash scripts/test.sh -k parity
+# Makes the environment, then runs ruff, and mypy and the site beside pytest. Other arguments go to pytest:
+# bash scripts/test.sh -k parity
 # With --lowest first, runs pytest alone with the oldest versions of the packages that pyproject.toml allows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,6 +8,13 @@ cd "$(dirname "$0")/.."
 without_cuda
 unset PYTHONDONTWRITEBYTECODE # uv compiles nothing: without it each of the hundreds of processes would compile all
 
+check_types_and_site() {
+  "$python" -m mypy maerec_jax data_pipelines configs scripts
+  # A link, anchor or docstring that does not fit is an error.
+  NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir .venv/site
+}
+
+checks=
 if [ "${1:-}" = --lowest ]; then
   shift
   make_environment "[test]" --lowest
@@ -14,8 +22,14 @@ else
   make_environment "[test]"
   "$python" -m ruff check .
   "$python" -m ruff format --check .
-  "$python" -m mypy maerec_jax data_pipelines configs scripts
-  # The site: a link, anchor or docstring that does not fit is an error.
-  NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir .venv/site
+  check_types_and_site >.venv/checks.log 2>&1 &
+  checks=$!
 fi
-"$python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"
+status=0
+# Three on two cores: many tests wait for processes.
+"$python" -m pytest -n 3 --dist loadgroup --no-loadscope-reorder "$@" || status=$?
+if [ -n "$checks" ] && ! wait "$checks"; then
+  cat .venv/checks.log
+  exit 1
+fi
+exit "$status"

@@ -1,7 +1,6 @@
 """Looking at every record of a source and counting what is wrong with it, without stopping at any."""
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,10 @@ import numpy as np
 from data_pipelines.errors import DataError, MissingError, OutsideError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.prepared import RecordSource
-from data_pipelines.prepared.layout import FileSum
 from data_pipelines.sources.annotations import Listing, read_annotations
 from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
 from data_pipelines.sources.records import Source
-from data_pipelines.storage import checksum
 from data_pipelines.union14m.catalogue import Place
 
 PROBLEMS = {
@@ -66,6 +63,7 @@ class Findings:
     """What was found in some records. Its size depends on how many offenders are listed, not on the records."""
 
     listed: int  # how many offenders of each kind are kept: the first ones
+    records: int = 0  # how many records were looked at
     images: int = 0  # how many images were read and decoded without error
     counts: Counter[str] = field(default_factory=Counter)  # how often each of ``PROBLEMS`` and ``NOTES`` was found
     reasons: Counter[str] = field(default_factory=Counter)  # why images are unreadable; numbers are written as #
@@ -86,6 +84,7 @@ class Findings:
 
     def __iadd__(self, other: "Findings") -> "Findings":
         """Add what was found in later records."""
+        self.records += other.records
         self.images += other.images
         self.counts += other.counts
         self.reasons += other.reasons
@@ -152,23 +151,9 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
     return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
 
 
-def verify(title: str, path: Path, expected: FileSum, listed: int) -> Findings:
-    """Compare a file of the prepared set ``title`` with its checksum."""
-    found = Findings(listed)
-    try:
-        size = path.stat().st_size
-        if size != expected.bytes:
-            found.add("damaged_files", title, f"{path}: has {size:,} bytes, not {expected.bytes:,}")
-        elif checksum(path) != expected.sha256:
-            found.add("damaged_files", title, f"{path}: its checksum differs")
-    except OSError as error:
-        found.add("damaged_files", title, f"{path}: cannot be read ({error.strerror})")
-    return found
-
-
 def inspect(source: Source, indices: range, rules: Rules) -> Findings:
     """Read and decode the records ``indices`` of ``source``, and compare their labels with ``rules``."""
-    found, known = Findings(rules.listed), set(rules.characters)
+    found, known = Findings(rules.listed, len(indices)), set(rules.characters)
     # So that a bad label does not keep its image from being looked at.
     images = replace(source, labelled=False) if isinstance(source, LmdbSource) else source
     for index in indices:
@@ -223,15 +208,11 @@ def _compare(one: Listing, path: str, other: Listing, other_path: str, found: Fi
     """Add the records that stand in one of two labelled lists only, whatever their order."""
     if (one.names, one.texts) == (other.names, other.texts):
         return
-    sums, other_sums = _checksums(one), _checksums(other)
+    sums, other_sums = (
+        np.fromiter(map(hash, zip(each.names, each.texts or (), strict=True)), np.int64, len(each.names))
+        for each in (one, other)
+    )
     for index in np.flatnonzero(~np.isin(sums, other_sums)).tolist():
         found.add("differing", path, f"{one.names[index]} has a label here that it has not in {other_path}")
     for index in np.flatnonzero(~np.isin(other_sums, sums)).tolist():
         found.add("differing", other_path, f"{other.names[index]} has a label here that it has not in {path}")
-
-
-def _checksums(listing: Listing) -> np.ndarray:
-    """uint64 (records,): a number that tells records apart."""
-    pairs = zip(listing.names, listing.texts or (), strict=True)
-    sums = (zlib.crc32(name.encode()) << 32 | zlib.crc32(text.encode()) for name, text in pairs)
-    return np.fromiter(sums, np.uint64, len(listing.names))

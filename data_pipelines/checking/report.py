@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial, reduce
 from itertools import groupby
+from operator import iadd
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipelines.checking.inspecting import NOTES, PROBLEMS, Findings
-from data_pipelines.progress import say, table_console
+from data_pipelines.progress import table_console
 from data_pipelines.union14m.catalogue import CATALOGUE, Place
 
 _ALWAYS = ("missing", "unreadable", "empty", "vertical", "too_long", "outside_charset")
@@ -21,10 +22,9 @@ _CHARACTERS = 20  # characters outside the charset that are printed
 
 @dataclass
 class SetReport:
-    """What was found in one word set at one place, whose files list ``records``, and ``refused`` that are none."""
+    """What was found in one word set at one place, whose files list ``refused`` records that are none."""
 
     place: Place
-    records: int
     refused: int
     findings: Findings
 
@@ -36,8 +36,8 @@ class SetReport:
     @property
     def status(self) -> str:
         """How the count compares with the catalogue's. Lines that are no record do not make a set a sample."""
-        status = self.place.word_set.compare(self.records)
-        if status == "sample" and self.place.word_set.compare(self.records + self.refused) != "sample":
+        status = self.place.word_set.compare(self.findings.records)
+        if status == "sample" and self.place.word_set.compare(self.findings.records + self.refused) != "sample":
             return "damaged"
         return status
 
@@ -51,21 +51,16 @@ class Report:
     extra: list[str]
     seconds: float
 
-    @property
-    def images(self) -> int:
-        """How many images were decoded."""
-        return sum(report.findings.images for report in self.sets)
-
-    @property
-    def problems(self) -> int:
-        """How many problems there are."""
-        return sum(report.findings.problems for report in self.sets)
+    @cached_property
+    def found(self) -> Findings:
+        """What was found in all sets together."""
+        return reduce(iadd, (report.findings for report in self.sets), Findings(listed=0))
 
     def print(self) -> None:
         """Print a line a set with counts, then the listed offenders, then what is absent, extra, or a sample."""
         console = table_console()
         console.print(self._table())
-        tell = partial(say, console)
+        tell = partial(console.out, highlight=False)
         for report in self.sets:
             _list_offenders(report, tell)
         samples = sum(report.status == "sample" for report in self.sets)
@@ -80,12 +75,12 @@ class Report:
         if self.extra:
             rest = f", and {len(self.extra) - 20} more" if len(self.extra) > 20 else ""
             tell(f"extra, not checked: {', '.join(self.extra[:20])}{rest}")
-        tell(f"{self.images:,} images decoded in {self.seconds:,.1f} s ({self.images / self.seconds:,.0f} a second)")
-        tell(f"{self.problems:,} problems")
+        images = self.found.images
+        tell(f"{images:,} images decoded in {self.seconds:,.1f} s ({images / self.seconds:,.0f} a second)")
+        tell(f"{self.found.problems:,} problems")
 
     def _table(self) -> Table:
-        found = sum((report.findings.counts for report in self.sets), Counter[str]())
-        kinds = [kind for kind in (*PROBLEMS, *NOTES) if kind in _ALWAYS or found[kind]]
+        kinds = [kind for kind in (*PROBLEMS, *NOTES) if kind in _ALWAYS or self.found.counts[kind]]
         table = Table(title=Text(str(self.root)), title_justify="left")
         table.add_column("set", overflow="fold")
         for column in ("records", "expected", *(kind.replace("_", " ") for kind in kinds), ""):
@@ -100,7 +95,7 @@ class Report:
                 where = f" in {report.place.paths[0]}" if names[report.name] > 1 else ""
                 table.add_row(
                     Text(f"  {report.place.word_set.name}{where}"),
-                    f"{report.records:,}",
+                    f"{report.findings.records:,}",
                     "" if expected is None else f"{expected:,}",
                     *(f"{count:,}" if count else "-" for count in counts),
                     "" if report.status == "unknown" else report.status,
@@ -111,10 +106,10 @@ class Report:
         """All that was found, as one JSON object."""
         return {
             "root": str(self.root),
-            "images": self.images,
-            "problems": self.problems,
+            "images": self.found.images,
+            "problems": self.found.problems,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.images / self.seconds, 1),
+            "images_per_second": round(self.found.images / self.seconds, 1),
             "sets": [_set_as_json(report) for report in self.sets],
             "totals": self._totals(),
             "absent": self._absent(),
@@ -134,7 +129,7 @@ class Report:
         absent, totals = self._absent(), {}
         for collection in CATALOGUE:
             # A set that is there in several forms counts once.
-            mine = sorted((r.name, r.records) for r in self.sets if r.place.collection is collection)
+            mine = sorted((r.name, r.findings.records) for r in self.sets if r.place.collection is collection)
             if mine and collection.total is not None and collection.name not in absent:
                 totals[collection.name] = {"records": sum(dict(mine).values()), "expected": collection.total}
         return totals
@@ -147,7 +142,7 @@ def _set_as_json(report: SetReport) -> dict[str, Any]:
         "set": report.place.word_set.name,
         "kind": report.place.kind,
         "paths": list(report.place.paths),
-        "records": report.records,
+        "records": findings.records,
         "expected": report.place.word_set.expected,
         "status": report.status,
         "images": findings.images,

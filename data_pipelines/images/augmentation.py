@@ -59,7 +59,7 @@ class Augmentation:
     distortion: float = 0.5
     """Largest perspective shift of a corner, as a fraction of the way to the centre."""
     halvings: int = 4
-    """Halvings of the resolution, at most, from four times the model's image size."""
+    """Halvings of the resolution, at most, from four times the model's image size; 0 for none, as in fact published."""
     noise_variance: float = 20.0
     """Variance of the noise, in squared grey levels (0 to 255)."""
     blur_size: int = 7

@@ -6,7 +6,7 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, ImageStat
 
 from data_pipelines.sources.records import Record
 
@@ -134,12 +134,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if not image.has_transparency_data:
         return np.array(image.convert("RGB"))
     image = image.convert("RGBA")
-    light_levels = image.convert("L").histogram(mask=image.getchannel("A"))  # of pixels that are not quite transparent
-    seen = sum(light_levels)
-    if not seen:
+    seen = ImageStat.Stat(image.convert("L"), image.getchannel("A"))  # of pixels that are not quite transparent
+    if not seen.count[0]:
         return np.array(image.convert("RGB"))  # nothing could be seen: this is no transparency but a mistake
-    light = sum(level * count for level, count in enumerate(light_levels)) / seen > 127.5
-    canvas = Image.new("RGBA", image.size, "black" if light else "white")
+    canvas = Image.new("RGBA", image.size, "black" if seen.mean[0] > 127.5 else "white")
     canvas.alpha_composite(image)
     return np.array(canvas.convert("RGB"))
 

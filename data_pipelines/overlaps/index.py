@@ -7,25 +7,21 @@ least certain bits. There are about as many keys as hashes in the index, so the 
 not grow with it: some thousands, of pairs of hashes, not the millions that there are.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from data_pipelines.overlaps.hashing import VIEWS, WORDS
 
+LEAST_KEY_BITS, MOST_KEY_BITS = 16, 24
+"""Bits of a key, of 32: between these, as many as make about as many keys as there are hashes."""
+MAX_DISTANCE = 30
+"""The largest number of differing bits, of 127, of two hashes that are near."""
+MAX_BUCKET = 256
+"""A key that more hashes share is passed over: it says little, and would cost much."""
+
+_FLIPS = 4  # how many of a key's least certain bits are tried both ways
 _AT_ONCE = 32  # images that are looked up together; bounds the memory
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    """How near hashes are looked for."""
-
-    key_bits: int = 0  # of a key, of 32: fewer find more and look at more; 0: about as many keys as there are hashes
-    flips: int = 4  # how many of a key's least certain bits are tried both ways
-    max_distance: int = 30  # largest number of differing bits, of 127, of two hashes that are near
-    max_bucket: int = 256  # a key that more hashes share is passed over: it says little, and would cost much
 
 
 class Neighbours(NamedTuple):
@@ -38,23 +34,21 @@ class Neighbours(NamedTuple):
     examined: int  # how many pairs of hashes were compared
 
 
-@dataclass(frozen=True)
-class HashIndex:
+class HashIndex(NamedTuple):
     """Hashes of images in a table for each word: the hashes with key k are ``entries[starts[k]:starts[k + 1]]``."""
 
     hashes: np.ndarray  # uint32 ``(images * 16, 4)``: hash v of image i is row 16 i + v
     starts: np.ndarray  # int32 ``(4, 2 ** key_bits + 1)``
     entries: np.ndarray  # int32 ``(4, rows)``: rows of ``hashes``, those of images that are not flat
-    options: IndexOptions  # how near hashes are looked for
 
     @classmethod
-    def build(cls, hashes: np.ndarray, usable: np.ndarray, options: IndexOptions) -> "HashIndex":
+    def build(cls, hashes: np.ndarray, usable: np.ndarray) -> "HashIndex":
         """Index uint32 ``(images, 16, 4)``, but for the images that bool ``(images,)`` says to leave out.
 
         There may be up to 134 million images.
         """
         rows = np.flatnonzero(np.repeat(usable, VIEWS)).astype(np.int32)
-        bits = options.key_bits or min(max(16, len(rows).bit_length() - 1), 24)
+        bits = min(max(LEAST_KEY_BITS, len(rows).bit_length() - 1), MOST_KEY_BITS)
         hashes = hashes.reshape(-1, WORDS)
         starts = np.zeros((WORDS, 2**bits + 1), np.int32)
         entries = np.empty((WORDS, len(rows)), np.int32)
@@ -62,29 +56,16 @@ class HashIndex:
             keys = hashes[rows, word] & np.uint32(2**bits - 1)
             entries[word] = rows[np.argsort(keys, kind="stable")]
             np.cumsum(np.bincount(keys, minlength=2**bits), out=starts[word, 1:])
-        return cls(hashes, starts, entries, options)
+        return cls(hashes, starts, entries)
 
     @property
     def key_bits(self) -> int:
         """Bits of a key."""
         return (self.starts.shape[1] - 1).bit_length() - 1
 
-    def save(self, folder: Path) -> None:
-        """Write the arrays to files, so that several processes can share one copy."""
-        for name in ("hashes", "starts", "entries"):
-            np.save(folder / f"{name}.npy", getattr(self, name))
-
-    @classmethod
-    def load(cls, folder: Path, options: IndexOptions) -> "HashIndex":
-        """Map what ``save`` wrote into memory, read-only."""
-        hashes, starts, entries = (
-            np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in ("hashes", "starts", "entries")
-        )
-        return cls(hashes, starts, entries, options)
-
     def passed_over(self) -> tuple[int, int]:
-        """How many keys are shared by more than ``max_bucket`` hashes, and how many images have no other key."""
-        crowded = np.diff(self.starts, axis=1) > self.options.max_bucket
+        """How many keys are shared by more than ``MAX_BUCKET`` hashes, and how many images have no other key."""
+        crowded = np.diff(self.starts, axis=1) > MAX_BUCKET
         reachable = np.zeros(len(self.hashes) // VIEWS, bool)
         indexed = np.zeros_like(reachable)
         for word in range(WORDS):
@@ -109,12 +90,12 @@ class HashIndex:
             keys = self._probes(flat[:, word], magnitudes[:, :, word].reshape(-1, 32))
             begin = self.starts[word, keys].astype(np.int64)
             size = self.starts[word, keys + 1] - begin
-            size[size > self.options.max_bucket] = 0
+            size[size > MAX_BUCKET] = 0
             row = np.repeat(np.arange(len(flat)), size.sum(axis=1))
             begin, size = begin[size > 0], size[size > 0]
             entry = self.entries[word, np.arange(size.sum()) + np.repeat(begin - np.cumsum(size) + size, size)]
             distance = np.bitwise_count(own[row] ^ known[entry]).sum(axis=1, dtype=np.int64)
-            near = distance <= self.options.max_distance
+            near = distance <= MAX_DISTANCE
             examined += len(entry)
             pairs.append(np.stack([row[near], entry[near], distance[near]]))
         row, entry, distance = np.concatenate(pairs, axis=1)
@@ -128,9 +109,8 @@ class HashIndex:
         return Neighbours(first + row // VIEWS, entry // VIEWS, distance, views, examined)
 
     def _probes(self, words: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
-        """int64 ``(n, 2 ** flips)``: the keys of uint32 ``(n,)``, the least certain bits tried both ways."""
-        bits, flips = self.key_bits, self.options.flips
-        keys = (words & np.uint32(2**bits - 1)).astype(np.int64)[:, None]
-        weakest = np.argpartition(magnitudes[:, :bits], flips - 1, axis=1)[:, :flips]
-        subsets = np.arange(2**flips)[:, None] >> np.arange(flips) & 1
+        """int64 ``(n, 16)``: the keys of uint32 ``(n,)``, the four least certain bits tried both ways."""
+        keys = (words & np.uint32(2**self.key_bits - 1)).astype(np.int64)[:, None]
+        weakest = np.argpartition(magnitudes[:, : self.key_bits], _FLIPS - 1, axis=1)[:, :_FLIPS]
+        subsets = np.arange(2**_FLIPS)[:, None] >> np.arange(_FLIPS) & 1
         return keys ^ ((1 << weakest) @ subsets.T)

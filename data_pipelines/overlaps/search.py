@@ -19,7 +19,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.overlaps.alignment import aligned_correlation
 from data_pipelines.overlaps.hashing import EDGES, HEIGHT, VIEWS, WIDTH, WORDS, hash_views, is_flat, thumbnail
-from data_pipelines.overlaps.index import HashIndex, IndexOptions
+from data_pipelines.overlaps.index import MAX_BUCKET, HashIndex
 from data_pipelines.overlaps.list_file import Kind, Overlap
 from data_pipelines.sources.records import Record, Source
 from data_pipelines.worker_processes import in_chunks
@@ -50,7 +50,6 @@ class _Looks(NamedTuple):
     thumbnails: np.ndarray  # uint8 (n, 32, 64); zeros where unreadable
     digests: np.ndarray  # uint64 (n,)
     usable: np.ndarray  # bool (n,): readable and not flat
-    flat: int
     problems: list[str]  # of those that are not readable
     records: list[Record | None]
 
@@ -70,8 +69,7 @@ def look_at(source: Source, start: int, stop: int) -> _Looks:
         except (DataError, DecodeError, cv2.error) as error:
             problems.append(f"{source.name(index)}: {' '.join(str(error).split())}")
         records.append(record)
-    flat = readable & is_flat(thumbnails)
-    return _Looks(thumbnails, digests, readable & ~flat, int(flat.sum()), problems, records)
+    return _Looks(thumbnails, digests, readable & ~is_flat(thumbnails), problems, records)
 
 
 def _bytes(record: Record) -> bytes:
@@ -94,52 +92,57 @@ class BenchmarkIndex:
 
     source: Source  # the benchmark records
     folder: Path  # where its files are
-    options: IndexOptions  # how near hashes are looked for
     digests: np.ndarray  # uint64 ``(n,)``: of the bytes of all images, in rising order
     order: np.ndarray  # int64 ``(n,)``: the image that each of ``digests`` is of
-    flat: int  # benchmark images that show next to nothing: only equal bytes are looked for
-    unreadable: int  # benchmark records that cannot be read or decoded
-    problems: tuple[str, ...]  # names and problems of the first of these
+    notes: tuple[str, ...]  # lines about the images of which not all copies are found
 
     @classmethod
-    def build(
-        cls, source: Source, folder: Path, options: IndexOptions, workers: int, advance: Callable[[int], None]
-    ) -> "BenchmarkIndex":
+    def build(cls, source: Source, folder: Path, workers: int, advance: Callable[[int], None]) -> "BenchmarkIndex":
         """Read all benchmark images; ``advance`` is told of every few. Writes 3 KB an image into ``folder``."""
         count = len(source)
         shape = (count, HEIGHT, WIDTH)
         thumbnails = np.lib.format.open_memmap(folder / "thumbnails.npy", mode="w+", dtype=np.uint8, shape=shape)
         digests, usable = np.zeros(count, np.uint64), np.zeros(count, bool)
         hashes = np.zeros((count, VIEWS, WORDS), np.uint32)
-        problems: list[str] = []
+        notes: list[str] = []
         done = unreadable = 0
         for looks, hashes_here in in_chunks(partial(_look_and_hash, source), count, workers):
             here = slice(done, done + len(hashes_here))
             thumbnails[here], digests[here], usable[here] = looks.thumbnails, looks.digests, looks.usable
             hashes[here] = hashes_here
             unreadable += len(looks.problems)
-            problems += looks.problems[: NAMED - len(problems)]
+            notes += [f"cannot be compared: {problem}" for problem in looks.problems[: NAMED - len(notes)]]
             done = here.stop
             advance(len(hashes_here))
         thumbnails.flush()
-        HashIndex.build(hashes, usable, options).save(folder)
+        index = HashIndex.build(hashes, usable)
+        for name, array in index._asdict().items():
+            np.save(folder / f"{name}.npy", array)
+        if unreadable:
+            notes.append(f"{unreadable:,} benchmark images cannot be decoded: only equal files are found")
+        if flat := count - unreadable - int(usable.sum()):
+            notes.append(f"{flat:,} benchmark images are flat: only equal files are found")
+        crowded, hidden = index.passed_over()
+        if crowded:
+            notes.append(
+                f"{crowded:,} keys belong to more than {MAX_BUCKET} hashes and are skipped; "
+                f"{hidden:,} benchmark images have no other keys, so only equal files of these are found"
+            )
         order = np.argsort(digests, kind="stable")
-        flat = count - unreadable - int(usable.sum())
-        return cls(source, folder, options, digests[order], order, flat, unreadable, tuple(problems))
+        return cls(source, folder, digests[order], order, tuple(notes))
 
     @cached_property
     def hashes(self) -> HashIndex:
         """The index of hashes."""
-        return HashIndex.load(self.folder, self.options)
+        return HashIndex(*map(self._map, HashIndex._fields))
 
     @cached_property
     def thumbnails(self) -> np.ndarray:
         """uint8 ``(n, 32, 64)``."""
-        return np.load(self.folder / "thumbnails.npy", mmap_mode="r")
+        return self._map("thumbnails")
 
-    def __getstate__(self) -> dict[str, object]:
-        """What a worker needs: not the mapped files."""
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+    def _map(self, name: str) -> np.ndarray:
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
 
     def equal(self, record: Record, digest: np.uint64) -> list[int]:
         """Numbers of the first eight benchmark records with the same bytes as ``record``."""
@@ -178,7 +181,8 @@ def _compare(training: Source, benchmark: BenchmarkIndex, start: int, stop: int)
         if correlation >= (SAME_LABEL if same else OTHER_LABEL if labelled else NO_LABEL):
             found[row][image] = overlap(row, image, "label" if same else "pixels", correlation)
     overlaps = [o for row in found for o in sorted(row.values(), key=lambda o: -o.correlation)]
-    counts = Counter(records=stop - start, unreadable=len(looks.problems), flat=looks.flat)
+    unreadable = len(looks.problems)
+    counts = Counter(records=stop - start, unreadable=unreadable, flat=stop - start - unreadable - len(rows))
     counts += Counter(examined=near.examined, compared=int(compared.sum()))
     return Findings(overlaps, looks.problems[:NAMED], counts)
 

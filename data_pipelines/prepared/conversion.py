@@ -13,7 +13,7 @@ from etils import epath
 
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.prepared.index import FOLDER, index_files, map_array, map_strings, write_index
+from data_pipelines.prepared.index import FOLDER, map_array, map_strings, write_index
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest, Plan, read_json, write_json
 from data_pipelines.prepared.shards import ShardReport, read_part, read_report, write_shard
 from data_pipelines.sources.records import Source, portion
@@ -155,15 +155,14 @@ def _finish(plan: Plan, folder: epath.Path, reports: list[ShardReport], new_shar
     (folder / FOLDER).mkdir(exist_ok=True)
     with staging(folder / UNFINISHED) as place:
         write_index(place, plan.labelled, (read_part(folder, number) for number in range(plan.shards)))
-        files = {name: place / name for name in index_files(plan.labelled)}
-        sums = {name: FileSum(path.stat().st_size, checksum(path)) for name, path in files.items()}
+        sums = {path.name: FileSum(path.stat().st_size, checksum(path)) for path in sorted(place.iterdir())}
         manifest = Manifest(plan, records, sum(report.left_out for report in reports), shards, sums)
         labels = map_strings(place, "labels", records) if plan.labelled else None
         summary = _summarize(manifest, reports, labels, map_array(place / "sizes.npy", (records, 2), np.int32))
         (place / STATISTICS).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_json(place / MANIFEST, manifest)
-        for name, path in files.items():
-            publish(path, folder / FOLDER / name)
+        for name in sums:
+            publish(place / name, folder / FOLDER / name)
         _describe(manifest, folder)
         for name in (STATISTICS, MANIFEST):
             publish(place / name, folder / name)

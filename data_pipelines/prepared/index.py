@@ -9,7 +9,6 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.prepared.layout import Manifest
 
 FOLDER = "index"
 _AGAIN = "copy the folder again, or prepare the set again"
@@ -21,7 +20,7 @@ def write_index(folder: Path, labelled: bool, parts: Iterable[tuple[PackedString
     ``parts`` are names, labels (not looked at in an unlabelled set) and sizes, int32 ``(n, 2)``, of one shard's records
     after the other.
     """
-    kinds = _kinds(labelled)
+    kinds = ("names", "labels") if labelled else ("names",)
     offsets = {kind: [np.zeros(1, np.int64)] for kind in kinds}
     all_sizes = []
     with ExitStack() as stack:
@@ -34,27 +33,6 @@ def write_index(folder: Path, labelled: bool, parts: Iterable[tuple[PackedString
     for kind in kinds:
         np.save(folder / f"{kind}.npy", np.concatenate(offsets[kind]))
     np.save(folder / "sizes.npy", np.concatenate(all_sizes))
-
-
-def _kinds(labelled: bool) -> tuple[str, ...]:
-    return ("names", "labels") if labelled else ("names",)
-
-
-def index_files(labelled: bool) -> Iterable[str]:
-    """The names of the files of an index."""
-    return (*(f"{kind}.{ending}" for kind in _kinds(labelled) for ending in ("utf8", "npy")), "sizes.npy")
-
-
-def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Raises ``DataError`` for a file of the index in ``folder`` that is not there or has another size than written."""
-    for name in index_files(manifest.plan.labelled):
-        path, expected = folder / name, manifest.index.get(name)
-        if expected is None:
-            raise DataError(f"{path}: the manifest does not list it; {_AGAIN}")
-        if not path.is_file():
-            raise DataError(f"{path}: is missing; {_AGAIN}")
-        if path.stat().st_size != expected.bytes:
-            raise DataError(f"{path}: has {path.stat().st_size:,} bytes instead of {expected.bytes:,}; {_AGAIN}")
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:

@@ -19,12 +19,14 @@ from etils import epath
 from pydantic import Field, TypeAdapter, ValidationError
 
 from data_pipelines.errors import DataError
+from data_pipelines.storage import checksum
 
 MANIFEST = "records.json"
 UNFINISHED = ".unfinished"
 
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=200)]
 Count = Annotated[int, Field(ge=0)]
+IndexFile = Annotated[str, Field(pattern=r"^(names|labels|sizes)\.(utf8|npy)$")]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ class FileSum:
     bytes: Count
     sha256: str
 
+    def fault(self, path: Path, contents: bool = False) -> str:
+        """What is wrong with the file at ``path``, "" for nothing; reads it only if its ``contents`` count, too."""
+        try:
+            size = path.stat().st_size
+            if size != self.bytes:
+                return f"has {size:,} bytes instead of {self.bytes:,}"
+            return "its checksum differs" if contents and checksum(path) != self.sha256 else ""
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+
 
 @dataclass(frozen=True)
 class Shard(FileSum):
@@ -74,7 +86,7 @@ class Manifest:
     records: Count  # how many records it has
     left_out: Count  # how many records of the source could not be used
     shards: tuple[Shard, ...]  # the shards in order
-    index: dict[str, FileSum]  # the files of the index, by their names in its folder
+    index: dict[IndexFile, FileSum]  # the files of the index, in its folder
 
     def __post_init__(self) -> None:
         if len(self.shards) != self.plan.shards or sum(shard.records for shard in self.shards) != self.records:

@@ -1,4 +1,4 @@
-"""Reading prepared sets, without TFDS: ``Records("prepared/train_easy")`` in a config."""
+"""Reading prepared sets: ``Records("prepared/train_easy")`` in a config."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.prepared.index import FOLDER, check_sizes, index_files, map_array, map_strings
+from data_pipelines.prepared.index import FOLDER, map_array, map_strings
 from data_pipelines.prepared.layout import MANIFEST, UNFINISHED, FileSum, Manifest, read_json
 from data_pipelines.sources.records import Record, Source, SourceSpec
 
@@ -24,8 +24,6 @@ from data_pipelines.sources.records import Record, Source, SourceSpec
 _TOGETHER = 16
 _OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _BUFFER = 8192  # bytes; most word images fit in
-# Fields of protocol buffers: their number with their wire type, which is 2 for all here, a length and so many bytes.
-_FIRST, _SECOND = 0x0A, 0x12
 _ADVICE = "python -m data_pipelines.check lists all damage; copy the file again, or prepare the set again"
 
 
@@ -84,14 +82,15 @@ class RecordSource:
             raise DataError(problem) from None
         except OSError as error:
             raise DataError(f"{folder / MANIFEST}: cannot be read ({error.strerror})") from error
-        check_sizes(folder / FOLDER, manifest)
+        for name, expected in manifest.index.items():
+            if fault := expected.fault(folder / FOLDER / name):
+                raise DataError(f"{folder / FOLDER / name}: {fault}; {_ADVICE}")
         return cls(folder, title, manifest)
 
     def files(self) -> list[tuple[Path, FileSum]]:
         """All shards and the files of the index, and what they are to hold."""
         shards = [(self._shard_path(number), shard) for number, shard in enumerate(self.manifest.shards)]
-        names = index_files(self.manifest.plan.labelled)
-        return [*shards, *((self._index / name, self.manifest.index[name]) for name in names)]
+        return [*shards, *((self._index / name, expected) for name, expected in self.manifest.index.items())]
 
     def __reduce__(self) -> tuple:
         """What another process needs: neither mapped nor opened files."""
@@ -116,11 +115,8 @@ class RecordSource:
         for shard, inside in by_shard.items():
             found = self._read_shard(shard, [place for place, _ in inside])
             for (_, order), data in zip(inside, found, strict=True):
-                try:
-                    image = read_bytes_feature(data, b"image")
-                except ValueError as error:
-                    raise self._damaged(shard, str(error)) from error
-                records[order] = Record(image, self.text(indices[order]))  # labels are quicker to find in the index
+                # Labels are quicker to find in the index.
+                records[order] = Record(self._image(shard, data), self.text(indices[order]))
         return [records[order] for order in range(len(indices))]
 
     def text(self, index: int) -> str | None:
@@ -158,6 +154,15 @@ class RecordSource:
             where = f" at record {places[0]}" if len(places) == 1 else ""
             raise self._damaged(shard, reason, where) from ValueError(reason)
 
+    def _image(self, shard: int, example: bytes) -> bytes:
+        from tensorflow_datasets.proto import tf_example_pb2  # here, as only those who read shards wait for it
+
+        try:
+            (image,) = tf_example_pb2.Example.FromString(example).features.feature["image"].bytes_list.value
+        except Exception as error:  # protobuf has its own for what it cannot parse
+            raise self._damaged(shard, "a record is not a tf.train.Example with an image") from error
+        return image
+
     def _open(self, shard: int) -> ArrayRecordReader:
         reader = ArrayRecordReader(str(self.find_shard(shard)), options=_OPTIONS, file_reader_buffer_size=_BUFFER)
         expected, count = self.manifest.shards[shard].records, reader.num_records()
@@ -170,57 +175,10 @@ class RecordSource:
 
     def find_shard(self, number: int) -> Path:
         """The file of shard ``number``. Raises ``RecordError`` where it is missing or has another size than written."""
-        path, expected = self._shard_path(number), self.manifest.shards[number].bytes
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            problem = f"{path}: cannot be read ({error.strerror}); copy it again, or prepare the set again"
-            raise MissingError(problem) from error
-        if size != expected:
-            raise self._damaged(number, f"it has {size:,} bytes instead of {expected:,}")
+        path = self._shard_path(number)
+        if fault := self.manifest.shards[number].fault(path):
+            raise (RecordError if path.exists() else MissingError)(f"{path}: {fault}; {_ADVICE}")
         return path
 
     def _damaged(self, shard: int, reason: str, where: str = "") -> RecordError:
         return RecordError(f"{self._shard_path(shard)}: is damaged{where} ({reason}); {_ADVICE}")
-
-
-def read_bytes_feature(data: bytes, name: bytes) -> bytes:
-    """The first value of the bytes feature ``name`` of a serialized tf.train.Example; what follows it is not looked at.
-
-    Raises ``ValueError`` where it has none, and for anything else. Faster than the protobuf library, without bringing
-    TFDS into the workers.
-    """
-    try:
-        place, end = _enter(data, 0, _FIRST, len(data))  # Example.features
-        while place < end:
-            place, entry_end = _enter(data, place, _FIRST, end)  # an entry of the map Features.feature
-            place, key_end = _enter(data, place, _FIRST, entry_end)
-            key = data[place:key_end]
-            place, value_end = _enter(data, key_end, _SECOND, entry_end)  # Feature
-            if key == name:
-                place, list_end = _enter(data, place, _FIRST, value_end)  # bytes_list
-                place, item_end = _enter(data, place, _FIRST, list_end)
-                return data[place:item_end]
-            place = entry_end
-    except IndexError:
-        pass
-    raise ValueError(f"it is not a tf.train.Example with bytes called {name.decode()}")
-
-
-def _enter(data: bytes, place: int, tag: int, limit: int) -> tuple[int, int]:
-    """Where the content of the field at ``place`` starts and ends."""
-    if data[place] != tag:
-        raise ValueError("it is not a tf.train.Example")
-    size, shift, place = data[place + 1], 7, place + 2
-    if size >= 0x80:
-        size &= 0x7F
-        while True:
-            byte = data[place]
-            place += 1
-            size |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-    if place + size > limit:
-        raise ValueError("it is not a tf.train.Example")
-    return place, place + size

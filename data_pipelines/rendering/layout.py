@@ -46,20 +46,16 @@ def draw_line(
     shifts = (wobble * rng.standard_normal(len(glyphs))).tolist() if wobble > 0 else [0.0] * len(glyphs)
     tops = [glyph.top + round(shift) for glyph, shift in zip(glyphs, shifts, strict=True)]
     inked = [i for i, glyph in enumerate(glyphs) if glyph.mask.size]
-    x0, y0 = min(lefts[i] for i in inked), min(tops[i] for i in inked)
-    x1 = max(lefts[i] + glyphs[i].mask.shape[1] for i in inked)
-    y1 = max(tops[i] + glyphs[i].mask.shape[0] for i in inked)
-    mask = np.zeros((y1 - y0 + 2 * PAD, x1 - x0 + 2 * PAD), np.uint8)
-    for i in inked:
-        x, y = lefts[i] - x0 + PAD, tops[i] - y0 + PAD
-        h, w = glyphs[i].mask.shape
-        area = mask[y : y + h, x : x + w]
+    places = np.array([(lefts[i], tops[i]) for i in inked])
+    places += PAD - places.min(axis=0)
+    ends = places + [glyphs[i].mask.shape[::-1] for i in inked]
+    mask = np.zeros(ends.max(axis=0)[::-1] + PAD, np.uint8)
+    for i, (left, top), (right, bottom) in zip(inked, places.tolist(), ends.tolist(), strict=True):
+        area = mask[top:bottom, left:right]
         np.maximum(area, glyphs[i].mask, out=area)  # Letters of scripts and italics overlap.
-    own = [i for i in inked if len(before) <= i < len(before) + len(text)]
-    left, top = min(lefts[i] for i in own), min(tops[i] for i in own)
-    right = max(lefts[i] + glyphs[i].mask.shape[1] for i in own)
-    bottom = max(tops[i] + glyphs[i].mask.shape[0] for i in own)
-    return Line(mask, (left - x0 + PAD, top - y0 + PAD, right - x0 + PAD, bottom - y0 + PAD))
+    own = [len(before) <= i < len(before) + len(text) for i in inked]
+    (x0, y0), (x1, y1) = places[own].min(axis=0).tolist(), ends[own].max(axis=0).tolist()
+    return Line(mask, (x0, y0, x1, y1))
 
 
 def _tumbled(glyph: Glyph, strength: float, rng: np.random.Generator) -> Glyph:

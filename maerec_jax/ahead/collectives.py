@@ -45,34 +45,18 @@ class Collective:
     """Whether it goes over the network between slices instead of the links between chips."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """What is read from the text of a program."""
-
-    collectives: tuple[Collective, ...]
-    """The largest first."""
-    cycles: int
-    """The compiler's estimate of the cycles of all operations, one after the other, collectives not counted; 0 where
-    it wrote none."""
-
-
 class _Line(NamedTuple):
     kind: str
     shapes: str
     text: str
 
 
-def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Program:
-    """Find the collectives of a program, and the sum of the cycles that its compiler expects.
+def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> tuple[tuple[Collective, ...], int]:
+    """Find the collectives of a program, the largest first, and the cycles that its compiler expects.
 
-    Args:
-      text: HLO of one device's program.
-      devices: number of devices that run it, in all slices.
-      slices: number of slices.
-      turns: how often loops are run whose count the text does not tell.
-
-    Raises:
-      ValueError: for a text in which something cannot be read. The message names it.
+    The cycles are the sum over all operations, one after the other, collectives not counted; 0 where it wrote none.
+    All ``devices`` run the program, and ``turns`` times those loops whose count the text does not tell. Raises
+    ``ValueError`` naming what cannot be read.
     """
     computations, entry = _computations(text)
     found: dict[tuple[str, str, int, bool], list[float]] = defaultdict(lambda: [0, 0.0])
@@ -88,7 +72,14 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Pr
             if name and (line.kind, name) in seen:
                 continue
             seen.add((line.kind, name))
-            kind, group = _kind_and_group(line, computation, devices, slices)
+            if between:  # within a step each part goes to the host once; the hosts of the slices do the rest
+                kind = _attribute(line.text, "_xla_megascale_transfer_type").lower().replace("_", "-") or "send"
+                group = slices
+            else:
+                kind = line.kind.removesuffix("-start")
+                group = _group_size(kind, line.text, devices // slices)
+                if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+                    kind = "reduce-scatter"  # so a fusion is called that keeps a part of what is reduced
             arrays = _given(line)
             size = sum(size for _, size in arrays) * (group if line.kind.startswith("reduce-scatter") else 1)
             total = found[kind, "+".join(sorted({dtype for dtype, _ in arrays})), group, between]
@@ -99,7 +90,7 @@ def read_program(text: str, devices: int, slices: int = 1, turns: int = 1) -> Pr
         for (kind, dtype, group, between), (count, size) in found.items()
         if group > 1
     )
-    return Program(tuple(sorted(collectives, key=lambda c: -c.size)), cycles)
+    return tuple(sorted(collectives, key=lambda c: -c.size)), cycles
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Line]], str]:
@@ -158,18 +149,6 @@ def _given(line: _Line) -> list[tuple[str, float]]:
     # Started ones tell their operands first, but for all-reduce.
     after = line.kind.endswith("-start") and line.kind != "all-reduce-start"
     return arrays[operands : 2 * operands] if after else arrays
-
-
-def _kind_and_group(line: _Line, computation: str, devices: int, slices: int) -> tuple[str, int]:
-    """What a collective is called, and how many devices, or slices, take part in it together."""
-    if line.kind == "send":
-        # Within a step each part goes to the host once; the hosts of the slices do the rest.
-        kind = _attribute(line.text, "_xla_megascale_transfer_type").lower().replace("_", "-")
-        return kind or "send", slices
-    kind = line.kind.removesuffix("-start")
-    group = _group_size(kind, line.text, devices // slices)
-    # A fusion that keeps a part of what is reduced is called so.
-    return "reduce-scatter" if kind == "all-reduce" and computation.startswith("all-reduce-scatter") else kind, group
 
 
 def _group_size(kind: str, text: str, devices: int) -> int:

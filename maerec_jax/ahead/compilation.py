@@ -114,16 +114,10 @@ def largest_image(config: TrainConfig) -> tuple[int, int]:
 def compile_step(
     config: TrainConfig, topology: Topology, cache: Path | None = None, message: Callable[[str], None] = print
 ) -> Compiled:
-    """Compile the step that ``maerec_jax.train`` would run on a topology.
+    """Compile the step that ``maerec_jax.train`` would run on a topology; ``message`` is told when that begins.
 
-    Args:
-      config: the run; ``mesh.slices`` must be the topology's.
-      topology: where it would run.
-      cache: a folder for results, looked at first; a result is found again only by the same program and compiler.
-      message: told when a compile begins.
-
-    Raises:
-      UserError: where the mesh does not fit the topology, or the batch size the mesh.
+    A result in the folder ``cache`` is found again only by the same program and compiler. Raises ``UserError`` where
+    the mesh does not fit the topology, with its slices, or the batch size the mesh.
     """
     if config.dtype == "auto":
         config = replace(config, dtype="bfloat16")  # as "auto" means on a TPU
@@ -157,8 +151,8 @@ def compile_step(
         memory = replace(memory, total=needed)
     else:
         memory, counted = _measured(memory, executable.memory_analysis()), executable.cost_analysis() or {}
-        program = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
-        read = (counted.get("flops"), counted.get("bytes accessed"), program.cycles, program.collectives)
+        found, cycles = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
+        read = (counted.get("flops"), counted.get("bytes accessed"), cycles, found)
     seconds = time.perf_counter() - begin
     compiled = Compiled(memory.temporaries is not None, memory, *read, image_size, seconds, versions)
     if file is not None:

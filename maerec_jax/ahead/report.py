@@ -195,24 +195,22 @@ def _operations(report: Report, prediction: Prediction) -> str:
 
 
 def markdown_cells(report: Report) -> dict[str, str]:
-    """A row of a Markdown table by its headings; of a step that does not fit, the cells about memory."""
+    """A row of a Markdown table by its headings, of a step that fits."""
     memory, devices, prediction = report.compiled.memory, report.topology.chip.devices, report.prediction
+    assert prediction is not None
+    assert memory.temporaries is not None
     state = (memory.parameters + memory.optimizer + memory.average) * devices
-    cells = {
+    steps = [prediction.fastest, prediction.expected, prediction.slowest]
+    fast, *_, slow = (f"{float(f'{prediction.rate(seconds):.3g}'):,.0f}" for seconds in steps if seconds is not None)
+    reduced = [c for c in report.compiled.collectives if c.kind in ("all-reduce", "reduce-scatter")]
+    return {
         "config": report.name.rsplit("/", 1)[-1].removesuffix(".py"),
         "topology": str(report.topology),
         "images a chip": f"{report.images_a_chip:g}",
         "remat": report.remat,
         "state": f"{state / 2**30:.2f} GiB",
-        "temporaries": f"{(memory.temporaries or 0) * devices / 2**30:.2f} GiB",
+        "temporaries": f"{memory.temporaries * devices / 2**30:.2f} GiB",
         "of memory": f"{report.filled:.0%}",
-    }
-    if prediction is None:
-        return cells | {"temporaries": "does not fit"}
-    steps = [prediction.fastest, prediction.expected, prediction.slowest]
-    fast, *_, slow = (f"{float(f'{prediction.rate(seconds):.3g}'):,.0f}" for seconds in steps if seconds is not None)
-    reduced = [c for c in report.compiled.collectives if c.kind in ("all-reduce", "reduce-scatter")]
-    return cells | {
         "arithmetic": f"{1e3 * prediction.arithmetic:.1f} ms",
         "HBM traffic": f"{1e3 * prediction.memory:.1f} ms",
         "communication": f"{1e3 * prediction.communication:.2f} ms",

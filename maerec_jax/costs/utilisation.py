@@ -8,6 +8,7 @@ Operations are those of the model's ``work``: the multiplications that the model
 
 import re
 import time
+import timeit
 from collections.abc import Callable
 from functools import cache
 
@@ -39,9 +40,7 @@ _GPUS = (
 def published_peak(device_kind: str, dtype: str) -> float | None:
     """Peak operations a second of a device, as its maker publishes it; None for a device that is not known here.
 
-    Args:
-      device_kind: as JAX names the device.
-      dtype: "float32" or "bfloat16". TPUs multiply float32 as bfloat16 by default, so their peak is one.
+    TPUs multiply float32 as bfloat16 by default, so their peak is one.
     """
     if name := _TPUS.get(device_kind):
         return CHIPS[name].flops / CHIPS[name].devices
@@ -62,12 +61,7 @@ def measured_peak(device: jax.Device, dtype: str) -> float:
     x = jax.device_put(jnp.ones((size, size), dtype), device)
     multiply = jax.jit(jnp.matmul)
     multiply(x, x).block_until_ready()
-    best = float("inf")
-    for _ in range(5):
-        begin = time.perf_counter()
-        multiply(x, x).block_until_ready()
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * size**3 / best
+    return 2.0 * size**3 / min(timeit.repeat(lambda: multiply(x, x).block_until_ready(), number=1, repeat=5))
 
 
 def peak(mesh: Mesh, dtype: str) -> float:
@@ -84,11 +78,7 @@ def peak(mesh: Mesh, dtype: str) -> float:
 class Rates:
     """Images a second, utilisation and the share of time spent waiting for data, since they were last read.
 
-    Args:
-      batch_size: images a step.
-      work: what a model needs for one image of a height and width.
-      peak: operations a second of all devices.
-      clock: seconds from some moment on.
+    ``work`` is what a model needs for one image of a height and width, ``peak`` operations a second of all devices.
     """
 
     def __init__(

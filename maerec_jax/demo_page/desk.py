@@ -15,9 +15,6 @@ from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.regions import Detector
 from maerec_jax.scenes.scene_reader import SceneReader, SceneWord, is_large
 
-Mode = Literal["auto", "word", "scene"]
-"""What a picture shows: one word, or a whole scene with words in it; "auto" for a scene where it ``is_large``."""
-
 MOST_WORDS, MOST_LETTERS = 500, 20_000
 """Of a lexicon that a visitor types."""
 
@@ -29,7 +26,7 @@ _PREVIEW, _CROP = (1600, 1600), (640, 640)  # width and height up to which a pic
 class Settings:
     """What a visitor may choose."""
 
-    mode: Mode = "auto"
+    mode: Literal["auto", "word", "scene"] = "auto"  # one word, or a whole scene: "auto" where it ``is_large``
     beam: int = 1  # as in ``ReadingConfig``
     crops: Crops = "box"  # as in ``SceneReader``
     lexicon: str = ""  # the only words that may be read, with spaces, commas or line ends between them; none for all

@@ -1,7 +1,5 @@
 """Examples for visitors, drawn when the demo starts: words as the training data have them, and a wall of signs."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,13 +24,8 @@ _SIGNS = (
     ("2026", (780, 520), 76, "#2c2c30", "#e2e2dc"),
 )
 
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """A picture to try."""
-
-    name: str
-    pixels: np.ndarray  # uint8 RGB (height, width, 3)
+Example = tuple[np.ndarray, str]
+"""A picture to try, uint8 RGB (height, width, 3), and its name."""
 
 
 def draw_examples(characters: str, scenes: bool) -> list[Example]:
@@ -48,8 +41,8 @@ def draw_examples(characters: str, scenes: bool) -> list[Example]:
         source = RenderedWords(characters=characters, max_length=8, difficulty=0.5).open()
         images = [np.asarray(source[i].image) for i in range(24)]
         drawn = sorted(images, key=lambda pixels: pixels.shape[0] / pixels.shape[1])[:7]  # no upright slivers
-    examples = [Example("street.png", draw_scene(characters))] if scenes else []
-    return examples + [Example(f"word {i}.png", pixels) for i, pixels in enumerate(drawn, 1)]
+    examples = [(draw_scene(characters), "street.png")] if scenes else []
+    return examples + [(pixels, f"word {i}.png") for i, pixels in enumerate(drawn, 1)]
 
 
 def _writable(word: str, characters: str) -> str | None:

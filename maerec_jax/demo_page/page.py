@@ -4,7 +4,7 @@ import json
 import tempfile
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import gradio as gr
@@ -16,6 +16,7 @@ from maerec_jax.demo_page.examples import Example, draw_examples
 from maerec_jax.demo_page.looks import CLEAR, COPIED, COPY, UNSELECT
 from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
+from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.scene_reader import LARGE
 
 _TITLE = "Reading words in pictures"
@@ -75,15 +76,15 @@ class Handlers:
         return Settings(
             mode if mode in ("word", "scene") else "auto",
             int(beam) if beam in self.beams else self._desk.reading.beam,
-            "rectified" if crops == "rectified" else "box",
+            crops if crops in get_args(Crops) else "box",
             str(lexicon or ""),
         )
 
     def _show(self, shown: Example | str, settings: Settings) -> tuple[Any, ...]:
         """Read an example, or the upload with that path."""
-        name = shown.name if isinstance(shown, Example) else Path(shown).name
+        name = Path(shown).name if isinstance(shown, str) else shown[1]
         try:
-            pixels = shown.pixels if isinstance(shown, Example) else open_upload(shown, self._folder, self._limits)
+            pixels = open_upload(shown, self._folder, self._limits) if isinstance(shown, str) else shown[0]
             found = self._desk.read(pixels, name, settings)
         except (UserError, DataError) as error:
             gr.Warning(escape(str(error)), duration=None)
@@ -98,8 +99,11 @@ class Handlers:
         table = gr.update(value=rows, visible=found.scene, label=label)
         text = "\n".join(word.word.text for word in found.words if word.word.text)
         actions = gr.update(visible=True)
-        closely = self._closely(found, 0)
-        return _outlined(found), *closely, table, actions, self._download(name, found), text, shown, found
+        download = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
+        download.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
+        polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
+        outlined = cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
+        return outlined, *self._closely(found, 0), table, actions, str(download), text, shown, found
 
     def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
         """What was read of a word, where the model looked, and what else it may be."""
@@ -120,12 +124,6 @@ class Handlers:
         others = [[other.text, f"{other.confidence:.1%}"] for other in read.alternatives]
         return {read.text or "(nothing)": read.confidence}, panels, gr.update(value=others, visible=bool(others))
 
-    def _download(self, name: str, found: Found) -> str:
-        """A file with what was read as JSON."""
-        path = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
-        path.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
-        return str(path)
-
 
 def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     """The page, ready to be served; the server puts uploads into ``folder``.
@@ -136,7 +134,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     scenes = desk.detector is not None
     examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
-    (word,) = desk.read(examples[-1].pixels, "", Settings(beam=desk.reading.beam)).words
+    (word,) = desk.read(examples[-1][0], "", Settings(beam=desk.reading.beam)).words
     if desk.recognizer.reader.config.has_attention:
         desk.recognizer.attention(word.prepared, word.word)
     handlers = Handlers(desk, examples, limits, folder)
@@ -145,7 +143,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(60, _KEEP_SECONDS)) as page:
         gr.Markdown(f"# {_TITLE}\n{_ABOUT}")
         shown, found = gr.State(time_to_live=_KEEP_SECONDS), gr.State(time_to_live=_KEEP_SECONDS)
-        with gr.Row():
+        with gr.Row(elem_id="both"):
             with gr.Column():
                 mode = gr.Radio(
                     [("Decide by size", "auto"), ("One word", "word"), ("Whole scene", "scene")],
@@ -166,7 +164,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     elem_id="picture",
                 )
                 gallery = gr.Gallery(
-                    [(example.pixels, example.name) for example in examples],
+                    examples,
                     label="Or try one of these",
                     allow_preview=False,
                     elem_id="examples",
@@ -181,10 +179,10 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                         info="Beam width: candidates kept while decoding. More is slower and a bit more accurate.",
                     )
                     crops = gr.Radio(
-                        [("Upright box", "box"), ("Rectified", "rectified")],
+                        [("Upright box", "box"), ("Rectified", "rectified"), ("Box with margins", "app")],
                         value="box",
                         label="Crops of a scene",
-                        info="How words are cut out: as upright boxes, or turned level.",
+                        info="How words are cut out: as upright boxes, turned level, or with some background around.",
                         visible=scenes,
                     )
                     lexicon = gr.Textbox(
@@ -232,12 +230,6 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         copy.click(None, text, copy, js=COPY).then(None, None, copy, js=COPIED)
     page.queue(max_size=limits.max_waiting, default_concurrency_limit=1)
     return page
-
-
-def _outlined(found: Found) -> np.ndarray:
-    """The picture with the outlines of its words."""
-    polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
-    return cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
 
 
 def _index(index: Any, length: int) -> int:

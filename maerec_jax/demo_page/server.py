@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 
-from maerec_jax.demo_page.looks import STYLE
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.serving.connections import Unread
 from maerec_jax.serving.limits import MEGA
@@ -93,7 +92,7 @@ def make_app(page: "gr.Blocks", limits: Limits, folder: Path, root_path: str = "
         ssr_mode=False,
         mcp_server=False,
         show_error=False,
-        css=STYLE,
+        css_paths=Path(__file__).with_name("page.css"),
     )
 
 

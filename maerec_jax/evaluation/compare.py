@@ -1,33 +1,38 @@
 """Two runs over the same images: reads their predictions and compares them image by image, with a paired bootstrap."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from data_pipelines.errors import UserError
 from maerec_jax.evaluation.comparison import LEVEL, MEASURES, Comparison, Difference, Image, Judged, Measure, Pair
 from maerec_jax.evaluation.groups import Kind, groups, ordered
-from maerec_jax.evaluation.predictions import read_predictions
-from maerec_jax.evaluation.table import Table
+from maerec_jax.evaluation.predictions import first_fault, read_predictions
 from maerec_jax.reading.scoring import verdicts
+
+
+class _Set(BaseModel):
+    words: int
+
+
+class _Table(BaseModel):
+    """What is looked at in a table that evaluate wrote."""
+
+    sets: dict[str, _Set]
+    predictions: Any = None
 
 
 def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comparison:
     """Compare two runs image by image: those with the same set, place in it and file.
 
-    Each run is judged by the labels in its own file. What is in one of them only takes no part in the differences, and
-    is counted.
-
-    Args:
-      a: the first run: predictions (.jsonl), or a table (.json) that evaluate wrote and that says where its predictions
-        are.
-      b: the second run; it is better where differences are above 0.
-      seed, resamples: of the bootstrap, which draws the images so many times anew.
+    A run is its predictions (.jsonl), or a table (.json) that evaluate wrote and that says where they are. Each is
+    judged by the labels in its own file. What is in one of them only takes no part in the differences, and is counted.
+    The bootstrap draws the images ``resamples`` times anew.
 
     Raises:
       UserError: for a file that is missing, broken or has an image twice, and where no image is in both.
@@ -53,7 +58,7 @@ def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comp
 
 def _read(path: Path) -> dict[Image, Judged]:
     """The readings of a run, and which of them are right."""
-    path, table = _predictions_file(path)
+    path, expected = _predictions_file(path)
     run: dict[Image, Judged] = {}
     for number, prediction in enumerate(read_predictions(path), 1):
         image = Image(prediction.set, prediction.index, prediction.file)
@@ -65,7 +70,7 @@ def _read(path: Path) -> dict[Image, Judged]:
     if not run:
         raise UserError(f"{path} holds no predictions")
     words = Counter(image.set for image in run)
-    expected = words if table is None else Counter({result.name: result.words for result in table.sets})
+    expected = words if expected is None else expected
     for name in sorted(words | expected):
         if words[name] != expected[name]:
             raise UserError(
@@ -75,28 +80,24 @@ def _read(path: Path) -> dict[Image, Judged]:
     return run
 
 
-def _predictions_file(path: Path) -> tuple[Path, Table | None]:
-    """The predictions that ``path`` is or leads to, and the table that was made from them, if it is one."""
+def _predictions_file(path: Path) -> tuple[Path, Counter[str] | None]:
+    """The predictions that ``path`` is or leads to, and how many there are of each set, if it is a table of them."""
     if path.suffix.lower() != ".json":
         return path, None
+    instead = "give a table (.json) or predictions (.jsonl) of evaluate"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        table = Table.from_dict(data)
+        table = _Table.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; give a table (.json) or predictions (.jsonl) of evaluate"
-        ) from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}; give a table (.json) or predictions (.jsonl)") from error
-    name = data.get("predictions")
+        raise UserError(f"{path}: {error.strerror}; {instead}") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: not a table made by evaluate: {first_fault(error)}; {instead}") from error
+    name = table.predictions
     if not isinstance(name, str) or not name or "\0" in name:
         raise UserError(f"{path} does not name its predictions: give their file (.jsonl)")
     predictions = path.parent / name
     if not predictions.resolve().is_relative_to(path.parent.resolve()):
         raise UserError(f"{path}: its predictions, {name}, are outside its folder: give their file (.jsonl)")
-    return predictions, table
+    return predictions, Counter({name: found.words for name, found in table.sets.items()})
 
 
 def _differences(pairs: Mapping[str, Sequence[Pair]], seed: int, resamples: int) -> tuple[Difference, ...]:

@@ -1,7 +1,7 @@
 """What a comparison of two runs found, for the terminal and for JSON."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,6 @@ LEVEL = 0.95
 """Share of the resampled differences that an interval holds."""
 
 _HEADLINE = MEASURES.index(HEADLINE)
-_HEADINGS = ("words", "a", "b", "b - a", f"{LEVEL:.0%} interval", "fixed", "broken", "verdict")
 
 
 class Image(NamedTuple):
@@ -109,6 +108,21 @@ class Difference:
             return "interval contains 0"
         return "b is better" if (measure.low > 0) != (self.kind == "margin") else "a is better"
 
+    def cells(self) -> dict[str, str]:
+        """What a table shows of it by ``HEADLINE``, by headings."""
+        measure, verdict = self.measures[HEADLINE], self.verdict()
+        style = {"b is better": "green", "a is better": "red"}.get(verdict, "none")
+        return {
+            "words": f"{self.words:,}",
+            "a": f"{100 * measure.a:.2f}",
+            "b": f"{100 * measure.b:.2f}",
+            "b - a": f"{100 * measure.difference:+.2f}",
+            f"{LEVEL:.0%} interval": measure.interval,
+            "fixed": f"{measure.fixed:,}",
+            "broken": f"{measure.broken:,}",
+            "verdict": f"[{style}]{verdict.removeprefix('interval ')}",
+        }
+
     def described(self) -> dict[str, Any]:
         """The difference as JSON can hold it, in fractions of 1."""
         metrics = {
@@ -157,12 +171,11 @@ class Comparison:
         others = [name for name in MEASURES if name != HEADLINE]
         return Parts(
             Text(f"a: {printable(self.a)}\nb: {printable(self.b)}\n"),
-            self._table(f"{METRICS[HEADLINE]} (%), differences in points", _HEADINGS, _headline_cells),
+            self._table(f"{METRICS[HEADLINE]} (%), differences in points", Difference.cells),
             Text(),
             self._table(
                 "b - a in points, the other metrics",
-                [METRICS[name] for name in others],
-                lambda difference: [str(difference.measures[name]) for name in others],
+                lambda difference: {METRICS[name]: str(difference.measures[name]) for name in others},
             ),
             *_images("fixed", self.fixed, shown),
             *_images("broken", self.broken, shown),
@@ -199,33 +212,18 @@ class Comparison:
             for name, files in here.items():
                 yield run, other, name, files, name not in common | there.keys()
 
-    def _table(self, title: str, headings: Sequence[str], cells: Callable[[Difference], Iterable[str]]) -> RichTable:
-        """A row for each difference, with a line below the last set."""
+    def _table(self, title: str, cells: Callable[[Difference], Mapping[str, str]]) -> RichTable:
+        """A row for each difference, of cells by their headings, with a line below the last set."""
         table = plain_table(title, 12)
-        for heading in headings:
+        for heading in cells(self.differences[0]):
             number = heading != "verdict"
             table.add_column(heading, justify="right" if number else "left", no_wrap=number)
         for difference in self.differences:
             style = "" if difference.kind == "set" else "italic" if difference.remark else "bold"
             if style and not table.rows[-1].style:
                 table.add_section()
-            table.add_row(Text(printable(difference.label)), *cells(difference), style=style)
+            table.add_row(Text(printable(difference.label)), *cells(difference).values(), style=style)
         return table
-
-
-def _headline_cells(difference: Difference) -> tuple[str, ...]:
-    measure, verdict = difference.measures[HEADLINE], difference.verdict()
-    style = {"b is better": "green", "a is better": "red"}.get(verdict, "none")
-    return (
-        f"{difference.words:,}",
-        f"{100 * measure.a:.2f}",
-        f"{100 * measure.b:.2f}",
-        f"{100 * measure.difference:+.2f}",
-        measure.interval,
-        f"{measure.fixed:,}",
-        f"{measure.broken:,}",
-        f"[{style}]{verdict.removeprefix('interval ')}",
-    )
 
 
 def _images(kind: str, pairs: Sequence[Pair], shown: int) -> Iterator[RenderableType]:

@@ -12,6 +12,13 @@ WORD_SETS = {word_set.name: word_set for collection in CATALOGUE for word_set in
 MARGIN = ("incomplete_ori", "incomplete")
 """The sets whose difference is the margin of Incomplete: whole words, and the same with letters cut off."""
 
+SECTIONS = ("Union14M-Benchmark", "Incomplete", "common benchmarks", "other sets")
+"""The parts of a table; the first has the sets of the headline average."""
+
+_SECTION_OF = {s.name: SECTIONS[0 if s.headline else 1] for s in BENCHMARK.sets} | {
+    s.name: SECTIONS[2] for s in COMMON.sets
+}
+
 Kind = Literal["mean", "weighted", "margin"]
 """How a group is averaged: plainly over sets, by their words, or as the first set minus the second."""
 
@@ -74,6 +81,11 @@ def ordered(names: Iterable[str]) -> list[str]:
     """Names of sets in the order of the catalogue, and others behind them in theirs."""
     places = {name: place for place, name in enumerate(WORD_SETS)}
     return sorted(names, key=lambda name: places.get(name, len(places)))
+
+
+def section(name: str) -> str:
+    """The one of ``SECTIONS`` that a set belongs to."""
+    return _SECTION_OF.get(name, SECTIONS[3])
 
 
 def groups(words: Mapping[str, int]) -> tuple[Group, ...]:

@@ -1,7 +1,7 @@
 """Reading sets of labelled words, on the mesh, into predictions."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from data_pipelines.opening import Labels, open_sources
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.records import OUTCOMES, Batch
 from data_pipelines.unusable import InvalidImages
+from maerec_jax.config import SourceConfig
 from maerec_jax.evaluation.predictions import Prediction
-from maerec_jax.evaluation.sets import MeasuredSet
 from maerec_jax.reading.passes import Passes
 from maerec_jax.reading.reader import Reader
 from maerec_jax.reading.word import NOTHING
@@ -36,17 +36,18 @@ class SetReader:
 
     def __init__(
         self,
-        measured: MeasuredSet,
+        name: str,
+        spec: SourceConfig,
         root: Path,
         reader: Reader,
         batch_size: int,
         workers: int,
         message: Callable[[str], None],
     ) -> None:
-        self.name, self._reader = measured.name, reader
-        self._message = lambda text: message(f"{self.name}: {text}")
-        labels = Labels(reader.config.charset.characters, reader.config.max_length - 2, "keep")
-        self.source: Sources = open_sources((measured.spec,), root, self._message, labels)
+        self.name, self._reader = name, reader
+        self._message = lambda text: message(f"{name}: {text}")
+        labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep")
+        self.source: Sources = open_sources((spec,), root, self._message, labels)
         if reader.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
                 reader.lexicon.root_of(self.source.name(index))
@@ -101,7 +102,7 @@ class SetReader:
             return None
 
 
-def made_with(reader: Reader, params: Any, step: int, sets: Sequence[SetReader]) -> dict[str, Any]:
+def made_with(reader: Reader, params: Any, step: int, sets: Mapping[str, SetReader]) -> dict[str, Any]:
     """What decides about the readings, as JSON can hold it: the weights, how they read, and the words."""
     reading = reader.reading
     weights = _checksum(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
@@ -115,7 +116,7 @@ def made_with(reader: Reader, params: Any, step: int, sets: Sequence[SetReader])
         listed = (list(reader.lexicon.words), reader.lexicon.roots and dict(reader.lexicon.roots))
         found["lexicon"] = f"{len(reader.lexicon.words):,} words, {_checksum([repr(listed).encode()])}"
         found["match_case"] = reading.match_case
-    return found | {"sets": {each.name: each.described() for each in sets}}
+    return found | {"sets": {name: each.described() for name, each in sets.items()}}
 
 
 def _checksum(parts: Iterable[bytes]) -> str:

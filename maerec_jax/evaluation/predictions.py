@@ -12,6 +12,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
 
+MADE_WITH = ".made_with.json"
+"""The ending of what stands beside a file of predictions, after the whole name of that."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -78,7 +81,7 @@ class PredictionsFile:
 
     def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
         self.path, self.made_with = path, dict(made_with)
-        self._beside = path.with_name(path.name + ".made_with.json")
+        self._beside = path.with_name(path.name + MADE_WITH)
 
     def prepare(self, overwrite: bool = False) -> None:
         """Begin the file, or see to it that one which is there can be gone on with; for one process only.

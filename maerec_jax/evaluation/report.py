@@ -14,58 +14,10 @@ from PIL import Image
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.evaluation.table import Table
 from maerec_jax.evaluation.tallies import SIMILAR, Tallies, Tally
-from maerec_jax.reading.marking import differing, one_character, printable
+from maerec_jax.reading.marking import differing, printable
 from maerec_jax.reading.scoring import HEADLINE, METRICS
 
-Picture = Callable[[Prediction], np.ndarray | None]
-"""The image of a prediction, uint8 RGB ``(height, width, 3)``, or None where there is none to show."""
-
 _PICTURE_SIZE = (256, 128)
-
-
-def write_report(
-    path: Path,
-    title: str,
-    details: Mapping[str, str],
-    table: Table,
-    predictions: Iterable[Prediction],
-    picture: Picture = lambda prediction: None,
-) -> None:
-    """Write a page that needs nothing but itself: no network, scripts or fonts.
-
-    Predictions are taken one by one, and of them only counts and the worst errors are kept. Right is what is right by
-    WAICS, the paper's metric. ``title`` says what was measured, and ``details`` how. ``picture`` gives the images of
-    the worst errors, a few hundred at most.
-    """
-    shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
-    shown["tallies"] = tallies = Tallies(predictions, len(table.sets))
-    shown["worst"] = tallies.worst
-    shown["words"] = words = sum(result.words for result in table.sets)
-    shown["accuracy"] = sum(result.words * result.metrics[HEADLINE] for result in table.sets) / max(words, 1)
-    page = _pages().get_template("report.html").render(shown)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-
-
-def _pages() -> Environment:
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_visible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.globals |= {"metric": METRICS[HEADLINE], "headline": HEADLINE, "similar": SIMILAR, "differing": differing}
-    pages.filters |= {
-        "alone": one_character,
-        "data_uri": _data_uri,
-        "shortened": _shortened,
-        "percent": lambda share: f"{100 * share:.1f}",
-        "thousands": lambda number: f"{number:,}",
-        "trimmed": _trimmed,
-    }
-    return pages
 
 
 def _visible(value: Any) -> str:
@@ -97,3 +49,46 @@ def _data_uri(image: np.ndarray) -> str:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=75)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    finalize=_visible,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_PAGES.globals |= {"metric": METRICS[HEADLINE], "headline": HEADLINE, "similar": SIMILAR, "differing": differing}
+_PAGES.filters |= {
+    "alone": lambda character: "\u2423" if character == " " else character,
+    "data_uri": _data_uri,
+    "shortened": _shortened,
+    "percent": lambda share: f"{100 * share:.1f}",
+    "thousands": lambda number: f"{number:,}",
+    "trimmed": _trimmed,
+}
+
+
+def write_report(
+    path: Path,
+    title: str,
+    details: Mapping[str, str],
+    table: Table,
+    predictions: Iterable[Prediction],
+    picture: Callable[[Prediction], np.ndarray | None],
+) -> None:
+    """Write a page that needs nothing but itself: no network, scripts or fonts.
+
+    Predictions are taken one by one, and of them only counts and the worst errors are kept. Right is what is right by
+    WAICS, the paper's metric. ``title`` says what was measured, and ``details`` how. ``picture`` gives the images of
+    the worst errors, uint8 RGB ``(height, width, 3)``, or None where there is none to show.
+    """
+    shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
+    shown["tallies"] = tallies = Tallies(predictions, len(table.sets))
+    shown["worst"] = tallies.worst
+    shown["words"] = words = sum(result.words for result in table.sets)
+    shown["accuracy"] = sum(result.words * result.metrics[HEADLINE] for result in table.sets) / max(words, 1)
+    page = _PAGES.get_template("report.html").render(shown)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")

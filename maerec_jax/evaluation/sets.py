@@ -1,17 +1,15 @@
 """Which sets are measured: those of the catalogue that a data root holds, or what the user names."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.errors import UserError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import Records
-from data_pipelines.prepared.layout import MANIFEST
 from data_pipelines.sources.files import Annotations, LmdbWords
-from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, Place, locate
+from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, Place, kind_at, locate
 from maerec_jax.config import SourceConfig
 
 GROUPS = {"benchmark": BENCHMARK, "common": COMMON}
@@ -23,18 +21,10 @@ _NAMES = {word_set.name.lower() for collection in CATALOGUE for word_set in coll
 _FORMS: dict[str, Callable[..., SourceConfig]] = {"annotations": Annotations, "lmdb": LmdbWords, "records": Records}
 
 
-@dataclass(frozen=True)
-class MeasuredSet:
-    """A set of labelled words, to be measured as a whole."""
-
-    name: str  # what tables call it: its name in the catalogue, or its path
-    spec: SourceConfig  # where it is
-
-
 def find_sets(
     root: Path, names: Sequence[str], message: Callable[[str], None], image_field: str = "", text_field: str = ""
-) -> list[MeasuredSet]:
-    """Find sets to measure.
+) -> dict[str, SourceConfig]:
+    """Find sets of labelled words, each to be measured as a whole.
 
     Args:
       root: the data root.
@@ -44,6 +34,9 @@ def find_sets(
       message: is told what was decided.
       image_field: names the image in the JSON records of annotation files that are named by their paths.
       text_field: holds the label in them. The usual fields where they are "".
+
+    Returns:
+      Where each set is, by what tables call it: its name in the catalogue, or its path.
 
     Raises:
       UserError: where there are none, or one of the names is not found.
@@ -57,46 +50,42 @@ def find_sets(
                 f"{root} holds no known benchmark (python -m data_pipelines.check lists what is there): "
                 "name annotation files, LMDBs or folders with --sets"
             )
-        return list(_sets(root, places, message))
+        return dict(_sets(root, places, message))
     known = locate(root)[0] if any(name.lower() in _NAMES for name in names) else []
-    found: list[MeasuredSet] = []
+    found: list[tuple[str, SourceConfig]] = []
     for name in names:
-        wanted = name.lower()
+        wanted, title = name.lower(), name.rstrip("/")
         places = [p for p in known if wanted == p.word_set.name.lower() or GROUPS.get(wanted) is p.collection]
         if places:
             found += _sets(root, places, message)
-        elif (root / name).is_file():
-            spec = Annotations(path=name, image_field=image_field, text_field=text_field)
-            found.append(MeasuredSet(name.rstrip("/"), spec))
+        elif (kind := kind_at(root / name)) == "annotations":
+            found.append((title, Annotations(path=name, image_field=image_field, text_field=text_field)))
+        elif kind is not None:
+            found.append((title, _FORMS[kind](path=name)))
         else:
-            found += _in_folder(root, name, message)
-    if twice := sorted(name for name, times in Counter(each.name for each in found).items() if times > 1):
+            found += _in_folder(root, title, message)
+    if twice := sorted(name for name, times in Counter(name for name, _ in found).items() if times > 1):
         raise UserError(f"named twice: {', '.join(twice)}")
-    return found
+    return dict(found)
 
 
-def _in_folder(root: Path, name: str, message: Callable[[str], None]) -> list[MeasuredSet]:
-    """The set that a folder is, or those in it."""
-    path, title = root / name, name.rstrip("/")
+def _in_folder(root: Path, name: str, message: Callable[[str], None]) -> list[tuple[str, SourceConfig]]:
+    """The sets in a folder."""
+    path = root / name
     if not path.is_dir():
         groups = ", ".join(GROUPS)
         raise UserError(f"{name} is neither a set found in {root} nor a path in it; {groups} name whole collections")
-    if (path / "data.mdb").is_file():
-        return [MeasuredSet(title, LmdbWords(path=name))]
-    if (path / MANIFEST).is_file():
-        return [MeasuredSet(title, Records(path=name))]
     places, extra = locate(path)
-    places = [replace(place, paths=tuple(os.path.join(title, inner) for inner in place.paths)) for place in places]
+    places = [replace(place, paths=tuple(f"{name}/{inner}" for inner in place.paths)) for place in places]
     found = list(_sets(root, places, message))
-    for inner_path in (f"{title}/{inner}" for inner in extra):
-        form = _FORMS["lmdb" if (root / inner_path).is_dir() else "annotations"]
-        found.append(MeasuredSet(inner_path, form(path=inner_path)))
+    for inner in (f"{name}/{inner}" for inner in extra):
+        found.append((inner, _FORMS["lmdb" if (root / inner).is_dir() else "annotations"](path=inner)))
     if not found:
         raise UserError(f"{path} holds no list of labels, LMDB or prepared set: name the annotation file itself")
     return found
 
 
-def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -> Iterable[MeasuredSet]:
+def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -> Iterator[tuple[str, SourceConfig]]:
     """Sets of the catalogue, each once; and again for each list that gives other labels."""
     by_set: dict[tuple[str, str], list[Place]] = {}
     for place in places:
@@ -107,11 +96,11 @@ def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -
         if others:
             message(f"{name}: read from {first.paths[0]}, not from {', '.join(place.paths[0] for place in others)}")
         if first.kind != "annotations":
-            yield MeasuredSet(name, _FORMS[first.kind](path=first.paths[0]))
+            yield name, _FORMS[first.kind](path=first.paths[0])
             continue
         seen: list[PackedStrings | None] = []
         for path in first.paths:
             labels = getattr(Annotations(path=path).open(root), "labels", None)
             if labels not in seen:
-                yield MeasuredSet(name if not seen else f"{name} ({Path(path).name})", Annotations(path=path))
+                yield name if not seen else f"{name} ({Path(path).name})", Annotations(path=path)
             seen.append(labels)

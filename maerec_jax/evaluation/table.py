@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -15,11 +17,13 @@ from rich.text import Text
 
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
-from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
-from maerec_jax.evaluation.groups import MARGIN, WORD_SETS, Group, groups, ordered
+from maerec_jax.evaluation.groups import MARGIN, SECTIONS, WORD_SETS, Group, groups, ordered, section
 from maerec_jax.evaluation.predictions import Prediction, first_fault
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.scoring import METRICS, Scores
+
+COLUMNS = ("kind", "name", "coverage", "words", "unusable", *METRICS, "confidence", "sets", "missing")
+"""The columns of CSV files."""
 
 
 @dataclass(frozen=True)
@@ -141,19 +145,18 @@ class Table:
     def sections(self) -> list[list[Line]]:
         """The lines as they are shown: the headline's sets, Incomplete, the common benchmarks and all else, each with
         their averages."""
-        places = {s.name: 0 if s.headline else 1 for s in BENCHMARK.sets} | {s.name: 2 for s in COMMON.sets}
-        sections: list[list[Line]] = [[], [], [], []]
+        sections: dict[str, list[Line]] = {name: [] for name in SECTIONS}
         for result in self.sets:
             counts = (result.count, *((str(result.unusable or ""),) if self.unusable else ()))
             line = Line("set", result.name, (*counts, *_percents(result.metrics, result.confidence)))
-            sections[places.get(result.name, 3)].append(line)
+            sections[section(result.name)].append(line)
         for average in self.averages:
             group = average.group
             counts = (f"{average.words:,}", *(("",) if self.unusable else ()))
             values = _percents(average.metrics, average.confidence, "+.2f" if group.kind == "margin" else ".2f")
             line = Line("average" if group.published else "partial", group.label, (*counts, *values))
-            sections[places[next(iter(group.weights))]].append(line)
-        return [section for section in sections if section]
+            sections[section(next(iter(group.weights)))].append(line)
+        return [lines for lines in sections.values() if lines]
 
     def remarks(self) -> list[str]:
         """What is to be known about averages that are not the published ones, and images that could not be used."""
@@ -171,8 +174,8 @@ class Table:
         for heading in self.headings[1:]:
             table.add_column(heading, justify="right", no_wrap=True)
         styles = {"set": "", "average": "bold", "partial": "italic"}
-        for section in self.sections():
-            for line in section:
+        for lines in self.sections():
+            for line in lines:
                 table.add_row(Text(printable(line.label)), *line.cells, style=styles[line.kind])
             table.add_section()
         table.caption, table.caption_justify = Text("\n".join(self.remarks())) if self.remarks() else None, "left"
@@ -193,20 +196,45 @@ class Table:
             averages.append(about | lacks | values)
         return {"sets": sets, "averages": averages}
 
-    def to_csv(self) -> str:
-        """A line for each set and average, in fractions of 1; a margin's are whole words minus cut words."""
-        columns = ("kind", "name", "coverage", "words", "unusable", *METRICS, "confidence", "sets", "missing")
-        file = io.StringIO()
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
+    def rows(self) -> list[dict[str, Any]]:
+        """What stands in a CSV file, by ``COLUMNS``: a row for each set and average, in fractions of 1."""
         data = self.to_dict()
-        for name, entry in data["sets"].items():
-            writer.writerow(entry | entry["metrics"] | {"kind": "set", "name": name})
+        rows = [entry | entry["metrics"] | {"kind": "set", "name": name} for name, entry in data["sets"].items()]
         for entry in data["averages"]:
             lists = {name: " ".join(entry[name]) for name in ("sets", "missing")}
             lists["coverage"] = "complete" if entry["published"] else "partial"
-            writer.writerow(entry | entry["metrics"] | lists)
-        return file.getvalue()
+            rows.append(entry | entry["metrics"] | lists)
+        return rows
+
+    def to_csv(self) -> str:
+        """A line for each set and average, in fractions of 1; a margin's are whole words minus cut words."""
+        return csv_of(COLUMNS, self.rows())
+
+
+def read_table(path: Path) -> tuple[Table, dict[str, Any]]:
+    """The table in a file that evaluate wrote, and all that the file holds.
+
+    Raises:
+      UserError: where there is no such file, or it is no table; it names the file.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Table.from_dict(data), data
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a table (.json) that evaluate wrote") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}; give a table that evaluate wrote") from error
+
+
+def csv_of(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file of these columns, with a heading; what a row has beside them is left out."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def plain_table(title: str, width: int) -> RichTable:

@@ -1,7 +1,6 @@
 """What a report counts: accuracy by length and shape, calibration, confused characters, and the worst errors."""
 
 import heapq
-import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from itertools import pairwise
 from rapidfuzz.distance import Levenshtein
 
 from data_pipelines.sources.records import OUTCOMES
+from maerec_jax.evaluation.intervals import wilson
 from maerec_jax.evaluation.predictions import Prediction
 from maerec_jax.reading.scoring import HEADLINE, verdicts
 
@@ -54,14 +54,8 @@ class Tally:
         return self.confidence_sum / max(self.words, 1)
 
     def bounds(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson's)."""
-        if not self.words:
-            return 0.0, 1.0
-        z2 = 1.96**2
-        n, share = self.words, self.accuracy
-        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-        reach = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
-        return max(0.0, centre - reach), min(1.0, centre + reach)
+        """95 % interval of the accuracy (Wilson's), where there are words."""
+        return wilson(self.accuracy, self.words)
 
 
 @dataclass

@@ -15,10 +15,8 @@ DROPPED = r"(head|head_dist|fc_norm|pre_logits)\..*|dist_token"
 def table_with_class_row(table: np.ndarray, distilled: bool, patches: int) -> tuple[np.ndarray, str]:
     """A position table with one row before those of the patches, and what was done to it ("" for nothing).
 
-    Args:
-      table: float32 (1, rows, dim).
-      distilled: whether the model has a distillation token, whose row is the second.
-      patches: how many patches the table is known to be for, or 0.
+    It is float32 (1, rows, dim). The second row of ``distilled`` models is that of another token. ``patches`` is how
+    many it is known to be for, or 0.
     """
     rows = table.shape[1]
     if distilled:

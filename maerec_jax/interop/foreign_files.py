@@ -3,9 +3,9 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,18 @@ class WeightFile:
     shapes: Mapping[str, tuple[int, ...]]
     """The shape of each tensor by its name, without the prefixes of wrappers."""
     read_tensor: Callable[[str], np.ndarray]
-    about: str = ""
+    about: str
     """What one of our own files says of itself, as JSON."""
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...]
     """Entries beside the state dict, such as the state of an optimizer."""
-    no_tensors: tuple[str, ...] = ()
-    """Names in the state dict that hold no tensors."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
     """What the user should know of how it was read."""
 
-    def read(self) -> dict[str, np.ndarray]:
-        """All tensors, as float32. Raises ``UserError`` naming one that cannot be read, or all that are no floats."""
+    def read(self, counters: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """All tensors, as float32, but for ``counters``, which are int64.
+
+        Raises ``UserError`` naming one that cannot be read, or all that are no floats.
+        """
         state: dict[str, np.ndarray] = {}
         converted, others = set(), []
         for name in self.shapes:
@@ -50,7 +51,9 @@ class WeightFile:
                 array = self.read_tensor(name)
             except (UnreadableError, SafetensorError, OSError) as error:
                 raise UserError(f"{self.path}: {name} cannot be read: {error}") from error
-            if name.endswith(COUNTS) and array.dtype.kind == "i":
+            if name in counters and array.dtype.kind in "iu":
+                array = array.astype(np.int64)
+            elif name.endswith(COUNTS) and array.dtype.kind == "i":
                 array = array.astype(np.float32)
             elif array.dtype.kind not in "fV":  # bfloat16 is of no kind that NumPy knows
                 others.append(f"{name} ({array.dtype})")
@@ -69,15 +72,9 @@ class WeightFile:
 
 @contextmanager
 def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iterator[WeightFile]:
-    """Open a file of weights: ``.safetensors``, or whatever ``torch.save`` wrote.
+    """Open a file of weights: ``.safetensors``, or whatever ``torch.save`` wrote. The rest is as in ``ImportOptions``.
 
-    Args:
-      path: the file.
-      entry: the entry of a checkpoint to take, such as "ema_state_dict"; by default the usual one.
-      ignore_code: read files whose pickle names unknown functions or classes, too; these are never run.
-
-    Raises:
-      UserError: where the file cannot be read, is refused, or holds no tensors by name.
+    Raises ``UserError`` where the file cannot be read, is refused, or holds no tensors by name.
     """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
@@ -86,7 +83,7 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
             with safe_open(path, framework="numpy") as file:
                 shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
                 about = (file.metadata() or {}).get(ABOUT, "")
-                yield _named(WeightFile(path, shapes, file.get_tensor, about))
+                yield _weights(path, shapes, file.get_tensor, about)
         except SafetensorError as error:
             raise UserError(f"{path}: is it truncated, damaged or in another format? ({error})") from error
         return
@@ -100,7 +97,7 @@ def open_weights(path: Path, entry: str = "", ignore_code: bool = False) -> Iter
                 f"{path}: refused: its pickle names {_some(file.unknown)}, which a file of weights does not need; "
                 "nothing was run. Use --ignore-code to read the tensors"
             )
-        yield _named(_of_torch(path, file, entry))
+        yield _of_torch(path, file, entry)
 
 
 def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
@@ -123,13 +120,14 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
     for name, tensor in tensors.items():
         if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
             raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it truncated or damaged?")
-    weights = WeightFile(
+    if strange := sorted(map(str, found.keys() - tensors.keys())):
+        raise UserError(f"{path}: no tensors: {grouped(strange)}")
+    weights = _weights(
         path,
         {name: tensor.shape for name, tensor in tensors.items()},
         lambda name: file.read(tensors[name]),
         about,
         tuple(name for name in names if entry and name != entry and not (about and name == "meta")),
-        tuple(sorted(map(str, found.keys() - tensors.keys()))),
     )
     if entry:
         weights.notes.append(f"the tensors are those of its entry {entry!r}")
@@ -146,16 +144,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"
 
 
-def _named(weights: WeightFile) -> WeightFile:
-    """The same file, its names without what wrappers put before all of them."""
-    match = re.match(_WRAPPERS, os.path.commonprefix(list(weights.shapes)))  # noqa: RUF071
-    if match is None:
-        return weights
-    prefix = match[0]
-    weights.notes.append(f"its names begin with {prefix!r}, which is left out")
-    return replace(
-        weights,
-        shapes={name.removeprefix(prefix): shape for name, shape in weights.shapes.items()},
-        read_tensor=lambda name: weights.read_tensor(prefix + name),
-        no_tensors=tuple(name.removeprefix(prefix) for name in weights.no_tensors),
-    )
+def _weights(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    read_tensor: Callable[[str], np.ndarray],
+    about: str,
+    others: tuple[str, ...] = (),
+) -> WeightFile:
+    """Tensors under their names without what wrappers put before all of them."""
+    match = re.match(_WRAPPERS, os.path.commonprefix(list(shapes)))  # noqa: RUF071
+    prefix, notes = ("", []) if match is None else (match[0], [f"its names begin with {match[0]!r}, which is left out"])
+    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+    return WeightFile(path, shapes, lambda name: read_tensor(prefix + name), about, others, notes)

@@ -12,6 +12,8 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig
+from maerec_jax.interop.baselines_of_shapes import SAR_PIXELS, abinet_of, sar_of
+from maerec_jax.interop.detector_import import ImportedDetector, import_detector
 from maerec_jax.interop.encoder_weights import DROPPED, flip_channels, table_with_class_row
 from maerec_jax.interop.foreign_files import WeightFile, open_weights
 from maerec_jax.interop.model_of_shapes import (
@@ -28,17 +30,19 @@ from maerec_jax.interop.model_of_shapes import (
     maerec_of,
     position_layout,
 )
-from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_constants, grouped, note_dropped
+from maerec_jax.interop.state_dict_checks import compare, compare_copies, drop_constants, note_dropped
 from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.other_images import fit_encoder
 from maerec_jax.models.vit import ViTConfig
-from maerec_jax.weights.files import BASE, run_of_metadata
+from maerec_jax.weights.files import BASE, detector_of, run_of_metadata
 from maerec_jax.weights.state_dicts import name_table, params_from_state_dict, state_dict_shapes
 
 _PUBLISHED: dict[Kind, tuple[Callable[..., Any], Interpolation, str, tuple[Numbers, Numbers]]] = {
     "mae": (mae_of, "bicubic", "rgb", HALF),
     "maerec": (maerec_of, "bilinear", "bgr", IMAGENET),
+    "abinet": (abinet_of, "bilinear", "bgr", IMAGENET),
+    "sar": (sar_of, "bilinear", "bgr", SAR_PIXELS),
 }
 """For each kind its config of shapes, and how images were prepared: resizing, channels, mean and std of pixels."""
 _CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # what mmengine may keep of the pixel scale
@@ -62,7 +66,7 @@ class Imported:
     """Whether the file says itself how many attention heads there are."""
 
 
-def import_weights(path: Path, options: ImportOptions) -> Imported:
+def import_weights(path: Path, options: ImportOptions) -> Imported | ImportedDetector:
     """Read a file of PyTorch weights; ``options`` are what it does not say.
 
     Raises ``UserError`` where it cannot be read, is of an unknown model, or lacks, has too much or has in another shape
@@ -70,11 +74,11 @@ def import_weights(path: Path, options: ImportOptions) -> Imported:
     """
     with open_weights(path, options.entry, options.ignore_code) as weights:
         try:
-            if weights.no_tensors:
-                raise UserError(f"{path}: no tensors: {grouped(weights.no_tensors)}")
             if weights.about:
                 return _our_own(weights, options)
             kind = kind_of(weights.shapes)
+            if kind == "detector":
+                return import_detector(weights, options)
             if kind == "encoder":
                 return _encoder(weights, options)
             return _model(weights, kind, options)
@@ -100,12 +104,11 @@ def _model(weights: WeightFile, kind: Kind, options: ImportOptions) -> Imported:
 def _our_own(weights: WeightFile, options: ImportOptions) -> Imported:
     """A file that says itself what it holds."""
     path = weights.path
+    if detector_of(weights.about):
+        raise UserError(f"{path}: holds a text detector that was imported already: give it as --detection.detector")
     if given := contradicting(options):
         raise UserError(f"{path}: the file already says what it holds: leave out {', '.join(given)}")
-    try:
-        run, _, about = run_of_metadata(weights.about, weights.shapes)
-    except ValueError as error:
-        raise ValueError(f"its tensors do not match its metadata ({error})") from error
+    run, _, about = run_of_metadata(weights.about, weights.shapes)
     if BASE in about:
         usage = "give it to predict or evaluate as --adapters, and their encoder as --checkpoint"
         raise UserError(f"{path} holds adapters: {usage}")

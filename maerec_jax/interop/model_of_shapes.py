@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "encoder"]
+Kind = Literal["mae", "maerec", "abinet", "sar", "encoder", "detector"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -30,7 +30,8 @@ HALF: tuple[Numbers, Numbers] = ((127.5,) * 3, (127.5,) * 3)
 
 # The matrices that map to the few values of an adapter, by both names that each has.
 _ADAPTER = r"backbone\.(query_As\.\d+|vit\.blocks\.\d+\.attn\.qkv\.linear_a_q)\.weight"
-_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published Vision Transformers, by their width
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+"""Attention heads of the published Vision Transformers, by their width."""
 WORD = (32, 128)
 """Height and width of a word in pixels."""
 
@@ -53,8 +54,8 @@ class ImportOptions:
     """Patch size in pixels that an encoder is converted to; default: 4 4 for those of timm and DeiT."""
     source_grid: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROWS COLUMNS")] = None
     """Rows and columns of an encoder's position table; default: a square."""
-    max_length: int = 48
-    """Longest text in tokens, start token included."""
+    max_length: int = 0
+    """Longest text in tokens, start token included; default: as published, 48 for MAERec."""
     color: Literal["auto", "rgb", "bgr"] = "auto"
     """Channel order that the weights expect; auto: bgr for recognisers, as released, else rgb."""
     pixel_mean: Annotated[Numbers | None, tyro.conf.arg(metavar="MEAN MEAN MEAN")] = None
@@ -72,25 +73,35 @@ class ImportOptions:
 def contradicting(options: ImportOptions) -> list[str]:
     """The flags that were given although they are for files that do not say what they hold."""
     allowed = {"encoder_only", "merge_lora", "entry", "ignore_code"}
-    allowed |= {"image_size", "patch_size"} if options.encoder_only else set()
+    return given_beside(options, allowed | ({"image_size", "patch_size"} if options.encoder_only else set()))
+
+
+def given_beside(options: ImportOptions, allowed: Collection[str]) -> list[str]:
+    """The flags that were given, the allowed ones left out."""
     given = [f.name for f in fields(options) if getattr(options, f.name) != f.default]
     return [f"--{name.replace('_', '-')}" for name in given if name not in allowed]
 
 
 def kind_of(shapes: Shapes) -> Kind:
-    """What a state dict holds: a masked autoencoder, a recogniser, or a Vision Transformer alone.
+    """What a state dict holds: a masked autoencoder, a recogniser, a Vision Transformer alone, or a text detector.
 
     Raises ``ValueError`` for anything else, as all functions here do where tensors are missing or of no such model.
     """
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
+    if any(name.startswith("decoder.vision_decoder.") for name in shapes):
+        return "abinet"
+    if any(name.startswith("encoder.rnn_encoder.") for name in shapes):
+        return "sar"
     if "decoder_embed.weight" in shapes or "decoder_pred.weight" in shapes:
         return "mae"
     if any(name.endswith("patch_embed.proj.weight") for name in shapes):
         return "encoder"
+    if any(name.startswith("det_head.") for name in shapes):
+        return "detector"
     shown = ", ".join(sorted(shapes)[:5])
     raise ValueError(
-        "neither a masked autoencoder, nor a MAERec recogniser, nor a Vision Transformer: "
+        "neither an autoencoder, nor a recogniser of Union14M, nor a Vision Transformer, nor a DBNet++: "
         f"it has {len(shapes):,} tensors such as {shown or 'none'}"
     )
 
@@ -115,11 +126,6 @@ def _heads(width: int, heads: int, part: str) -> int:
     if heads < 1 or width % heads:
         raise ValueError(f"{heads} attention heads do not divide the width {width}: give --{part}-heads")
     return heads
-
-
-def heads_are_known(encoder: ViTConfig) -> bool:
-    """Whether the published models of this width have as many heads."""
-    return _HEADS.get(encoder.dim) == encoder.heads
 
 
 def encoder_of(shapes: Shapes, options: ImportOptions) -> ViTConfig:
@@ -155,7 +161,7 @@ def _vit(shapes: Shapes, prefix: str, options: ImportOptions, image_size: tuple[
     return ViTConfig(
         dim=dim,
         depth=_count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
-        heads=_heads(dim, options.encoder_heads or _HEADS.get(dim, max(1, dim // 64)), "encoder"),
+        heads=_heads(dim, options.encoder_heads or HEADS.get(dim, max(1, dim // 64)), "encoder"),
         mlp_ratio=hidden // dim,
         image_size=image_size,
         patch_size=(rows, columns),
@@ -182,7 +188,7 @@ def maerec_of(shapes: Shapes, options: ImportOptions) -> MAERecConfig:
         layers=_count(shapes, r"decoder\.layer_stack\.(\d+)\."),
         heads=_heads(dim, options.decoder_heads or 8, "decoder"),
         inner_dim=_shape(shapes, "decoder.layer_stack.0.mlp.w_1.weight", 2)[0],
-        max_length=options.max_length,
+        max_length=options.max_length or 48,
     )
     if options.encoder_only:
         charset = Charset("".join(chr(0x4E00 + i) for i in range(max(classes - 3, 1))))

@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -133,7 +132,10 @@ def _attention(query: Any, key: Any, value: Any, mask: Any = None, *_: Any, **__
 def _graph(reader: nn.Module, inputs: dict[str, Tensor], sizes: tuple[dict[int, Any], ...]) -> ModelProto:
     """The graph of a module with inputs by their names, of which some sizes may be others."""
     reader = reader.eval().requires_grad_(False)
-    with _quiet("torch.onnx", "onnx_ir"):  # they tell of every package that they would support, and of what stays
+    for name in ("torch.onnx", "onnx_ir"):  # they tell of every package that they would support, and of what they keep
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about PyTorch's own deprecations
         # Loops over batches of any size can only be had in this way, which the exporter tries last.
         found = torch.export.export(reader, tuple(inputs.values()), dynamic_shapes=sizes, strict=True)
         program = torch.onnx.export(
@@ -149,19 +151,3 @@ def _graph(reader: nn.Module, inputs: dict[str, Tensor], sizes: tuple[dict[int, 
     RemoveUnusedNodesPass()(program.model)
     ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto
-
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Without what these loggers tell below an error, and without warnings, which are of PyTorch's own deprecations."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,5 +1,6 @@
 """Models as PyTorch state dicts in files, with the reference's keys and shapes. This module needs PyTorch."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
     saved = {name: tensors_of(params, config.model), "meta": {ABOUT: about_weights(config, step, color=color)}}
     with written_whole(path) as fresh, fresh.open("wb") as file:  # what fails in a file of Python's is an OSError
         torch.save(saved, file)
+
+
+def write_pytorch_detector(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Write the state dict of a detector as it was published, by ``torch.save``.
+
+    Raises ``UserError`` where the file cannot be written.
+    """
+    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+    with written_whole(path) as fresh, fresh.open("wb") as file:
+        torch.save({"state_dict": tensors}, file)
 
 
 def tensors_of(params: Any, model: ModelConfig) -> dict[str, torch.Tensor]:

@@ -25,8 +25,6 @@ from maerec_jax.models.int8 import quantize
 from maerec_jax.models.interface import RecogniserConfig, normalize
 from maerec_jax.weights.files import written_whole
 
-Array = jax.Array
-
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What the programs are lowered for."""
 
@@ -59,11 +57,11 @@ def write_stablehlo(
 
 
 def reading_program(
-    model: RecogniserConfig, weights: dict[str, Array], shape: tuple[int, int], dtype: str = "float32"
+    model: RecogniserConfig, weights: dict[str, jax.Array], shape: tuple[int, int], dtype: str = "float32"
 ) -> jax.export.Exported:
     """Greedy reading of images of a shape, lowered for ``PLATFORMS``; see ``write_stablehlo``."""
 
-    def read(weights: dict[str, Array], image: Array, *width: Array) -> dict[str, Array]:
+    def read(weights: dict[str, jax.Array], image: jax.Array, *width: jax.Array) -> dict[str, jax.Array]:
         told = dict(zip(("width_B",), width, strict=False))
         reading = model.read(unflatten_dict(weights, sep="/"), normalize(image, model), jnp.dtype(dtype), **told)
         return {"tokens": reading.tokens_BT, "probabilities": reading.probability_BT}

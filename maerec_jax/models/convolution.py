@@ -67,6 +67,7 @@ class Conv(nn.Module):
     groups: int = 1
     dtype: Any = jnp.float32
     kernel_init: Any = kaiming_normal
+    bias_init: Any = zeros
 
     @nn.compact
     def __call__(self, x_BHWC: Array) -> Array:
@@ -74,7 +75,7 @@ class Conv(nn.Module):
         shape = (*self.kernel, x_BHWC.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         out = convolve(x_BHWC.astype(self.dtype), kernel, self.strides, self.groups)
-        return out + self.param("bias", zeros, (self.features,)).astype(self.dtype) if self.use_bias else out
+        return out + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype) if self.use_bias else out
 
 
 class ConvNorm(nn.Module):

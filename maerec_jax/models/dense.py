@@ -94,6 +94,7 @@ class Dense(nn.Module):
       use_bias: whether a bias is added.
       dtype: dtype of the computation; parameters are float32.
       kernel_init: initialises the kernel as a matrix (inputs, outputs).
+      bias_init: initialises the bias.
     """
 
     features: int | tuple[int, ...]
@@ -101,6 +102,7 @@ class Dense(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Any = xavier_uniform()
+    bias_init: Any = zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -112,7 +114,7 @@ class Dense(nn.Module):
             return self.kernel_init(key, (math.prod(inputs), math.prod(outputs))).reshape(shape)
 
         kernel = self.param("kernel", init, (*inputs, *outputs))
-        bias = self.param("bias", zeros, outputs) if self.use_bias else None
+        bias = self.param("bias", self.bias_init, outputs) if self.use_bias else None
         x = x.astype(self.dtype)
         if kernel.dtype == jnp.int8:
             return quantized_affine(x, kernel, self.param("kernel_scale", ones, outputs), bias, self.contracted)

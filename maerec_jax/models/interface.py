@@ -137,6 +137,11 @@ class RecogniserConfig(ModelConfig):
     other characters starts with."""
 
     @property
+    def has_unknown(self) -> bool:
+        """Whether there is a class for the characters outside the charset, so that labels with such can be kept."""
+        return True
+
+    @property
     @abstractmethod
     def max_length(self) -> int:
         """Places of a text, its start and end included."""

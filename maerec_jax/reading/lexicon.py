@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Lexicon:
     """
 
     trie: Trie  # the tries of all lists, NumPy arrays
-    words: Sequence[str]  # the different words of all lists; ``Trie.word`` counts them
+    words: Sequence[str]  # the different words of all lists that can be written; ``Trie.word`` counts them
     roots: Mapping[str, int] | None  # of each file's list; None where one list, whose root is 0, is for all files
     source: str  # where the words come from, for messages
 
@@ -76,17 +77,15 @@ class Lexicon:
         source: str = "the lexicon",
         place: Callable[[str, int], str] = lambda name, word: f"word {word + 1}{f' for {name}' if name else ''}",
     ) -> "Lexicon":
-        """A lexicon of the words given.
+        """A lexicon of words. Of those that are the same but for case, where it is ignored, the first is read.
 
         Args:
-          words: the words. Of those that are the same but for case, where case is ignored, the first is read.
-          charset: the characters that can be read.
+          words, charset: the words, and the characters that can be read.
           longest: the most characters of a word. A recogniser was trained with up to ``max_length - 2``; one more can
             be written.
           ignore_case: allow each character in any case on the way; what is read is spelt as in the list.
           tell: called with one line where words are left out.
-          source: where the words come from, for messages.
-          place: where a word of a file's list stands, by its number there, for messages.
+          source, place: where the words come from, and where a word of a file's list stands by its number there.
 
         Raises:
           UserError: where a list has no word that can be written.
@@ -95,47 +94,50 @@ class Lexicon:
         if any(isinstance(some, str) for some in lists.values()):
             raise TypeError("a lexicon has several words: put a single one into a list")
         lists = {name: list(some) for name, some in lists.items()}
-        for word in (word for some in lists.values() for word in some):
-            if not isinstance(word, str):
-                raise TypeError(f"a word of a lexicon is a str, not {type(word).__name__}: {word!r}")
+        every = [word for some in lists.values() for word in some]
         if not lists:
             raise UserError(f"{source} has no words")
-        numbers: dict[str, int] = {}
-        word_E = np.array([numbers.setdefault(w, len(numbers)) for some in lists.values() for w in some], np.int64)
-        sizes = np.array([len(some) for some in lists.values()])
-        list_E = np.repeat(np.arange(len(lists)), sizes)
-        different, names = list(numbers), list(lists)
+        folded = str.lower if ignore_case else str
         fold = np.arange(charset.n_classes, dtype=np.int32)
         classes: dict[str, int] = {}  # of each character, where case is ignored in lower case
-        folded = str.lower if ignore_case else str
         for number, character in enumerate(charset.characters):
             fold[number] = classes.setdefault(folded(character), number)
-        label_type = np.min_scalar_type(charset.n_classes)
-        labels_UL, length_U = _labels(different, longest, lambda c: classes.get(folded(c), -1) + 1, label_type)
-        kept_E = length_U[word_E] > 0
+        labels = {c: classes[folded(c)] + 1 for c in set("".join(every)) if folded(c) in classes}
 
-        def why(entry: int) -> str:
-            word, name = different[word_E[entry]], names[list_E[entry]]
-            outside = [repr(c) for c in dict.fromkeys(word) if folded(c) not in classes]
+        def why(word: str, place: str) -> str:
+            outside = [repr(c) for c in dict.fromkeys(word) if c not in labels]
             obstacle = f"is longer than {longest} characters" if word else "is empty"
             if outside:
                 obstacle = f"has {', '.join(outside[:8])} outside the charset"
-            return f"{place(name, int(entry - sizes[: list_E[entry]].sum()))}: {word[:80]!r} {obstacle}"
+            return f"{place}: {word[:80]!r} {obstacle}"
 
-        without = np.flatnonzero(np.bincount(list_E[kept_E], minlength=len(lists)) == 0)
-        if len(without):
-            of = f" for {names[without[0]]}" if isinstance(words, Mapping) else ""
-            if not sizes[without[0]]:
-                raise UserError(f"{source} has no words{of}")
-            first = int(np.flatnonzero(list_E == without[0])[0])
-            raise UserError(f"{source}: none of the words{of} can be written; the first, {why(first)}")
-        refused = np.flatnonzero(~kept_E)
-        if len(refused):
-            shown = np.sort(np.unique(word_E[refused], return_index=True)[1])  # each word once
-            some = "; ".join(why(entry) for entry in refused[shown[:_SHOWN]]) + "; ..." * (len(shown) > _SHOWN)
-            tell(f"{source}: {len(refused):,} of {len(word_E):,} words cannot be written and are left out: {some}")
-        trie = build_trie(list_E[kept_E], word_E[kept_E], labels_UL, length_U, len(lists), fold)
-        roots = {name: root for root, name in enumerate(names)} if isinstance(words, Mapping) else None
+        known = frozenset(labels)
+        numbers: dict[str, int] = {}  # of the different words
+        entries: list[tuple[int, int]] = []  # numbers of a list and of a word in it
+        refused: dict[str, str] = {}  # where each of the other words first stands
+        for number, (name, some) in enumerate(lists.items()):
+            before = len(entries)
+            for index, word in enumerate(some):
+                if word in numbers or (0 < len(word) <= longest and known.issuperset(word)):
+                    entries.append((number, numbers.setdefault(word, len(numbers))))
+                elif word not in refused:
+                    refused[word] = place(name, index)
+            if len(entries) == before:
+                of = f" for {name}" if isinstance(words, Mapping) else ""
+                if not some:
+                    raise UserError(f"{source} has no words{of}")
+                first = why(some[0], place(name, 0))
+                raise UserError(f"{source}: none of the words{of} can be written; the first, {first}")
+        if refused:
+            left_out = f"{len(every) - len(entries):,} of {len(every):,} words cannot be written and are left out"
+            shown = [why(*each) for each in islice(refused.items(), _SHOWN)] + ["..."] * (len(refused) > _SHOWN)
+            tell(f"{source}: {left_out}: {'; '.join(shown)}")
+        different, (list_E, word_E) = list(numbers), np.array(entries).T
+        length_U = np.array([len(word) for word in different])
+        labels_UL = np.zeros((len(different), length_U.max()), np.min_scalar_type(charset.n_classes))
+        labels_UL[np.arange(length_U.max()) < length_U[:, None]] = [labels[c] for c in "".join(different)]
+        trie = build_trie(list_E, word_E, labels_UL, length_U, len(lists), fold)
+        roots = {name: root for root, name in enumerate(lists)} if isinstance(words, Mapping) else None
         return cls(trie, different, roots, source)
 
     def root_of(self, file_name: str) -> int:
@@ -183,26 +185,3 @@ def _lists_of_json(path: Path, lines: Mapping[int, str]) -> tuple[dict[str, list
             raise UserError(f"{place}: no words for {name}")
         lists[name], places[name] = words, place
     return lists, places
-
-
-def _labels(
-    words: Sequence[str], longest: int, label_of: Callable[[str], int], dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of U words, 0 after the end, (U, L); and lengths (U).
-
-    The length of a word that cannot be written is 0: of one that is too long, or has a character whose label is 0.
-    """
-    size_U = np.fromiter(map(len, words), np.int64, len(words))
-    points_P = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32)
-    codes = np.flatnonzero(np.bincount(points_P))
-    table = np.zeros(codes.max(initial=0) + 1, dtype)
-    table[codes] = [label_of(chr(code)) for code in codes]
-    label_P = table[points_P]
-
-    end_U = np.cumsum(size_U)
-    outside_P = np.concatenate([[0], np.cumsum(label_P == 0)])
-    kept_U = (size_U <= longest) & (outside_P[end_U] == outside_P[end_U - size_U])
-    length_U = np.where(kept_U, size_U, 0)
-    labels_UL = np.zeros((len(words), length_U.max(initial=1)), dtype)
-    labels_UL[np.arange(labels_UL.shape[1]) < length_U[:, None]] = label_P[np.repeat(kept_U, size_U)]
-    return labels_UL, length_U

@@ -16,11 +16,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def one_character(character: str) -> str:
-    """A character on its own, where a space would be nothing."""
-    return "\u2423" if character == " " else printable(character)
-
-
 def differing(truth: str, reading: str) -> tuple[list[Span], list[Span]]:
     """Pieces of the truth, and whether they were not read; pieces of the reading, and whether they are not true.
 

@@ -21,9 +21,6 @@ Outputs = dict[str, np.ndarray]
 Results = Iterator[tuple[Batch, Outputs]]
 """Batches of all processes together, without their images, and what the step has made of them."""
 
-Step = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
-"""From parameters and a batch to the outputs, for use under jit."""
-
 _TOLD = ("index", "valid", "outcome", "size")
 
 
@@ -31,13 +28,11 @@ class Passes:
     """Runs a step over all records of a source, or over some; compiled once for each image size.
 
     Args:
-      step: what is done with each batch, on the devices. It gets ``image``, ``valid``, ``width`` where aspect ratios
-        are kept, and the ``columns``.
-      source: the data.
-      decoder: makes batches of it.
-      batch_size: images a step, over all devices.
+      step: what is done with parameters and each batch, under jit. It gets ``image``, ``valid``, ``width`` where aspect
+        ratios are kept, and the ``columns``.
+      source, decoder: the data, and what makes batches of them.
+      batch_size: images a step, over all devices of the ``mesh``. Every process reads its part of the rows.
       workers: worker processes that read.
-      mesh: the devices. Every process reads its part of the rows.
       shapes: image sizes to choose from for each image (``data_pipelines.images.buckets``), not the decoder's one.
       confidence: how sure row i of the outputs is. With it, images that are higher than wide are also turned to the
         left and to the right, and of the three outputs the surest is taken. They come last then. ``turns`` in the
@@ -47,7 +42,7 @@ class Passes:
 
     def __init__(
         self,
-        step: Step,
+        step: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]],
         source: Source,
         decoder: BatchDecoder,
         batch_size: int,
@@ -71,12 +66,7 @@ class Passes:
     def __call__(
         self, params: Any, records: np.ndarray | None = None, waiting: AbstractContextManager | None = None
     ) -> Results:
-        """Go over the data.
-
-        Args:
-          params: parameters, on the devices.
-          records: int, which records; all by default.
-          waiting: is entered for as long as a batch is waited for.
+        """Go over the data, or those ``records``; ``waiting`` is entered for as long as a batch is waited for.
 
         Yields:
           ``index`` (-1 in rows without a record), ``valid``, ``outcome`` and ``size`` of a batch, and the outputs. The

@@ -26,12 +26,8 @@ def save_picture(image: np.ndarray, path: str | Path) -> None:
 def readings_sheet(images: Sequence[np.ndarray], samples: Sequence[dict[str, Any]]) -> np.ndarray | None:
     """Words with their readings below: black where right, red (and the label in grey) where wrong.
 
-    Args:
-      images: uint8 RGB (height, width, 3).
-      samples: for each image ``text`` (the label, or None), ``reading`` and ``confidence``.
-
-    Returns:
-      uint8 RGB (height, width, 3), or None where there are no images.
+    ``samples`` hold for each image ``text`` (the label, or None), ``reading`` and ``confidence``. All images, and what
+    is returned, are uint8 RGB (height, width, 3); without any it is None.
     """
     if not images:
         return None
@@ -67,24 +63,14 @@ def annotated_picture(
 ) -> np.ndarray:
     """An image with what was read in it: each character with its confidence, from orange (0 %) to dark blue (100 %).
 
-    Args:
-      image: uint8 RGB (height, width, 3) of any size; it is shown at a size that can be read.
-      text: the reading.
-      confidence: its confidence, 0 to 1.
-      character_confidences: those of its characters.
-      attention_TRC: where the model looked for each character (``Recognizer.attention``), (characters, rows, columns);
-        the image is shown once more for each of them, in grey, with the map in colours over it: dark where the model
-        did not look, and light where it looked most for this character.
-
-    Returns:
-      uint8 RGB (height, width, 3).
+    Images, of any size, and the result are uint8 RGB (height, width, 3); confidences go from 0 to 1. With the maps of
+    ``Recognizer.attention``, (characters, rows, columns), the image is shown once more for each character, in grey,
+    with the map in colours over it: dark where the model did not look, and light where it looked most for it.
 
     Raises:
       ValueError: where there are more or fewer confidences or maps than characters.
     """
     characters = characters_of(text, len(character_confidences))
-    if attention_TRC is not None and len(attention_TRC) != len(characters):
-        raise ValueError(f"{len(attention_TRC)} attention maps for the {len(characters)} characters of {text!r}")
     parts = [_fitted(image, *_PICTURE), _reading(characters, confidence, character_confidences)]
     if attention_TRC is not None and characters:
         parts.append(_panels(image, characters, character_confidences, attention_TRC))

@@ -71,13 +71,8 @@ class ReadingArguments:
 class Reader:
     """A recogniser on the devices of a mesh, and how it reads.
 
-    Args:
-      config: the run that it comes from.
-      params: its parameters, NumPy arrays. Adapters are merged into the weights beside them.
-      reading: how to read.
-      mesh: the devices; all hold all parameters, and divide the rows of a batch.
-      words: the only words that may be read, instead of those of a file; or those of each image by its name.
-      tell: is called with a line where some of them cannot be written.
+    Adapters among the parameters, NumPy arrays, are merged into the weights beside them. All devices hold all of them,
+    and divide the rows of a batch. ``words``, instead of those of a file, and ``tell`` are those of ``Recognizer``.
 
     Raises:
       UserError: for a lexicon that cannot be used.

@@ -145,8 +145,8 @@ class Recognizer:
         """Read images: paths, the bytes of files, uint8 RGB pixels (height, width, 3), Pillow images, also mixed.
 
         Returns:
-          A ``Word`` for each image: its text, its confidence and those of its characters (``Word`` says what they
-          mean), and with a beam or several views other texts.
+          A ``Word`` for each image. It has the text, its confidence and those of its characters (``Word`` says what
+          they mean), and with a beam or several views other texts.
 
         Raises:
           DecodeError: for an image that cannot be decoded; the message names its file.
@@ -190,7 +190,8 @@ class Recognizer:
         """Where the model looked for each character (``RecogniserConfig.attention``) of what it read in an image.
 
         Returns:
-          float32 (characters, rows, columns): over the patches of the whole image, as it was turned when it was read.
+          Maps over the patches of the whole image, as it was turned when it was read, float32 (characters, rows,
+          columns).
         """
         charset, length = self.reader.config.charset, self.reader.config.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)

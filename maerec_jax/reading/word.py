@@ -12,8 +12,6 @@ from data_pipelines.charset import Charset
 from maerec_jax.models.interface import RecogniserConfig, normalize, widths
 from maerec_jax.reading.lexicon import Lexicon
 
-Array = jax.Array
-
 
 @dataclass(frozen=True)
 class Word:
@@ -26,7 +24,7 @@ class Word:
     the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
     several views it is that of the first in which this was read, however many others agree."""
     character_confidences: tuple[float, ...]
-    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = 0
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     tokens: tuple[int, ...] = field(default=(), repr=False)
@@ -50,8 +48,8 @@ NOTHING = Word("", 0.0, ())
 
 
 def greedy_step(
-    model: RecogniserConfig, params: Any, batch: Mapping[str, Array], dtype: Any = jnp.float32
-) -> dict[str, Array]:
+    model: RecogniserConfig, params: Any, batch: Mapping[str, jax.Array], dtype: Any = jnp.float32
+) -> dict[str, jax.Array]:
     """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``.
 
     Returns:

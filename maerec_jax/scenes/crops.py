@@ -8,9 +8,9 @@ import numpy as np
 from data_pipelines.images.resizing import turn_image
 from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, points_at, within_reach
 
-Crops = Literal["box", "rectified"]
-"""How words are cut out: "box" by the smallest upright rectangle around the polygon, as the words of Union14M are, or
-"rectified", so that the text lies level."""
+Crops = Literal["box", "rectified", "app"]
+"""How words are cut out: "box" by the smallest upright rectangle around the polygon, as the words of Union14M are;
+"rectified", so that the text lies level; or "app" by that rectangle with the margins of the original demo app."""
 
 _LONGEST = 32766  # sides that OpenCV can warp
 
@@ -25,7 +25,7 @@ def crop(image_HWC: np.ndarray, polygon_N2: np.ndarray, how: Crops = "box") -> n
     Args:
       image_HWC: uint8 RGB, at least one pixel.
       polygon_N2: the word's corners (x, y), where pixel i reaches from i to i + 1. It may reach beyond the picture.
-      how: by its upright box, or rectified.
+      how: by its upright box, rectified, or by its box with margins.
 
     Returns:
       uint8 RGB (height, width, 3), at least one pixel whatever the polygon is.
@@ -36,7 +36,7 @@ def crop(image_HWC: np.ndarray, polygon_N2: np.ndarray, how: Crops = "box") -> n
         rectified = _rectified(image_HWC, polygon)
         if rectified is not None:
             return rectified
-    left, top, right, bottom = _box(polygon, height, width)
+    left, top, right, bottom = (_with_margins if how == "app" else _box)(polygon, height, width)
     return np.ascontiguousarray(image_HWC[top:bottom, left:right])
 
 
@@ -44,6 +44,17 @@ def _box(polygon_N2: np.ndarray, height: int, width: int, margin: int = 0) -> tu
     """Left, upper, right and lower edge of the smallest upright rectangle, and some more, within a picture."""
     left, top = np.clip(np.floor(polygon_N2.min(axis=0)) - margin, 0, (width - 1, height - 1)).astype(int)
     right, bottom = np.clip(np.ceil(polygon_N2.max(axis=0)) + margin, (left + 1, top + 1), (width, height)).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _with_margins(polygon_N2: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """Edges as of ``_box``, further out by 0.4 of the shorter side at the two ends, by 0.2 along them."""
+    first, last = polygon_N2.min(axis=0).astype(float), polygon_N2.max(axis=0).astype(float)
+    w, h = last - first
+    margin = min(w, h) * np.array((0.4, 0.2) if w > h else (0.2, 0.4))
+    # Cut off to whole pixels, towards 0.
+    left, top = np.clip((first - margin).astype(int), 0, (width - 1, height - 1))
+    right, bottom = np.clip((last + margin).astype(int), (left + 1, top + 1), (width, height))
     return int(left), int(top), int(right), int(bottom)
 
 

@@ -1,7 +1,7 @@
 """Places in a picture that hold words, the interface of what finds them, and its settings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -28,37 +28,27 @@ class Detector(Protocol):
         ...
 
 
+Method = Literal["db", "dbnetpp"]
+"""How pictures are prepared and words taken from the map of probabilities: as PP-OCR's detectors do, which are "db", or
+exactly as the published DBNet++ does."""
+Shape = Literal["quadrilateral", "polygon"]
+
+
 @dataclass(frozen=True)
-class DetectionConfig:
-    """How words are found in a picture.
+class DetectionSettings:
+    """A ``DetectionConfig``, which explains the fields, for one method: nothing is left open."""
 
-    The defaults suit PP-OCR's detectors. Settings for MMOCR's DBNet and DBNet++ are in docs/scenes.md.
-    """
-
-    detector: str = ""
-    """ONNX file of a text detector (DBNet, DBNet++, PP-OCR). Default: the PP-OCR detector in rapidocr."""
-    shape: Literal["quadrilateral", "polygon"] = "quadrilateral"
-    """Outline of a word: quadrilateral (rotated rectangle), or polygon, which follows curved text."""
-    short_side: int = 736
-    """Enlarge smaller pictures until the shorter side has this many pixels (up to long_side)."""
-    long_side: int = 2000
-    """Shrink larger pictures until the longer side has this many pixels."""
-    threshold: float = 0.3
-    """Pixels with at least this probability belong to a word."""
-    min_confidence: float = 0.5
-    """Leave out words with a lower mean probability."""
-    unclip_ratio: float = 1.3
-    """Expand outlines by area / perimeter times this; rapidocr uses 1.6 (see docs/scenes.md)."""
-    min_size: int = 3
-    """Leave out words whose shorter side has fewer pixels (before expanding)."""
-    max_words: int = 1000
-    """Words per picture, at most; the most confident are kept."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Mean to subtract from each channel, where white is 1; in the order of channels."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Standard deviation to divide each channel by."""
-    channels: Literal["rgb", "bgr"] = "bgr"
-    """Order of the channels that the detector expects."""
+    short_side: int
+    long_side: int
+    threshold: float
+    min_confidence: float
+    unclip_ratio: float
+    min_size: int
+    max_words: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channels: Literal["rgb", "bgr"]
+    shape: Shape = "quadrilateral"
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -74,6 +64,55 @@ class DetectionConfig:
                 raise UserError(f"detection.{name} must be {least} to {most}, not {getattr(self, name)}")
         if not all(deviation > 0 for deviation in self.std):
             raise UserError(f"detection.std must be above 0, not {self.std}")
+
+
+_HALF, _IMAGENET = ((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_USUAL: dict[Method, DetectionSettings] = {
+    "db": DetectionSettings(736, 2000, 0.3, 0.5, 1.3, 3, 1000, *_HALF, "bgr"),
+    "dbnetpp": DetectionSettings(1024, 4068, 0.3, 0.3, 1.5, 5, 3001, *_IMAGENET, "rgb"),
+}
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """How words are found in a picture. Defaults depend on the method: PP-OCR's, or those of the published DBNet++."""
+
+    detector: str = ""
+    """ONNX file of a text detector, or an imported DBNet++ (.safetensors). Default: PP-OCR's detector in rapidocr."""
+    method: Literal["auto", "db", "dbnetpp"] = "auto"
+    """dbnetpp: as the published DBNet++. db: as PP-OCR. auto: what the file says, db where it says nothing."""
+    shape: Shape = "quadrilateral"
+    """Outline of a word: quadrilateral (rotated rectangle), or polygon, which follows curved text."""
+    short_side: int | None = None
+    """Enlarge pictures until the shorter side has so many pixels; dbnetpp shrinks, too. Default: 736; dbnetpp: 1024."""
+    long_side: int | None = None
+    """Pixels that the longer side has at most: larger pictures shrink. Default: 2000; dbnetpp: 4068."""
+    threshold: float | None = None
+    """Pixels with at least this probability belong to a word. Default: 0.3."""
+    min_confidence: float | None = None
+    """Leave out words with a lower mean probability. Default: 0.5; dbnetpp: 0.3."""
+    unclip_ratio: float | None = None
+    """Expand outlines by area / perimeter times this. Default: 1.3 (rapidocr has 1.6); dbnetpp: 1.5."""
+    min_size: int | None = None
+    """Leave out words whose shorter side has fewer pixels. Default: 3, before expanding; dbnetpp: 5, after it."""
+    max_words: int | None = None
+    """Words per picture, at most; the most confident are kept. Default: 1000; dbnetpp: 3001."""
+    mean: tuple[float, float, float] | None = None
+    """Mean to subtract from each channel (white is 1), in the order of channels. Default: 0.5; dbnetpp: ImageNet's."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation to divide each channel by. Default: 0.5; dbnetpp: ImageNet's."""
+    channels: Literal["rgb", "bgr"] | None = None
+    """Order of the channels that the detector expects. Default: bgr; dbnetpp: rgb."""
+
+    def __post_init__(self) -> None:
+        # Which method "auto" comes to is known later, and DBNet++'s limits are the wider ones.
+        self.settings("dbnetpp" if self.method == "auto" else self.method)
+
+    def settings(self, method: Method) -> DetectionSettings:
+        """What is set, and else the defaults of a method. Raises ``UserError`` for a value out of range."""
+        usual = _USUAL[method]
+        given = {f.name: getattr(self, f.name) for f in fields(usual) if getattr(self, f.name) is not None}
+        return replace(usual, **given)
 
 
 def reading_order(regions: Sequence[Region]) -> list[Region]:

@@ -34,7 +34,7 @@ class _WordReading(_Answer):
     """Mean of the character confidences, 0 to 1: how sure the model was on its way, not the probability that the text
     is right. null where the image was not read."""
     character_confidences: list[float] = Field(default=[], examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
-    """The model's probability of each character, given those before it; "<UKN>" counts as one character."""
+    """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = Field(default=0, examples=[0])
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     alternatives: list[Alternative] = []
@@ -103,10 +103,3 @@ class State(_Answer):
     state: Literal["ready", "alive", "starting", "stopping", "broken"]
     """ready: it reads. alive: the process works (whether it reads, /ready tells). starting: it compiles. stopping: it
     finishes what it accepted. broken: it has to be started again."""
-
-
-def status_of(errors: list[Failure | None]) -> int:
-    """The status of a response by the errors of its images: 200 if one was read, else 500 or 422."""
-    if any(error is None for error in errors):
-        return 200
-    return 500 if any(error and error.code == "failed" for error in errors) else 422

@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State, status_of
+from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State
 from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.connections import Unread
 from maerec_jax.serving.limits import Places, RefusedError
 from maerec_jax.serving.metrics import measured
 from maerec_jax.serving.scenes import Scenes
-from maerec_jax.serving.service import Service
+from maerec_jax.serving.service import Result, Service
 
 _HUNG_UP = 499  # the status that proxies log where the client did not wait; nobody receives it
 _JSON = "application/json"
@@ -73,9 +73,9 @@ def make_app(service: Service, scenes: Scenes | None = None) -> FastAPI:
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")
 
-    _add_reading(app, service, "/words", Readings, service.images, service.words)
+    _add_reading(app, service, "/words", Readings, service.images, service.word)
     if scenes is not None:
-        _add_reading(app, service, "/scenes", SceneReadings, scenes.places, scenes.scenes)
+        _add_reading(app, service, "/scenes", SceneReadings, scenes.places, scenes.scene)
 
     @app.get("/health", tags=["state"], summary="Whether the process works", responses=_STATES)
     async def health(response: Response) -> State:
@@ -102,9 +102,9 @@ def _add_reading(
     app: FastAPI,
     service: Service,
     path: str,
-    model: type[BaseModel],
+    model: type[Readings] | type[SceneReadings],
     places: Places,
-    read: Callable[[list[Upload]], Awaitable[Any]],
+    read: Callable[[Upload], Awaitable[Result]],
 ) -> None:
     """Add a page that takes images."""
     responses: dict[int | str, dict[str, Any]] = {
@@ -130,7 +130,7 @@ def _add_reading(
         with service.buffer.hold() as take:
             body = Body(request, limits, min(limits.max_images, places.number), take)
             try:
-                readings = await service.answer(request, body, places, read)
+                results = await service.answer(request, body, places, read)
             except ClientDisconnect:
                 return Response(status_code=_HUNG_UP)
             except RefusedError as refusal:
@@ -140,7 +140,10 @@ def _add_reading(
                 if body.ended:
                     return _json(problem, refusal.status, retry)
                 return Unread(problem.model_dump_json(), refusal.status, limits.max_body, retry, _JSON)
-        return _json(readings, status_of([result.error for result in readings.results]))
+        readings = model.model_validate({"results": results})
+        errors = [result.error for result in readings.results]
+        failed = any(error is not None and error.code == "failed" for error in errors)
+        return _json(readings, 200 if None in errors else 500 if failed else 422)
 
 
 def _json(content: BaseModel, status: int, headers: Mapping[str, str] | None = None) -> Response:

@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass
 from threading import Condition, Thread
 
 import numpy as np
@@ -17,11 +16,8 @@ Key = tuple[Shape, ...]
 """The sizes of an image's ways: images of one key share batches."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Waiting:
-    image: Prepared
-    future: "Future[Word]"
-    since: float
+Waiting = dict[Future[Word], tuple[Prepared, float]]
+"""Images that wait, oldest first: since when, and for whom."""
 
 
 class Batcher:
@@ -36,7 +32,7 @@ class Batcher:
     def __init__(self, recognizer: Recognizer, delay: float, metrics: Metrics) -> None:
         self._recognizer, self._delay, self._metrics = recognizer, delay, metrics
         self._changed = Condition()
-        self._waiting: dict[Key, dict[int, _Waiting]] = {}  # oldest first
+        self._waiting: dict[Key, Waiting] = {}
         self._closing = False
         self._seconds: dict[tuple[Shape, int], float] = {}
         self._thread = Thread(target=self._work, name="reading", daemon=True)
@@ -65,26 +61,26 @@ class Batcher:
         with self._changed:
             return sum(map(len, self._waiting.values()))
 
-    def submit(self, image: Prepared) -> "Future[Word]":
+    def submit(self, image: Prepared) -> Future[Word]:
         """Let an image be read. Its future may be cancelled as long as it waits: then it is forgotten."""
-        item = _Waiting(image, Future(), time.monotonic())
+        future: Future[Word] = Future()
         key = tuple(way.shape[-3:-1] for way in image.ways)
         with self._changed:
             if self._closing:
                 raise RuntimeError("the batcher is closed")
-            self._waiting.setdefault(key, {})[id(item)] = item
+            self._waiting.setdefault(key, {})[future] = image, time.monotonic()
             self._changed.notify()
-        item.future.add_done_callback(lambda future: self._forget(key, item) if future.cancelled() else None)
-        return item.future
+        future.add_done_callback(lambda future: self._forget(key, future) if future.cancelled() else None)
+        return future
 
     def seconds_per_image(self) -> float:
         """What an image takes in the best batches, as measured before the first."""
         return min((seconds / size for (_, size), seconds in self._seconds.items()), default=1.0)
 
-    def _forget(self, key: Key, item: _Waiting) -> None:
+    def _forget(self, key: Key, future: Future[Word]) -> None:
         with self._changed:
             queue = self._waiting.get(key, {})
-            if queue.pop(id(item), None) is not None:
+            if queue.pop(future, None) is not None:
                 self._metrics.dropped.inc()
             if not queue:
                 self._waiting.pop(key, None)
@@ -118,54 +114,50 @@ class Batcher:
                     times.append(time.perf_counter() - start)
                 self._seconds[shape, size] = min(times)
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> Waiting:
         """Wait for a batch; returns none at the end."""
+        largest = self._recognizer.batch_sizes[-1]
         with self._changed:
             while True:
-                now, since = time.monotonic(), {key: next(iter(q.values())).since for key, q in self._waiting.items()}
-                ready = [key for key in since if self._closing or self._full(key) or now >= since[key] + self._delay]
+                now, since = time.monotonic(), {key: next(iter(q.values()))[1] for key, q in self._waiting.items()}
+                full = {key for key, q in self._waiting.items() if len(q) >= self._most(key, largest)}
+                ready = [key for key in since if self._closing or key in full or now >= since[key] + self._delay]
                 if ready:
                     if batch := self._take(min(ready, key=since.__getitem__)):
                         return batch
                 elif self._closing:
-                    return []
+                    return {}
                 else:
                     self._changed.wait(min(since.values()) + self._delay - now if since else None)
 
-    def _take(self, key: Key) -> list[_Waiting]:
+    def _take(self, key: Key) -> Waiting:
         queue = self._waiting[key]
-        batch = [queue.pop(number) for number in list(queue)[: self._best(key, len(queue))]]
+
+        def speed(size: int) -> tuple[float, int]:
+            return min(len(queue), self._most(key, size)) / self._seconds[key[0], size], size
+
+        best = self._most(key, max(self._recognizer.batch_sizes, key=speed))
+        batch = {future: queue.pop(future) for future in list(queue)[:best]}
         if not queue:
             del self._waiting[key]
-        return [item for item in batch if item.future.set_running_or_notify_cancel()]
-
-    def _full(self, key: Key) -> bool:
-        return len(self._waiting[key]) >= self._most(key, self._recognizer.batch_sizes[-1])
+        return {future: waited for future, waited in batch.items() if future.set_running_or_notify_cancel()}
 
     def _most(self, key: Key, size: int) -> int:
         """Images of a key that fill a batch of ``size`` rows."""
         return max(1, size // max(Counter(key).values()))
 
-    def _best(self, key: Key, waiting: int) -> int:
-        """How many of the images that wait to read at once."""
-
-        def speed(size: int) -> tuple[float, int]:
-            return min(waiting, self._most(key, size)) / self._seconds[key[0], size], size
-
-        return min(waiting, self._most(key, max(self._recognizer.batch_sizes, key=speed)))
-
-    def _read(self, batch: list[_Waiting]) -> None:
+    def _read(self, batch: Waiting) -> None:
         start = time.monotonic()
-        for item in batch:
-            self._metrics.stage_seconds.labels("queue").observe(start - item.since)
+        for _, since in batch.values():
+            self._metrics.stage_seconds.labels("queue").observe(start - since)
         try:
-            words = list(self._recognizer.read_prepared([item.image for item in batch]))
+            words = list(self._recognizer.read_prepared([image for image, _ in batch.values()]))
         except Exception as error:  # of the devices: whatever it is, those who wait have to hear of it
             self._metrics.errors.labels("reading").inc()
-            for item in batch:
-                item.future.set_exception(error)
+            for future in batch:
+                future.set_exception(error)
             return
         self._metrics.stage_seconds.labels("device").observe(time.monotonic() - start)
         self._metrics.batches.observe(len(batch))
-        for item, word in zip(batch, words, strict=True):
-            item.future.set_result(word)
+        for future, word in zip(batch, words, strict=True):
+            future.set_result(word)

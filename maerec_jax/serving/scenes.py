@@ -8,10 +8,9 @@ from maerec_jax.reading.recognizer import Prepared
 from maerec_jax.reading.word import Word
 from maerec_jax.scenes.crops import Crops, crop
 from maerec_jax.scenes.regions import Detector, Region
-from maerec_jax.serving.answers import SceneReading, SceneReadings, SceneWordReading
 from maerec_jax.serving.bodies import Upload
 from maerec_jax.serving.limits import Places
-from maerec_jax.serving.service import Service
+from maerec_jax.serving.service import Result, Service
 
 
 class Scenes:
@@ -26,25 +25,24 @@ class Scenes:
         self._pool = ThreadPoolExecutor(threads, "detecting")
         service.closing.callback(self._pool.shutdown)
 
-    async def scenes(self, uploads: list[Upload]) -> SceneReadings:
-        """Find and read the words of pictures."""
-        return SceneReadings(results=await asyncio.gather(*map(self._scene, uploads)))
-
-    async def _scene(self, upload: Upload) -> SceneReading:
-        service = self._service
-        try:
-            (height, width), regions, prepared = await asyncio.wrap_future(self._pool.submit(self._find, upload))
-            words: list[Word] = []
-            step = service.recognizer.batch_sizes[-1]
-            # A batch at a time: a page full of words does not keep single words waiting until it is read.
-            for start in range(0, len(prepared), step):
-                futures = map(service.batcher.submit, prepared[start : start + step])
-                words += await asyncio.gather(*map(asyncio.wrap_future, futures))
-        except Exception as error:
-            return SceneReading(file=upload.name, error=service.failure(error, "a picture"))
-        service.metrics.images.labels("read").inc()
-        found = [_described(region, word) for region, word in zip(regions, words, strict=True)]
-        return SceneReading(file=upload.name, width=width, height=height, words=found)
+    async def scene(self, upload: Upload) -> Result:
+        """Find and read the words of a picture."""
+        (height, width), regions, prepared = await asyncio.wrap_future(self._pool.submit(self._find, upload))
+        words: list[Word] = []
+        step = self._service.recognizer.batch_sizes[-1]
+        # A batch at a time: a page full of words does not keep single words waiting until it is read.
+        for start in range(0, len(prepared), step):
+            futures = map(self._service.batcher.submit, prepared[start : start + step])
+            words += await asyncio.gather(*map(asyncio.wrap_future, futures))
+        found = [
+            {
+                "polygon": [(round(float(x), 1), round(float(y), 1)) for x, y in region.polygon_N2],
+                "detection_confidence": region.confidence,
+                **word.described(),
+            }
+            for region, word in zip(regions, words, strict=True)
+        ]
+        return {"width": width, "height": height, "words": found}
 
     def _find(self, upload: Upload) -> tuple[tuple[int, int], list[Region], list[Prepared]]:
         """Height and width of a picture, where its words are, and the words as the model gets them."""
@@ -55,10 +53,3 @@ class Scenes:
             crops = (crop(pixels, region.polygon_N2, self._crops) for region in regions)
             prepared = [self._service.recognizer.prepare_pixels(each, upload.name) for each in crops]
         return (pixels.shape[0], pixels.shape[1]), regions, prepared
-
-
-def _described(region: Region, word: Word) -> SceneWordReading:
-    polygon = [(round(float(x), 1), round(float(y), 1)) for x, y in region.polygon_N2]
-    return SceneWordReading.model_validate(
-        {"polygon": polygon, "detection_confidence": region.confidence, **word.described()}
-    )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from logging import getLogger
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -14,17 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from maerec_jax.reading.recognizer import Recognizer
-from maerec_jax.serving.answers import Failure, ImageReading, Readings
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.limits import MEGA, Limits, Places, RefusedError
 from maerec_jax.serving.metrics import Metrics
 
-LOG = getLogger("maerec_jax.serving")
-
-Answer = TypeVar("Answer")
-
-ServiceState = Literal["starting", "ready", "stopping", "broken"]
+Result = dict[str, Any]
+"""What was read in an image, or why nothing was, as the models in ``answers`` describe it."""
 
 
 class Service:
@@ -61,7 +57,7 @@ class Service:
         self.closing.close()
 
     @property
-    def state(self) -> ServiceState:
+    def state(self) -> Literal["starting", "ready", "stopping", "broken"]:
         """Whether it reads, and if not, why."""
         if self.stopping:
             return "stopping"
@@ -84,11 +80,11 @@ class Service:
         places.refuse_unless(1)
 
     async def answer(
-        self, request: Request, body: Body, places: Places, read: Callable[[list[Upload]], Awaitable[Answer]]
-    ) -> Answer:
-        """Receive the images of a request, and read them, each in one of ``places``.
+        self, request: Request, body: Body, places: Places, read: Callable[[Upload], Awaitable[Result]]
+    ) -> list[Result]:
+        """Receive the images of a request, and ``read`` each of them, in one of ``places``.
 
-        ``read`` is cancelled when nobody waits any more.
+        That is cancelled when nobody waits any more.
 
         Raises:
           RefusedError: for a request that gets no reading.
@@ -102,7 +98,7 @@ class Service:
                     uploads = await body.uploads()
                 self.refuse_unless_open(places)
                 with places.hold(len(uploads)):
-                    return await _unless_gone(request, read(uploads))
+                    return await _unless_gone(request, asyncio.gather(*(self._result(read, each) for each in uploads)))
         except TimeoutError as error:
             seconds = f"{self.limits.timeout:g} seconds"
             if not body.ended:
@@ -112,19 +108,24 @@ class Service:
             for upload in uploads:  # a thread may not have begun with it, and forget it later only
                 upload.data = b""
 
-    async def words(self, uploads: list[Upload]) -> Readings:
-        """Read images, one word each."""
-        return Readings(results=await asyncio.gather(*map(self._word, uploads)))
-
-    async def _word(self, upload: Upload) -> ImageReading:
+    async def _result(self, read: Callable[[Upload], Awaitable[Result]], upload: Upload) -> Result:
         try:
-            work = self._pool.submit(lambda: self.recognizer.prepare_pixels(self.decode(upload), upload.name))
-            image = await asyncio.wrap_future(work)
-            word = await asyncio.wrap_future(self.batcher.submit(image))
+            outcome, found = "read", await read(upload)
+        except (DecodeError, UserError) as error:
+            outcome, found = "unreadable", {"error": {"code": "unreadable", "reason": str(error)}}
         except Exception as error:
-            return ImageReading(file=upload.name, error=self.failure(error, "an image"))
-        self.metrics.images.labels("read").inc()
-        return ImageReading.model_validate({"file": upload.name, **word.described()})
+            # What it is, is for those who run the service, not for those who use it.
+            getLogger("maerec_jax.serving").error("an image could not be read", exc_info=error)
+            self.metrics.errors.labels("images").inc()
+            outcome, found = "failed", {"error": {"code": "failed", "reason": "the service failed: try again later"}}
+        self.metrics.images.labels(outcome).inc()
+        return {"file": upload.name, **found}
+
+    async def word(self, upload: Upload) -> Result:
+        """Read an image of one word."""
+        work = self._pool.submit(lambda: self.recognizer.prepare_pixels(self.decode(upload), upload.name))
+        word = await asyncio.wrap_future(self.batcher.submit(await asyncio.wrap_future(work)))
+        return word.described()
 
     def decode(self, upload: Upload) -> np.ndarray:
         """The pixels of an upload, which loses its data.
@@ -136,19 +137,8 @@ class Service:
         with self.metrics.stage_seconds.labels("decode").time():
             return decode_image(data, int(self.limits.max_megapixels * MEGA))
 
-    def failure(self, error: Exception, what: str) -> Failure:
-        """What the answer says of an image's error, after it was counted."""
-        if isinstance(error, DecodeError | UserError):
-            self.metrics.images.labels("unreadable").inc()
-            return Failure(code="unreadable", reason=str(error))
-        # What it is, is for those who run the service, not for those who use it.
-        LOG.error("%s could not be read", what, exc_info=error)
-        self.metrics.images.labels("failed").inc()
-        self.metrics.errors.labels("images").inc()
-        return Failure(code="failed", reason="the service failed: try again later")
 
-
-async def _unless_gone(request: Request, reading: Awaitable[Answer]) -> Answer:
+async def _unless_gone(request: Request, reading: Awaitable[list[Result]]) -> list[Result]:
     """The result of a reading, which is cancelled if the client hangs up first: then raises ``ClientDisconnect``."""
     work = asyncio.ensure_future(reading)
     gone = asyncio.ensure_future(_hung_up(request))

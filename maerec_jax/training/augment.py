@@ -80,7 +80,9 @@ def _degrade(policy: Augmentation, image_HWC: Array, key: Array) -> Array:
     def blur(image_HWC: Array, key: Array) -> Array:
         return _smear(image_HWC, _motion_kernel(key, policy.blur_size))
 
-    image_HWC = lose_resolution(image_HWC, jax.random.randint(level_key, (), 0, policy.halvings + 1), policy.halvings)
+    if policy.halvings:
+        level = jax.random.randint(level_key, (), 0, policy.halvings + 1)
+        image_HWC = lose_resolution(image_HWC, level, policy.halvings)
     image_HWC = _sometimes(policy.noise_probability, add_noise, image_HWC, noise_key)
     return _sometimes(policy.blur_probability, blur, image_HWC, blur_key)
 

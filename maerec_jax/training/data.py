@@ -24,7 +24,7 @@ def needed_labels(config: TrainConfig) -> Labels | None:
     model = config.model
     if not isinstance(model, RecogniserConfig):
         return None
-    return Labels(model.charset.characters, model.max_length - 2, config.data.unknown_characters)  # without start, end
+    return Labels(model.charset.written, model.max_length - 2, config.data.unknown_characters)  # without start, end
 
 
 def open_training(config: TrainConfig, message: Callable[[str], None]) -> Sources:
@@ -54,8 +54,14 @@ def make_decoder(config: TrainConfig) -> BatchDecoder:
     if isinstance(model, RecogniserConfig):
         tokenize = partial(model.charset.encode, length=model.max_length)
     augmentation = None if data.augmentation == NO_AUGMENTATION else data.augmentation
-    how = data.interpolation, tokenize, augmentation, data.turn_vertical
-    return BatchDecoder(*model.image_size, *how, keep_ratio=model.keep_ratio)
+    return BatchDecoder(
+        *model.image_size,
+        data.interpolation,
+        tokenize,
+        augmentation,
+        data.turn_vertical,
+        keep_ratio=model.keep_ratio,
+    )
 
 
 def make_buckets(config: TrainConfig, source: Source, message: Callable[[str], None]) -> Buckets | None:

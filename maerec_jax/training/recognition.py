@@ -36,8 +36,9 @@ class Recognition:
     def loss(self, params: Any, batch: dict[str, Array], key: Array) -> Loss:
         """The model's loss of the valid images."""
         image_BHWC, valid_B = normalize(batch["image"], self.config), batch["valid"].astype(jnp.float32)
-        told: Any = (batch["tokens"], valid_B, key, self.label_smoothing, self.dtype)
-        return self.config.loss(params, image_BHWC, *told, **widths(batch))
+        loss: Any = self.config.loss  # which takes widths where there are any
+        told = (batch["tokens"], valid_B, key, self.label_smoothing, self.dtype)
+        return loss(params, image_BHWC, *told, **widths(batch))
 
     def evaluation_step(self, params: Any, batch: dict[str, Array]) -> dict[str, Array]:
         """Greedy readings of a batch."""

@@ -227,8 +227,9 @@ def with_characters(
 
     def chosen(table: np.ndarray, axis: int) -> np.ndarray:
         rows = np.moveaxis(table, axis, 0)
+        beside = [place for place in special if place < len(rows)]  # some models have the end alone
         mean = rows[: len(source.characters)].mean(0)
-        rows = np.stack([mean if i < 0 else rows[i] for i in origins + special])
+        rows = np.stack([mean if i < 0 else rows[i] for i in origins + beside])
         return np.moveaxis(rows, 0, axis).astype(table.dtype)
 
     flat = flatten_dict(params, sep="/")

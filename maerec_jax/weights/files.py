@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,20 @@ from safetensors.numpy import save_file
 
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
+from maerec_jax.models.names.table import COUNTS
 
 ENDING = ".safetensors"
 ABOUT = "maerec_jax"
 """The key of our entry in the metadata of a file."""
 BASE = "base"
 """The key in it that tells which encoder adapters belong to; files of whole models have none."""
+DETECTOR = "detector"
+"""The key in it of files that hold a text detector (``detector_files``) instead."""
+
+FLOATS = frozenset({"F16", "F32", "F64"})
+"""The types of numbers that weights have, as safetensors call them."""
 
 _PREPARATION = ("interpolation", "buckets", "turn_vertical")  # what a reader has to know of a run's data
-_FLOATS = {"F16", "F32", "F64", "I64"}  # whole numbers are those of batch normalisations, their batches
 _TABLE = 2**22  # numbers of a position table that any model may have
 _LAYERS = 1000
 _LARGEST_BUCKET = 16  # times the pixels of the images that a model is made for
@@ -58,16 +63,60 @@ def write_weights(path: Path, config: TrainConfig, step: int, tensors: dict[str,
 
     Raises ``UserError`` for another ending than ``.safetensors``, or where the file cannot be written.
     """
+    write_tensors(path, tensors, about_weights(config, step, **more))
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray], about: str) -> None:
+    """Write tensors to a file, and what they are. Raises ``UserError`` as ``write_weights`` does."""
     if path.suffix != ENDING:
         raise UserError(f"{path}: the name of an exported model ends in {ENDING}")
     with written_whole(path) as fresh:
         fresh.touch()
         mode = fresh.stat().st_mode  # what new files have here; safetensors lets nobody else read its own
         try:
-            save_file(tensors, fresh, {ABOUT: about_weights(config, step, **more)})
+            save_file(tensors, fresh, {ABOUT: about})
         except SafetensorError as error:
             raise OSError(error) from error
         fresh.chmod(mode)
+
+
+def read_about(path: Path) -> str:
+    """What a file says of itself, as JSON; "" for nothing. Raises ``UserError`` where it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    with _opened(path) as file:
+        return (file.metadata() or {}).get(ABOUT, "")
+
+
+def read_tensors(path: Path, kinds: Collection[str] = FLOATS) -> dict[str, np.ndarray]:
+    """The tensors of a file, floats as float32. Raises ``UserError`` where it cannot be read, has tensors of others
+    than ``kinds``, as safetensors call them, or has NaN or infinity."""
+    with _opened(path) as file:
+        names = list(file.keys())
+        if strange := {str(file.get_slice(name).get_dtype()) for name in names} - set(kinds):
+            raise UserError(f"{path}: holds tensors of {', '.join(sorted(strange))}, expected {sorted(kinds)}")
+        tensors = {name: file.get_tensor(name) for name in names}
+    tensors = {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in tensors.items()}
+    if damaged := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise UserError(f"{path}: {damaged[0]} contains NaN or infinity: export it again")
+    return tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read, is it truncated or in another format? ({error})") from error
+
+
+def detector_of(about: str) -> str:
+    """The text detector that a file says it holds; "" where it says no such thing."""
+    try:
+        return str(json.loads(about)[DETECTOR])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], dict[str, Any]]:
@@ -76,20 +125,14 @@ def read_weights(path: Path) -> tuple[TrainConfig, int, dict[str, np.ndarray], d
     Anybody may have made the file: no model is made that is larger than its tensors. Raises ``UserError`` for anything
     else.
     """
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            written = (file.metadata() or {}).get(ABOUT)
-            kinds = {str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
-            if strange := kinds - _FLOATS:
-                raise UserError(f"{path}: holds tensors of {', '.join(sorted(strange))}, expected {sorted(_FLOATS)}")
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: cannot be read, is it truncated or in another format? ({error})") from error
-    if damaged := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
-        raise UserError(f"{path}: {damaged[0]} contains NaN or infinity: export it again")
-    if written is None:
+    written = read_about(path)
+    if detector_of(written):
+        raise UserError(f"{path}: holds a text detector, not a recogniser: give it as --detection.detector")
+    tensors = read_tensors(path, FLOATS | {"I64"})
+    if whole := [name for name, tensor in tensors.items() if tensor.dtype.kind != "f" and not name.endswith(COUNTS)]:
+        raise UserError(f"{path}: {whole[0]} holds whole numbers, expected floating-point ones")
+    tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    if not written:
         raise UserError(f"{path}: its metadata does not say what model it holds: give a file that maerec_jax exported")
     try:
         config, step, about = run_of_metadata(written, {name: tensor.shape for name, tensor in tensors.items()})
@@ -125,16 +168,16 @@ def _run(about: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> TrainC
             for key, value in said.items():
                 check(str(key)[:80], value)
             if "image_size" in said:  # with a position table, as wide as any tensor
-                sides = zip(said["image_size"], said.get("patch_size", (1, 1)), strict=True)
+                sides = zip(said["image_size"], said.get("patch_size", (4, 4)), strict=True)  # convolutions shrink, too
                 check("image_size", math.prod(side // max(patch, 1) for side, patch in sides) * longest)
         elif isinstance(said, list):
             for value in said:
                 check(name, value)
         elif isinstance(said, int | float):
             limit = max(largest, _TABLE)
-            if name.endswith("dim"):
+            if name.endswith(("dim", "channels")):
                 limit = longest
-            elif name.endswith(("depth", "layers")):
+            elif name.endswith(("depth", "layers", "blocks")):
                 limit = min(len(shapes), _LAYERS)
             if said > limit:
                 raise ValueError(f"its {name} is larger than any of the tensors can be of")

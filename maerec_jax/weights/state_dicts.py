@@ -2,18 +2,31 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.errors import UserError
-from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.names.table import NameTable, Rule, Tensor
 
 
-def name_table(model: ModelConfig) -> NameTable:
+class Named(Protocol):
+    """What has parameters and PyTorch's names for them: every ``ModelConfig``, and detectors."""
+
+    @property
+    def kind(self) -> Any:
+        """The name of the kind of model."""
+
+    def init(self, key: Any) -> Any:
+        """Fresh parameters."""
+
+    def names(self) -> NameTable | None:
+        """Where the tensors of PyTorch's state dict lie; None for a model that PyTorch has not."""
+
+
+def name_table(model: Named) -> NameTable:
     """The name table of a model. Raises ``UserError`` for one that has none."""
     table = model.names()
     if table is None:
@@ -21,7 +34,7 @@ def name_table(model: ModelConfig) -> NameTable:
     return table
 
 
-def _shapes(model: ModelConfig) -> dict[str, Any]:
+def _shapes(model: Named) -> dict[str, Any]:
     """The parameters of a model by their paths, as shapes."""
     return flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
 
@@ -38,7 +51,7 @@ def _keys(paths: Iterable[str], table: NameTable) -> Iterator[tuple[str, str, Ru
                 yield key.replace(r"\.", "."), path, rule
 
 
-def params_from_state_dict(state: Mapping[str, Tensor], model: ModelConfig) -> dict:
+def params_from_state_dict(state: Mapping[str, Tensor], model: Named) -> dict:
     """Turn a reference state dict (arrays by key) into a parameter tree.
 
     Of a tensor that the reference writes under two keys one is enough; where there are both, the one counts that counts
@@ -55,7 +68,7 @@ def params_from_state_dict(state: Mapping[str, Tensor], model: ModelConfig) -> d
     for key, (path, rule) in names.items():
         if key in state:
             try:
-                tensor = np.ascontiguousarray(rule.to_flax(np.asarray(state[key])))
+                tensor = np.asarray(rule.to_flax(np.asarray(state[key])), order="C")
             except ValueError as error:
                 raise ValueError(f"{name} has no place for {key} of shape {np.shape(state[key])}") from error
             if tensor.shape != shapes[path].shape:
@@ -67,7 +80,7 @@ def params_from_state_dict(state: Mapping[str, Tensor], model: ModelConfig) -> d
     return unflatten_dict(flat, sep="/")
 
 
-def state_dict_from_params(params: Mapping, model: ModelConfig, aliases: bool = True) -> dict[str, Tensor]:
+def state_dict_from_params(params: Mapping, model: Named, aliases: bool = True) -> dict[str, Tensor]:
     """Turn a parameter tree, or a part of one, into a reference state dict, its constants included.
 
     ``aliases`` says whether tensors that the reference writes under two keys are written twice. Raises ``ValueError``
@@ -77,11 +90,11 @@ def state_dict_from_params(params: Mapping, model: ModelConfig, aliases: bool = 
     names = [found for found in _keys(flat, table) if aliases or not found[2].alias]
     if left_over := flat.keys() - {path for _, path, _ in names}:
         raise ValueError(f"parameters without a PyTorch name: {', '.join(sorted(left_over))}")
-    state = {key: np.ascontiguousarray(rule.to_torch(np.asarray(flat[path]))) for key, path, rule in names}
+    state = {key: np.asarray(rule.to_torch(np.asarray(flat[path])), order="C") for key, path, rule in names}
     return state | table.constants
 
 
-def state_dict_shapes(model: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+def state_dict_shapes(model: Named) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The keys of a model's reference state dict, its constants left out.
 
     Returns:

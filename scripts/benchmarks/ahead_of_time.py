@@ -37,9 +37,8 @@ def main() -> None:
     prepare_environment()
     reports = [make_report(*row) for row in track(list(product(IMAGES, TOPOLOGIES)), "compile")]
     rows = [markdown_cells(report) for report in reports]
-    columns = max(map(list, rows), key=len)
     print("Compiled with", ", ".join(f"{k} {v}" for k, v in reports[0].compiled.versions.items()), end=".\n\n")
-    for cells in (columns, ["---"] * len(columns), *([row.get(name, "-") for name in columns] for row in rows)):
+    for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)):
         print(f"| {' | '.join(cells)} |")
 
 

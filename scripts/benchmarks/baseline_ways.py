@@ -86,7 +86,7 @@ class JaxReading:
         """How long compiling took."""
         return self._compiling
 
-    def run(self) -> tuple[float, np.ndarray]:
+    def run(self, _: None) -> tuple[float, np.ndarray]:
         """Seconds that reading takes, and the tokens."""
         begin = time.perf_counter()
         out = np.asarray(self._run(*self._given))
@@ -117,7 +117,7 @@ class TorchReading:
         """Nothing is compiled."""
         return 0.0
 
-    def run(self) -> tuple[float, np.ndarray]:
+    def run(self, _: None) -> tuple[float, np.ndarray]:
         """Seconds that reading takes, and the tokens."""
         begin = time.perf_counter()
         with self._torch.inference_mode():

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -18,7 +17,7 @@ from turns import Contenders, ratio
 from data_pipelines.command import run_command
 from data_pipelines.errors import UserError
 
-CONSOLE = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
+CONSOLE = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
 Model = Literal["aster", "abinet", "abinet-language", "nrtr", "satrn", "sar"]
 Way = Literal["jax", "torch-original", "torch"]
 # Words that may be read otherwise, where two classes are as good as equally likely and rounding decides.
@@ -82,14 +81,14 @@ def measure(arguments: BaselineArguments, name: str) -> dict[str, Any]:
     config = config_of(name, arguments.tiny)
     state = random_state(config)
     given = images_of(config, arguments.batch_size, np.random.default_rng(1))
-    with closing(Contenders(CONSOLE)) as running:
+    with Contenders(CONSOLE) as running:
         for way in arguments.contenders:
             if way != "torch" or config.kind != "abinet":
                 running.start(way, make_reading, way, config, state, given)
-        first = {way: running.ask(way, "run") for way in running.names}
+        first = {way: running.ask(way, "run", None) for way in running.names}
         first = {way: made for way, made in first.items() if made is not None}
         check(name, {way: tokens for way, (_, tokens) in first.items()})
-        found = running.take_turns(arguments.seconds, arguments.fewest, tuple)
+        found = running.take_turns(arguments.seconds, arguments.fewest, lambda: None)
         seconds = {way: turns or {0: first[way][0]} for way, turns in found.items()}
         compiling = {contender: running.ask(contender, "compile_seconds") for contender in seconds}
     tokens_BT = next(iter(first.values()))[1]

@@ -158,13 +158,13 @@ def measure_one_core(images: Sequence[bytes], folder: Path, rounds: int, batches
 
 def print_one_core(rates: dict[str, list[float]]) -> None:
     """Medians, spread, and medians of the ratios of each round."""
-    rows = []
+    table = Table("one core", "images/s", "from", "to", "x reference", "of decoding alone", "of decoding and resizing")
     for name, values in rates.items():
         numbers = [f"{n:,.0f}" for n in (median(values), min(values), max(values))]
         for other, form in (("reference", ".2f"), ("decoding alone", ".0%"), ("decoding and resizing alone", ".0%")):
             numbers.append(f"{median(a / b for a, b in zip(values, rates[other], strict=True)):{form}}")
-        rows.append((name, *numbers))
-    show(rows, "one core", "images/s", "from", "to", "x reference", "of decoding alone", "of decoding and resizing")
+        table.add_row(name, *numbers)
+    CONSOLE.print(table)
 
 
 def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: int) -> dict[str, list[float]]:
@@ -173,13 +173,6 @@ def measure_workers(folder: Path, counts: Sequence[int], batches: int, rounds: i
     streams = {n: train_batches(source, decoder, batch_size=BATCH, seed=0, num_workers=n) for n in counts}
     # Every worker has two batches ready, and a queue holds more.
     return take_turns({str(n): (each, batches * max(1, n), 5 * max(1, n)) for n, each in streams.items()}, rounds)
-
-
-def show(rows: Sequence[Sequence[str]], *headings: str) -> None:
-    table = Table(*headings)
-    for row in rows:
-        table.add_row(*row)
-    CONSOLE.print(table)
 
 
 def main() -> None:
@@ -205,8 +198,10 @@ def main() -> None:
         if counts:
             grown = measure_workers(folder, counts, arguments.batches, arguments.rounds)
             one = median(grown.get("1") or next(iter(grown.values())))
-            rows = [(n, f"{median(each):,.0f}", f"{median(each) / one:.2f}") for n, each in grown.items()]
-            show(rows, "worker processes", "images/s, published augmentation", "x one worker")
+            table = Table("worker processes", "images/s, published augmentation", "x one worker")
+            for number, each in grown.items():
+                table.add_row(number, f"{median(each):,.0f}", f"{median(each) / one:.2f}")
+            CONSOLE.print(table)
 
 
 if __name__ == "__main__":

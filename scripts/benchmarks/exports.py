@@ -4,7 +4,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -126,17 +125,13 @@ class Reading:
 def measure(arguments: ExportArguments, files: dict[str, Path], image_size: tuple[int, int]) -> Table:
     """Times of all contenders."""
     rng = np.random.default_rng(0)
-
-    def random_images(batch: int) -> tuple:
-        return (rng.integers(0, 256, (batch, *image_size, 3), np.uint8),)
-
     table = Table("images", "contender", "file", "runs", "median ms", "time, of the first's")
     for batch in arguments.batch_sizes:
-        images = partial(random_images, batch)
-        with closing(Contenders(CONSOLE)) as running:
+        images = partial(rng.integers, 0, 256, (batch, *image_size, 3), np.uint8)
+        with Contenders(CONSOLE) as running:
             for name, path in files.items():
                 if running.start(name, Reading, path):
-                    running.ask(name, "run", *images())  # compiles
+                    running.ask(name, "run", images())  # compiles
             found = running.take_turns(arguments.seconds, 3, images)
         for name, turns in found.items():
             size = f"{files[name].stat().st_size / 1e6:.1f} MB"
@@ -153,8 +148,8 @@ def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognize
         recognizers[name], step = copy(first), open_step(path)
         recognizers[name]._read = lambda _, batch, step=step: step(np.asarray(batch["image"]))
     table = Table("set", "words", "read with", "WA", "WAICS", "other texts", "confidences differ by")
-    for measured in find_sets(Path(arguments.data), arguments.sets, CONSOLE.print):
-        source = measured.spec.open(Path(arguments.data))
+    for title, spec in find_sets(Path(arguments.data), arguments.sets, CONSOLE.print).items():
+        source = spec.open(Path(arguments.data))
         images, labels = [], []
         for index in range(len(source)):
             try:
@@ -174,7 +169,7 @@ def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognize
             most = max((abs(a.confidence - b.confidence) for a, b in same), default=0.0)
             cells = [f"{100 * told[metric]:.2f}" for metric in ("word_accuracy", HEADLINE)]
             cells += [f"{len(read) - len(same):,}", f"{most:.0e}"]
-            table.add_row(measured.name, f"{len(read):,}", name, *cells)
+            table.add_row(title, f"{len(read):,}", name, *cells)
         table.add_section()
     return table
 

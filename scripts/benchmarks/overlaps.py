@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from data_pipelines.overlaps.hashing import HEIGHT, VIEWS, WIDTH, WORDS, hash_views
-from data_pipelines.overlaps.index import HashIndex, IndexOptions
+from data_pipelines.overlaps.index import HashIndex
 
 CHUNK = 4000
 
@@ -49,7 +49,7 @@ def measure(size: int, count: int) -> dict[str, str]:
     for first in range(0, size, CHUNK):
         hashes[first : first + CHUNK] = hash_views(thumbnails(first, CHUNK, 0))[0]
     start = time.perf_counter()
-    index = HashIndex.build(hashes, np.ones(size, bool), IndexOptions())
+    index = HashIndex.build(hashes, np.ones(size, bool))
     build = time.perf_counter() - start
     hashing = searching = examined = near = found = 0.0
     for images, truth in track(queries(count, size), f"{size:,}", count // CHUNK, transient=True):

@@ -1,9 +1,7 @@
 """Measure reading: python scripts/benchmarks/reading.py"""
 
-import json
 import sys
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
@@ -22,7 +20,7 @@ from data_pipelines.sources.annotations import read_annotations
 from maerec_jax.models.int8 import quantize
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 150, markup=False, highlight=False)
-Way = Literal["cached", "all-places", "recomputed", "torch", "torch-recomputed", "encoder"]
+Way = Literal["cached", "all-places", "recomputed", "torch", "encoder"]
 # Of the 7,104 training labels of a sample of Union14M-L.
 LABELS_OF_LENGTH = {
     1: 138, 2: 330, 3: 1218, 4: 1534, 5: 1092, 6: 938, 7: 755, 8: 462, 9: 283, 10: 175, 11: 86, 12: 47, 13: 20, 14: 11,
@@ -45,8 +43,6 @@ class DecodeArguments:
     recomputed: a full pass over all positions per step, as in the original code
 
     torch: the PyTorch twin (maerec_jax/interop/pytorch_twin.py), cached, if torch is installed
-
-    torch-recomputed: the original code's way in PyTorch
 
     encoder: the image encoder alone
 
@@ -72,8 +68,6 @@ class DecodeArguments:
     """Seconds per contender and batch size, without compiling and the first run."""
     fewest: int = 3
     """Runs of each contender, at least. With 0 here and for seconds, only the first run is made."""
-    json: str = ""
-    """Write all numbers to this JSON file."""
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or min(self.batch_sizes) < 1:
@@ -103,12 +97,12 @@ def check(found: dict[str, np.ndarray], dtype: str) -> None:
             raise UserError(f"{name} reads {differ} of {len(found[name])} words otherwise than {reference}")
 
 
-def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> dict[str, Any]:
+def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> Table:
     """All numbers of a batch size."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (size, *config.encoder.image_size, 3), np.uint8)
     known = np.minimum(known_lengths(arguments.labels), config.decoder.max_length - 1)
-    with closing(Contenders(CONSOLE)) as running:
+    with Contenders(CONSOLE) as running:
         for way in arguments.contenders:
             running.start(way, make_reading, way, config, params, image, arguments.dtype)
         lengths = rng.choice(known, size)
@@ -116,37 +110,23 @@ def measure(arguments: DecodeArguments, config: Any, params: Any, size: int) -> 
         words = {name: first[name][1] for name in running.names if name != "encoder"}
         if words:
             check(words, arguments.dtype)
-        found = running.take_turns(arguments.seconds, arguments.fewest, lambda: (rng.choice(known, size),))
+        found = running.take_turns(arguments.seconds, arguments.fewest, lambda: rng.choice(known, size))
         seconds = {name: turns or {0: first[name][0]} for name, turns in found.items()}
         compiling = {name: running.ask(name, "compile_seconds") for name in seconds}
-    result: dict[str, Any] = {"batch_size": size, "contenders": {}, "ratios": {}}
-    for name, turns in seconds.items():
-        times = list(turns.values())
-        percentiles = dict(zip(("p50", "p90", "p99"), np.percentile(times, (50, 90, 99)).tolist(), strict=True))
-        result["contenders"][name] = {
-            "compiling": compiling[name], "runs": len(times), **percentiles, "images_per_second": size / fmean(times),
-            "seconds": times,
-        }  # fmt: skip
     encoder = median(seconds["encoder"].values()) if "encoder" in seconds else None
-    for name in seconds.keys() - {"cached", "encoder"} if "cached" in seconds else ():
-        ratios = {"reading": ratio(seconds[name], seconds["cached"], fmean)}
-        if encoder is not None and encoder < fmean(seconds["cached"].values()):
-            ratios["decoding"] = ratio(seconds[name], seconds["cached"], fmean, encoder)
-        result["ratios"][name] = ratios
-    return result
-
-
-def show(result: dict[str, Any], arguments: DecodeArguments) -> None:
-    title = f"{result['batch_size']} images, {arguments.dtype}{', int8 weights' if arguments.int8 else ''}"
+    title = f"{size} images, {arguments.dtype}{', int8 weights' if arguments.int8 else ''}"
     columns = ("p50, ms", "p90, ms", "p99, ms", "images/s", "runs", "compiling, s", "cached is", "its decoding is")
     table = Table("", *columns, title=title)
-    for name, numbers in result["contenders"].items():
-        ratios = result["ratios"].get(name, {})
-        cells = [f"{1000 * numbers[p]:,.1f}" for p in ("p50", "p90", "p99")]
-        cells += [f"{numbers['images_per_second']:,.1f}", str(numbers["runs"]), f"{numbers['compiling']:.1f}"]
-        cells += [f"{ratios[kind]:.1f} times as fast" if kind in ratios else "" for kind in ("reading", "decoding")]
+    for name, turns in seconds.items():
+        times = list(turns.values())
+        cells = [f"{1000 * percentile:,.1f}" for percentile in np.percentile(times, (50, 90, 99))]
+        cells += [f"{size / fmean(times):,.1f}", str(len(times)), f"{compiling[name]:.1f}"]
+        if "cached" in seconds and name not in ("cached", "encoder"):
+            cells.append(f"{ratio(turns, seconds['cached'], fmean):.1f} times as fast")
+            if encoder is not None and encoder < fmean(seconds["cached"].values()):
+                cells.append(f"{ratio(turns, seconds['cached'], fmean, encoder):.1f} times as fast")
         table.add_row(name, *cells)
-    CONSOLE.print(table)
+    return table
 
 
 def benchmark(arguments: DecodeArguments) -> int:
@@ -154,17 +134,11 @@ def benchmark(arguments: DecodeArguments) -> int:
     model: Any = run.model
     config = replace(model, encoder=replace(model.encoder, remat=False))
     if arguments.int8:
-        arguments = replace(arguments, contenders=tuple(c for c in arguments.contenders if not c.startswith("torch")))
+        arguments = replace(arguments, contenders=tuple(c for c in arguments.contenders if c != "torch"))
         params = quantize(params)
-    device = f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind}), jax {jax.__version__}"
-    CONSOLE.print(device)
-    results = []
+    CONSOLE.print(f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind}), jax {jax.__version__}")
     for size in arguments.batch_sizes:
-        results.append(measure(arguments, config, params, size))
-        show(results[-1], arguments)
-    if arguments.json:
-        settings = {**asdict(arguments), "device": device}
-        Path(arguments.json).write_text(json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
+        CONSOLE.print(measure(arguments, config, params, size))
     return 0
 
 

@@ -115,9 +115,9 @@ class JaxReading:
 
 
 class TorchReading:
-    """The same in PyTorch: cached until the last word has ended, or the reference's way."""
+    """The same in PyTorch: cached until the last word has ended."""
 
-    def __init__(self, way: str, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str) -> None:
+    def __init__(self, config: MAERecConfig, params: Any, image_BHWC: np.ndarray, dtype: str) -> None:
         import torch
 
         from maerec_jax.interop import pytorch_twin as twin
@@ -125,16 +125,13 @@ class TorchReading:
         class ForcedDecoder(twin.TextDecoder):
             lengths_B: torch.Tensor
 
-            def forced(self, logits_BC: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
-                end_C = torch.arange(logits_BC.shape[-1], device=logits_BC.device) == config.charset.start_end
-                value_B = torch.where(position >= self.lengths_B, _SURE, -_SURE)
-                return torch.where(end_C, value_B[:, None].to(logits_BC.dtype), logits_BC)
-
             def step(self, place: torch.Tensor, *state: Any) -> tuple[torch.Tensor, Any]:
                 logits_BC, past = super().step(place, *state)
-                return self.forced(logits_BC, place), past
+                end_C = torch.arange(logits_BC.shape[-1], device=logits_BC.device) == config.charset.start_end
+                value_B = torch.where(place >= self.lengths_B, _SURE, -_SURE)
+                return torch.where(end_C, value_B[:, None].to(logits_BC.dtype), logits_BC), past
 
-        self._torch, self._twin, self._config, self._way = torch, twin, config, way
+        self._torch, self._twin, self._config = torch, twin, config
         self._place = "cuda" if torch.cuda.is_available() else "cpu"
         if self._place == "cuda":
             torch.set_float32_matmul_precision("high")  # TensorFloat32, as JAX has it by default
@@ -159,21 +156,8 @@ class TorchReading:
         with torch.inference_mode():
             self._decoder.lengths_B = torch.as_tensor(lengths_B, device=self._place)
             image = self._twin.normalize(self._image, self._config.encoder).to(self._decoder.classifier.weight.dtype)
-            tokens_BT = self._model.read(image).tokens_BT if self._way == "torch" else self._decode_again(image)
-            tokens_BT = tokens_BT.cpu()
+            tokens_BT = self._model.read(image).tokens_BT.cpu()
         return time.perf_counter() - begin, tokens_BT.numpy()
-
-    def _decode_again(self, image: Any) -> Any:
-        torch, charset, length = self._torch, self._config.charset, self._config.decoder.max_length
-        memory = self._model.backbone(image)
-        tokens_BT = torch.full((len(image), length + 1), charset.padding, device=self._place)
-        tokens_BT[:, 0] = charset.start_end
-        for position in range(length):
-            logits_BC = self._decoder(tokens_BT[:, :length], memory)[:, position]
-            tokens_BT[:, position + 1] = self._decoder.forced(logits_BC, position).argmax(dim=-1)
-        tokens_BT = tokens_BT[:, 1:]
-        ends_BT = tokens_BT == charset.start_end
-        return tokens_BT.masked_fill((ends_BT.cumsum(dim=1) - ends_BT.int()) > 0, charset.padding)
 
 
 def make_reading(
@@ -183,4 +167,6 @@ def make_reading(
     run_steps_in_this_thread()
     keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
-    return (JaxReading if way in JAX_WAYS else TorchReading)(way, config, params, image_BHWC, dtype)
+    if way == "torch":
+        return TorchReading(config, params, image_BHWC, dtype)
+    return JaxReading(way, config, params, image_BHWC, dtype)

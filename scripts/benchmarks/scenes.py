@@ -7,7 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import get_args
 
 import cv2
 import numpy as np
@@ -25,6 +24,8 @@ from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import load_detector
 from maerec_jax.scenes.regions import DetectionConfig
 from maerec_jax.scenes.scene_reader import SceneReader
+
+_CROPS: tuple[Crops, ...] = ("box", "rectified")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ScenesArguments:
 def measure(arguments: ScenesArguments) -> int:
     detector = load_detector(config=arguments.detection)
     recognizer = Recognizer.load(arguments.checkpoint or None)
-    readers = {how: SceneReader(recognizer, detector, how) for how in get_args(Crops)}
+    readers: dict[str, SceneReader] = {how: SceneReader(recognizer, detector, how) for how in _CROPS}
     spec = Annotations(path=arguments.list) if arguments.list else RenderedWords(split="validation")
     source = spec.open(Path(arguments.root))
     for size in arguments.sizes:

@@ -22,7 +22,6 @@ from rich.table import Table
 
 from data_pipelines.command import keep_compiled_programs, run_command
 from data_pipelines.errors import UserError
-from data_pipelines.images.decoding import pixels_of
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.files import Folder
 from maerec_jax.distributed.host_memory import run_steps_in_this_thread
@@ -63,15 +62,11 @@ class LoadArguments:
 
 def images_of(arguments: LoadArguments) -> list[bytes]:
     """The files of images that are sent."""
-    source = Folder(path=".") if arguments.images else RenderedWords(size=64)
-    opened = source.open(Path(arguments.images))
-    if not len(opened):
-        raise UserError(f"{arguments.images} holds no images")
-    places = np.linspace(0, len(opened) - 1, min(len(opened), arguments.distinct)).astype(int)
-    records = [opened[int(place)] for place in places]
-    if arguments.images:
-        return [record.image for record in records if isinstance(record.image, bytes)]
-    return [cv2.imencode(".png", pixels_of(record)[..., ::-1])[1].tobytes() for record in records]
+    spec = Folder(path=".") if arguments.images else RenderedWords(size=64)
+    source = spec.open(Path(arguments.images))
+    places = np.linspace(0, len(source) - 1, min(len(source), arguments.distinct)).astype(int)
+    images = [source[place].image for place in places.tolist()]
+    return [i if isinstance(i, bytes) else cv2.imencode(".png", i[..., ::-1])[1].tobytes() for i in images]
 
 
 @contextmanager

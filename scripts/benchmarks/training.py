@@ -1,19 +1,16 @@
 """Measure training: python scripts/benchmarks/training.py --stage mae --model s --batch-size 32"""
 
-import json
 import sys
 import tempfile
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from training_steps import Settings, make_step
-from turns import Contenders, cores
+from turns import Contenders
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
 Dtype = Literal["float32", "bfloat16"]
@@ -56,8 +53,6 @@ class TrainingArguments:
     """Dtypes to measure with every contender."""
     contenders: tuple[str, ...] = KINDS
     """Contenders (see above). The first must be jax: all start from its weights."""
-    json: str = ""
-    """Write all numbers to this JSON file."""
 
     def __post_init__(self) -> None:
         unknown = {name.partition("@")[0] for name in self.contenders} - set(KINDS)
@@ -94,66 +89,44 @@ def take_turns(running: Contenders, rounds: int, steps: int) -> dict[str, list[t
     return {name: found[name] for name in running.names}
 
 
-def measure(arguments: TrainingArguments, settings: Settings) -> dict[str, Any]:
-    """All numbers of a stage."""
+def measure(arguments: TrainingArguments, settings: Settings) -> None:
+    """Print all numbers of a stage."""
     dtypes = {f"{kind} {dtype}": dtype for dtype in arguments.dtypes for kind in arguments.contenders}
-    with closing(Contenders(CONSOLE)) as running:
+    with Contenders(CONSOLE) as running:
         for name, dtype in dtypes.items():
             running.start(name, make_step, name.removesuffix(f" {dtype}"), settings, dtype)
         if (first := next(iter(dtypes))) not in running.names:
             sys.exit("the first contender gives the weights that all start from")
         compare(running, dtypes)
-        devices = {name: running.ask(name, "device") for name in running.names}
+        for name in running.names:
+            CONSOLE.print(f"{name}: {running.ask(name, 'device')}")
         limits = {dtype: running.ask(first, "limit", dtype) for dtype in arguments.dtypes}
         found = take_turns(running, arguments.rounds, arguments.steps)
-    contenders: dict[str, dict[str, Any]] = {}
-    for name, (first_step, *times) in found.items():
-        wall, processor = map(list, zip(*times, strict=True))
-        rate = settings.batch_size / median(wall)
-        contenders[name] = {
-            "first_step": first_step[0], "seconds": wall, "processor_seconds": processor, "images_per_second": rate,
-            "utilisation": rate / limits[dtypes[name]],
-        }  # fmt: skip
-    ratios = {
-        f"{ours} / {other}": {
-            what: [b / a for a, b in zip(contenders[ours][what], contenders[other][what], strict=True)]
-            for what in ("seconds", "processor_seconds")
-        }
-        for ours, other in permutations(contenders, 2)
-        if ours.startswith("jax ") and dtypes[ours] == dtypes[other]
-    }
-    about = {"stage": settings.stage, "model": settings.model, "batch_size": settings.batch_size, "cores": cores()}
-    return {**about, "devices": devices, "contenders": contenders, "ratios": ratios}
-
-
-def show(result: dict[str, Any]) -> None:
-    for name, device in result["devices"].items():
-        CONSOLE.print(f"{name}: {device}")
-    title = f"{result['stage']} {result['model']}, {result['batch_size']} images a step"
+    size = settings.batch_size
+    title = f"{settings.stage} {settings.model}, {size} images a step"
     table = Table(title, "images/s", "from", "to", "s a step", "processor s", "utilisation", "first step, s")
-    for name, numbers in result["contenders"].items():
-        seconds, size = numbers["seconds"], result["batch_size"]
-        rates = (numbers["images_per_second"], size / max(seconds), size / min(seconds))
-        times = (median(seconds), median(numbers["processor_seconds"]))
-        rest = (f"{numbers['utilisation']:.0%}", f"{numbers['first_step']:.1f}")
-        table.add_row(name, *(f"{rate:,.2f}" for rate in rates), *(f"{t:.3f}" for t in times), *rest)
+    for name, (first_step, *times) in found.items():
+        wall, processor = zip(*times, strict=True)
+        rates = (size / median(wall), size / max(wall), size / min(wall))
+        seconds = (median(wall), median(processor))
+        rest = (f"{rates[0] / limits[dtypes[name]]:.0%}", f"{first_step[0]:.1f}")
+        table.add_row(name, *(f"{rate:,.2f}" for rate in rates), *(f"{t:.3f}" for t in seconds), *rest)
     CONSOLE.print(table)
     table = Table("times as fast", "median", "from", "to", "by processor time", "from", "to")
-    for pair, ratios in result["ratios"].items():
-        numbers = [f(ratios[kind]) for kind in ("seconds", "processor_seconds") for f in (median, min, max)]
-        table.add_row(pair, *(f"{x:.2f}" for x in numbers))
+    for ours, other in permutations(found, 2):
+        if ours.startswith("jax ") and dtypes[ours] == dtypes[other]:
+            rounds = list(zip(found[ours][1:], found[other][1:], strict=True))
+            by_wall_and_processor = ([b[kind] / a[kind] for a, b in rounds] for kind in (0, 1))
+            numbers = (f(ratios) for ratios in by_wall_and_processor for f in (median, min, max))
+            table.add_row(f"{ours} / {other}", *(f"{x:.2f}" for x in numbers))
     CONSOLE.print(table)
 
 
 def benchmark(arguments: TrainingArguments) -> int:
-    results = []
     for stage in arguments.stage:
         with tempfile.TemporaryDirectory() as folder:
             weights = f"{folder}/weights.npz"
-            results.append(measure(arguments, Settings(stage, arguments.model, arguments.batch_size, weights)))
-        show(results[-1])
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=2) + "\n")
+            measure(arguments, Settings(stage, arguments.model, arguments.batch_size, weights))
     return 0
 
 

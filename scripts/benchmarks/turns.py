@@ -7,6 +7,7 @@ named and left out.
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from multiprocessing import get_context, parent_process
 from statistics import median
 from threading import Thread
@@ -42,8 +43,8 @@ def _call(method: str, arguments: tuple) -> Any:
     return getattr(_contender, method)(*arguments)
 
 
-class Contenders:
-    """Contenders by their names, in the order in which they started, until they are closed.
+class Contenders(AbstractContextManager["Contenders"]):
+    """Contenders by their names, in the order in which they started, in a ``with`` block.
 
     Args:
       console: is told of those that fail.
@@ -53,8 +54,7 @@ class Contenders:
         self._console = console
         self._processes: dict[str, ProcessPoolExecutor] = {}
 
-    def close(self) -> None:
-        """End all processes."""
+    def __exit__(self, *_: object) -> None:
         while self._processes:
             self._processes.popitem()[1].shutdown()
 
@@ -82,22 +82,22 @@ class Contenders:
             self._processes.pop(name).shutdown()
             return None
 
-    def take_turns(self, seconds: float, fewest: int, arguments: Callable[[], tuple]) -> dict[str, dict[int, float]]:
-        """Let contenders ``run``, in each turn all with the same arguments.
+    def take_turns(self, seconds: float, fewest: int, argument: Callable[[], Any]) -> dict[str, dict[int, float]]:
+        """Let contenders ``run``, in each turn all with the same argument.
 
         Args:
           seconds: for which each runs.
           fewest: times that each runs, however long they take.
-          arguments: makes those of a turn.
+          argument: makes that of a turn.
 
         Returns:
           Seconds of each contender, the first of what its ``run`` returns, by turns; of those that did not fail.
         """
         found, turn = {name: dict[int, float]() for name in self.names}, 0
         while unfinished := [n for n in self.names if len(found[n]) < fewest or sum(found[n].values()) < seconds]:
-            given = arguments()
+            given = argument()
             for name in unfinished:
-                if (made := self.ask(name, "run", *given)) is not None:
+                if (made := self.ask(name, "run", given)) is not None:
                     found[name][turn] = made[0]
             turn += 1
         return {name: found[name] for name in self.names}

@@ -33,6 +33,7 @@ try_plain() {
   train_recogniser runs/maerec --init-from runs/mae
   try "$python" -m maerec_jax.evaluate --checkpoint runs/maerec --data words --json a.json --csv a.csv --report a.html
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
+  try "$python" -m maerec_jax.evaluate --models runs/maerec a.json --data words --json models.json
   try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
     --sheet read.png --visualise read --attention
   # The weights of the package: the default of everything that reads.

@@ -166,7 +166,7 @@ def compare(arguments: ReaderArguments) -> int:
 
     root = Path(arguments.data)
     copies = {overlap.benchmark for overlap in read_list(Path(arguments.overlaps))} if arguments.overlaps else set()
-    sources = {measured.name: measured.spec.open(root) for measured in find_sets(root, arguments.sets, CONSOLE.print)}
+    sources = {name: spec.open(root) for name, spec in find_sets(root, arguments.sets, CONSOLE.print).items()}
     places = [(measured, source, index) for measured, source in sources.items() for index in range(len(source))]
     if arguments.overlaps and not any(source.name(index) in copies for _, source, index in places):
         raise UserError(f"{arguments.overlaps} names no word of these sets: write it with find_overlaps --root {root}")

@@ -11,7 +11,7 @@ def text(fixtures):
 
 
 def test_each_collective_is_found_with_its_size(text):
-    found = set(read_program(text, devices=8, slices=2, turns=3).collectives)
+    found = set(read_program(text, devices=8, slices=2, turns=3)[0])
     in_loop = (94 * 64 + 128 + 256 * 64) * 4
     assert found == {
         # Inside the loop: three times.
@@ -29,23 +29,23 @@ def test_each_collective_is_found_with_its_size(text):
 
 
 def test_the_largest_come_first(text):
-    sizes = [c.size for c in read_program(text, devices=8, slices=2).collectives]
+    sizes = [c.size for c in read_program(text, devices=8, slices=2)[0]]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_cycles_are_added_up_loops_included(text):
-    assert read_program(text, devices=8, slices=2, turns=1).cycles == 500 + 300 + 1000
-    assert read_program(text, devices=8, slices=2, turns=3).cycles == 3 * 500 + 300 + 1000
+    assert read_program(text, devices=8, slices=2, turns=1)[1] == 500 + 300 + 1000
+    assert read_program(text, devices=8, slices=2, turns=3)[1] == 3 * 500 + 300 + 1000
 
 
 def test_operations_without_an_estimate_are_not_added_up(text):
     unknown = text.replace('"estimated_cycles":"300"', f'"estimated_cycles":"{2**63 - 1}"')
-    assert read_program(unknown, devices=8, slices=2, turns=1).cycles == 500 + 1000
+    assert read_program(unknown, devices=8, slices=2, turns=1)[1] == 500 + 1000
 
 
 def test_a_known_number_of_turns_is_taken(text):
     told = text.replace(", body=%body.1", ', body=%body.1, backend_config={"known_trip_count":{"n":"7"}}')
-    assert read_program(told, devices=8, slices=2, turns=3).cycles == 7 * 500 + 300 + 1000
+    assert read_program(told, devices=8, slices=2, turns=3)[1] == 7 * 500 + 300 + 1000
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ ENTRY %main (p: f32[10]) -> f32[10] {{
   ROOT %r = f32[10]{{0}} all-reduce(%p), channel_id=1, replica_groups={groups}, use_global_device_ids=true
 }}
 """
-    (found,) = read_program(text, devices=8).collectives
+    ((found,), _) = read_program(text, devices=8)
     assert found == Collective("all-reduce", "f32", size, 1, 40.0)
 
 
@@ -86,7 +86,7 @@ def test_a_collective_of_one_device_is_none():
     text = (
         "ENTRY %m (p: f32[4]) -> f32[4] {\n  %r = f32[4]{0} all-reduce(%p), replica_groups={{0},{1}}, to_apply=%a\n}\n"
     )
-    assert read_program(text, devices=2).collectives == ()
+    assert read_program(text, devices=2)[0] == ()
 
 
 def test_started_collectives_are_counted_by_what_they_give():
@@ -97,7 +97,7 @@ ENTRY %main (p: f32[10]) -> f32[40] {
   %t = f32[10]{0:T(128)} all-reduce-start(%p), channel_id=2, replica_groups=[1,4]<=[4], to_apply=%a
 }
 """
-    assert set(read_program(text, devices=4).collectives) == {
+    assert set(read_program(text, devices=4)[0]) == {
         Collective("all-gather", "f32", 4, 1, 160.0),
         Collective("all-reduce", "f32", 4, 1, 40.0),
     }

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from data_pipelines.charset import Charset
 from data_pipelines.errors import DataError
 from data_pipelines.sources.combining import Labels, Sources, drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
@@ -140,3 +141,17 @@ def test_real_labels_are_writable_but_for_those_reported(real_data):
     texts = [entry["instances"][0]["text"] for entry in entries]
     assert [kept.text(index) for index in range(len(kept))] == [t for t in texts if t and set(t) <= set(characters)]
     assert len(kept) + report.unknown + report.empty == len(source)
+
+
+def test_capitals_are_learnt_as_small_letters_in_lower_case():
+    charset = Charset("019abé\u00b5\u00df", lower_case=True)
+    assert charset.written == "019abé\u00b5\u00dfABÉ"  # of the others there is no single capital that goes back
+    assert charset.encode("BÉ1", 5).tolist() == [8, 4, 5, 1, 8]
+    assert charset.encode("C", 3).tolist() == [8, charset.unknown, 8]
+    source, report = drop(Labelled(["Ab", "É0", "aC"]), charset.written, "drop")
+    assert [source.text(index) for index in range(len(source))] == ["Ab", "É0"]
+    assert report.characters == {"C": 1}
+    plain = Charset("ab")
+    assert (plain.written, plain.encode("B", 3).tolist()) == ("ab", [2, plain.unknown, 2])
+    with pytest.raises(ValueError, match=r"a charset in lower case has no capitals, but \['A'\]"):
+        Charset("aA", lower_case=True)

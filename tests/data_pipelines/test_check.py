@@ -140,12 +140,14 @@ def test_the_command_explains_itself():
 def test_the_real_words_are_sound(real_data):
     reports = found_in(real_data, workers=2)
     levels = [r for name, r in reports.items() if name.startswith("Union14M-L/train_")]
-    assert sum(report.records for report in levels) == 7104
-    benchmark = {name.split("/")[1]: r.records for name, r in reports.items() if name.startswith(BENCHMARK.name)}
+    assert sum(report.findings.records for report in levels) == 7104
+    benchmark = {
+        name.split("/")[1]: r.findings.records for name, r in reports.items() if name.startswith(BENCHMARK.name)
+    }
     assert benchmark == {"general": 400, "contextless": 100, "multi_words": 59, "multi_oriented": 60} | dict.fromkeys(
         ("curve", "artistic", "salient"), 60
     ) | dict.fromkeys(("incomplete", "incomplete_ori"), 80)
-    unlabelled = [reports[f"Union14M-U/{name}_lmdb"].records for name in ("book32", "cc", "openvino")]
+    unlabelled = [reports[f"Union14M-U/{name}_lmdb"].findings.records for name in ("book32", "cc", "openvino")]
     assert unlabelled == [1714, 3820, 1570]
     assert all(report.findings.problems == 0 and report.status == "sample" for report in reports.values())
     assert sum(report.findings.images for report in reports.values()) == 7104 + 300 + 959 + 7104

@@ -8,9 +8,10 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import decode_image
+from data_pipelines.overlaps import index as hash_index
 from data_pipelines.overlaps.alignment import aligned_correlation, correlation
 from data_pipelines.overlaps.hashing import hash_views, is_flat, thumbnail
-from data_pipelines.overlaps.index import HashIndex, IndexOptions
+from data_pipelines.overlaps.index import HashIndex
 from data_pipelines.overlaps.search import OTHER_LABEL, BenchmarkIndex, find_overlaps, plain
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources, Subset
@@ -98,8 +99,8 @@ def words(request, tmp_path_factory):
     return request.param, *held, names
 
 
-def search(training, benchmark, folder, workers=0, **options):
-    index = BenchmarkIndex.build(benchmark, folder, IndexOptions(**options), workers, lambda _: None)
+def search(training, benchmark, folder, workers=0):
+    index = BenchmarkIndex.build(benchmark, folder, workers, lambda _: None)
     return [o for part in find_overlaps(training, index, workers) for o in part.overlaps]
 
 
@@ -109,7 +110,7 @@ def pixels(record):
 
 # Without labels more correlation is asked for; one test is enough to show that with them no less is found.
 @pytest.mark.parametrize(("labelled", "changes"), [(True, ["all"]), (False, [*CHANGES])], ids=["labels", "no labels"])
-def test_changed_copies_are_found(words, labelled, changes, tmp_path):
+def test_changed_copies_are_found(words, labelled, changes, tmp_path, monkeypatch):
     _, pool, _, _ = words
     rng = np.random.default_rng(7)
     for change in changes:
@@ -124,7 +125,8 @@ def test_changed_copies_are_found(words, labelled, changes, tmp_path):
         folder = tmp_path / change
         folder.mkdir()
         # The keys of a benchmark of 400,000 images: there are fewer by default for one this small, and more is found.
-        found = search(Held("train", training, labelled), Held("pool", benchmark), folder, key_bits=22)
+        monkeypatch.setattr(hash_index, "LEAST_KEY_BITS", 22)
+        found = search(Held("train", training, labelled), Held("pool", benchmark), folder)
         pairs = {(o.train, o.benchmark) for o in found}
         recall = np.mean([(f"train/{n}", f"pool/{i}") in pairs for n, i in enumerate(originals)])
         print(f"{words[0]}, {change}: recall {recall:.3f}")
@@ -159,14 +161,18 @@ def test_equal_bytes_are_found_whatever_they_hold(tmp_path):
     training = Held(
         "t", [Record(data, "y") for data in (b"no image", flat, encode(np.full((32, 90, 3), 200, np.uint8), 90), b"")]
     )
-    index = BenchmarkIndex.build(benchmark, tmp_path, IndexOptions(), 0, lambda _: None)
+    index = BenchmarkIndex.build(benchmark, tmp_path, 0, lambda _: None)
     (findings,) = find_overlaps(training, index)
     assert [(o.train, o.benchmark, o.kind) for o in findings.overlaps] == [
         ("t/0", "b/1", "bytes"),
         ("t/1", "b/0", "bytes"),
     ]
     assert findings.counts == {"records": 4, "flat": 2, "unreadable": 2}
-    assert (index.flat, index.unreadable) == (1, 1)
+    assert [note.split(":")[0] for note in index.notes] == [
+        "cannot be compared",
+        "1 benchmark images cannot be decoded",
+        "1 benchmark images are flat",
+    ]
 
 
 def test_labels_agree_but_for_case_and_symbols():
@@ -197,7 +203,7 @@ def test_what_a_query_costs_does_not_grow_with_the_index():
     queries = hash_views(noise(200, 1))
     compared = []
     for count in (4_096, 16_384):
-        index = HashIndex.build(hash_views(noise(count, 2))[0], np.ones(count, bool), IndexOptions())
+        index = HashIndex.build(hash_views(noise(count, 2))[0], np.ones(count, bool))
         assert 2**index.key_bits == 16 * count
         near = index.search(*queries)
         compared.append(near.examined / 200)
@@ -207,13 +213,13 @@ def test_what_a_query_costs_does_not_grow_with_the_index():
     assert compared[1] < 1.3 * compared[0]
 
 
-def test_near_hashes_are_found_as_by_looking_at_all():
-    options = IndexOptions(key_bits=16, flips=4, max_distance=20)
+def test_near_hashes_are_found_as_by_looking_at_all(monkeypatch):
+    monkeypatch.setattr(hash_index, "MAX_DISTANCE", 20)
     known, _ = hash_views(noise(150, 3))
     rng = np.random.default_rng(4)
     images = np.clip(noise(150, 3) + rng.normal(0, 12, (150, 32, 64)), 0, 255).astype(np.uint8)
     queries, magnitudes = hash_views(images)
-    near = HashIndex.build(known, np.ones(150, bool), options).search(queries, magnitudes)
+    near = HashIndex.build(known, np.ones(150, bool)).search(queries, magnitudes)
     bits = np.bitwise_count(queries[:, None, :, None] ^ known[None, :, None]).sum(-1).min((2, 3))
     found = np.zeros((150, 150), bool)
     found[near.query, near.image] = True
@@ -228,17 +234,19 @@ def sorted_within(near):
     return near.distance[order].tolist()
 
 
-def test_crowded_keys_are_passed_over_and_told():
+def test_crowded_keys_are_passed_over_and_told(monkeypatch):
+    monkeypatch.setattr(hash_index, "MAX_BUCKET", 50)
     images = np.concatenate([np.repeat(noise(1, 5), 100, axis=0), noise(50, 6)])
     hashes, magnitudes = hash_views(images)
-    index = HashIndex.build(hashes, np.ones(150, bool), IndexOptions(max_bucket=50))
+    index = HashIndex.build(hashes, np.ones(150, bool))
     crowded, hidden = index.passed_over()
     assert crowded >= 4
     assert hidden == 100
     near = index.search(hashes, magnitudes)
     assert near.examined < 150 * 1024 * 50
     assert set(near.query.tolist()) == set(range(100, 150))
-    assert HashIndex.build(hashes, np.ones(150, bool), IndexOptions(max_bucket=2000)).passed_over() == (0, 0)
+    monkeypatch.setattr(hash_index, "MAX_BUCKET", 2000)
+    assert index.passed_over() == (0, 0)
 
 
 def test_alignment_finds_the_crop_and_minds_brightness():

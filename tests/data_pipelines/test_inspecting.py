@@ -16,7 +16,7 @@ from tests.data_pipelines.planting import RULES, counts, easy, found_in, write_d
 
 def test_sound_records_have_no_problems(tmp_path, training):
     report = easy(tmp_path)
-    assert (report.records, counts(report), report.findings.images) == (12, {}, 12)
+    assert (report.findings.records, counts(report), report.findings.images) == (12, {}, 12)
     assert report.status == "sample"
 
 
@@ -119,7 +119,7 @@ def test_a_bad_line_is_counted_and_the_next_ones_read(tmp_path, training, line):
     if LINES[line] in ("malformed", "outside"):
         (offender,) = report.findings.offenders[LINES[line]]
         assert "train_easy.jsonl:5: " in offender.detail
-        assert report.records == 12
+        assert report.findings.records == 12
 
 
 def test_entries_of_a_document_are_counted_and_read_as_far_as_it_goes(tmp_path, training):
@@ -211,7 +211,7 @@ def test_an_lmdb_is_counted_by_what_is_wrong(tmp_path, jpeg, kind, folder):
         stated,
     )
     report = found_in(tmp_path)["Union14M-L-Filter/filter_train_hard"]
-    assert (counts(report), report.records, report.status) == (expected, 9, "unknown")
+    assert (counts(report), report.findings.records, report.status) == (expected, 9, "unknown")
 
 
 def test_an_lmdb_that_cannot_be_read_is_counted(tmp_path):

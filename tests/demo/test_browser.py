@@ -236,7 +236,7 @@ def test_nothing_is_wider_than_a_phone(scheme, visit, word_files, tmp_path):
         box = tile.bounding_box()
         assert frame["x"] <= box["x"] < box["x"] + box["width"] <= frame["x"] + frame["width"]
         assert frame["y"] <= box["y"] < box["y"] + box["height"] <= frame["y"] + frame["height"]
-    boxes = [page.locator(name).bounding_box() for name in ("#picture", "#examples", "#words", "#reading")]
+    boxes = [page.locator(name).bounding_box() for name in ("#picture", "#words", "#reading", "#examples")]
     assert all(upper["y"] + upper["height"] <= lower["y"] for upper, lower in pairwise(boxes))
 
 

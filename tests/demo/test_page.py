@@ -12,7 +12,7 @@ from data_pipelines.images.decoding import decode_image
 from maerec_jax import ReadingConfig
 from maerec_jax.demo_page import page
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, Settings
-from maerec_jax.demo_page.examples import Example, draw_examples
+from maerec_jax.demo_page.examples import draw_examples
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.scenes.regions import Region
 from maerec_jax.scenes.scene_reader import LARGE, is_large
@@ -113,7 +113,7 @@ def test_a_long_list_tells_that_it_goes_on(handlers, desk, monkeypatch):
     for count, told in ((12, "Words found: 12"), (13, "Words found: 13 (scroll to see all)")):
         regions = [Region(corners + np.array([0, 15 * i], np.float32), 0.9) for i in range(count)]
         monkeypatch.setattr(desk, "detector", SimpleNamespace(detect=lambda image_HWC, regions=regions: regions))
-        made = handlers._show(Example("many.png", np.zeros((400, 400, 3), np.uint8)), Settings())
+        made = handlers._show((np.zeros((400, 400, 3), np.uint8), "many.png"), Settings())
         assert made[TABLE]["label"] == told
 
 
@@ -156,11 +156,12 @@ def test_crops_are_cut_as_told(desk):
 
     own = Desk(desk._weights, batch_size=1, detector=Slanted())
     picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
-    box, rectified = (
-        own.read(picture, "", Settings("scene", crops=crops)).words[0].crop for crops in ("box", "rectified")
+    box, rectified, wider = (
+        own.read(picture, "", Settings("scene", crops=crops)).words[0].crop for crops in ("box", "rectified", "app")
     )
     np.testing.assert_array_equal(box, picture[:45, :60])
     assert rectified.shape[:2] == pytest.approx((27, 54), abs=1)
+    np.testing.assert_array_equal(wider, picture)
 
 
 def test_settings_that_cannot_be_used_are_told(handlers, word_files):
@@ -227,13 +228,13 @@ def test_examples_hold_what_can_be_read():
         words = draw_examples(characters, scenes=False)
         assert words
         # None is a sliver, and none so large that it would be read as a scene.
-        assert all(10 <= example.pixels.shape[0] <= 1.2 * example.pixels.shape[1] for example in words)
-        assert not any(is_large(example.pixels) for example in words)
-        scene, *same = draw_examples(characters, scenes=True)
-        assert (scene.pixels.dtype, scene.pixels.shape) == (np.uint8, (640, 960, 3))
-        assert is_large(scene.pixels)
-        for one, other in zip(words, same, strict=True):
-            np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert all(10 <= pixels.shape[0] <= 1.2 * pixels.shape[1] for pixels, _ in words)
+        assert not any(is_large(pixels) for pixels, _ in words)
+        (scene, _), *same = draw_examples(characters, scenes=True)
+        assert (scene.dtype, scene.shape) == (np.uint8, (640, 960, 3))
+        assert is_large(scene)
+        for (one, _), (other, _) in zip(words, same, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_words_have_different_answers(desk, word_files):

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.sources.files import Annotations, LmdbWords
-from maerec_jax.evaluation.sets import MeasuredSet, find_sets
+from maerec_jax.evaluation.sets import find_sets
 from tests.data_pipelines.conftest import make_lmdb  # noqa: F401
 
 BENCHMARKS = "Union14M-L/Union14M-Benchmarks"
@@ -15,7 +15,7 @@ BENCHMARKS = "Union14M-L/Union14M-Benchmarks"
 
 def found(root, *names):
     notes = []
-    return [measured.name for measured in find_sets(root, names, notes.append)], notes
+    return list(find_sets(root, names, notes.append)), notes
 
 
 def write_list(path, labels):
@@ -36,7 +36,7 @@ def test_a_data_root_gives_its_benchmarks_in_the_paper_s_order(real_data):
 def test_sets_are_named_by_the_catalogue_or_by_paths(real_data):
     assert found(real_data, "CURVE", "val_annos")[0] == ["curve", "val_annos"]
     path = f"{BENCHMARKS}/curve/annotation.jsonl"
-    assert find_sets(real_data, [path], print) == [MeasuredSet(path, Annotations(path=path))]
+    assert find_sets(real_data, [path], print) == {path: Annotations(path=path)}
     assert found(real_data, f"{BENCHMARKS}/salient", f"{BENCHMARKS}/curve/")[0] == ["salient", "curve"]
     assert len(found(real_data, BENCHMARKS)[0]) == 9
     with pytest.raises(UserError, match="named twice: curve"):
@@ -54,7 +54,7 @@ def test_both_sizes_of_common_benchmarks_and_other_labels_are_sets_of_their_own(
     write_list(tmp_path / "svt" / "test_label.jsonl", ["One", "two"])
     write_list(tmp_path / "svt" / "gt.jsonl", ["one", "two"])
     make_lmdb("svtp", 3, labelled=True)
-    sets = {measured.name: measured.spec for measured in find_sets(tmp_path, (), print)}
+    sets = find_sets(tmp_path, (), print)
     assert list(sets) == ["IC13_857", "SVT", "SVT (test_label.jsonl)", "IC13", "SVTP"]
     assert sets["SVTP"] == LmdbWords(path="svtp")
     shutil.copytree(tmp_path / "svt", tmp_path / "copy" / "svt")

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from data_pipelines.errors import UserError
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON
 from maerec_jax.evaluation.groups import groups
 from maerec_jax.evaluation.table import Table
@@ -146,13 +145,9 @@ def test_the_order_of_predictions_does_not_matter():
     assert Table.from_predictions(some) == Table.from_predictions(reversed(some))
 
 
-def test_the_dict_gives_the_table_back():
-    some = [*words("curve", 20, 7), *words("incomplete", 4, 2), *words("x", 3), prediction(outcome="missing", index=99)]
-    table = Table.from_predictions(some)
-    data = json.loads(json.dumps(table.to_dict() | {"predictions": "p.jsonl"}))
-    assert Table.from_dict(data) == table
-    assert Table.from_dict(data).averages == table.averages
-    assert data["sets"]["curve"]["published_words"] == 2426
+def test_the_dict_says_what_is_published():
+    data = json.loads(json.dumps(Table.from_predictions([*words("curve", 20, 7), *words("x", 3)]).to_dict()))
+    assert (data["sets"]["curve"]["words"], data["sets"]["curve"]["published_words"]) == (20, 2426)
     assert data["averages"][0]["missing"] == [
         "multi_oriented",
         "artistic",
@@ -161,26 +156,6 @@ def test_the_dict_gives_the_table_back():
         "multi_words",
         "general",
     ]
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda data: data.pop("sets"), "sets"),
-        (lambda data: data["sets"]["curve"].update(words=0), "sets.curve.words"),
-        (lambda data: data["sets"]["curve"].update(confidence=float("nan")), "sets.curve.confidence"),
-        (lambda data: data["sets"]["curve"]["metrics"].pop("edit_similarity"), "edit_similarity"),
-        (lambda data: data["sets"]["curve"]["metrics"].update(word_accuracy="x"), "word_accuracy"),
-    ],
-)
-def test_what_is_no_table_is_refused(change, named):
-    data = Table.from_predictions(words("curve", 3)).to_dict()
-    change(data)
-    with pytest.raises(UserError, match=named) as error:
-        Table.from_dict(data)
-    assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="not a table"):
-        Table.from_dict([])
 
 
 def test_csv_has_a_line_for_each_set_and_average():

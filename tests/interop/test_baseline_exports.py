@@ -46,12 +46,15 @@ def read_ours(config, params, image, *width):
 def test_pytorch_files(kind, tmp_path):
     config = CONFIGS[kind].tiny()
     params = params_of(config)
-    write_pytorch(tmp_path / "tiny.pth", TrainConfig(model=config), params, step=3)
-    model, given = load(str(tmp_path / "tiny.pth")), images_of(config)
+    given = images_of(config)
+    expected = read_ours(config, params, *given)
     image, *width = (torch.from_numpy(x) for x in given)
-    reading, expected = model.read(model.pixels(image), *width), read_ours(config, params, *given)
-    np.testing.assert_array_equal(reading.tokens_BT, expected.tokens_BT)
-    np.testing.assert_allclose(reading.probability_BT, expected.probability_BT, atol=1e-3)
+    for released in (False, True):  # for RGB pixels, and for BGR
+        write_pytorch(tmp_path / "tiny.pth", TrainConfig(model=config), params, step=3, released=released)
+        model = load(str(tmp_path / "tiny.pth"))
+        reading = model.read(model.pixels(image), *width)
+        np.testing.assert_array_equal(reading.tokens_BT, expected.tokens_BT)
+        np.testing.assert_allclose(reading.probability_BT, expected.probability_BT, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OURS if kind == "sar"])

@@ -206,7 +206,7 @@ def test_words_of_a_list_are_the_only_ones(unbroken, pixels):  # noqa: F811
         assert {other.text for other in word.alternatives} <= set(listed) - {word.text}
     with pytest.raises(UserError, match="has no words"):
         Recognizer.load(unbroken, words=[])
-    with pytest.raises(TypeError, match="is a str, not int"):
+    with pytest.raises(TypeError, match="expected str instance, int found"):
         Recognizer.load(unbroken, words=[1, 2])
     with pytest.raises(UserError, match="batch_size must be at least 1"):
         Recognizer.load(unbroken, batch_size=0)

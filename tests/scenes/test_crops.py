@@ -137,7 +137,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("how", ["box", "rectified"])
+@pytest.mark.parametrize("how", ["box", "rectified", "app"])
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("size", [(300, 400), (1, 1), (3, 200), (200, 2)])
 def test_hostile_polygons_give_crops(how, name, size):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
-from maerec_jax.scenes.db_detector import DBDetector, regions_of, unclip
+from maerec_jax.scenes.db_detector import DBDetector
+from maerec_jax.scenes.db_regions import regions_of, unclip
 from maerec_jax.scenes.detection import load_detector
 from maerec_jax.scenes.regions import DetectionConfig
 from tests.scenes.shapes import iou, rectangle
@@ -30,8 +31,8 @@ def test_shapes_are_found_and_moved_out(shape, ratio):
         ((120, 200), (90, 40), -40),
         ((300, 210), (20, 120), 5),
     ]
-    config = DetectionConfig(shape=shape, unclip_ratio=ratio)
-    found = regions_of(drawn([rectangle(*place) for place in places]), config)
+    settings = DetectionConfig(shape=shape, unclip_ratio=ratio).settings("db")
+    found = regions_of(drawn([rectangle(*place) for place in places]), settings)
     assert len(found) == 4
     for middle, (w, h), degrees in places:
         distance = w * h * ratio / (2 * (w + h))
@@ -62,9 +63,9 @@ def test_bent_shapes_keep_their_outline():
     around = np.linspace(-2.6, -0.6, 20)
     arc = np.concatenate([[(200 + r * np.cos(a), 260 + r * np.sin(a)) for a in angles]
                           for r, angles in ((180, around), (140, around[::-1]))])  # fmt: skip
-    (found,) = regions_of(drawn([arc]), DetectionConfig(shape="polygon", unclip_ratio=0))
+    (found,) = regions_of(drawn([arc]), DetectionConfig(shape="polygon", unclip_ratio=0).settings("db"))
     assert cv2.contourArea(found.polygon_N2) == pytest.approx(cv2.contourArea(arc.astype(np.float32)), rel=0.08)
-    (box,) = regions_of(drawn([arc]), DetectionConfig(unclip_ratio=0, min_confidence=0.3))
+    (box,) = regions_of(drawn([arc]), DetectionConfig(unclip_ratio=0, min_confidence=0.3).settings("db"))
     assert len(box.polygon_N2) == 4
     assert cv2.contourArea(box.polygon_N2) > 1.5 * cv2.contourArea(found.polygon_N2)
 
@@ -75,7 +76,7 @@ def test_what_is_faint_small_or_too_much_is_left_out():
     probability = drawn(shapes, values=[0.9, 0.8, 0.4, 0.7, 0.9])
 
     def confidences(**changes):
-        return [round(r.confidence, 2) for r in regions_of(probability, DetectionConfig(**changes))]
+        return [round(r.confidence, 2) for r in regions_of(probability, DetectionConfig(**changes).settings("db"))]
 
     assert confidences() == [0.9, 0.8, 0.7]
     assert confidences(min_confidence=0.35) == [0.9, 0.8, 0.7, 0.4]
@@ -89,16 +90,16 @@ def test_words_in_the_hole_of_another_are_found_once():
     ring = drawn([rectangle((200, 150), (300, 200), 0)])
     ring[70:230, 70:330] = 0
     ring[140:160, 150:250] = 0.9
-    found = regions_of(ring, DetectionConfig(shape="polygon", min_confidence=0.0))
+    found = regions_of(ring, DetectionConfig(shape="polygon", min_confidence=0.0).settings("db"))
     assert len(found) == 2
 
 
 def test_no_words_in_empty_maps():
-    assert regions_of(np.zeros((1, 1), np.float32), DetectionConfig()) == []
-    assert regions_of(np.zeros((64, 64), np.float32), DetectionConfig()) == []
+    assert regions_of(np.zeros((1, 1), np.float32), DetectionConfig().settings("db")) == []
+    assert regions_of(np.zeros((64, 64), np.float32), DetectionConfig().settings("db")) == []
     for size in ((1, 1), (1, 50), (2, 2), (64, 64)):  # or everywhere
         for shape in ("quadrilateral", "polygon"):
-            regions_of(np.ones(size, np.float32), DetectionConfig(shape=shape, min_size=1))
+            regions_of(np.ones(size, np.float32), DetectionConfig(shape=shape, min_size=1).settings("db"))
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +186,17 @@ def test_what_is_no_detector_is_refused(bright, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("threshold", 1.5), ("min_confidence", -0.1), ("unclip_ratio", -1), ("max_words", 0), ("min_size", 0),
-     ("short_side", 3000), ("long_side", 100_000), ("short_side", 8), ("std", (1.0, 0.0, 1.0))],
+     ("short_side", 5000), ("long_side", 100_000), ("short_side", 8), ("std", (1.0, 0.0, 1.0))],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(UserError, match=f"detection.*{field}"):
         DetectionConfig(**{field: value})
+
+
+def test_limits_are_those_of_the_method():
+    for config in (DetectionConfig(short_side=3000), DetectionConfig(short_side=3000, method="dbnetpp")):
+        assert config.settings("dbnetpp").short_side == 3000
+    with pytest.raises(UserError, match="short_side must be 32 to 2000"):
+        DetectionConfig(short_side=3000).settings("db")
+    with pytest.raises(UserError, match="short_side must be 32 to 2000"):
+        DetectionConfig(short_side=3000, method="db")

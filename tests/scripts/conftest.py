@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -149,6 +150,11 @@ def printed_words(folder, number, min_length, max_length):
 def write_list(file, records):
     """Write a list of labelled words."""
     file.write_text("\n".join(map(json.dumps, records)))
+
+
+def cells_of(told):
+    """The rows of printed tables, but for their headings; numbers without commas."""
+    return [re.split(r"\s*│\s*", line.replace(",", ""))[1:-1] for line in told.splitlines() if "│" in line]
 
 
 @pytest.fixture

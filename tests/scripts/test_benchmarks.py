@@ -5,7 +5,6 @@ import os
 import re
 import runpy
 import sys
-from contextlib import closing
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from maerec_jax.weights.finding import save_weights
 from tests.conftest import REPOSITORY
-from tests.scripts.conftest import printed_words, write_list
+from tests.scripts.conftest import cells_of, printed_words, write_list
 from tests.scripts.runner import Runner
 from tests.training.conftest import random_params, recogniser_config
 
@@ -32,11 +31,11 @@ def test_each_is_a_command_that_explains_itself(path, monkeypatch, capsys):
 
 def test_contenders_run_in_the_same_turns_and_one_that_fails_is_left_out(script_module, capsys):
     turns, numbers = script_module("benchmarks/turns"), iter(range(100))
-    with closing(turns.Contenders(Console(width=100))) as running:
+    with turns.Contenders(Console(width=100)) as running:
         for seconds in (1, 2, 3):
             assert running.start(f"takes {seconds}", Runner, seconds)
         assert not running.start("is nothing", Runner)
-        found = running.take_turns(10.0, 1, lambda: (next(numbers),))
+        found = running.take_turns(10.0, 1, lambda: next(numbers))
         assert running.names == ["takes 1", "takes 2"]
     assert found == {"takes 1": dict.fromkeys(range(10), 1.0), "takes 2": dict.fromkeys(range(5), 2.0)}
     told = capsys.readouterr().out
@@ -50,16 +49,25 @@ def test_ratios_are_of_the_turns_that_both_ran_in(script_module):
     assert ratio({0: 2.0, 1: 4.0}, {0: 1.0, 1: 2.0}, less=0.5) == 2.5
 
 
-def test_training_steps_compute_the_same_as_pytorchs(call, script_module, tmp_path):
+def test_training_steps_compute_the_same_as_pytorchs(call, script_module):
     """The benchmark itself ends where losses or gradients differ."""
-    file = tmp_path / "numbers.json"
-    arguments = ["--stage", "mae", "--model", "tiny", "--batch-size", 2, "--rounds", 2, "--steps", 1, "--json", file]
+    arguments = ["--stage", "mae", "--model", "tiny", "--batch-size", 2, "--rounds", 2, "--steps", 1]
     status, told = call(script_module("benchmarks/training").benchmark, *arguments, "--contenders", "jax", "torch")
     assert status == 0, told
-    (result,) = json.loads(file.read_text())
-    assert set(result["contenders"]) == {"jax float32", "torch float32"}
-    assert set(result["ratios"]) == {"jax float32 / torch float32"}
-    assert all(len(times) == 2 for times in result["ratios"]["jax float32 / torch float32"].values())
+    rows = {row[0]: row[1:] for row in cells_of(told)}
+    assert [*rows] == ["jax float32", "torch float32", "jax float32 / torch float32"]
+    median, least, most = map(float, rows["jax float32 / torch float32"][:3])
+    assert 0 < least <= median <= most
+
+
+def test_baselines_read_the_same_as_in_pytorch(call, script_module):
+    """The benchmark itself ends where they do not."""
+    small = ["--models", "sar", "--tiny", "--batch-size", 2, "--seconds", 0, "--fewest", 1]
+    status, told = call(script_module("benchmarks/baselines").benchmark, *small)
+    assert status == 0, told
+    ((model, steps, *times, original, cached),) = cells_of(told)
+    assert (model, steps, len(times)) == ("sar", "8", 3)
+    assert all(re.fullmatch(r"\d+\.\d\d \(.+ to .+\)", found) for found in (original, cached))
 
 
 def test_exports_are_timed(call, script_module):
@@ -77,8 +85,7 @@ def test_exports_read_what_the_checkpoint_reads(call, script_module, tmp_path):
     status, told = call(script_module("benchmarks/exports").benchmark, *names, *read)
     assert status == 0, told
     assert "left out: " in told
-    rows = [row for row in told.splitlines() if re.search("jax|stablehlo", row)]
-    cells = [re.split(r"\s*[│┃]\s*", row)[1:-1] for row in rows]
+    cells = cells_of(told)
     assert [row[1:3] for row in cells] == [["3", "jax"], ["3", "stablehlo"]]
     assert cells[0][3:5] == cells[1][3:5]
     assert cells[1][5] == "0"

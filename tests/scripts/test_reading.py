@@ -1,12 +1,11 @@
 """scripts/benchmarks/reading.py: it runs, and what it compares computes the same."""
 
-import json
-
 import numpy as np
 import pytest
 
 from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.maerec import MAERecConfig
+from tests.scripts.conftest import cells_of
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +41,10 @@ def test_all_ways_write_the_same_words_of_the_lengths_asked_for(scripts, tiny):
     assert len(np.unique(found["cached"])) > 3
 
 
-@pytest.mark.parametrize("way", ["torch", "torch-recomputed"])
-def test_pytorch_writes_the_same_words(scripts, tiny, way):
+def test_pytorch_writes_the_same_words(scripts, tiny):
     _, contenders = scripts
     expected = contenders.JaxReading("cached", *tiny, "float32").run(LENGTHS)[1]
-    np.testing.assert_array_equal(contenders.TorchReading(way, *tiny, "float32").run(LENGTHS)[1], expected)
+    np.testing.assert_array_equal(contenders.TorchReading(*tiny, "float32").run(LENGTHS)[1], expected)
 
 
 def test_what_a_step_computes_is_what_the_model_computes(scripts, tiny):
@@ -97,22 +95,19 @@ def run(call, scripts):
     return lambda *arguments: call(scripts[0].benchmark, "--size", "tiny", "--seconds", "0", *arguments)
 
 
-def test_command(run, tmp_path):
-    """Contenders in processes of their own, numbers in a file."""
-    file = tmp_path / "numbers.json"
-    contenders = ["--contenders", "recomputed", "cached", "encoder"]
-    status, told = run("--batch-sizes", "1", "3", *contenders, "--int8", "--json", file)
+def test_command(run):
+    """Contenders in processes of their own."""
+    status, told = run("--batch-sizes", "1", "3", "--contenders", "recomputed", "cached", "encoder", "--int8")
     assert status == 0, told
-    assert "3 images, float32, int8 weights" in told
-    found = json.loads(file.read_text())
-    assert found["settings"]["int8"]
-    assert [result["batch_size"] for result in found["results"]] == [1, 3]
-    for result in found["results"]:
-        assert set(result["contenders"]) == {"recomputed", "cached", "encoder"}
-        assert set(result["ratios"]) == {"recomputed"}
-        for numbers in result["contenders"].values():
-            assert numbers["runs"] == len(numbers["seconds"]) == 3
-            assert 0 < numbers["p50"] <= numbers["p90"] <= numbers["p99"] <= max(numbers["seconds"])
+    assert [size for size in (1, 3) if f"{size} images, float32, int8 weights" in told] == [1, 3]
+    rows = cells_of(told)
+    assert [row[0] for row in rows] == ["recomputed", "cached", "encoder"] * 2
+    for name, *cells in rows:
+        p50, p90, p99, rate, runs = map(float, cells[:5])
+        assert 0 < p50 <= p90 <= p99
+        assert rate > 0
+        assert runs == 3
+        assert bool(cells[6]) == (name == "recomputed"), "cached is compared with it"
 
 
 @pytest.mark.parametrize(
