@@ -10,6 +10,8 @@ from data_pipelines.charset import MAEREC_CHARACTERS, Charset, characters_of_fil
 from data_pipelines.errors import UserError
 from maerec_jax.interop.model_of_shapes import WORD, ImportOptions, Numbers, Shapes, _count, _heads, _shape
 from maerec_jax.models.abinet import ABINetConfig, LanguageConfig
+from maerec_jax.models.aster import STRIDES, ASTERConfig
+from maerec_jax.models.rectifier import SHRINKS, WIDTHS
 from maerec_jax.models.sar import SARConfig
 
 SAR_PIXELS: tuple[Numbers, Numbers] = ((127.0,) * 3, (127.0,) * 3)
@@ -107,4 +109,30 @@ def sar_of(shapes: Shapes, options: ImportOptions) -> SARConfig:
         cell_state="hidden",
         image_size=options.image_size or SARConfig.image_size,
         charset=characters_of("decoder.prediction", classes, options.characters),
+    )
+
+
+def aster_of(shapes: Shapes, options: ImportOptions) -> ASTERConfig:
+    """The config of ASTER. Straight words are taken to be 32 pixels high, and the images they are looked for in, too.
+
+    ``options.max_length`` and ``image_size``, which no tensor tells, are the published ones by default.
+    """
+    classes, attention_dim = _shape(shapes, "decoder.embedding.weight", 2)
+    pixels, _ = _shape(shapes, "preprocessor.tps.target_coordinate_repr", 2)
+    cells, remainder = divmod(_shape(shapes, "preprocessor.stn_fc1.0.weight", 2)[1], WIDTHS[-1])
+    if pixels % 32 or remainder:
+        raise ValueError("preprocessor.tps.target_coordinate_repr and stn_fc1.0.weight are for images of other heights")
+    stages = range(1, len(STRIDES) + 1)
+    return ASTERConfig(
+        stem=_shape(shapes, "backbone.stem_layers.0.conv.weight", 4)[0],
+        widths=tuple(_shape(shapes, f"backbone.layer{stage}.0.conv1.weight", 4)[0] for stage in stages),
+        blocks=tuple(_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.") for stage in stages),
+        encoder_dim=_shape(shapes, "encoder.bilstm.weight_hh_l0", 2)[1],
+        attention_dim=attention_dim,
+        decoder_dim=_shape(shapes, "decoder.gru.weight_hh_l0", 2)[1],
+        charset=characters_of("decoder.embedding", classes, options.characters),
+        max_length=options.max_length or ASTERConfig.max_length,
+        image_size=options.image_size or ASTERConfig.image_size,
+        rectified_size=(32, pixels // 32),
+        localisation_size=(32, SHRINKS * cells),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.images.resizing import Interpolation
 from maerec_jax.config import DataConfig, TrainConfig
-from maerec_jax.interop.baselines_of_shapes import SAR_PIXELS, abinet_of, sar_of
+from maerec_jax.interop.baselines_of_shapes import SAR_PIXELS, abinet_of, aster_of, sar_of
 from maerec_jax.interop.detector_import import ImportedDetector, import_detector
 from maerec_jax.interop.encoder_weights import DROPPED, flip_channels, table_with_class_row
 from maerec_jax.interop.foreign_files import WeightFile, open_weights
@@ -42,6 +42,7 @@ _PUBLISHED: dict[Kind, tuple[Callable[..., Any], Interpolation, str, tuple[Numbe
     "mae": (mae_of, "bicubic", "rgb", HALF),
     "maerec": (maerec_of, "bilinear", "bgr", IMAGENET),
     "abinet": (abinet_of, "bilinear", "bgr", IMAGENET),
+    "aster": (aster_of, "bilinear", "bgr", HALF),
     "sar": (sar_of, "bilinear", "bgr", SAR_PIXELS),
 }
 """For each kind its config of shapes, and how images were prepared: resizing, channels, mean and std of pixels."""

@@ -20,7 +20,7 @@ from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
-Kind = Literal["mae", "maerec", "abinet", "sar", "encoder", "detector"]
+Kind = Literal["mae", "maerec", "abinet", "aster", "sar", "encoder", "detector"]
 Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -83,10 +83,12 @@ def given_beside(options: ImportOptions, allowed: Collection[str]) -> list[str]:
 
 
 def kind_of(shapes: Shapes) -> Kind:
-    """What a state dict holds: a masked autoencoder, a recogniser, a Vision Transformer alone, or a text detector.
+    """What a state dict holds: an autoencoder, a recogniser and which, a Vision Transformer alone, or a text detector.
 
     Raises ``ValueError`` for anything else, as all functions here do where tensors are missing or of no such model.
     """
+    if any(name.startswith("preprocessor.") for name in shapes):  # the rectifier
+        return "aster"
     if any(name.startswith("backbone.") for name in shapes) and "decoder.classifier.weight" in shapes:
         return "maerec"
     if any(name.startswith("decoder.vision_decoder.") for name in shapes):

@@ -4,13 +4,14 @@ import warnings
 from importlib.metadata import entry_points
 
 from maerec_jax.models.abinet import ABINetConfig
+from maerec_jax.models.aster import ASTERConfig
 from maerec_jax.models.cross_mae import CrossMAEConfig
 from maerec_jax.models.interface import ModelConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.sar import SARConfig
 
-OURS = (MAEConfig, CrossMAEConfig, MAERecConfig, ABINetConfig, SARConfig)
+OURS = (MAEConfig, CrossMAEConfig, MAERecConfig, ABINetConfig, ASTERConfig, SARConfig)
 
 
 def model_configs() -> tuple[type[ModelConfig], ...]:

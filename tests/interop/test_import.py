@@ -236,7 +236,7 @@ def test_wrong_files_and_flags_are_one_clear_line(change, options, told, tmp_pat
 
 
 def test_other_models_are_not_guessed_at(tmp_path):
-    with pytest.raises(UserError, match=r"neither a masked autoencoder.*2 tensors such as conv\.weight"):
+    with pytest.raises(UserError, match=r"neither an autoencoder.*2 tensors such as conv\.weight"):
         imported({"conv.weight": np.zeros(3, np.float32), "fc.bias": np.zeros(3, np.float32)}, tmp_path)
 
 
