@@ -1,4 +1,4 @@
-"""The models in plain PyTorch, with the keys and shapes of the reference's state dicts. This file needs torch alone.
+"""MAERec and its autoencoder in plain PyTorch, with the keys and shapes of the reference's state dicts.
 
 What is computed is what ``maerec_jax.models`` computes from the parameters that ``weights.state_dicts`` puts in their
 place. The twin reads the reference's weights, is what speed is compared with, and is the way to whatever PyTorch is
@@ -9,29 +9,39 @@ the way to::
 
 Models can also be made from ``MAEConfig``, ``MAERecConfig`` or other objects with these attributes; new ones hold no
 useful weights. Images are normalised pixels (B, 3, H, W), their channels in the order of the weights.
+This file and ``pytorch_text`` need torch alone. ``pytorch_baselines`` has more recognisers.
 """
 
 import json
 import string
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from maerec_jax.interop.pytorch_text import TextDecoder, TransformerRecogniser
+from maerec_jax.interop.pytorch_text import normalize as normalize
+
 CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
 """Those of the published recognisers, in the order of their classes."""
-MAX_POSITIONS = 200
-KeysValues = list[tuple[Tensor, Tensor]]
-"""Keys and values of attention in each layer, (B, heads, places, head dim) each."""
 
 
-def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder":
+def load(path: str, characters: str = CHARACTERS, kinds: Mapping[str, Callable[[Any], Any]] | None = None) -> Any:
     """The model of a file, in eval mode, with its weights (``load_state_dict(strict=True)``).
 
-    Files of ``maerec_jax.export`` say what they hold. Others are taken for a recogniser as published, of which only the
+    Files of ``maerec_jax.export`` say what they hold. Others are taken for a MAERec as published, of which only the
     width is found out: BGR pixels with their constants, and these ``characters``.
+
+    Args:
+      path: of the file.
+      characters: those that a published recogniser reads.
+      kinds: what makes a model of a config, by the kind of model; by default those of this file.
+
+    Raises:
+      ValueError: for a model of another kind.
     """
     file = torch.load(path, map_location="cpu", weights_only=True)
     state = next((file[name] for name in ("state_dict", "model") if name in file), file)
@@ -39,7 +49,7 @@ def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder
     if written:
         about = json.loads(written, object_hook=lambda values: SimpleNamespace(**values))
         config, config.color = about.model, about.color
-    elif "decoder.classifier.weight" not in state:
+    elif "decoder.classifier.weight" not in state or not any("patch_embed" in name for name in state):
         raise ValueError(f"{path} is not a recogniser written by maerec_jax.export: try maerec_jax.import_pytorch")
     else:
         adapted = any(name.startswith("backbone.vit.") for name in state)
@@ -50,13 +60,16 @@ def load(path: str, characters: str = CHARACTERS) -> "MAERec | MaskedAutoencoder
         decoder = SimpleNamespace(dim=dim, layers=6, heads=8, inner_dim=4 * dim, dropout=0.1, max_length=48)
         charset = SimpleNamespace(characters=characters)
         config = SimpleNamespace(encoder=encoder, decoder=decoder, charset=charset, color="bgr")
-    model = MAERec(config) if hasattr(config, "charset") else MaskedAutoencoder(config)
+    kind, kinds = getattr(config, "kind", "maerec"), kinds or {"mae": MaskedAutoencoder, "maerec": MAERec}
+    if kind not in kinds:
+        raise ValueError(f"{path} holds a model of the kind {kind}, not of {', '.join(kinds)}: see pytorch_baselines")
+    model = kinds[kind](config)
     model.load_state_dict(state, strict=True)
     model.about = written
     return model.eval()
 
 
-def save(model: "MAERec | MaskedAutoencoder", path: str) -> None:
+def save(model: Any, path: str) -> None:
     """Write a model that ``load`` made, after fine-tuning, for ``load`` and ``maerec_jax.import_pytorch``.
 
     What its file said of sizes, characters and pixels stays beside the weights, which would else be taken for those of
@@ -64,12 +77,6 @@ def save(model: "MAERec | MaskedAutoencoder", path: str) -> None:
     """
     meta = {"maerec_jax": model.about} if model.about else {}
     torch.save({"state_dict": model.state_dict(), "meta": meta}, path)
-
-
-def normalize(image_BHWC: Tensor, config: Any) -> Tensor:
-    """uint8 pixels (B, H, W, 3) to the float32 pixels (B, 3, H, W) that the encoder expects."""
-    mean, std = (image_BHWC.new_tensor(x, dtype=torch.float32) for x in (config.pixel_mean, config.pixel_std))
-    return ((image_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 def patchify(image_BCHW: Tensor, patch_size: tuple[int, int]) -> Tensor:
@@ -253,211 +260,30 @@ class MaskedAutoencoder(VisionTransformer):
         return (error_BN * mask_BN).sum() / mask_BN.sum(), pred_BNP, mask_BN
 
 
-class TextAttention(nn.Module):
-    """Multi-head attention without biases whose keys and values are computed apart, so that they can be kept."""
-
-    def __init__(self, config: Any, memory_dim: int) -> None:
-        super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
-        self.linear_q = nn.Linear(config.dim, config.dim, bias=False)
-        self.linear_k = nn.Linear(memory_dim, config.dim, bias=False)
-        self.linear_v = nn.Linear(memory_dim, config.dim, bias=False)
-        self.fc = nn.Linear(config.dim, config.dim, bias=False)
-
-    def _split(self, x_BND: Tensor) -> Tensor:
-        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def keys_values(self, x_BKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of (B, K, D), each (B, heads, K, head dim)."""
-        return self._split(self.linear_k(x_BKD)), self._split(self.linear_v(x_BKD))
-
-    def forward(self, x_BQD: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from (B, Q, D); ``mask`` is bool, broadcastable to (B, heads, Q, K), false where nothing is read."""
-        dropout = self.dropout if self.training else 0.0
-        h = F.scaled_dot_product_attention(self._split(self.linear_q(x_BQD)), keys, values, mask, dropout)
-        return F.dropout(self.fc(h.transpose(1, 2).flatten(2)), self.dropout, self.training)
-
-
-class TextMlp(nn.Module):
-    """Two linear maps with an exact GELU between them and dropout after them."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.dropout = config.dropout
-        self.w_1 = nn.Linear(config.dim, config.inner_dim)
-        self.w_2 = nn.Linear(config.inner_dim, config.dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
-        return F.dropout(self.w_2(F.gelu(self.w_1(x))), self.dropout, self.training)
-
-
-class TextLayer(nn.Module):
-    """What a pre-norm layer is made of: causal self-attention, attention to the image, feed-forward."""
-
-    def __init__(self, config: Any, memory_dim: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(config.dim, 1e-5) for _ in range(3))
-        self.self_attn = TextAttention(config, config.dim)
-        self.enc_attn = TextAttention(config, memory_dim)
-        self.mlp = TextMlp(config)
-
-
-class TextDecoder(nn.Module):
-    """Token ids and the encoded image to the logits of the next tokens."""
-
-    def __init__(self, config: Any, memory_dim: int, n_classes: int, padding: int) -> None:
-        super().__init__()
-        self.config, self.padding = config, padding
-        self.trg_word_emb = nn.Embedding(n_classes, config.dim, padding_idx=padding)
-        self.position_enc = nn.Module()
-        self.position_enc.register_buffer("position_table", torch.zeros(1, MAX_POSITIONS, config.dim))
-        self.layer_stack: Any = nn.ModuleList(TextLayer(config, memory_dim) for _ in range(config.layers))
-        self.layer_norm = nn.LayerNorm(config.dim, 1e-6)
-        self.classifier = nn.Linear(config.dim, n_classes)
-
-    def keys_values(self, memory_BND: Tensor) -> KeysValues:
-        """Those of cross-attention to an encoded image: computed once an image."""
-        return [layer.enc_attn.keys_values(memory_BND) for layer in self.layer_stack]
-
-    def forward(self, tokens_BT: Tensor, memory_BND: Tensor) -> Tensor:
-        """Logits of the next tokens (B, T, classes), each place seeing itself and those before (teacher forcing)."""
-        place_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        mask = (place_T <= place_T[:, None]) & (tokens_BT != self.padding)[:, None, None]
-        return self._logits(tokens_BT, place_T, mask, self.keys_values(memory_BND))[0]
-
-    def step(self, place: Tensor, tokens_BT: Tensor, past: KeysValues, memory: KeysValues) -> tuple[Tensor, KeysValues]:
-        """The logits (B, classes) of what comes after one place, and the keys and values with those of this place.
-
-        Args:
-          place: int64 scalar, counted from 0.
-          tokens_BT: the tokens up to there, and padding.
-          past: those of self-attention at the places before, or room for the most that there can be.
-          memory: what ``keys_values`` gives.
-        """
-        token_B1, place_1 = tokens_BT.index_select(1, place[None]), place[None]
-        places = min(past[0][0].shape[2] + 1, self.config.max_length)
-        mask = (tokens_BT[:, :places] != self.padding)[:, None, None]
-        logits, past = self._logits(token_B1, place_1, mask, memory, past)
-        return logits[:, 0], past
-
-    def _kept(self, old: Tensor, new: Tensor, place_1: Tensor) -> Tensor:
-        """Keys or values, and those of one place: appended, or written there where there are as many as can be."""
-        if old.shape[2] < self.config.max_length:
-            return torch.cat([old, new], dim=2)
-        here_T1 = (torch.arange(old.shape[2], device=old.device) == place_1)[:, None]
-        return torch.where(here_T1, new, old)
-
-    def _logits(
-        self, tokens_BQ: Tensor, place_Q: Tensor, mask: Tensor, memory: KeysValues, past: KeysValues | None = None
-    ) -> tuple[Tensor, KeysValues]:
-        """Logits (B, Q, classes), and what each layer attended to: all Q places, or of one those of the past, too."""
-        positions = self.position_enc.get_buffer("position_table")[:, place_Q]
-        x = F.dropout(self.trg_word_emb(tokens_BQ) + positions, self.config.dropout, self.training)
-        own: KeysValues = []
-        for i, (layer, image) in enumerate(zip(self.layer_stack, memory, strict=True)):
-            h = layer.norm1(x)
-            keys, values = layer.self_attn.keys_values(h)
-            if past is not None:
-                keys, values = (self._kept(*pair, place_Q) for pair in zip(past[i], (keys, values), strict=True))
-            own.append((keys, values))
-            x = x + layer.self_attn(h, keys, values, mask)
-            x = x + layer.enc_attn(layer.norm2(x), *image)
-            x = x + layer.mlp(layer.norm3(x))
-        return self.classifier(self.layer_norm(x)), own
-
-
-class Reading(NamedTuple):
-    """What was read, before it is turned into text (``Charset.decode``)."""
-
-    tokens_BT: Tensor
-    """int64 (B, T): a class for each place, the start token not included; padding after the end."""
-    probability_BT: Tensor
-    """float32 (B, T): softmax probability of that class; 0 where nothing was read."""
-    steps: Tensor
-    """int64 scalar: how many places have been read."""
-    past: KeysValues
-    """See ``TextDecoder.step``."""
-
-
-class MAERec(nn.Module):
+class MAERec(TransformerRecogniser):
     """Word images to text: the image encoder followed by the text decoder."""
 
-    about = ""
-    """What the file that it comes from says of sizes, characters and pixels, as JSON."""
-
     def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, config.encoder, config.decoder.max_length)
         self.backbone = AdaptedEncoder(config.encoder) if config.encoder.lora_rank else Encoder(config.encoder)
-        self.start_end = len(config.charset.characters)  # then padding and the class of unknown characters
-        self.decoder = TextDecoder(config.decoder, config.encoder.dim, self.start_end + 3, self.start_end + 1)
+        self.decoder = TextDecoder(config.decoder, config.encoder.dim, self.start_end + 3, self.padding)
 
-    def forward(self, image_BCHW: Tensor, tokens_BT: Tensor) -> Tensor:
-        """Teacher-forced logits of the next tokens (B, T, classes), from normalised pixels and tokens."""
-        return self.decoder(tokens_BT, self.backbone(image_BCHW))
-
-    def pixels(self, image_BHWC: Tensor) -> Tensor:
-        """uint8 RGB images (B, H, W, 3) to what the weights expect: normalised, channels first and in their order."""
-        pixels = normalize(image_BHWC, self.config.encoder)
-        return pixels.flip(1) if getattr(self.config, "color", "rgb") == "bgr" else pixels
+    def encode(self, image_BCHW: Tensor, width_B: Tensor | None = None) -> tuple[Any, ...]:
+        """All tokens of the encoder (B, 1 + N, D), of which nothing is masked."""
+        return self.backbone(image_BCHW), None
 
     def tokens(self, texts: list[str]) -> Tensor:
         """Texts as int64 (B, T): start, a class for each character, end, padding. ``loss`` learns from them."""
         classes = {character: i for i, character in enumerate(self.config.charset.characters)}
-        unknown, ends = self.start_end + 2, [self.start_end]
-        rows = [torch.tensor([*ends, *(classes.get(c, unknown) for c in text), *ends]) for text in texts]
-        tokens_BT = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.decoder.padding)
-        if tokens_BT.shape[1] > self.config.decoder.max_length:
-            raise ValueError(f"the longest text has more than {self.config.decoder.max_length - 2} characters")
+        ends = [self.start_end]
+        rows = [torch.tensor([*ends, *(classes.get(c, self.unknown) for c in text), *ends]) for text in texts]
+        tokens_BT = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.padding)
+        if tokens_BT.shape[1] > self.max_length:
+            raise ValueError(f"the longest text has more than {self.max_length - 2} characters")
         return tokens_BT.to(self.decoder.classifier.weight.device)
 
     def loss(self, image_BCHW: Tensor, tokens_BT: Tensor) -> Tensor:
         """Cross-entropy of each next token, a mean over those that are no padding; see ``pixels`` and ``tokens``."""
         logits = self(image_BCHW, tokens_BT[:, :-1]).float()
         target = tokens_BT[:, 1:].flatten().long()
-        return F.cross_entropy(logits.flatten(0, 1), target, ignore_index=self.decoder.padding)
-
-    @torch.no_grad()
-    def read(self, image_BCHW: Tensor) -> Reading:
-        """Read images greedily, with cached keys and values, until every text has ended. For a model in eval mode."""
-        memory = self.decoder.keys_values(self.backbone(image_BCHW))
-        reading = self.unread(memory)
-        while self.goes_on(reading):
-            reading = self.read_place(reading, memory)
-        return reading
-
-    def unread(self, memory: KeysValues, room: int = 0) -> Reading:
-        """A reading of no places yet, of images with these keys and values, and room for those of so many places."""
-        keys = memory[0][0]
-        past = keys.new_zeros(keys.shape[0], keys.shape[1], room, keys.shape[3])
-        tokens_BT = torch.full((len(keys), self.config.decoder.max_length), self.decoder.padding, device=keys.device)
-        probability_BT = torch.zeros_like(tokens_BT, dtype=torch.float32)
-        return Reading(tokens_BT, probability_BT, torch.tensor(0, device=keys.device), [(past, past)] * len(memory))
-
-    def goes_on(self, reading: Reading) -> Tensor:
-        """bool scalar: whether there is a text that has not ended, and place for it."""
-        unfinished_B = (reading.tokens_BT != self.start_end).all(dim=1)
-        return (reading.steps < self.config.decoder.max_length) & unfinished_B.any()
-
-    def read_place(self, reading: Reading, memory: KeysValues) -> Reading:
-        """The reading with one place more."""
-        tokens_BT, probability_BT, place, past = reading
-        ended_B = (tokens_BT == self.start_end).any(dim=1)
-        before_BT = F.pad(tokens_BT[:, :-1], (1, 0), value=self.start_end)
-        logits_BV, past = self.decoder.step(place, before_BT, past, memory)
-        probability_B, token_B = logits_BV.float().softmax(dim=-1).max(dim=-1)
-        token_B = token_B.masked_fill(ended_B, self.decoder.padding)
-        probability_B = probability_B.masked_fill(ended_B, 0.0)
-        here_T = torch.arange(tokens_BT.shape[1], device=place.device) == place
-        tokens_BT = torch.where(here_T, token_B[:, None], tokens_BT)
-        return Reading(tokens_BT, torch.where(here_T, probability_B[:, None], probability_BT), place + 1, past)
-
-    def texts(self, image_BHWC: Tensor) -> tuple[list[str], list[float]]:
-        """Texts of uint8 RGB images (B, H, W, 3), and the means of their characters' probabilities."""
-        reading = self.read(self.pixels(image_BHWC))
-        names = [*self.config.charset.characters, "", "", "<UKN>"]
-        kept_BT = (reading.tokens_BT != self.start_end) & (reading.tokens_BT != self.decoder.padding)
-        texts = ["".join(names[token] for token in tokens) for tokens in reading.tokens_BT.tolist()]
-        sums_B = (reading.probability_BT * kept_BT).sum(dim=1)
-        return texts, (sums_B / kept_BT.sum(dim=1).clamp(min=1)).tolist()
+        return F.cross_entropy(logits.flatten(0, 1), target, ignore_index=self.padding)

@@ -60,6 +60,16 @@ def test_training_steps_compute_the_same_as_pytorchs(call, script_module):
     assert 0 < least <= median <= most
 
 
+def test_baselines_read_the_same_as_in_pytorch(call, script_module):
+    """The benchmark itself ends where they do not."""
+    small = ["--models", "sar", "--tiny", "--batch-size", 2, "--seconds", 0, "--fewest", 1]
+    status, told = call(script_module("benchmarks/baselines").benchmark, *small)
+    assert status == 0, told
+    ((model, steps, *times, original, cached),) = cells_of(told)
+    assert (model, steps, len(times)) == ("sar", "8", 3)
+    assert all(re.fullmatch(r"\d+\.\d\d \(.+ to .+\)", found) for found in (original, cached))
+
+
 def test_exports_are_timed(call, script_module):
     small = ["--size", "tiny", "--places", 3, "--batch-sizes", 2, "--seconds", 0]
     status, told = call(script_module("benchmarks/exports").benchmark, *small, "--contenders", "jax", "onnx")
