@@ -17,7 +17,8 @@ from tests.conftest import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 FOLDERS = ("maerec_jax", "data_pipelines", "configs", "scripts", "docs", "tests")
-THERE_OR_NOT = {"configs/my_mae.py": "configs/mae_vit_s.py", "maerec_jax/models/NAME.py": "maerec_jax/models/mae.py"}
+THERE_OR_NOT = {"configs/my_mae.py": "configs/mae_vit_s.py", "configs/my_maerec.py": "configs/maerec_s.py"}
+THERE_OR_NOT |= {"maerec_jax/models/NAME.py": "maerec_jax/models/mae.py"}
 """Files that a reader is told to write, and what stands in for them."""
 
 

@@ -123,7 +123,7 @@ class JaxStep:
             model = replace(model, decoder=replace(model.decoder, dropout=0.0))
         task = make_task(replace(self._config, model=model))
         compute = jax.jit(lambda params, batch: loss_gradients(task, params, batch, jax.random.key(0)))
-        grads, weight, sums = compute(self._state.params, self._batch)
+        grads, weight, sums, _ = compute(self._state.params, self._batch)
         del self._batch["noise"]  # from now on each step draws its own
         return float(sums["loss"] / weight), float(optax.tree.norm(grads) / weight)
 

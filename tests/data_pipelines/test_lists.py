@@ -201,7 +201,7 @@ def test_the_check_finds_lists_of_every_form(tmp_path, jpeg, place, ending):
     path.write_text(text.get(ending, tabs(records)))
     (tmp_path / "README.txt").write_text("nothing to read here")
     (report,) = found_in(tmp_path).values()
-    assert (report.records, report.findings.images, counts(report)) == (3, 2, {"missing": 1})
+    assert (report.findings.records, report.findings.images, counts(report)) == (3, 2, {"missing": 1})
     path.write_text("1.jpg\n2.jpg\n" if ending == "txt" else text.get(ending, tabs(records)) + "\n{")
     (report,) = found_in(tmp_path).values()
     assert counts(report) == ({"broken_files": 1} if ending == "txt" else {"malformed": 1, "missing": 1})

@@ -229,15 +229,18 @@ def test_nothing_is_wider_than_a_phone(scheme, visit, word_files, tmp_path):
     assert overflow(page) == 0
     page.click("#examples button >> nth=0")
     page.wait_for_selector("#words")
+    page.wait_for_selector("#actions button")  # from then on nothing changes its place
     assert overflow(page) == 0
-    frame, tiles = page.locator("#examples").bounding_box(), page.locator("#examples button").all()
+    rectangles = """names => names.map(name => [...document.querySelectorAll(name)].map(each => {
+      const box = each.getBoundingClientRect();
+      return [box.left, box.top, box.right, box.bottom];
+    }))"""
+    names = ["#examples button", "#picture", "#words", "#reading", "#examples"]
+    tiles, *boxes = page.evaluate(rectangles, names)  # at one moment
     assert len(tiles) == 6
-    for tile in tiles:  # none is cut
-        box = tile.bounding_box()
-        assert frame["x"] <= box["x"] < box["x"] + box["width"] <= frame["x"] + frame["width"]
-        assert frame["y"] <= box["y"] < box["y"] + box["height"] <= frame["y"] + frame["height"]
-    boxes = [page.locator(name).bounding_box() for name in ("#picture", "#words", "#reading", "#examples")]
-    assert all(upper["y"] + upper["height"] <= lower["y"] for upper, lower in pairwise(boxes))
+    left, top, right, bottom = boxes[-1][0]
+    assert all(left <= x0 < x1 <= right and top <= y0 < y1 <= bottom for x0, y0, x1, y1 in tiles)  # none is cut
+    assert all(upper[3] <= lower[1] for (upper,), (lower,) in pairwise(boxes))
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGHUP])  # test_server.py ends it by SIGTERM

@@ -69,7 +69,7 @@ def test_published_models_at_full_size(name, tmp_path, monkeypatch):
     if is_small(name):
         save_file(state, tmp_path / "file.safetensors")
     else:
-        weights = WeightFile(Path(name), {key: value.shape for key, value in state.items()}, state.get)
+        weights = WeightFile(Path(name), {key: value.shape for key, value in state.items()}, state.get, "", (), [])
         monkeypatch.setattr(importing, "open_weights", lambda *_: nullcontext(weights))
     found = import_weights(tmp_path / "file.safetensors", ImportOptions(merge_lora=False))
     released = isinstance(config, MAERecConfig)
@@ -91,6 +91,6 @@ def test_sizes_that_a_file_of_ours_names_are_believed(name, monkeypatch):
     model = MODELS[name]
     shapes = {key: shape for key, (_, shape) in state_dict_shapes(model).items()}
     about, zero = about_weights(TrainConfig(model=model), 3), np.float32(0)
-    weights = WeightFile(Path(name), shapes, lambda key: np.broadcast_to(zero, shapes[key]), about)
+    weights = WeightFile(Path(name), shapes, lambda key: np.broadcast_to(zero, shapes[key]), about, (), [])
     monkeypatch.setattr(importing, "open_weights", lambda *_: nullcontext(weights))
     assert import_weights(Path(name), ImportOptions(merge_lora=False)).config.model == model

@@ -389,7 +389,12 @@ def test_import_of_a_released_file(reference, tmp_path, capsys):
     flags = ["--encoder-heads=4", f"--characters={CONFIG.charset.characters}", "--image-size", "32", "64"]
     assert run(tmp_path / "file.pth", tmp_path / "run", *flags) == 0
     told = capsys.readouterr().out
-    for part in ("'abinet'", "BGR in the file; flipped to RGB", "103.53 116.28 123.675", "position_table is computed"):
+    for part in (
+        "ABINet, recogniser",
+        "BGR in the file; flipped to RGB",
+        "103.53 116.28 123.675",
+        "position_table is computed",
+    ):
         assert part in told
     words = Recognizer.load(tmp_path / "run", batch_size=2).read(images_of(reference))
     assert [word.text for word in words] == reference["test_texts"].tolist()
