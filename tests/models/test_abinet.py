@@ -68,8 +68,11 @@ PUBLISHED = {
 }
 
 
-def close(found, expected, what="", tolerance=5e-5):
-    """A relative error below the tolerance, measured against the largest value of the array."""
+def close(found, expected, what="", tolerance=1e-4):
+    """A relative error below the tolerance, measured against the largest value of the array.
+
+    The reference's own float32 is up to 5e-5 off float64, and so is ours.
+    """
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, what
     error = np.abs(found - expected).max() / np.abs(expected).max()

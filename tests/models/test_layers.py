@@ -12,7 +12,8 @@ from maerec_jax.models.convolution import Conv, convolve
 from maerec_jax.models.recurrent import LSTM, Cell, gru_step
 
 RNG = np.random.default_rng(0)
-LAYERS = [((3, 3), (2, 1), 1), ((1, 1), (2, 2), 1), ((3, 3), (1, 1), 4), ((3, 3), (1, 1), 1)]
+LAYERS = [((3, 3), (2, 1), 1, 8), ((1, 1), (2, 2), 1, 8), ((3, 3), (1, 1), 2, 8), ((3, 3), (1, 1), 4, 4)]
+LAYERS += [((3, 3), (1, 1), 1, 8)]
 
 
 def close(found, expected, tolerance=1e-5):
@@ -20,9 +21,9 @@ def close(found, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("size", [(8, 10), (2, 4), (1, 2)])  # the smallest are computed otherwise
-@pytest.mark.parametrize(("kernel", "strides", "groups"), LAYERS)
-def test_convolutions_and_their_gradients(kernel, strides, groups, size):
-    x, k = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, *size, 4), (*kernel, 4 // groups, 8)))
+@pytest.mark.parametrize(("kernel", "strides", "groups", "outputs"), LAYERS)
+def test_convolutions_and_their_gradients(kernel, strides, groups, outputs, size):
+    x, k = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, *size, 4), (*kernel, 4 // groups, outputs)))
     layer = torch.nn.functional.conv2d
     torch_x = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
     torch_k = torch.tensor(k.transpose(3, 2, 0, 1), requires_grad=True)

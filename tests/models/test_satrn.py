@@ -24,7 +24,7 @@ class TestSATRN(Properties):
         (rows, columns), (first, dim), inner = config.grid, config.channels, config.encoder_inner_dim
         places = rows * columns
         convolutions = 2 * 16 * places * 9 * 3 * first + 2 * 4 * places * 9 * first * dim
-        feed_forward = 2 * places * (2 * dim * inner + 9 * inner)
+        feed_forward = 2 * places * 2 * dim * inner  # depthwise convolutions are sums, which do not count
         scales = 2 * 4 * dim**2
         return convolutions + scales + config.encoder_layers * feed_forward + decoder_operations(config)
 
