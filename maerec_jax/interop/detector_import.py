@@ -10,8 +10,8 @@ from maerec_jax.interop.foreign_files import WeightFile
 from maerec_jax.interop.model_of_shapes import ImportOptions, given_beside
 from maerec_jax.interop.state_dict_checks import compare
 from maerec_jax.models.dbnetpp import DBNetPPConfig
-from maerec_jax.models.names.dbnetpp import COUNTER
-from maerec_jax.weights.state_dicts import state_dict_shapes
+from maerec_jax.models.names.table import COUNTS
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params, state_dict_shapes
 
 _ONLY = "only dbnetpp_resnet50-oclip_fpnc can be imported"
 
@@ -21,7 +21,7 @@ class ImportedDetector:
     """What a file of weights was made into."""
 
     tensors: dict[str, np.ndarray]
-    """The state dict: float32, and the int64 counters that the file has."""
+    """The state dict: float32, and int64 counters."""
     others: tuple[str, ...]
     """Entries of the file that were left where they are."""
     notes: list[str]
@@ -30,7 +30,7 @@ class ImportedDetector:
     @property
     def parameters(self) -> int:
         """How many numbers are trained: running statistics and counters are not."""
-        aside = (COUNTER, "running_mean", "running_var")
+        aside = (COUNTS, "running_mean", "running_var")
         return sum(value.size for name, value in self.tensors.items() if not name.endswith(aside))
 
 
@@ -43,10 +43,10 @@ def import_detector(weights: WeightFile, options: ImportOptions) -> ImportedDete
     if given := given_beside(options, {"entry", "ignore_code"}):
         raise UserError(f"{weights.path}: is a text detector, which has no such options: leave out {', '.join(given)}")
     _check_family(set(weights.shapes))
-    wanted = state_dict_shapes(DBNetPPConfig())
-    counters = {name.replace("running_mean", COUNTER) for name in wanted if name.endswith("running_mean")}
-    compare(weights.shapes, wanted, counters)
-    return ImportedDetector(weights.read(counters), weights.others, weights.notes)
+    detector = DBNetPPConfig()
+    compare(weights.shapes, state_dict_shapes(detector))
+    params = params_from_state_dict(weights.read(), detector)
+    return ImportedDetector(state_dict_from_params(params, detector), weights.others, weights.notes)
 
 
 def _check_family(names: Collection[str]) -> None:

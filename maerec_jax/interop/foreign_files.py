@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,8 @@ class WeightFile:
     notes: list[str]
     """What the user should know of how it was read."""
 
-    def read(self, counters: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """All tensors, as float32, but for ``counters``, which are int64.
+    def read(self) -> dict[str, np.ndarray]:
+        """All tensors, as float32.
 
         Raises ``UserError`` naming one that cannot be read, or all that are no floats.
         """
@@ -51,9 +51,7 @@ class WeightFile:
                 array = self.read_tensor(name)
             except (UnreadableError, SafetensorError, OSError) as error:
                 raise UserError(f"{self.path}: {name} cannot be read: {error}") from error
-            if name in counters and array.dtype.kind in "iu":
-                array = array.astype(np.int64)
-            elif name.endswith(COUNTS) and array.dtype.kind == "i":
+            if name.endswith(COUNTS) and array.dtype.kind == "i":
                 array = array.astype(np.float32)
             elif array.dtype.kind not in "fV":  # bfloat16 is of no kind that NumPy knows
                 others.append(f"{name} ({array.dtype})")

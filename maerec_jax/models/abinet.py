@@ -4,7 +4,6 @@ As Union14M trains it (arXiv 2307.08723) it has the vision model alone.
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
@@ -12,8 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from data_pipelines.charset import Charset
-from maerec_jax.costs.counting import counted_work
-from maerec_jax.costs.work import Work
 from maerec_jax.models import abinet_parts, batch_norm, convolution, vit
 from maerec_jax.models.abinet_parts import Encoder, Fusion, LanguageModel, PositionAttention
 from maerec_jax.models.batch_norm import STATISTICS
@@ -214,25 +211,10 @@ class ABINetConfig(RecogniserConfig):
         _, found = self.module(dtype).apply({"params": params}, image_BHWC, mutable=["intermediates"])
         return found["intermediates"]["vision"]["weights"][0][:, :length]
 
-    def work(self, image_size: tuple[int, int]) -> Work:
-        """The operations for one image, counted."""
-        return _work(self, image_size)
-
     def names(self) -> NameTable:
         """The reference's."""
         layers = self.language.layers if self.language else 0
         return abinet_names(self.dim, self.heads, self.map_size, self.max_length, len(self.blocks), layers)
-
-
-@cache
-def _work(config: ABINetConfig, image_size: tuple[int, int]) -> Work:
-    def loss(params: Any, image_BHWC: Array, tokens_BT: Array, valid_B: Array, seed: Array) -> Array:
-        return config.loss(params, image_BHWC, tokens_BT, valid_B, jax.random.key(seed)).total
-
-    shapes = ((1, *image_size, 3), jnp.float32), ((1, config.max_length), jnp.int32), ((1,), jnp.float32)
-    inputs = [jax.ShapeDtypeStruct(*shape) for shape in (*shapes, ((), jnp.uint32))]
-    params = jax.eval_shape(lambda seed: config.init(jax.random.key(seed)), inputs[-1])
-    return counted_work(loss, params, *inputs)
 
 
 class Predictions(NamedTuple):

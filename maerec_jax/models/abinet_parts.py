@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import variance_scaling, xavier_normal, xavier_uniform, zeros
 
-from maerec_jax.models.attention import attention_weights
+from maerec_jax.models.attention import attend, attention_weights
 from maerec_jax.models.convolution import ConvNorm
 from maerec_jax.models.dense import Dense, affine
 from maerec_jax.models.position import sincos_interleaved
@@ -74,8 +74,11 @@ class Block(nn.Module):
         """(B, Q, D) to the same, float32; ``mask`` is bool, broadcastable to (B, heads, Q, K)."""
         dim, dropout = x_BQD.shape[-1], partial(nn.Dropout(self.dropout), deterministic=deterministic)
         query, key, value = QueriesKeysValues(self.heads, self.dtype, name="qkv")(x_BQD, memory_BKD)
-        weights_BHQK = dropout(attention_weights("bqhd,bkhd->bhqk", query, key, mask))
-        h = jnp.einsum("bhqk,bkhd->bqhd", weights_BHQK.astype(self.dtype), value)
+        if mask is None and deterministic:
+            h = attend(query, key, value)
+        else:
+            weights_BHQK = dropout(attention_weights("bqhd,bkhd->bhqk", query, key, mask))
+            h = jnp.einsum("bhqk,bkhd->bqhd", weights_BHQK.astype(self.dtype), value)
         h = Dense(dim, contracted=2, dtype=self.dtype, kernel_init=_uniform, name="proj")(h)
         # The residual stream stays in float32 whatever the dtype of the layers that read it and add to it.
         x_BQD = nn.LayerNorm(1e-5, name="norm1")(x_BQD + dropout(h))

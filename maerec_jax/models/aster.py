@@ -4,7 +4,6 @@ As the Union14M repository trains it (arXiv 2307.08723, section 5.1).
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -12,18 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from data_pipelines.charset import Charset
-from maerec_jax.costs.counting import counted_work
-from maerec_jax.costs.work import Work
 from maerec_jax.models import attention_decoder, batch_norm, convolution, rectifier, recurrent
 from maerec_jax.models.attention_decoder import AttentionDecoder, DecodingState, Memory
-from maerec_jax.models.batch_norm import STATISTICS
+from maerec_jax.models.autoregressive import AutoregressiveConfig
 from maerec_jax.models.convolution import ResNet45
-from maerec_jax.models.greedy import greedy_read
-from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, token_loss
 from maerec_jax.models.names.aster import aster_names
 from maerec_jax.models.names.table import NameTable
 from maerec_jax.models.rectifier import Rectifier
-from maerec_jax.models.recurrent import LSTM
+from maerec_jax.models.recurrent import LSTM, run_lstms
 from maerec_jax.models.vit import check_positive
 
 Array = jax.Array
@@ -34,7 +29,7 @@ _WIDEST = 4096  # columns of a straight word; the table of the spline has 32 * 2
 
 
 @dataclass(frozen=True)
-class ASTERConfig(RecogniserConfig):
+class ASTERConfig(AutoregressiveConfig):
     """ASTER: it straightens words by a thin-plate spline before it reads them."""
 
     sharding: ClassVar = (
@@ -44,15 +39,9 @@ class ASTERConfig(RecogniserConfig):
         *recurrent.SHARDING,
         *attention_decoder.SHARDING,
     )
-    has_beams: ClassVar = True
-    has_attention: ClassVar = True
     needs_batches: ClassVar = True
     pixel_axes: ClassVar = {"rectifier/layer0/conv/kernel": 2, "backbone/stem/conv/kernel": 2}
-    character_tables: ClassVar = {
-        "decoder/embedding": 0,
-        "decoder/classifier/kernel": -1,
-        "decoder/classifier/bias": -1,
-    }
+    averages_places: ClassVar = True
 
     kind: Literal["aster"] = field(default="aster", kw_only=True)
     """Kind of model."""
@@ -107,92 +96,21 @@ class ASTERConfig(RecogniserConfig):
         """The Flax module."""
         return ASTER(self, dtype)
 
-    def init(self, key: Array) -> Any:
-        """Fresh parameters."""
-        image = jnp.zeros((1, *self.image_size, 3))
-        return self.module().init(key, image, jnp.zeros((1, self.max_length), jnp.int32))["params"]
-
     def frozen(self, path: str) -> bool:
         """Running statistics and the tables of the spline are constants."""
-        return batch_norm.is_statistic(path) or rectifier.is_spline(path)
+        return super().frozen(path) or rectifier.is_spline(path)
 
-    def loss(
-        self,
-        params: Any,
-        image_BHWC: Array,
-        tokens_BT: Array,
-        valid_B: Array,
-        key: Array,
-        smoothing: float = 0.0,
-        dtype: Any = jnp.float32,
-    ) -> Loss:
-        """Cross-entropy summed over the characters (and ends) of the valid images; the weight is all their places.
+    def maps(self, sown: Any, image_size: tuple[int, int]) -> Array:
+        """(B, T, 1, columns): the decoder attends to columns of the straight word, not of the image.
 
-        Places of padding count as 0 in the mean, as in the published training.
+        A map is one row over the straight word, of which it tells the place in the direction of reading.
         """
-        del key  # nothing is drawn
-        logits_BTV, found = self.module(dtype).apply(
-            {"params": params}, image_BHWC, tokens_BT[:, :-1], valid_B, mutable=[STATISTICS]
-        )
-        target_BT = tokens_BT[:, 1:]
-        loss_BT, weight_BT = token_loss(logits_BTV, target_BT, self.charset.padding, smoothing)
-        weight_BT *= valid_B[:, None]
-        places = valid_B.sum() * target_BT.shape[1]
-        correct_BT = (logits_BTV.argmax(axis=-1) == target_BT) * weight_BT
-        # The mean over the characters, as often as it is divided by.
-        accuracy = correct_BT.sum() / jnp.maximum(weight_BT.sum(), 1.0) * places
-        total = (loss_BT * valid_B[:, None]).sum()
-        return Loss(total, places, {"character_accuracy": accuracy}, found[STATISTICS])
-
-    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32) -> Reading:
-        """Read normalised pixels greedily (``greedy_read``)."""
-        return greedy_read(self.module(dtype), params, image_BHWC)
-
-    def attention(self, params: Any, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32) -> Array:
-        """Where the decoder looked in the straight word when it wrote each token.
-
-        One teacher-forced pass over tokens that were read before, in whatever way. The decoder attends to columns of
-        the rectified image, not of the image itself: a map is one row over the straight word, of which it tells the
-        place in the direction of reading. It adds up to 1.
-
-        Args:
-          params: the parameters.
-          image_BHWC: normalised pixels.
-          tokens_BT: int (B, T), the tokens that were read (``Reading.tokens_BT``): without the start token.
-          dtype: of the computation.
-
-        Returns:
-          float32 (B, T, 1, columns). Maps of padding mean nothing.
-
-        Raises:
-          ValueError: where there are more tokens than the model reads.
-        """
-        if tokens_BT.shape[1] > self.max_length:
-            raise ValueError(f"{tokens_BT.shape[1]} tokens, but the model reads at most {self.max_length}")
-        start_B1 = jnp.full((tokens_BT.shape[0], 1), self.charset.start_end, tokens_BT.dtype)
-        seen_BT = jnp.concatenate([start_B1, tokens_BT[:, :-1]], axis=1)
-        _, found = self.module(dtype).apply({"params": params}, image_BHWC, seen_BT, mutable=["intermediates"])
-        return found["intermediates"]["decoder"]["attention"][0][:, :, None]
-
-    def work(self, image_size: tuple[int, int]) -> Work:
-        """The operations for one image."""
-        return _work(self, tuple(image_size))
+        del image_size
+        return sown["attention"][0][:, :, None]
 
     def names(self) -> NameTable:
         """The Union14M repository's."""
         return aster_names(len(STRIDES), len(rectifier.WIDTHS), rectifier.even_points(rectifier.TARGET_MARGIN))
-
-
-@cache
-def _work(config: ASTERConfig, image_size: tuple[int, int]) -> Work:
-    shape = jax.ShapeDtypeStruct
-    params = jax.eval_shape(config.init, jax.random.key(0))
-    tokens = shape((1, config.max_length), jnp.int32)
-
-    def loss(params: Any, image: Array, tokens: Array, valid: Array) -> Array:
-        return config.loss(params, image, tokens, valid, jax.random.key(0)).total
-
-    return counted_work(loss, params, shape((1, *image_size, 3), jnp.float32), tokens, shape((1,), jnp.float32))
 
 
 class Encoder(nn.Module):
@@ -205,11 +123,8 @@ class Encoder(nn.Module):
     def __call__(self, x_BND: Array) -> Array:
         """(B, N, width) to (B, N, 2 * size), left to right before right to left."""
         for layer in range(2):
-            ways = (
-                LSTM(x_BND.shape[-1], self.size, reverse, self.dtype, name=f"layer{layer}{'_reverse' * reverse}")(x_BND)
-                for reverse in (False, True)
-            )
-            x_BND = jnp.concatenate(list(ways), axis=-1)
+            both = (LSTM(x_BND.shape[-1], self.size, name=f"layer{layer}{way}") for way in ("", "_reverse"))
+            x_BND = jnp.concatenate(run_lstms([lstm.cell() for lstm in both], x_BND.astype(self.dtype)), axis=-1)
         return x_BND
 
 

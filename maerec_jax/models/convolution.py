@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones, uniform, variance_scaling, xavier_normal, zeros
 
 from maerec_jax.models.batch_norm import BatchNorm
+from maerec_jax.models.winograd import convolve_by_tiles
 
 Array = jax.Array
 Strides = tuple[int, int]
@@ -26,15 +27,26 @@ SHARDING = (
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW_PIXELS = 8
+_FEW_CHANNELS = 4
+_WIDE = 64  # channels from which fewer products outweigh the sums for them
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(x: Array, kernel: Array, strides: Strides, groups: int) -> Array:
     """Convolve (B, H, W, in) with a float32 kernel (rows, columns, in / groups, out), in the dtype of ``x``.
 
-    Borders are padded with zeros by half of the kernel. The kernel's gradient is summed in float32.
+    Borders are padded with zeros by half of the kernel. The kernel's gradient is summed in float32. Where there is no
+    gradient, as in reading, wide kernels of 3 x 3 take fewer products on CPUs (``models.winograd``).
     """
-    return _convolve(x, kernel.astype(x.dtype), strides, groups)
+    kernel, direct = kernel.astype(x.dtype), partial(_convolve, strides=strides, groups=groups)
+    if kernel.shape[:2] == (3, 3) and groups == 1 and x.dtype == jnp.float32:
+        if min(kernel.shape[2:]) >= _WIDE and strides in ((1, 1), (2, 1)):
+            return jax.lax.platform_dependent(
+                x, kernel, cpu=partial(convolve_by_tiles, strides=strides), default=direct
+            )
+        if kernel.shape[2] <= _FEW_CHANNELS and strides == (1, 1):
+            return jax.lax.platform_dependent(x, kernel, cpu=_of_surroundings, default=direct)
+    return direct(x, kernel)
 
 
 def _convolve(x: Array, kernel: Array, strides: Strides, groups: int) -> Array:
@@ -46,11 +58,17 @@ def _convolve(x: Array, kernel: Array, strides: Strides, groups: int) -> Array:
     if groups == outputs == x.shape[-1] and strides == (1, 1):
         return reduce(jnp.add, (kernel[down, right, 0] * part for down, right, part in _shifted(x, padding)))
     if x.shape[1] * x.shape[2] <= _FEW_PIXELS and strides == (1, 1) and groups == 1:
-        around = jnp.concatenate([part for *_, part in _shifted(x, padding)], axis=-1)
-        return around @ kernel.reshape(-1, outputs)
+        return _of_surroundings(x, kernel)
     return jax.lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=_LAYOUT, feature_group_count=groups
     )
+
+
+def _of_surroundings(x: Array, kernel: Array) -> Array:
+    """As one product of each pixel with all that its kernel sees."""
+    padding = [(side // 2, side // 2) for side in kernel.shape[:2]]
+    around = jnp.concatenate([part for *_, part in _shifted(x, padding)], axis=-1)
+    return around @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _shifted(x: Array, padding: list[tuple[int, int]]) -> Iterator[tuple[int, int, Array]]:
@@ -62,7 +80,7 @@ def _shifted(x: Array, padding: list[tuple[int, int]]) -> Iterator[tuple[int, in
 
 
 def _forward(x: Array, kernel: Array, strides: Strides, groups: int) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel, strides, groups), (x, kernel)
+    return _convolve(x, kernel.astype(x.dtype), strides, groups), (x, kernel)
 
 
 def _backward(strides: Strides, groups: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:

@@ -11,8 +11,10 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import ones, zeros
+from jax.nn.initializers import zeros
 
+from maerec_jax.models.batch_norm import BatchNorm
+from maerec_jax.models.convolution import Conv
 from maerec_jax.models.interface import normalize
 from maerec_jax.models.names.dbnetpp import dbnetpp_names
 from maerec_jax.models.names.table import NameTable
@@ -23,7 +25,6 @@ STRIDE = 32
 """Sides of an area are multiples of this many pixels, as the deepest features have a 32nd of its size."""
 
 _BLOCKS, _WIDTHS = (3, 4, 6, 3), (64, 128, 256, 512)  # of the four stages of the ResNet
-_EPSILON = 1e-5  # of all norms
 _FUSED, _SMOOTH = 256, 64  # channels of the neck, and of each of the four maps that it joins
 
 
@@ -101,8 +102,8 @@ def _inside(shape: tuple[int, ...], area_B2: Array, stride: int) -> Array:
     return (rows[:, :, None] & columns[:, None, :]).astype(jnp.float32)[..., None]
 
 
-def _conv(features: int, name: str, size: int = 1, stride: int = 1, bias: bool = False) -> nn.Conv:
-    return nn.Conv(features, (size, size), stride, padding=size // 2, use_bias=bias, name=name)
+def _conv(features: int, name: str, size: int = 1, stride: int = 1, bias: bool = False) -> Conv:
+    return Conv(features, (size, size), (stride, stride), bias, name=name)
 
 
 def _halved(x: Array) -> Array:
@@ -112,16 +113,6 @@ def _halved(x: Array) -> Array:
 def _enlarged(x: Array, times: int) -> Array:
     """Each pixel ``times`` times in both directions: the nearest neighbour."""
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
-
-
-class _Norm(nn.Module):
-    """Batch norm by its running statistics."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        make = ((name, init) for name, init in (("scale", ones), ("bias", zeros), ("mean", zeros), ("var", ones)))
-        scale, bias, mean, var = (self.param(name, init, x.shape[-1:]) for name, init in make)
-        return (x - mean) * (scale * jax.lax.rsqrt(var + _EPSILON)) + bias
 
 
 class _ConvNorm(nn.Module):
@@ -134,7 +125,7 @@ class _ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, inside: Array | None = None) -> Array:
         x = x if inside is None else x * inside
-        return _Norm(name="norm")(_conv(self.features, "conv", self.size, self.stride)(x))
+        return BatchNorm(name="norm")(_conv(self.features, "conv", self.size, self.stride)(x))
 
 
 class _Bottleneck(nn.Module):
@@ -212,5 +203,5 @@ class _Head(nn.Module):
     @nn.compact
     def __call__(self, x: Array, inside: dict[int, Array]) -> Array:
         x = nn.relu(_ConvNorm(_SMOOTH, 3, name="conv")(x, inside[4]))
-        x = nn.relu(_Norm(name="norm")(_Doubled(_SMOOTH, name="double_0")(x)))
+        x = nn.relu(BatchNorm(name="norm")(_Doubled(_SMOOTH, name="double_0")(x)))
         return _Doubled(1, name="double_1")(x)[..., 0]

@@ -1,18 +1,13 @@
 """What NRTR and SATRN share: convolutions and a Transformer encoder make a map, and the text decoder reads it."""
 
 from abc import abstractmethod
-from functools import cache
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maerec_jax.costs.counting import counted_work
-from maerec_jax.costs.work import Work
-from maerec_jax.models.batch_norm import STATISTICS, is_statistic
-from maerec_jax.models.greedy import greedy_read
-from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, token_loss
+from maerec_jax.models.autoregressive import AutoregressiveConfig
 from maerec_jax.models.text_decoder import Attention, DecodingState, KeysValues, TextDecoder, TextDecoderConfig
 from maerec_jax.models.vit import check_positive
 
@@ -21,17 +16,11 @@ Memory = tuple[tuple[KeysValues, ...], Array | None]
 """Keys and values of the encoded image for each layer of the decoder, and which places may be attended to, bool."""
 
 
-class EncoderDecoderConfig(RecogniserConfig):
+class EncoderDecoderConfig(AutoregressiveConfig):
     """A recogniser of convolutions, a Transformer encoder and the text decoder: what it computes with its sizes."""
 
     needs_batches: ClassVar = True
-    has_beams: ClassVar = True
-    has_attention: ClassVar = True
-    character_tables: ClassVar = {
-        "decoder/embedding": 0,
-        "decoder/classifier/kernel": -1,
-        "decoder/classifier/bias": -1,
-    }
+    averages_places: ClassVar = True
     stride: ClassVar[tuple[int, int]]
     """Rows and columns of pixels for one of the map."""
 
@@ -66,88 +55,11 @@ class EncoderDecoderConfig(RecogniserConfig):
     def module(self, dtype: Any = jnp.float32) -> "EncoderDecoder":
         """The Flax module."""
 
-    def init(self, key: Array) -> Any:
-        """Fresh parameters."""
-        image, tokens = jnp.zeros((1, *self.image_size, 3)), jnp.zeros((1, self.max_length), jnp.int32)
-        return self.module().init(key, image, tokens)["params"]
-
-    def frozen(self, path: str) -> bool:
-        """Running statistics are constants."""
-        return is_statistic(path)
-
-    def loss(
-        self,
-        params: Any,
-        image_BHWC: Array,
-        tokens_BT: Array,
-        valid_B: Array,
-        key: Array,
-        smoothing: float = 0.0,
-        dtype: Any = jnp.float32,
-        **widths: Array,
-    ) -> Loss:
-        """Cross-entropy summed over the characters and ends of the valid images; the weight is all of their places.
-
-        So the reference averages: padding counts as places without a loss. The accuracy is that of the characters.
-        """
-        apply: Any = self.module(dtype).apply
-        logits_BTV, found = apply(
-            {"params": params}, image_BHWC, tokens_BT[:, :-1], valid_B, rngs={"dropout": key}, mutable=[STATISTICS],
-            **widths,
-        )  # fmt: skip
-        target_BT = tokens_BT[:, 1:]
-        loss_BT, counted_BT = token_loss(logits_BTV, target_BT, self.charset.padding, smoothing)
-        counted_BT *= valid_B[:, None]
-        correct = ((logits_BTV.argmax(axis=-1) == target_BT) * counted_BT).sum()
-        places = valid_B.sum() * target_BT.shape[1]
-        metrics = {"character_accuracy": correct * places / jnp.maximum(counted_BT.sum(), 1.0)}
-        return Loss((loss_BT * valid_B[:, None]).sum(), places, metrics, found[STATISTICS])
-
-    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32, **widths: Array) -> Reading:
-        """Read normalised pixels greedily (``greedy_read``)."""
-        return greedy_read(self.module(dtype), params, image_BHWC, **widths)
-
-    def attention(
-        self, params: Any, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32, **widths: Array
-    ) -> Array:
-        """Where the last layer of the decoder looked when it wrote each token, a mean over its heads.
-
-        Args:
-          params: the parameters.
-          image_BHWC: normalised pixels.
-          tokens_BT: int (B, T), the tokens that were read (``Reading.tokens_BT``): without the start token.
-          dtype: of the computation.
-          widths: ``interface.widths``.
-
-        Returns:
-          float32 (B, T, rows, columns); each map adds up to 1. Maps of padding mean nothing.
-
-        Raises:
-          ValueError: for more tokens than the model reads.
-        """
-        if tokens_BT.shape[1] > self.max_length:
-            raise ValueError(f"{tokens_BT.shape[1]} tokens, but the model reads at most {self.max_length}")
-        start_B1 = jnp.full((len(tokens_BT), 1), self.charset.start_end, tokens_BT.dtype)
-        seen_BT = jnp.concatenate([start_B1, tokens_BT[:, :-1]], axis=1)
-        apply: Any = self.module(dtype).apply
-        _, found = apply({"params": params}, image_BHWC, seen_BT, mutable=["intermediates"], **widths)
-        layer = found["intermediates"]["decoder"][f"layers_{self.decoder.layers - 1}"]
-        weights_BHTN = layer["cross_attention"]["weights"][0]
-        return weights_BHTN.mean(axis=1).reshape(*tokens_BT.shape, *self.grid)
-
-    def work(self, image_size: tuple[int, int]) -> Work:
-        """The operations for one image, counted in the loss."""
-        return _work(self, image_size)
-
-
-@cache
-def _work(model: EncoderDecoderConfig, image_size: tuple[int, int]) -> Work:
-    def loss(params: Any, image_BHWC: Array, tokens_BT: Array) -> Array:
-        return model.loss(params, image_BHWC, tokens_BT, jnp.ones(1), jax.random.key(0)).total
-
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    return counted_work(loss, params, image, jax.ShapeDtypeStruct((1, model.max_length), jnp.int32))
+    def maps(self, sown: Any, image_size: tuple[int, int]) -> Array:
+        """Those of the last layer's cross-attention, a mean over its heads."""
+        del image_size  # the only one there is
+        weights_BHTN = sown[f"layers_{self.decoder.layers - 1}"]["cross_attention"]["weights"][0]
+        return weights_BHTN.mean(axis=1).reshape(weights_BHTN.shape[0], -1, *self.grid)
 
 
 class EncoderDecoder(nn.Module):

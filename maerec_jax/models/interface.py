@@ -7,6 +7,7 @@ docs/design.md shows how to add one, here or in a package of your own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
 from data_pipelines.images.buckets import check_shapes
 from data_pipelines.images.resizing import KeepRatio
+from maerec_jax.costs.counting import counted_work
 from maerec_jax.costs.work import Work
 from maerec_jax.models.names.table import NameTable
 
@@ -177,6 +179,10 @@ class RecogniserConfig(ModelConfig):
     def read(self, params: Params, image_BHWC: Array, dtype: Any = jnp.float32) -> Reading:
         """Read normalised pixels, taking the likeliest class at each place."""
 
+    def work(self, image_size: tuple[int, int]) -> Work:
+        """Counted in the loss; models whose work is to be explained have a formula instead."""
+        return _counted(self, tuple(image_size))
+
     def attention(self, params: Params, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32) -> Array:
         """Where the model looks for each of the tokens that it has read, float32 (B, T, rows, columns).
 
@@ -184,6 +190,16 @@ class RecogniserConfig(ModelConfig):
           UserError: for a model that looks at all of the image alike.
         """
         raise UserError(f"a model of kind {self.kind!r} has no attention maps")
+
+
+@cache
+def _counted(model: RecogniserConfig, image_size: tuple[int, int]) -> Work:
+    def loss(params: Params, image_BHWC: Array, tokens_BT: Array) -> Array:
+        return model.loss(params, image_BHWC, tokens_BT, jnp.ones(1), jax.random.key(0)).total
+
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    return counted_work(loss, params, image, jax.ShapeDtypeStruct((1, model.max_length), jnp.int32))
 
 
 def normalize(image_BHWC: Array, scale: Any) -> Array:

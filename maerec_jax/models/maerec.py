@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from data_pipelines.charset import Charset
 from maerec_jax.costs.work import Work
 from maerec_jax.models import text_decoder
-from maerec_jax.models.greedy import greedy_read
-from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, token_loss
+from maerec_jax.models.autoregressive import AutoregressiveConfig
 from maerec_jax.models.lora import is_adapter, merge_lora
 from maerec_jax.models.names.maerec import maerec_names
 from maerec_jax.models.names.table import NameTable
@@ -23,19 +22,12 @@ Array = jax.Array
 
 
 @dataclass(frozen=True)
-class MAERecConfig(RecogniserConfig):
+class MAERecConfig(AutoregressiveConfig):
     """A recogniser: image encoder, text decoder, and the characters that it reads."""
 
     sharding: ClassVar = (*SHARDING, *text_decoder.SHARDING)
-    has_beams: ClassVar = True
-    has_attention: ClassVar = True
     has_int8: ClassVar = True
     pixel_axes: ClassVar = {"encoder/patch_embed/kernel": 0}
-    character_tables: ClassVar = {
-        "decoder/embedding": 0,
-        "decoder/classifier/kernel": -1,
-        "decoder/classifier/bias": -1,
-    }
 
     kind: Literal["maerec"] = field(default="maerec", kw_only=True)
     """Kind of model."""
@@ -70,76 +62,24 @@ class MAERecConfig(RecogniserConfig):
         """The Flax module."""
         return MAERec(self, dtype)
 
-    def init(self, key: Array) -> Any:
-        """Fresh parameters."""
-        image = jnp.zeros((1, *self.image_size, 3))
-        return self.module().init(key, image, jnp.zeros((1, self.max_length), jnp.int32))["params"]
-
     def frozen(self, path: str) -> bool:
         """Beside adapters the encoder is a constant."""
         return self.encoder.lora_rank > 0 and path.startswith("encoder/") and not is_adapter(path)
 
-    def loss(
-        self,
-        params: Any,
-        image_BHWC: Array,
-        tokens_BT: Array,
-        valid_B: Array,
-        key: Array,
-        smoothing: float = 0.0,
-        dtype: Any = jnp.float32,
-    ) -> Loss:
-        """Cross-entropy summed over the characters (and ends) of the valid images; the weight is their number."""
-        inputs, rngs = (image_BHWC, tokens_BT[:, :-1]), {"dropout": key}
-        logits_BTV: Any = self.module(dtype).apply({"params": params}, *inputs, deterministic=False, rngs=rngs)
-        target_BT = tokens_BT[:, 1:]
-        loss_BT, weight_BT = token_loss(logits_BTV, target_BT, self.charset.padding, smoothing)
-        weight_BT *= valid_B[:, None]
-        correct_BT = (logits_BTV.argmax(axis=-1) == target_BT) * weight_BT
-        return Loss((loss_BT * valid_B[:, None]).sum(), weight_BT.sum(), {"character_accuracy": correct_BT.sum()})
+    def maps(self, sown: Any, image_size: tuple[int, int]) -> Array:
+        """Those of the last layer's cross-attention, a mean over its heads.
 
-    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32) -> Reading:
-        """Read normalised pixels greedily (``greedy_read``)."""
-        return greedy_read(self.module(dtype), params, image_BHWC)
-
-    def attention(
-        self, params: Any, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32, layer: int = -1
-    ) -> Array:
-        """Where the decoder looked in the image when it wrote each token.
-
-        One teacher-forced pass over tokens that were read before, in whatever way. The maps are the cross-attention of
-        one layer, a mean over its heads. The class token, which has no place in the image, is left out: what the
-        patches get is divided by its sum, so that each map adds up to 1 however much went to the class token.
+        The class token, which has no place in the image, is left out: what the patches get is divided by its sum, so
+        that each map adds up to 1 however much went to the class token.
 
         The last layer is the one that shows the characters' places. Of a recogniser with two layers, on 86 real words
         that it had read right, the centre of a character's map lay 0.05 of the width from where characters of equal
         width would lie with the last layer, 0.19 with the first and 0.11 with the mean of both.
-
-        Args:
-          params: the parameters.
-          image_BHWC: normalised pixels, of any size that the model can read.
-          tokens_BT: int (B, T), the tokens that were read (``Reading.tokens_BT``): without the start token.
-          dtype: of the computation.
-          layer: the decoder layer, counted from 0, or from the end if negative.
-
-        Returns:
-          float32 (B, T, rows, columns) over the grid of patches. Maps of padding mean nothing.
-
-        Raises:
-          ValueError: where there is no such layer, or there are more tokens than the model reads.
         """
-        layers = self.decoder.layers
-        if not -layers <= layer < layers:
-            raise ValueError(f"there is no layer {layer}: the text decoder has {layers}")
-        if tokens_BT.shape[1] > self.max_length:
-            raise ValueError(f"{tokens_BT.shape[1]} tokens, but the model reads at most {self.max_length}")
-        start_B1 = jnp.full((len(tokens_BT), 1), self.charset.start_end, tokens_BT.dtype)
-        seen_BT = jnp.concatenate([start_B1, tokens_BT[:, :-1]], axis=1)
-        _, found = self.module(dtype).apply({"params": params}, image_BHWC, seen_BT, mutable=["intermediates"])
-        attended = found["intermediates"]["decoder"][f"layers_{layer % layers}"]["cross_attention"]
+        attended = sown[f"layers_{self.decoder.layers - 1}"]["cross_attention"]
         patches_BTN = attended["weights"][0].mean(axis=1)[..., 1:]
         patches_BTN /= patches_BTN.sum(axis=-1, keepdims=True)
-        return patches_BTN.reshape(*tokens_BT.shape, *self.encoder.grid_of(image_BHWC.shape[1:3]))
+        return patches_BTN.reshape(*patches_BTN.shape[:2], *self.encoder.grid_of(image_size))
 
     def work(self, image_size: tuple[int, int]) -> Work:
         """The operations for one image."""
@@ -166,9 +106,12 @@ class MAERec(nn.Module):
         self.encoder = ViTEncoder(self.config.encoder, self.dtype)
         self.decoder = TextDecoder(self.config.decoder, charset.n_classes, charset.padding, self.dtype)
 
-    def __call__(self, image_BHWC: Array, tokens_BT: Array, deterministic: bool = True) -> Array:
-        """Teacher-forced logits of the next tokens, float32 (B, T, classes), from normalised pixels and tokens."""
-        return self.decoder(tokens_BT, self.encoder(image_BHWC), deterministic)
+    def __call__(self, image_BHWC: Array, tokens_BT: Array, counted_B: Array | None = None) -> Array:
+        """Teacher-forced logits of the next tokens, float32 (B, T, classes), from normalised pixels and tokens.
+
+        With ``counted_B``, whatever it is, there is dropout, as in training.
+        """
+        return self.decoder(tokens_BT, self.encoder(image_BHWC), counted_B is None)
 
     def start(self, image_BHWC: Array, hypotheses: int = 1) -> tuple[tuple[KeysValues, ...], DecodingState]:
         """Encode normalised pixels: what ``step`` needs of the image, and the state before the first step."""

@@ -1,5 +1,6 @@
 """Recurrent cells with PyTorch's gates and biases, and LSTM layers over sequences."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -79,22 +80,41 @@ def gru_step(cell: CellWeights, of_input: Array, hidden: Array) -> Array:
 
 
 class LSTM(nn.Module):
-    """An LSTM over a sequence, from its first place to its last or from its last to its first."""
+    """An LSTM over a sequence from its first place to its last."""
 
     inputs: int
     size: int
-    reverse: bool = False
     dtype: Any = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Create the cell."""
+        self.lstm = Cell(self.inputs, self.size, 4)
+
+    def cell(self) -> CellWeights:
+        """The parameters."""
+        return self.lstm()
+
     def __call__(self, x_BTD: Array) -> Array:
         """(B, T, inputs) to the hidden states (B, T, size), from states of zeros."""
-        cell = Cell(self.inputs, self.size, 4, name="lstm")()
-        zeros = jnp.zeros((x_BTD.shape[0], self.size), self.dtype)
+        return run_lstms([self.cell()], x_BTD.astype(self.dtype))[0]
 
-        def step(state: tuple[Array, Array], of_input: Array) -> tuple[tuple[Array, Array], Array]:
-            state = lstm_step(cell, of_input, *state)
-            return state, state[0]
 
-        of_input_TBG = cell.of_input(x_BTD.astype(self.dtype)).swapaxes(0, 1)
-        return jax.lax.scan(step, (zeros, zeros), of_input_TBG, reverse=self.reverse)[1].swapaxes(0, 1)
+def run_lstms(cells: Sequence[CellWeights], x_BTD: Array) -> list[Array]:
+    """The hidden states (B, T, size) of each cell over a sequence, from states of zeros, in one loop.
+
+    Every second cell goes from the last place to the first.
+    """
+    zeros = jnp.zeros((x_BTD.shape[0], cells[0].hidden_kernel.shape[0]), x_BTD.dtype)
+
+    def turned(states_TBD: Array, number: int) -> Array:
+        return states_TBD[::-1] if number % 2 else states_TBD
+
+    def step(
+        states: list[tuple[Array, Array]], of_inputs: list[Array]
+    ) -> tuple[list[tuple[Array, Array]], list[Array]]:
+        states = [lstm_step(*each[:2], *each[2]) for each in zip(cells, of_inputs, states, strict=True)]
+        return states, [hidden for hidden, _ in states]
+
+    of_inputs = [turned(cell.of_input(x_BTD).swapaxes(0, 1), number) for number, cell in enumerate(cells)]
+    _, found = jax.lax.scan(step, [(zeros, zeros)] * len(cells), of_inputs)
+    return [turned(hidden_TBD, number).swapaxes(0, 1) for number, hidden_TBD in enumerate(found)]

@@ -5,7 +5,6 @@ cells begin with that, write one character after the other, and look in the map 
 """
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -14,13 +13,9 @@ import jax.numpy as jnp
 
 from data_pipelines.charset import Charset
 from data_pipelines.images.resizing import KeepRatio
-from maerec_jax.costs.counting import counted_work
-from maerec_jax.costs.work import Work
 from maerec_jax.models import batch_norm, convolution, recurrent, sar_layers
-from maerec_jax.models.batch_norm import STATISTICS
+from maerec_jax.models.autoregressive import AutoregressiveConfig
 from maerec_jax.models.convolution import ResNet31
-from maerec_jax.models.greedy import greedy_read
-from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, token_loss
 from maerec_jax.models.names.sar import sar_names
 from maerec_jax.models.names.table import NameTable
 from maerec_jax.models.sar_layers import CellState, Decoder, HolisticEncoder, Sight, State
@@ -30,15 +25,13 @@ Array = jax.Array
 
 
 @dataclass(frozen=True)
-class SARConfig(RecogniserConfig):
+class SARConfig(AutoregressiveConfig):
     """SAR: a map of convolutions, an LSTM that reads its columns, and two LSTM cells that write."""
 
     sharding: ClassVar = (*sar_layers.SHARDING, *convolution.SHARDING, *batch_norm.SHARDING, *recurrent.SHARDING)
     pixel_axes: ClassVar = {"backbone/stem1/conv/kernel": 2}
     keep_ratio: ClassVar = KeepRatio(smallest=48, divisor=4, reading_divisor=4)
     needs_batches: ClassVar = True
-    has_beams: ClassVar = True
-    has_attention: ClassVar = True
     character_tables: ClassVar = {
         "decoder/embedding": 0,
         "decoder/prediction/kernel": -1,
@@ -96,91 +89,14 @@ class SARConfig(RecogniserConfig):
         """The Flax module."""
         return SAR(self, dtype)
 
-    def init(self, key: Array) -> Any:
-        """Fresh parameters."""
-        image, tokens = jnp.zeros((1, *self.image_size, 3)), jnp.zeros((1, self.max_length), jnp.int32)
-        return self.module().init(key, image, tokens)["params"]
-
-    def frozen(self, path: str) -> bool:
-        """Running statistics are no gradient's."""
-        return batch_norm.is_statistic(path)
-
-    def loss(
-        self,
-        params: Any,
-        image_BHWC: Array,
-        tokens_BT: Array,
-        valid_B: Array,
-        key: Array,
-        smoothing: float = 0.0,
-        dtype: Any = jnp.float32,
-        width_B: Array | None = None,
-    ) -> Loss:
-        """Cross-entropy summed over the characters (and ends) of the valid images; the weight is their number."""
-        logits_BTV: Any
-        logits_BTV, new = self.module(dtype).apply(
-            {"params": params}, image_BHWC, tokens_BT[:, :-1], width_B, valid_B,
-            rngs={"dropout": key}, mutable=[STATISTICS],
-        )  # fmt: skip
-        target_BT = tokens_BT[:, 1:]
-        loss_BT, weight_BT = token_loss(logits_BTV, target_BT, self.charset.padding, smoothing)
-        weight_BT *= valid_B[:, None]
-        correct_BT = (logits_BTV.argmax(axis=-1) == target_BT) * weight_BT
-        metrics = {"character_accuracy": correct_BT.sum()}
-        return Loss((loss_BT * valid_B[:, None]).sum(), weight_BT.sum(), metrics, new[STATISTICS])
-
-    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32, width_B: Array | None = None) -> Reading:
-        """Read normalised pixels greedily (``greedy_read``)."""
-        told = {} if width_B is None else {"width_B": width_B}
-        return greedy_read(self.module(dtype), params, image_BHWC, **told)
-
-    def attention(
-        self,
-        params: Any,
-        image_BHWC: Array,
-        tokens_BT: Array,
-        dtype: Any = jnp.float32,
-        width_B: Array | None = None,
-    ) -> Array:
-        """Where the decoder looked in the map when it wrote each token.
-
-        One teacher-forced pass over tokens that were read before, in whatever way.
-
-        Args:
-          params: the parameters.
-          image_BHWC: normalised pixels.
-          tokens_BT: int (B, T), the tokens that were read (``Reading.tokens_BT``): without the start token.
-          dtype: of the computation.
-          width_B: int (B), how many columns of each image are picture; nothing beside these is looked at.
-
-        Returns:
-          float32 (B, T, H / 8, W / 4), each map adding up to 1. Maps of padding mean nothing.
-        """
-        start_B1 = jnp.full((len(tokens_BT), 1), self.charset.start_end, tokens_BT.dtype)
-        before_BT = jnp.concatenate([start_B1, tokens_BT[:, :-1]], axis=1)
-        _, found = self.module(dtype).apply(
-            {"params": params}, image_BHWC, before_BT, width_B, mutable=["intermediates"]
-        )
-        return found["intermediates"]["decoder"]["weights"][0]
-
-    def work(self, image_size: tuple[int, int]) -> Work:
-        """The operations for one image, counted."""
-        return _work(self, image_size)
+    def maps(self, sown: Any, image_size: tuple[int, int]) -> Array:
+        """(B, T, H / 8, W / 4); nothing beside the picture is looked at."""
+        del image_size
+        return sown["weights"][0]
 
     def names(self) -> NameTable:
         """The reference's."""
         return sar_names()
-
-
-@cache
-def _work(model: SARConfig, image_size: tuple[int, int]) -> Work:
-    """Traced once; nothing is computed."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    tokens = jax.ShapeDtypeStruct((1, model.max_length), jnp.int32)
-    valid = jax.ShapeDtypeStruct((1,), jnp.float32)
-    params = jax.eval_shape(model.init, key)
-    return counted_work(lambda *given: model.loss(*given).total, params, image, tokens, valid, key)
 
 
 class SAR(nn.Module):
@@ -200,15 +116,15 @@ class SAR(nn.Module):
         )  # fmt: skip
 
     def __call__(
-        self, image_BHWC: Array, tokens_BT: Array, width_B: Array | None = None, counted_B: Array | None = None
+        self, image_BHWC: Array, tokens_BT: Array, counted_B: Array | None = None, width_B: Array | None = None
     ) -> Array:
         """Teacher-forced logits of the next tokens, float32 (B, T, classes).
 
         Args:
           image_BHWC: normalised pixels.
           tokens_BT: int (B, T), the first of them the start.
-          width_B: int (B), how many columns of each image are picture; all by default.
           counted_B: in training, float32 (B): 1 for the images whose statistics normalise. There is dropout then.
+          width_B: int (B), how many columns of each image are picture; all by default.
         """
         sight = self.see(image_BHWC, width_B, counted_B)
         return self.decoder(tokens_BT, sight, deterministic=counted_B is None)

@@ -63,7 +63,7 @@ def learning_rate_schedule(
 
 def is_vector(path: str) -> bool:
     """Whether a parameter is a bias or a norm's scale, by its path; these are not decayed by default."""
-    return path.rsplit("/", 1)[-1] in ("bias", "scale")
+    return path.endswith(("bias", "scale"))
 
 
 def encoder_layer(path: str, depth: int) -> int:

@@ -8,7 +8,6 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from maerec_jax.models.dbnetpp import DBNetPPConfig
-from maerec_jax.models.names.dbnetpp import COUNTER
 from maerec_jax.weights.files import DETECTOR, ENDING, FLOATS, detector_of, read_about, read_tensors, write_tensors
 from maerec_jax.weights.state_dicts import params_from_state_dict
 
@@ -44,9 +43,7 @@ def read_detector(path: Path) -> dict[str, np.ndarray]:
 
 def load_detector_params(path: Path) -> Any:
     """The parameters of the DBNet++ in a file, NumPy float32. Raises ``UserError`` as ``read_detector`` does."""
-    tensors = {
-        name: value.astype(np.float32) for name, value in read_detector(path).items() if not name.endswith(COUNTER)
-    }
+    tensors = {name: value.astype(np.float32) for name, value in read_detector(path).items()}
     try:
         return params_from_state_dict(tensors, DBNetPPConfig())
     except ValueError as error:

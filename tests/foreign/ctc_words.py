@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from data_pipelines.charset import Charset
-from maerec_jax.costs.work import Work
 from maerec_jax.models.interface import Loss, Reading, RecogniserConfig
 from maerec_jax.models.names.table import NameTable, Rule, biased, same
 
@@ -58,10 +57,6 @@ class CTCConfig(RecogniserConfig):
         repeated_BF = jnp.pad(class_BF[:, 1:] == class_BF[:, :-1], ((0, 0), (1, 0)))
         silent_BF = repeated_BF | (class_BF == self.charset.start_end)
         return Reading(jnp.where(silent_BF, self.charset.padding, class_BF), probability_BFC.max(-1))
-
-    def work(self, image_size) -> Work:
-        forward = 2 * 3 * 32 * self.width * self.charset.n_classes  # the head alone: good enough for a test
-        return Work(forward, 2 * forward, 0)
 
     def names(self) -> NameTable:
         to_flax, to_torch = (lambda w: w.transpose(2, 3, 1, 0)), (lambda k: k.transpose(3, 2, 0, 1))

@@ -9,7 +9,8 @@ import torch
 from maerec_jax.costs.counting import operations
 from maerec_jax.models.batch_norm import STATISTICS, BatchNorm
 from maerec_jax.models.convolution import Conv, convolve
-from maerec_jax.models.recurrent import LSTM, Cell, gru_step
+from maerec_jax.models.recurrent import LSTM, Cell, CellWeights, gru_step, run_lstms
+from maerec_jax.models.winograd import convolve_by_tiles
 
 RNG = np.random.default_rng(0)
 LAYERS = [((3, 3), (2, 1), 1, 8), ((1, 1), (2, 2), 1, 8), ((3, 3), (1, 1), 2, 8), ((3, 3), (1, 1), 4, 4)]
@@ -33,6 +34,21 @@ def test_convolutions_and_their_gradients(kernel, strides, groups, outputs, size
     to_x, to_k = jax.grad(lambda x, k: jnp.square(convolve(x, k, strides, groups)).sum(), (0, 1))(x, k)
     close(to_x, torch_x.grad.permute(0, 2, 3, 1), 1e-4)
     close(to_k, torch_k.grad.permute(2, 3, 1, 0), 1e-4)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("size", [(1, 5), (2, 3), (3, 8), (6, 7), (12, 13)])
+def test_wide_kernels_take_fewer_products_where_there_is_no_gradient(size, strides):
+    x = RNG.normal(size=(2, *size, 64)).astype(np.float32)
+    k = RNG.normal(0, 1 / 24, (3, 3, 64, 66)).astype(np.float32)
+    exact = torch.nn.functional.conv2d(
+        *(torch.tensor(a).double() for a in (x.transpose(0, 3, 1, 2), k.transpose(3, 2, 0, 1))),
+        stride=strides,
+        padding=1,
+    )
+    made = jax.jit(lambda x, k: convolve(x, k, strides, 1))(x, k)
+    close(made, exact.permute(0, 2, 3, 1))
+    assert np.abs(made - jax.jit(lambda x, k: convolve_by_tiles(x, k, strides))(x, k)).max() == 0
 
 
 def test_gradients_of_kernels_are_summed_in_float32():
@@ -66,15 +82,17 @@ def test_batches_without_counted_images_change_no_statistics():
     assert all((found[STATISTICS][name] == params[name]).all() for name in ("mean", "variance", "count"))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_lstm(reverse):
-    layer, x = torch.nn.LSTM(6, 5, batch_first=True), RNG.normal(size=(2, 7, 6)).astype(np.float32)
-    names = {"input_kernel": "weight_ih_l0", "hidden_kernel": "weight_hh_l0", "input_bias": "bias_ih_l0"}
-    names |= {"hidden_bias": "bias_hh_l0"}
-    params = {"lstm": {ours: getattr(layer, theirs).detach().numpy().T for ours, theirs in names.items()}}
-    given = torch.tensor(x[:, ::-1].copy() if reverse else x)
-    made = layer(given)[0].flip(1) if reverse else layer(given)[0]
-    close(LSTM(6, 5, reverse).apply({"params": params}, x), made)
+def test_lstms():
+    """One from the first place to the last, and one that goes back."""
+    layer = torch.nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+    x = RNG.normal(size=(2, 7, 6)).astype(np.float32)
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    cells = [
+        CellWeights(*(getattr(layer, name + way).detach().numpy().T for name in names)) for way in ("", "_reverse")
+    ]
+    made = layer(torch.tensor(x))[0]
+    close(jnp.concatenate(run_lstms(cells, x), axis=-1), made)
+    close(LSTM(6, 5).apply({"params": {"lstm": cells[0]._asdict()}}, x), made[..., :5])
 
 
 def test_gru_cell():

@@ -123,7 +123,7 @@ def test_rematerialisation_changes_no_number(recogniser):
     params = jax.jit(small.init)(jax.random.key(0))
 
     def gradients(config):
-        settings = {"deterministic": False, "rngs": {"dropout": jax.random.key(0)}}
+        settings = {"counted_B": jnp.ones(len(image)), "rngs": {"dropout": jax.random.key(0)}}
         loss = lambda p: jnp.square(MAERec(config).apply({"params": p}, image, tokens, **settings)).mean()  # noqa: E731
         return jax.jit(jax.grad(loss))(params)
 

@@ -63,7 +63,7 @@ def seen(model, images, tokens):
     """Teacher-forced logits of the reference's images, and what every layer gave."""
     config, params = model
     apply = jax.jit(lambda p, *given: config.module().apply(p, *given, capture_intermediates=True))
-    logits, found = apply({"params": params}, images[:2], tokens[:2], WIDTHS[:2])
+    logits, found = apply({"params": params}, images[:2], tokens[:2], None, WIDTHS[:2])
     return logits, found["intermediates"]
 
 
@@ -156,7 +156,7 @@ def test_loss_and_gradients_with_running_statistics(reference, model, images, to
     config, params = model
 
     def mean(params):
-        logits = config.module().apply({"params": params}, images[:2], tokens[:2], WIDTHS[:2])
+        logits = config.module().apply({"params": params}, images[:2], tokens[:2], width_B=WIDTHS[:2])
         loss, weight = token_loss(logits[:, :-1], tokens[:2, 1:], config.charset.padding)
         return loss.sum() / weight.sum()
 
@@ -239,7 +239,7 @@ def test_cells_of_their_own_are_those_of_lstms(model, images, tokens, seen):
     config, params = model
     own = replace(config, cell_state="own").module()
     apply = jax.jit(lambda p, *given: own.apply(p, *given, mutable=["intermediates"]))
-    logits, found = apply({"params": params}, images[:2], tokens[:2], WIDTHS[:2])
+    logits, found = apply({"params": params}, images[:2], tokens[:2], None, WIDTHS[:2])
     np.testing.assert_allclose(logits[:, 0], seen[0][:, 0], rtol=1e-4, atol=1e-4)  # nothing has been handed on yet
     assert np.abs(logits - seen[0]).max() > 1
     inputs = [seen[1]["encoder"]["__call__"][0], *params["decoder"]["embedding"][tokens[:2].T]]

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from maerec_jax.models.names.dbnetpp import COUNTER
+from maerec_jax.models.names.table import COUNTS
 from tests.conftest import FIXTURES
 
 
@@ -22,7 +22,7 @@ def formula_weights():
 
 
 def _tensor(key, shape):
-    if key.endswith(COUNTER):
+    if key.endswith(COUNTS):
         return np.array(7, np.int64)
     normal = np.random.Generator(np.random.PCG64(zlib.crc32(f"tiny/{key}".encode()))).standard_normal(shape)
     if key.endswith("running_var"):
