@@ -101,7 +101,8 @@ class AutoregressiveConfig(RecogniserConfig):
         _, found = self.module(dtype).apply(
             {"params": params}, image_BHWC, before_BT, mutable=["intermediates"], **widths
         )
-        return self.maps(found["intermediates"]["decoder"], image_BHWC.shape[1:3])
+        _, height, width, _ = image_BHWC.shape
+        return self.maps(found["intermediates"]["decoder"], (height, width))
 
     @abstractmethod
     def maps(self, sown: Any, image_size: tuple[int, int]) -> Array:

@@ -28,7 +28,7 @@ SHARDING = (
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW_PIXELS = 8
 _FEW_CHANNELS = 4
-_WIDE = 64  # channels from which fewer products outweigh the sums for them
+_WIDE, _ENOUGH_PIXELS = 64, 24  # from which fewer products outweigh the sums for them, and those of the kernel
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -40,7 +40,8 @@ def convolve(x: Array, kernel: Array, strides: Strides, groups: int) -> Array:
     """
     kernel, direct = kernel.astype(x.dtype), partial(_convolve, strides=strides, groups=groups)
     if kernel.shape[:2] == (3, 3) and groups == 1 and x.dtype == jnp.float32:
-        if min(kernel.shape[2:]) >= _WIDE and strides in ((1, 1), (2, 1)):
+        large = min(kernel.shape[2:]) >= _WIDE and x.shape[1] * x.shape[2] >= _ENOUGH_PIXELS
+        if large and strides in ((1, 1), (2, 1)):
             return jax.lax.platform_dependent(
                 x, kernel, cpu=partial(convolve_by_tiles, strides=strides), default=direct
             )

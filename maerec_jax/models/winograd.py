@@ -70,7 +70,7 @@ def convolve_by_tiles(x: Array, kernel: Array, strides: tuple[int, int]) -> Arra
     """
     kinds = [_kind(*axis) for axis in zip(x.shape[1:3], strides, strict=True)]
     of_kernels = np.kron(kinds[0].of_kernel, kinds[1].of_kernel).astype(x.dtype)
-    kernel_PIO = (of_kernels @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
+    kernel_PIO = (jnp.asarray(of_kernels) @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
     return map_parts(partial(_convolve, kernel_PIO=kernel_PIO, kinds=kinds, strides=strides), x)
 
 

@@ -45,7 +45,7 @@ def small(state):
 
 
 def write(path, state):
-    save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, path)
+    save_file({key: np.asarray(value, order="C") for key, value in state.items()}, path)
     return path
 
 

@@ -125,7 +125,7 @@ def test_collecting_computes_nothing_more(recogniser):
         return sum(eqn.primitive.name == "exp" for eqn in jaxpr.eqns) + sum(softmaxes(x) for x in inner if x)
 
     found = [softmaxes(jax.make_jaxpr(f)(params).jaxpr) for f in (plain, collecting)]
-    assert found == [2 + 2 * 2, 2 + 2 * 2]  # of encoder and decoder
+    assert found == [2 * 2, 2 * 2]  # of the decoder: the encoder's are in functions that are not looked into
     np.testing.assert_array_equal(jax.jit(plain)(params), jax.jit(collecting)(params)[0])
 
 
