@@ -10,24 +10,19 @@ Data: Union14M-L under data.root.
 Run: python -m maerec_jax.train --config configs/aster.py --data.root /path/to/Union14M
 """
 
-from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from dataclasses import replace
+
+from data_pipelines.images.augmentation import NO_AUGMENTATION
+from maerec_jax.config import OptimizerConfig, TrainConfig, config_beside
 from maerec_jax.models.aster import ASTERConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    annotations = "Union14M-L/train_annos/mmocr1.0"
-    levels = ("easy", "medium", "hard", "normal", "challenging")
+    data = config_beside(__file__, "maerec_s").data
     return TrainConfig(
         model=ASTERConfig(),
-        data=DataConfig(
-            root="data",
-            train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
-            validation=(Annotations(f"{annotations}/val_annos.json"),),
-            unknown_characters="keep",
-            workers=8,
-        ),
+        data=replace(data, mixing="by_size", augmentation=NO_AUGMENTATION, unknown_characters="keep"),
         optimizer=OptimizerConfig(
             learning_rate=4e-4, reference_batch=512, final_learning_rate=4e-6, weight_decay=0.05, decay_vectors=True
         ),

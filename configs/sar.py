@@ -11,25 +11,19 @@ Data: Union14M-L under data.root.
 Run: python -m maerec_jax.train --config configs/sar.py --data.root /path/to/Union14M
 """
 
-from data_pipelines.sources import Annotations
-from maerec_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from dataclasses import replace
+
+from data_pipelines.images.augmentation import NO_AUGMENTATION
+from maerec_jax.config import OptimizerConfig, TrainConfig, config_beside
 from maerec_jax.models.sar import SARConfig
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    annotations = "Union14M-L/train_annos/mmocr1.0"
-    levels = ("easy", "medium", "hard", "normal", "challenging")
+    data = config_beside(__file__, "maerec_s").data
     return TrainConfig(
         model=SARConfig(),
-        data=DataConfig(
-            root="data",
-            train=tuple(Annotations(f"{annotations}/train_{level}.json") for level in levels),
-            mixing="by_size",
-            validation=(Annotations(f"{annotations}/val_annos.json"),),
-            unknown_characters="keep",
-            workers=8,
-        ),
+        data=replace(data, mixing="by_size", augmentation=NO_AUGMENTATION, unknown_characters="keep"),
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="steps", step_epochs=(3.0, 4.0), weight_decay=0.0),
         batch_size=128,
         epochs=5.0,
