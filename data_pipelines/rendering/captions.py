@@ -1,7 +1,7 @@
 """Fonts for captions: texts below and beside pictures, in whatever writing they are."""
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import ImageFont
@@ -46,7 +46,7 @@ def _opened(path: Path, size: float) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _face_for(characters: str, folder: Path | None) -> Face:
     usual = open_face(matplotlib_fonts() / "DejaVuSans.ttf")
     if not _lacking(usual, characters):

@@ -96,8 +96,8 @@ class Texts:
     def __init__(self, characters: str, min_length: int, max_length: int, split: Split, words: Path | None) -> None:
         self._allowed = frozenset(characters)
         self._min, self._max, self._split = min_length, max_length, split
-        # Sorted, so that the order in which a user lists the characters changes nothing. A space only joins two words.
         tiers = word_tiers(words)
+        # Sorted, so that the order in which a user lists the characters changes nothing. A space only joins two words.
         drawable = sorted(c for c in self._allowed if not c.isspace() and not is_mark(c)) + self._marked(tiers)
         if not drawable or not 1 <= min_length <= max_length:
             raise DataError(
