@@ -52,6 +52,8 @@ class CheckArguments:
     """Count labels with more characters as too long."""
     characters: str = MAEREC_CHARACTERS
     """Charset: labels with other characters are counted. Default: the published 91."""
+    follow_links: bool = False
+    """Also read images behind links out of ROOT."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.list < 0 or self.max_length < 1:
@@ -70,7 +72,7 @@ def check(arguments: CheckArguments) -> int:
     if arguments.json:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    rules = Rules(arguments.characters, arguments.max_length, arguments.list)
+    rules = Rules(arguments.characters, arguments.max_length, arguments.list, arguments.follow_links)
     sets = check_places(root, places, rules, arguments.workers, Console(stderr=True))
     report = Report(root, sets, extra, time.perf_counter() - start)
     report.print()
@@ -98,7 +100,7 @@ def check_places(root: Path, places: list[Place], rules: Rules, workers: int, co
         for number, place in enumerate(places, 1):
             bar = progress.add_task(f"{number}/{len(places)} {place.word_set.name}", total=None)
             findings = Findings(rules.listed)
-            source = open_place(root, place, findings)
+            source = open_place(root, place, findings, rules.follow_links)
             refused = findings.counts["malformed"] + findings.counts["outside"]
             if isinstance(source, RecordSource):
                 refused = source.manifest.left_out

@@ -43,7 +43,8 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
     sys.unraisablehook = lambda late: None if str(late.exc_value) == "Event loop is closed" else hook(late)
     try:
         status = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # which it is where a shell closed it
+            sys.stdout.flush()
         return status
     except (UserError, DataError) as error:
         return fail(f"{place()}{error}")

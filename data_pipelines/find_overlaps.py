@@ -18,7 +18,7 @@ from data_pipelines.overlaps.search import NAMED, BenchmarkIndex, find_overlaps
 from data_pipelines.prepared import Records
 from data_pipelines.progress import progress_bar
 from data_pipelines.sources.combining import Sources, SourceSpec
-from data_pipelines.sources.files import Annotations, Folder, LmdbWords
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords, with_links
 from data_pipelines.union14m.catalogue import kind_at
 
 
@@ -43,6 +43,8 @@ class Arguments:
     """List to write: a JSON object per line (train, benchmark, kind, correlation)."""
     workers: int = 0
     """Worker processes; 0 for none. The list does not depend on it."""
+    follow_links: bool = False
+    """Also read images and folders behind links, wherever they lead."""
 
 
 _SPECS: dict[str | None, Callable[..., SourceSpec]]
@@ -66,9 +68,11 @@ def run(arguments: Arguments) -> int:
         raise DataError("--workers must not be negative")
     root, out, console = Path(arguments.root), Path(arguments.out), Console(stderr=True)
     training, benchmark = (
-        Sources.open([spec_by_ending(root, path) for path in paths], root)
+        Sources.open([with_links(spec_by_ending(root, path), arguments.follow_links) for path in paths], root)
         for paths in (arguments.train, arguments.benchmark)
     )
+    for note in (note for part in (*training.sources, *benchmark.sources) for note in getattr(part, "notes", ())):
+        console.out(note, highlight=False)
     counts, kinds, copied, named = Counter[str](), Counter[str](), set[str](), 0
     unfinished = out.with_name(out.name + ".unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)

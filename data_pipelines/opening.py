@@ -36,7 +36,8 @@ def open_sources(
         for source in sources.sources:
             if source.text(0) is None:
                 raise DataError(
-                    f"{source.name(0)} has no label, and a recogniser needs labels: choose labelled sources"
+                    f"{source.name(0)} has no label, and a recogniser needs labels: choose labelled sources, or write "
+                    "a list where only the names of files tell them (docs/damaged_data.md)"
                 )
         sources, report = drop_unknown_characters(sources, labels)
         if report.unknown or report.empty or report.unreadable or report.cut:

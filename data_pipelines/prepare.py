@@ -24,7 +24,7 @@ from data_pipelines.prepared.conversion import Prepared, fingerprint, is_labelle
 from data_pipelines.prepared.layout import Plan
 from data_pipelines.progress import progress_bar, table_console
 from data_pipelines.sources.combining import SourceSpec
-from data_pipelines.sources.files import Annotations, LmdbWords
+from data_pipelines.sources.files import Annotations, LmdbWords, with_links
 from data_pipelines.union14m.catalogue import BENCHMARK, COMMON, Place, locate
 from data_pipelines.worker_processes import Workers
 
@@ -32,6 +32,7 @@ LEFT_OUT = 3
 """The exit status where all sets are finished, but records were left out."""
 
 _LISTED = 10  # records left out of a set that are named on the screen
+_LONGEST_NAME = 150  # characters; of a longer path the end
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class PrepareArguments:
     """Records per shard; 32,768 make 100 to 200 MB."""
     max_invalid: float = 0.1
     """Stop if a larger share of a set's records cannot be read or decoded."""
+    follow_links: bool = False
+    """Also read images and folders behind links, wherever they lead."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.shard_records < 1 or not 0 <= self.max_invalid <= 1:
@@ -107,9 +110,10 @@ def _task(place: Place) -> Task:
 
 
 def _name(root: Path, path: str) -> str:
-    """A name for the source at ``path`` that is one for folders, Python and TFDS."""
+    """A name for the source at ``path`` that is one for folders, Python and TFDS: of ASCII letters, digits and _."""
     stem = path if (root / path).is_dir() else str(PurePosixPath(path).with_suffix(""))
-    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_") or root.resolve().name
+    names = (re.sub(r"\W+", "_", each, flags=re.ASCII).strip("_") for each in (stem, root.resolve().name))
+    name = next(filter(None, names), "words")[-_LONGEST_NAME:]
     return name if name[:1].isalpha() else f"set_{name}"
 
 
@@ -119,6 +123,7 @@ def prepare(arguments: PrepareArguments) -> int:
     if not root.is_dir():
         raise DataError(f"{root} {'is a file' if root.exists() else 'does not exist'}: give the data root")
     tasks, done = find_tasks(root, arguments.sets, arguments.sources), list[Prepared]()
+    tasks = [task._replace(spec=with_links(task.spec, arguments.follow_links)) for task in tasks]
     start = time.perf_counter()
     try:
         with Workers(arguments.workers) as workers, progress_bar(Console(stderr=True)) as progress:

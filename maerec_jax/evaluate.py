@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
+from data_pipelines.sources.files import with_links
 from maerec_jax.config import SourceConfig, TrainConfig
 from maerec_jax.distributed.cluster import Cluster, agree, array_of_first, run_together
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
@@ -52,6 +53,8 @@ class EvaluateArguments(ReadingArguments):
     """JSON field with the image name in annotation lists given by path, if it is not a common one."""
     text_field: str = ""
     """JSON field with the label in these lists, if it is not a common one."""
+    follow_links: bool = False
+    """Also read images behind links out of the data root."""
     json: str = ""
     """Write the table to this JSON file, and the predictions beside it unless --predictions is given."""
     csv: str = ""
@@ -188,7 +191,8 @@ def _measure(arguments: EvaluateArguments, other: MeasuredModel | None = None) -
     config, params, step, reader = _load(arguments, message)
     root, measured = _choose(config, arguments, message)
     size, workers = arguments.batch_size, arguments.workers
-    sets = {name: SetReader(name, spec, root, reader, size, workers, message) for name, spec in measured.items()}
+    specs = {name: with_links(spec, arguments.follow_links) for name, spec in measured.items()}
+    sets = {name: SetReader(name, spec, root, reader, size, workers, message) for name, spec in specs.items()}
     words = {name: len(each.source) for name, each in sets.items()}
     if other:
         other.check_same_sets(arguments.checkpoint, words)

@@ -48,6 +48,8 @@ class PredictArguments(ReadingArguments):
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image files, folders (with subfolders), and LMDBs in the format of Union14M."""
+    follow_links: bool = False
+    """Search subfolders that are links, too."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """Output: table for people; jsonl, an object per image with character confidences; csv, a row per word."""
     visualise: str = ""
@@ -83,7 +85,7 @@ def predict(arguments: PredictArguments) -> int:
         keep_freed_memory()
     keep_compiled_programs()
     check_outputs(arguments.sheet)
-    sources, refused = _open(arguments.images)
+    sources, refused = _open(arguments.images, arguments.follow_links)
     detector = load_detector(config=arguments.detection) if arguments.detect else None
     recognizer = Recognizer.load(
         arguments.checkpoint, arguments.reading, arguments.batch_size, tell=tell, adapters=arguments.adapters
@@ -121,12 +123,12 @@ def predict(arguments: PredictArguments) -> int:
     return 1 if failed else 0
 
 
-def _open(names: Sequence[str]) -> tuple[list[tuple[str, Source]], list[str]]:
+def _open(names: Sequence[str], follow_links: bool) -> tuple[list[tuple[str, Source]], list[str]]:
     """What can be opened of the names on the command line, and why the others cannot."""
     sources, refused = [], []
     for name in names:
         try:
-            sources.append(open_images(name))
+            sources.append(open_images(name, follow_links))
         except (UserError, DataError) as error:
             refused.append(str(error))
     if not sources:

@@ -14,7 +14,7 @@ from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.prepared import RecordSource
 from data_pipelines.sources.annotations import Listing, read_annotations
 from data_pipelines.sources.files import AnnotatedImages
-from data_pipelines.sources.lmdb_words import LmdbSource, last_image, stated_count
+from data_pipelines.sources.lmdb_words import LmdbSource, images_of, stated_count
 from data_pipelines.sources.records import Source
 from data_pipelines.union14m.catalogue import Place
 
@@ -56,6 +56,7 @@ class Rules:
     characters: str  # the characters that a recogniser can write
     max_length: int  # the longest label that a recogniser learns, in characters
     listed: int  # how many offenders of each kind are named
+    follow_links: bool = False  # whether images behind links out of the data root are read
 
 
 @dataclass
@@ -94,10 +95,11 @@ class Findings:
         return self
 
 
-def open_place(root: Path, place: Place, found: Findings) -> Source | None:
+def open_place(root: Path, place: Place, found: Findings, follow_links: bool = False) -> Source | None:
     """The records of a set under ``root``; None where there are none. What is wrong with it is added to ``found``."""
     if place.kind == "annotations":
-        return _open_annotations(root, place.paths, found)
+        listing = _read_lists(root, place.paths, found)
+        return None if listing is None else AnnotatedImages(root, listing, follow_links)
     try:
         if place.kind == "lmdb":
             return _open_lmdb(root, place.paths[0], place.word_set.labelled, found)
@@ -107,8 +109,8 @@ def open_place(root: Path, place: Place, found: Findings) -> Source | None:
         return None
 
 
-def _open_annotations(root: Path, paths: Iterable[str], found: Findings) -> AnnotatedImages | None:
-    """The records of the first of ``paths`` that has any; they are annotation files that should list the same ones."""
+def _read_lists(root: Path, paths: Iterable[str], found: Findings) -> Listing | None:
+    """The first of ``paths`` that has records; they are annotation files that should list the same ones."""
     kept: Listing | None = None
     first, intact = "", False
     for path in paths:
@@ -118,7 +120,7 @@ def _open_annotations(root: Path, paths: Iterable[str], found: Findings) -> Anno
             found.add("outside" if isinstance(error, OutsideError) else "malformed", path, str(error))
 
         try:
-            listing = read_annotations(root / path, note)
+            listing = read_annotations(root / path, note, root=root)
         except OSError as error:
             found.add("broken_files", path, f"cannot be read ({error.strerror})")
             continue
@@ -131,7 +133,7 @@ def _open_annotations(root: Path, paths: Iterable[str], found: Findings) -> Anno
             kept, first, intact = listing, path, found.problems == before
         elif intact and found.problems == before:
             _compare(kept, first, listing, path, found)
-    return None if kept is None else AnnotatedImages(root, kept)
+    return kept
 
 
 def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSource | None:
@@ -139,16 +141,19 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
 
     Raises ``DataError`` where it cannot be opened.
     """
-    last = last_image(root / path)
+    stated, problem = None, ""
     try:
-        stated, problem = stated_count(root / path), f"has no num-samples, its last image is {last}"
+        stated = stated_count(root / path)
     except DataError as error:
-        stated, problem = None, str(error)
+        problem = str(error)
+    images = images_of(root / path, stated)
+    size, last = len(images), max(images.stop - 1, 0)
     if stated is None:
-        found.add("wrong_count", path, problem, max(last, 1))
-    elif stated != last:
-        found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - last))
-    return LmdbSource(str((root / path).resolve()), path, last, labelled) if last else None
+        problem = problem or f"has no num-samples, its last image is {last}"
+        found.add("wrong_count", path, problem, max(size, 1))
+    elif stated != size:
+        found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - size))
+    return LmdbSource(str((root / path).resolve()), path, size, labelled, first=images.start) if images else None
 
 
 def inspect(source: Source, indices: range, rules: Rules) -> Findings:

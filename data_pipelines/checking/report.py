@@ -83,8 +83,9 @@ class Report:
         kinds = [kind for kind in (*PROBLEMS, *NOTES) if kind in _ALWAYS or self.found.counts[kind]]
         table = Table(title=Text(str(self.root)), title_justify="left")
         table.add_column("set", overflow="fold")
-        for column in ("records", "expected", *(kind.replace("_", " ") for kind in kinds), ""):
-            table.add_column(column, justify="right" if column else "left")
+        for column in ("records", "expected", *(kind.replace("_", " ") for kind in kinds)):
+            table.add_column(column, justify="right")
+        table.add_column("status")
         names = Counter(report.name for report in self.sets)
         for collection, sets in groupby(self.sets, key=lambda report: report.place.collection.name):
             table.add_section()

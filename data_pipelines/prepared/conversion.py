@@ -25,6 +25,13 @@ _PLAN = "plan.json"
 _SHARES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
 _LOOKED_AT = 256  # images that tell whether a source is still the same
 _TOLERATED = 100  # records that may be left out before their share is looked at
+# What tfds.features.Image says of itself is not all: its decoder shows images otherwise than training does.
+_IMAGE = (
+    "The bytes of an image file, as in the source. TFDS decodes it without turning it as its EXIF orientation says, "
+    "with its transparency as a fourth channel, and 16-bit samples modulo 256. For what training sees, skip that: "
+    "as_data_source(decoders={'image': tfds.decode.SkipDecoding()}), then "
+    "data_pipelines.images.decoding.decode_image(image), which gives uint8 RGB (height, width, 3)"
+)
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ def _describe(manifest: Manifest, folder: epath.Path) -> None:
     """Write ``dataset_info.json`` and ``features.json``, with which TFDS reads the shards."""
     plan, shards = manifest.plan, manifest.shards
     features: dict[str, Any] = {
-        "image": tfds.features.Image(doc="The bytes of an image file; decoded to uint8 (height, width, 3)"),
+        "image": tfds.features.Image(doc=_IMAGE),
         "name": tfds.features.Text(doc="The name of the record in the source"),
         "height": tfds.features.Scalar(np.int32, doc="Pixels, once turned as the EXIF orientation says"),
         "width": tfds.features.Scalar(np.int32, doc="Pixels"),

@@ -4,20 +4,30 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from data_pipelines.command import main_of
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.images.resizing import resize_image
+from data_pipelines.rendering.captions import caption_font
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
 from data_pipelines.sources.files import Annotations
 from data_pipelines.sources.records import Record, Source
 
 _CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
+
+
+@dataclass(frozen=True)
+class _Words(RenderedWords):
+    """Rendered words, without what only a place among other sources gives a meaning."""
+
+    kind: tyro.conf.Suppress[Literal["rendered"]] = "rendered"
+    weight: tyro.conf.Suppress[float | None] = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Drawing:
     """Number of words to draw."""
     columns: int = 8
     """Words per row of the sheet."""
-    words: tyro.conf.OmitArgPrefixes[RenderedWords] = field(default_factory=RenderedWords)
+    words: tyro.conf.OmitArgPrefixes[_Words] = field(default_factory=_Words)
     """Which words to draw."""
 
 
@@ -60,7 +70,7 @@ def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source 
         shown += [(_readable(beside, int(n)), i // columns * 2 + 1, i % columns) for i, n in enumerate(others)]
     rows = 1 + max(row for _, row, _ in shown)
     sheet = Image.new("RGB", (columns * _CELL_WIDTH, rows * (_PICTURE_HEIGHT + _LABEL_HEIGHT)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen = ImageDraw.Draw(sheet)
     for record, row, column in shown:
         pixels = np.asarray(record.image)
         height, width = pixels.shape[:2]
@@ -68,7 +78,8 @@ def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source 
         fitting = resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)), "bilinear")
         x, y = column * _CELL_WIDTH, row * (_PICTURE_HEIGHT + _LABEL_HEIGHT)
         sheet.paste(Image.fromarray(fitting), (x, y))
-        pen.text((x, y + _PICTURE_HEIGHT - 2), record.text or "", fill="red", font=font)
+        label = record.text or ""
+        pen.text((x, y + _PICTURE_HEIGHT - 2), label, "red", caption_font(label, 12, source.font_folder))
     return sheet
 
 

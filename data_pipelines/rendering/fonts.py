@@ -8,18 +8,25 @@ from functools import cached_property, lru_cache
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import category
 
 import cv2
 import numpy as np
 from PIL import ImageFont
 
 from data_pipelines.errors import DataError
+from data_pipelines.rendering.shaping import has_shaper, shaped_in
 
 CAPITAL_HEIGHT = 32
 """The height of a capital H in pixels in every mask: each font gets the one size that yields it (within 16 to 96)."""
 
 _UNMAPPED = "\U0010fffe"  # A code point that no font may map: drawing it shows what the font draws for a missing one.
 _CASE_PAIRS = "abdegnqrt"  # Letters whose two cases differ in shape, not only in size.
+# A font of text has the letters of one of these: others hold symbols. Many alphabets come in fonts of their own.
+_TEXT = (
+    "AEHNORST 0123456789 ابتد אבגד कखगत কখগত ਕਖਗਤ કખગત கஙசத కఖగత ಕಖಗತ കഖഗത กขคง ກຂຄງ កខគង ကခဂင ཀཁགང "
+    "бгдж βδλψ აბგდ բգդզ አበገደ あいうえ 가나다라 一二三四"
+)
 
 
 class Glyph(NamedTuple):
@@ -46,13 +53,23 @@ class Face:
         size = round(64 * CAPITAL_HEIGHT / max(bottom - top, 1))
         return _open(self.path, min(max(size, 16), 96))
 
-    def glyph(self, character: str) -> Glyph:
-        """The drawing of ``character``; the font must have it. Cached for all faces together."""
-        return _glyph(self, character)
+    @cached_property
+    def _shaping_font(self) -> ImageFont.FreeTypeFont:
+        return ImageFont.truetype(str(self.path), self._font.size, layout_engine=ImageFont.Layout.RAQM)
+
+    def glyph(self, text: str) -> Glyph:
+        """The drawing of a character, or of a text that needs shaping; the font must have it.
+
+        Of characters it is cached for all faces together.
+        """
+        if len(text) == 1:
+            return _glyph(self, text)
+        mask, (left, top) = _bitmap(self._shaping_font, text)
+        return Glyph(mask, left, top, float(self._shaping_font.getlength(text)))
 
     def can_draw(self, text: str) -> bool:
         """Whether every character of ``text`` has its own visible drawing in this font."""
-        return all(character == " " or _has(self, character) for character in set(text))
+        return all(character == " " or category(character) == "Cf" or _has(self, character) for character in set(text))
 
     @cached_property
     def _missing(self) -> bytes:
@@ -140,8 +157,14 @@ class Fonts:
     def check(self, characters: str) -> None:
         """Make sure that some face has all ``characters``, so that ``draw`` finds one for every text of them.
 
-        Raises ``DataError`` where none has, which names what the best one lacks.
+        Raises ``DataError`` where none has, which names what the best one lacks, and where they need shaping and Pillow
+        cannot do that.
         """
+        if (shaped := shaped_in(characters)) and not has_shaper():
+            raise DataError(
+                f"rendered words: {shaped[:20]!r} in `characters` join, stack or run from the right, which Pillow "
+                "draws with Raqm and FriBiDi only: install FriBiDi (Debian: libfribidi0), or leave them out"
+            )
         lacking = characters
         for face in self.faces:
             lacking = min(lacking, "".join(c for c in characters if not face.can_draw(c)), key=len)
@@ -153,28 +176,32 @@ class Fonts:
         )
 
 
+def matplotlib_fonts() -> Path:
+    """The folder of the fonts that Matplotlib brings. Found, not imported: that would take longer than all else."""
+    return Path(str(distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf")))
+
+
 def _installed() -> list[Path]:
     """Font files of installed ``font-*`` packages, and the text fonts that Matplotlib brings."""
     paths = [Path(path) for entry in entry_points(group="fonts_ttf") for path in entry.load().values()]
-    # Found, not imported: that would take longer than everything else here.
-    folder = Path(str(distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf")))
+    folder = matplotlib_fonts()
     # Its other fonts hold mathematical symbols at the places of letters.
     return [*paths, *folder.glob("DejaVuS*.ttf"), *folder.glob("STIXGeneral*.ttf")]
 
 
 @lru_cache(maxsize=4)
 def find_fonts(folder: Path | None) -> Fonts:
-    """All usable fonts: those that pip installed, and every ``.ttf`` and ``.otf`` under ``folder``.
+    """All usable fonts: those that pip installed, and every ``.ttf``, ``.otf`` and ``.ttc`` under ``folder``.
 
     The order depends on the fonts' names and contents alone, so a seed draws the same words wherever the files lie.
-    Skips files without Latin capitals or digits (icons and symbols) and second copies; warns of files that cannot be
+    Skips files without letters or digits (icons and symbols) and second copies; warns of files that cannot be
     opened. Raises ``DataError`` where ``folder`` holds no font.
     """
     paths = _installed()
     if folder is not None:
-        added = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
+        added = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc"))
         if not added:
-            raise DataError(f"{folder}: no .ttf or .otf files in this font folder; check `fonts`")
+            raise DataError(f"{folder}: no .ttf or .otf files (nor .ttc) in this folder of fonts; name another")
         paths += added
     found: dict[str, Face] = {}
     broken = []
@@ -182,7 +209,7 @@ def find_fonts(folder: Path | None) -> Fonts:
         try:
             digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
             face = open_face(path)
-            if digest not in found and (face.can_draw("AEHNORST") or face.can_draw("0123456789")):
+            if digest not in found and any(map(face.can_draw, _TEXT.split())):
                 found[digest] = face
         except (OSError, ValueError):
             broken.append(path.name)

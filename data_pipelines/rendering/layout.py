@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.rendering.fonts import Face, Glyph
+from data_pipelines.rendering.shaping import needs_shaping
 
 PAD = 14
 """Empty pixels around a line, room for outlines."""
@@ -29,14 +30,15 @@ def draw_line(
     after: str = "",
     tumble: float = 0.0,
 ) -> Line:
-    """Draw ``text`` from left to right, between neighbours that do not count for the box.
+    """Draw ``text`` as a line, between neighbours that do not count for the box.
 
     ``face`` must have all characters, and ``text`` one that is not a space. ``spacing`` is extra pixels between
     letters, ``wobble`` how far each leaves the baseline (standard deviation, in pixels), and ``tumble`` how much they
     differ in size and slant, as on hand-made signs: 0.1 is a tenth of their size, and of a radian. ``before`` and
-    ``after`` are drawn at its sides, with spaces of their own.
+    ``after`` are drawn at its sides, left and right, with spaces of their own. A text that needs shaping is one letter.
     """
-    glyphs = [face.glyph(character) for character in before + text + after]
+    parts = [_pieces(part) for part in (before, text, after)]
+    glyphs = [face.glyph(piece) for part in parts for piece in part]
     if tumble > 0:
         glyphs = [_tumbled(glyph, tumble, rng) if glyph.mask.size else glyph for glyph in glyphs]
     # Never so tight that letters cover each other.
@@ -53,9 +55,19 @@ def draw_line(
     for i, (left, top), (right, bottom) in zip(inked, places.tolist(), ends.tolist(), strict=True):
         area = mask[top:bottom, left:right]
         np.maximum(area, glyphs[i].mask, out=area)  # Letters of scripts and italics overlap.
-    own = [len(before) <= i < len(before) + len(text) for i in inked]
+    start = len(parts[0])
+    own = [start <= i < start + len(parts[1]) for i in inked]
     (x0, y0), (x1, y1) = places[own].min(axis=0).tolist(), ends[own].max(axis=0).tolist()
     return Line(mask, (x0, y0, x1, y1))
+
+
+def _pieces(text: str) -> list[str]:
+    """What of a text is drawn one by one: its characters, or all of it but the spaces around."""
+    if not needs_shaping(text):
+        return list(text)
+    start = len(text) - len(text.lstrip(" "))
+    core = text.strip(" ")
+    return [*text[:start], core, *text[start + len(core) :]]
 
 
 def _tumbled(glyph: Glyph, strength: float, rng: np.random.Generator) -> Glyph:

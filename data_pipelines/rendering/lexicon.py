@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
+from unicodedata import normalize
 
 from english_words import get_english_words_set
 
@@ -28,7 +29,9 @@ def _ranked(file: Path) -> tuple[tuple[str, ...], ...]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot read this list of words: {error}; check `words`") from None
-    words = tuple(dict.fromkeys(line.strip().lower() for line in lines if line.strip()))
+    # Letters with accents as most charsets have them, in one piece.
+    lines = [normalize("NFC", line.strip()) for line in lines]
+    words = tuple(dict.fromkeys(line.lower() for line in lines if line))
     if len(words) < 3:
         raise DataError(f"{file}: {len(words)} words are too few; `words` names a text file with a word a line")
     everyday = max(1, min(_EVERYDAY, len(words) // 3))

@@ -7,6 +7,7 @@ from data_pipelines.rendering.colours import cut_noise, draw_colours, luma, pain
 from data_pipelines.rendering.damage import blur, compress, expose, keep_visible
 from data_pipelines.rendering.fonts import CAPITAL_HEIGHT, Face, Fonts
 from data_pipelines.rendering.layout import Line, bend, draw_column, draw_line, thicken
+from data_pipelines.rendering.shaping import letters_of, needs_shaping
 
 _MIN_HEIGHT, _MAX_HEIGHT = 14, 64
 _MAX_WIDTH = 320  # Wider crops get lower, as the pipeline shrinks every crop to 128 columns.
@@ -54,7 +55,7 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
     margins = CAPITAL_HEIGHT * (0.03 + loose * rng.random(4)) * [1, 1.3, 1, 1.3]
     if difficulty > 0 and rng.random() < 0.35 * difficulty:
         margins -= CAPITAL_HEIGHT * 0.12 * rng.random(4)  # Careless boxes cut the letters' edges, never a letter.
-    if 1 < len(text) < 12 and rng.random() < 0.01 * difficulty:
+    if 1 < len(text) < 12 and rng.random() < 0.01 * difficulty and not needs_shaping(text):
         return draw_column(text, face, CAPITAL_HEIGHT * rng.uniform(0.1, 0.5)), margins
     if rng.random() >= 0.35 * difficulty:
         tumble = difficulty * 0.2 * rng.random() if rng.random() < 0.1 * difficulty else 0.0
@@ -63,7 +64,8 @@ def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator)
             line = bend(line, difficulty * rng.uniform(0.3, 1.6) * (1 if rng.random() < 0.65 else -1))
         return line, margins
     # Neighbours: the text's own letters in another order, so that the font surely has them; the crop cuts them off.
-    other = "".join(text[i] for i in rng.permutation(len(text)) if text[i] != " ")
+    letters = letters_of(text)
+    other = "".join(letters[i] for i in rng.permutation(len(letters)) if letters[i] != " ")
     side = rng.random()
     if side < 0.4:
         before, after = f"{other} " if side < 0.15 or side >= 0.35 else "", f" {other}" if side >= 0.15 else ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.rendering.lexicon import listed, word_tiers
+from data_pipelines.rendering.shaping import is_mark, letters_of
 
 Split = Literal["train", "validation"]
 T = TypeVar("T")
@@ -87,28 +88,30 @@ def _drawer_of_words(allowed: frozenset[str], low: int, high: int, tiers: Sequen
 class Texts:
     """Draws labels of ``min_length`` to ``max_length`` characters, all from ``characters``, of one split.
 
-    Its words come from the file ``words``, or from dictionaries where it is None. Raises ``DataError`` where no such
-    text exists.
+    Its words come from the file ``words``, or from dictionaries where it is None. Marks (accents, vowel signs) stand
+    only where some word has them: which letter takes which is a matter of spelling. Raises ``DataError`` where no such
+    text exists, or no word has a mark.
     """
 
     def __init__(self, characters: str, min_length: int, max_length: int, split: Split, words: Path | None) -> None:
         self._allowed = frozenset(characters)
         self._min, self._max, self._split = min_length, max_length, split
+        tiers = word_tiers(words)
         # Sorted, so that the order in which a user lists the characters changes nothing. A space only joins two words.
-        drawable = sorted(c for c in self._allowed if not c.isspace())
+        drawable = sorted(c for c in self._allowed if not c.isspace() and not is_mark(c)) + self._marked(tiers)
         if not drawable or not 1 <= min_length <= max_length:
             raise DataError(
                 f"rendered words: no text of {min_length} to {max_length} characters can be made of {characters!r}; "
                 "check characters, min_length and max_length"
             )
         self._drawable = drawable
-        self._alphanumeric = [c for c in drawable if c.isalnum()] or drawable
-        self._symbols = [c for c in drawable if not c.isalnum()] or drawable
-        self._letters = [c for c in drawable if c.isalpha()] or drawable
+        self._alphanumeric = [c for c in drawable if c[0].isalnum()] or drawable
+        self._symbols = [c for c in drawable if not c[0].isalnum()] or drawable
+        self._letters = [c for c in drawable if c[0].isalpha()] or drawable
         self._capitals = [c for c in drawable if c.isupper()] or self._letters
         self._numerals = [c for c in drawable if c.isdecimal()] or drawable
-        self._word = _drawer_of_words(self._allowed, min_length, max_length, word_tiers(words))
-        self._part = _drawer_of_words(self._allowed, 1, max(1, max_length - 1), word_tiers(words))
+        self._word = _drawer_of_words(self._allowed, min_length, max_length, tiers)
+        self._part = _drawer_of_words(self._allowed, 1, max(1, max_length - 1), tiers)
         self._fallback = self._some_texts()
         if not self._fallback:
             raise DataError(
@@ -116,6 +119,21 @@ class Texts:
                 f"{split} split; allow more characters or greater lengths"
             )
         self._kinds, self._shares = self._feasible_kinds()
+
+    def _marked(self, tiers: Sequence[Sequence[str]]) -> list[str]:
+        """Letters with marks, as words have them. Raises ``DataError`` for marks that no word has."""
+        marks = set(filter(is_mark, self._allowed))
+        if not marks:
+            return []
+        words = (word for tier in tiers for word in tier if not marks.isdisjoint(word))
+        letters = {letter for word in words for letter in letters_of(word)}
+        found = sorted(letter for letter in letters if len(letter) > 1 and self._allowed.issuperset(letter))
+        if lacking := "".join(sorted(marks.difference(*found))):
+            raise DataError(
+                f"rendered words: no word of `words` has the marks {lacking!r} of `characters`: give words of that "
+                "language, write letters that exist with their mark as one so in `characters`, or leave the marks out"
+            )
+        return found
 
     def draw(self, rng: np.random.Generator) -> str:
         """One label: about 15 us in the training split, 20 times that in the small validation split."""
@@ -137,7 +155,7 @@ class Texts:
         rng = np.random.default_rng(0)
         lengths = rng.integers(self._min, self._max + 1, size=2000)
         candidates = ("".join(pick(rng, self._alphanumeric) for _ in range(n)) for n in lengths)
-        return sorted({text for text in candidates if in_split(text, self._split)})
+        return sorted({text for text in candidates if self._fits(text) and in_split(text, self._split)})
 
     def _feasible_kinds(self) -> tuple[Sequence[Draw], list[float]]:
         """The kinds of text that the characters and lengths often allow, and their cumulative shares."""
@@ -196,9 +214,11 @@ class Texts:
     def _pseudo_word(self, rng: np.random.Generator) -> str:
         """Syllables that mean nothing, or a word with one wrong letter: a reader must not trust its dictionary."""
         if rng.random() < 0.3 and (word := self._word(rng)):
-            at = int(rng.integers(len(word)))
+            letters = letters_of(word)
+            at = int(rng.integers(len(letters)))
             letter = pick(rng, self._letters)
-            return word[:at] + (letter.upper() if word[at].isupper() else letter.lower()) + word[at + 1 :]
+            letters[at] = letter.upper() if letters[at].isupper() else letter.lower()
+            return "".join(letters)
         syllables = range(int(rng.integers(1, 4)))
         word = "".join(pick(rng, _ONSETS) + pick(rng, _NUCLEI) + pick(rng, _CODAS) for _ in syllables)
         return self._any_case(word, rng)

@@ -6,9 +6,9 @@
 import copy
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.packed_strings import PackedStrings
@@ -16,8 +16,11 @@ from data_pipelines.sources.annotations import Format, Listing, place_of, read_a
 from data_pipelines.sources.lmdb_words import LmdbSource
 from data_pipelines.sources.records import IMAGE_ENDINGS, Record, Source, SourceSpec
 
+Spec = TypeVar("Spec", bound=SourceSpec)
+
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a name that are not UTF-8, as Python writes them
 _INSPECTED = 16  # records whose files are looked for when an annotation file is opened
+_FOLLOW = "set follow_links (--follow-links) to use what is there"
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,24 @@ class Annotations(SourceSpec):
     format: Format = "auto"
     """Format of the list (docs/damaged_data.md); auto detects it by the first line."""
     image_field: str = ""
-    """JSON field with the name of the image; default: the only common one (filename, img_path ...)."""
+    """JSON field or column with the name of the image; default: the only common one (filename, img_path ...)."""
     text_field: str = ""
-    """JSON field with the label; default: the only common one (text, label ...)."""
+    """JSON field or column with the label; default: the only common one (text, label ...)."""
+    follow_links: bool = False
+    """Also read images behind links out of the data root."""
 
     def open(self, root: Path) -> Source:
         """Read the list. Raises ``DataError`` where it is missing or malformed or has no images."""
         path = _existing(root, self.path, "an annotation file")
         try:
-            found = read_annotations(path, format=self.format, image_field=self.image_field, text_field=self.text_field)
+            found = read_annotations(
+                path, format=self.format, image_field=self.image_field, text_field=self.text_field, root=root
+            )
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); give an annotation file") from error
         if not len(found.names):
             raise DataError(f"{path}: holds no records; choose another annotation file")
-        source = AnnotatedImages(Path(root), found)
+        source = AnnotatedImages(Path(root), found, self.follow_links)
         source.find_images()
         return source
 
@@ -76,25 +83,29 @@ class Folder(SourceSpec):
     """Kind of source."""
     path: str
     """Folder of images, relative to the data root."""
+    follow_links: bool = False
+    """Also search subfolders that are links, wherever they lead."""
 
     def open(self, root: Path) -> Source:
         """List the folder. Raises ``DataError`` where it is missing or holds no image."""
         path = _existing(root, self.path, "a folder of images")
         if not path.is_dir():
             raise DataError(f"{path}: is a file; give a folder of images")
-        found = [
-            os.path.join(folder, name)
-            for folder, _, files in os.walk(path, onerror=_refuse_folder)
-            for name in files
-            if name.lower().endswith(IMAGE_ENDINGS)
-        ]
+        files, links = _files_in(str(path), self.follow_links)
+        found = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
         nameless = sorted(filter(_UNDECODED.search, found))
         names = sorted(os.path.relpath(name, root) for name in found if not _UNDECODED.search(name))
+        notes = []
+        if links:
+            first = os.fsencode(links[0]).decode(errors="backslashreplace")
+            notes.append(f"{len(links):,} subfolders left out that are links, such as {first}: {_FOLLOW}")
+        if nameless:
+            example = os.fsencode(nameless[0])
+            notes.append(f"{len(nameless):,} images left out whose names are not UTF-8: rename them ({example!r})")
         if not names:
-            raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
-        note = f"{len(nameless):,} images left out whose names are not UTF-8: rename them"
-        notes = (f"{note} ({os.fsencode(nameless[0])!r})",) if nameless else ()
-        return ImageFolder(Path(root), PackedStrings.pack(names), notes, len(nameless))
+            advice = f"give a folder with files ending in {' '.join(IMAGE_ENDINGS)}"
+            raise DataError("; ".join((f"{path}: holds no images", *notes, advice)))
+        return ImageFolder(Path(root), PackedStrings.pack(names), tuple(notes), len(nameless))
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,11 @@ class ImageFolder:
         return ImageFolder(self.root, self.names.part(start, stop))
 
 
+def with_links(spec: Spec, follow_links: bool) -> Spec:
+    """A spec that reads behind links, too, if ``follow_links`` and where it is one of files."""
+    return replace(spec, follow_links=True) if follow_links and isinstance(spec, Annotations | Folder) else spec
+
+
 class AnnotatedImages:
     """The source of an ``Annotations``: image files, with labels if the list has any.
 
@@ -137,14 +153,16 @@ class AnnotatedImages:
     these it is is decided once, by looking for some of the files; a file that is not there is looked for in the others.
 
     A file counts as inside only if it is inside after following links. The starting folders may be links themselves
-    (``full_images`` is often on another disk).
+    (``full_images`` is often on another disk). With ``follow_links`` other links may lead anywhere, too.
     """
 
-    def __init__(self, root: Path, listing: Listing) -> None:
+    def __init__(self, root: Path, listing: Listing, follow_links: bool = False) -> None:
         self.path = listing.path  # the annotation file
         self.names = listing.names  # of files, as the annotation file gives them
         self.labels = listing.texts  # None where the list has none
-        self._entry, self._first = listing.entry, 0
+        self.notes: tuple[str, ...] = ()  # about images that will not be read
+        self._entry, self._first = listing.entry, listing.first
+        self._follow_links, self._refused = follow_links, f"refused without follow_links ({listing.path} names it)"
         self._root = str(root)
         # That which holds most of some records first.
         self._bases = sorted(_starting_folders(root, listing.path), key=self._found, reverse=True)
@@ -188,28 +206,58 @@ class AnnotatedImages:
         return part
 
     def find_images(self) -> None:
-        """Look for some of the images. Raises ``DataError`` where none of them is there."""
+        """Look for some of the images; note those behind links. Raises ``DataError`` where none of them is there."""
+        sample = self._sample()
         if not self._found(self._bases[0]):
             searched, first = ", ".join(self._bases), self.names[0]
             raise DataError(f"{self.path}: its images ({first}, ...) are missing; searched from {searched}")
+        paths = [os.path.join(self._bases[0], name) for name in sample]
+        refused = [path for path in paths if os.path.exists(path) and not self._may_read(path)]
+        if refused:
+            number = f"{len(refused)} of {len(sample)} images looked at"
+            self.notes = (f"{self.path}: {number} are behind links out of the dataset and not read: {_FOLLOW}",)
+
+    def _sample(self) -> list[str]:
+        step = max(1, len(self.names) // _INSPECTED)
+        return [self.names[index] for index in range(0, len(self.names), step)][:_INSPECTED]
 
     def _found(self, base: str) -> int:
-        step = max(1, len(self.names) // _INSPECTED)
-        sample = [self.names[index] for index in range(0, len(self.names), step)][:_INSPECTED]
-        return sum(os.path.exists(os.path.join(base, name)) for name in sample)
+        return sum(os.path.exists(os.path.join(base, name)) for name in self._sample())
+
+    def _may_read(self, path: str) -> bool:
+        return self._follow_links or (os.path.realpath(path, strict=True) + os.sep).startswith(self._inside)
 
     def _read(self, path: str) -> bytes:
         folder = os.path.dirname(path)
         # Following every link of every path costs as much as reading the file: folders are remembered, and a file that
         # is no link itself is inside if its folder is.
         if folder not in self._safe_folders:
-            if not (os.path.realpath(folder, strict=True) + os.sep).startswith(self._inside):
-                raise OutsideError(f"{path}: its folder is a link out of the dataset; refused ({self.path} names it)")
+            if not self._may_read(folder):
+                raise OutsideError(f"{path}: its folder is a link out of the dataset; {self._refused}")
             self._safe_folders.add(folder)
-        if os.path.islink(path) and not os.path.realpath(path).startswith(self._inside):
-            raise OutsideError(f"{path}: is a link out of the dataset; refused ({self.path} names it)")
+        if os.path.islink(path) and not self._may_read(path):
+            raise OutsideError(f"{path}: is a link out of the dataset; {self._refused}")
         with open(path, "rb") as file:
             return file.read()
+
+
+def _files_in(folder: str, follow_links: bool) -> tuple[list[str], list[str]]:
+    """All files in a folder and its subfolders, each of which is entered once; and links to subfolders not entered."""
+    files, links, starts, seen = [], list[str](), [folder], set[str]()
+    while starts:
+        links = []
+        for start in starts:
+            for parent, folders, names in os.walk(start, onerror=_refuse_folder):
+                real = os.path.realpath(parent)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                files += [os.path.join(parent, name) for name in names]
+                paths = (os.path.join(parent, name) for name in sorted(folders))
+                links += filter(os.path.islink, paths)
+        starts = links if follow_links else []
+    return files, [link for link in links if os.path.realpath(link) not in seen]
 
 
 def _starting_folders(root: Path, path: Path) -> list[str]:
@@ -226,6 +274,8 @@ def _refuse_folder(error: OSError) -> None:
 
 def _existing(root: Path, name: str, what: str) -> Path:
     """The path ``name`` under the data root. Raises ``DataError`` where it is not there."""
+    if "://" in name:
+        raise DataError(f"{name}: is an address, which is not fetched: download it, and give {what}")
     path = Path(root) / name
     # Union14M's 1.0 folder goes by two names.
     other = {"mmocr1.0": "mmocr1.0.x", "mmocr1.0.x": "mmocr1.0"}.get(path.parent.name)

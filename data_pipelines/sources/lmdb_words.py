@@ -102,10 +102,11 @@ def stated_count(path: Path) -> int | None:
     return None if count is None else int(count)
 
 
-def last_image(path: Path) -> int:
-    """The number in the last image key that an LMDB holds, 0 where it holds none. Looks at that key only.
+def images_of(path: Path, stated: int | None) -> range:
+    """The numbers of the images that an LMDB holds by its first and last image key; empty where it has none.
 
-    Raises ``DataError`` where it cannot be opened.
+    They are counted from 1; or from 0, where there is an image 0 and the number ``stated`` says so or is not known.
+    Looks at those keys only. Raises ``DataError`` where it cannot be opened.
     """
     real_path = os.path.realpath(path)
     try:
@@ -115,7 +116,11 @@ def last_image(path: Path) -> int:
     except lmdb.Error as error:
         raise _damage(real_path, "the last key", error) from error
     number = key.removeprefix(b"image-")
-    return int(number) if number != key and number.isdigit() else 0
+    if number == key or not number.isdigit() or len(number) != 9:
+        return range(0)
+    last = int(number)
+    from_0 = stated in (None, last + 1) and _value(real_path, "image-000000000") is not None
+    return range(0 if from_0 else 1, last + 1)
 
 
 @dataclass(frozen=True)
@@ -127,29 +132,35 @@ class LmdbSource:
     size: int  # number of records
     labelled: bool  # whether records have labels
     notes: tuple[str, ...] = ()  # what was decided about the number of records
+    first: int = 1  # number of the first record in its keys
 
     @classmethod
     def open(cls, path: Path, title: str, labelled: bool | None) -> "LmdbSource":
-        """Read the count, which is ``num-samples``, or without it the number of the last image.
+        """Read the count, which is ``num-samples``, or without it the number of images up to the last one.
 
         Raises ``DataError`` where there is no image, the last ones are not there, or there is no label where there
         should be.
         """
         real_path = os.path.realpath(path)
-        last, count, note = last_image(path), stated_count(path), ""
-        if not last:
+        count = stated_count(path)
+        images, note = images_of(path, count), ""
+        if not images:
             raise DataError(f"{path}: has no keys image-000000001 and so on; give an LMDB with the keys of Union14M-U")
+        first, last = images[0], images[-1]
         if count is None:
-            note = f"{title}: has no num-samples; it holds {last:,} records by its last image"
-        elif count > last:
+            note = f"{title}: has no num-samples; it holds {len(images):,} records by its last image"
+        elif count > len(images):
             raise DataError(f"{path}: num-samples is {count}, but the last image is image-{last:09d}; copy it again")
-        elif count < last:
+        elif count < len(images):
             note = f"{title}: num-samples is {count}; the images after it, up to image-{last:09d}, are not used"
-        has_labels = _value(real_path, "label-000000001") is not None
+        elif not first:
+            note = f"{title}: its records are counted from image-000000000"
+        label = f"label-{first:09d}"
+        has_labels = _value(real_path, label) is not None
         if labelled and not has_labels:
-            raise DataError(f"{path}: key label-000000001 is missing; choose an LMDB with labels")
+            raise DataError(f"{path}: key {label} is missing; choose an LMDB with labels")
         labelled = has_labels if labelled is None else labelled
-        return cls(real_path, title, count or last, labelled, (note,) if note else ())
+        return cls(real_path, title, count or len(images), labelled, (note,) if note else (), first)
 
     def __len__(self) -> int:
         return self.size
@@ -163,9 +174,9 @@ class LmdbSource:
         texts: list[str | None] = [None] * len(indices)
         with suppress(lmdb.Error, UnicodeDecodeError):
             get: Any = _transaction(self.path).get  # lmdb's types allow for views
-            images = [get(b"image-%09d" % (index + 1)) for index in indices]
+            images = [get(b"image-%09d" % (index + self.first)) for index in indices]
             if self.labelled:
-                texts = [get(b"label-%09d" % (index + 1), b"\xff").decode() for index in indices]
+                texts = [get(b"label-%09d" % (index + self.first), b"\xff").decode() for index in indices]
             if None not in images and max(indices, default=0) < self.size:
                 return list(map(Record, images, texts))
         return [self[index] for index in indices]  # one of them raises an error that names it
@@ -178,16 +189,19 @@ class LmdbSource:
         try:
             return label.decode()
         except UnicodeDecodeError as error:
-            raise RecordError(f"{self.path}: label-{index + 1:09d} is not UTF-8; correct or remove it") from error
+            raise RecordError(f"{self.path}: {self._key('label', index)} is not UTF-8; correct or remove it") from error
 
     def name(self, index: int) -> str:
         """The LMDB and the key of record ``index``."""
-        return f"{self.title}:image-{index + 1:09d}"
+        return f"{self.title}:{self._key('image', index)}"
+
+    def _key(self, kind: str, index: int) -> str:
+        return f"{kind}-{index + self.first:09d}"
 
     def _get(self, kind: str, index: int) -> bytes:
         if not 0 <= index < self.size:
             raise IndexError(f"record {index} of {self.size}")
-        key = f"{kind}-{index + 1:09d}"
+        key = self._key(kind, index)
         value = _value(self.path, key)
         if value is None:
             raise MissingError(f"{self.path}: key {key} is missing (of {self.size} records); copy the LMDB again")

@@ -18,8 +18,10 @@ from data_pipelines.sources.records import Source
 Loaded = TypeVar("Loaded")
 
 
-def open_images(name: str) -> tuple[str, Source]:
+def open_images(name: str, follow_links: bool = False) -> tuple[str, Source]:
     """What a name on the command line stands for, an image, a folder or an LMDB.
+
+    With ``follow_links`` subfolders that are links are searched, too.
 
     Returns:
       What to put before the names of its images, and the images.
@@ -31,7 +33,11 @@ def open_images(name: str) -> tuple[str, Source]:
     if path.is_dir():
         if (path / "data.mdb").is_file():
             return "", LmdbWords(path=name, labelled=False).open(Path())
-        return name.rstrip("/") + "/", Folder(path=".").open(path)
+        return name.rstrip("/") + "/", Folder(path=".", follow_links=follow_links).open(path)
+    if "://" in name:
+        raise UserError(f"{name}: is an address, which is not fetched: download it, and name the file")
+    if path.name == "data.mdb":
+        raise UserError(f"{name}: is a part of an LMDB: name the folder that holds it")
     if not path.exists():
         raise UserError(f"no such image or folder: {name}")
     try:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from data_pipelines.charset import UNKNOWN_TEXT
+from data_pipelines.rendering.captions import caption_font
+from data_pipelines.rendering.shaping import needs_shaping
 
 _SCALE = 2
 _LINE = 18
@@ -35,20 +37,21 @@ def readings_sheet(images: Sequence[np.ndarray], samples: Sequence[dict[str, Any
     cell_h, cell_w = height + 2 * _LINE + _MARGIN, width + _MARGIN
     rows = -(-len(images) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * cell_w + _MARGIN, rows * cell_h + _MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw = ImageDraw.Draw(sheet)
     for i, (image, sample) in enumerate(zip(images, samples, strict=True)):
         x, y = _MARGIN + i % _COLUMNS * cell_w, _MARGIN + i // _COLUMNS * cell_h
         shown = ImageOps.scale(Image.fromarray(image), _SCALE)
         sheet.paste(shown, (x, y + height - shown.height))
         right = sample["text"] is None or sample["reading"] == sample["text"]
         reading = f"{sample['reading'] or '(nothing)'}  {sample['confidence']:.0%}"
-        _write(draw, (x, y + height), reading, font, "black" if right else "red", width)
+        _write(draw, (x, y + height), reading, "black" if right else "red", width)
         if not right:
-            _write(draw, (x, y + height + _LINE), sample["text"], font, "grey", width)
+            _write(draw, (x, y + height + _LINE), sample["text"], "grey", width)
     return np.asarray(sheet)
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: Any, colour: str, width: int) -> None:
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str, width: int) -> None:
+    font = caption_font(text, 14)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…"
     draw.text(place, text, fill=colour, font=font)
@@ -72,6 +75,8 @@ def annotated_picture(
     """
     characters = characters_of(text, len(character_confidences))
     parts = [_fitted(image, *_PICTURE), _reading(characters, confidence, character_confidences)]
+    if needs_shaping(text):  # what follows shows its characters one by one
+        parts.insert(1, _whole(text, confidence))
     if attention_TRC is not None and characters:
         parts.append(_panels(image, characters, character_confidences, attention_TRC))
     width = max(part.width for part in parts) + 2 * _MARGIN
@@ -125,12 +130,20 @@ def _draw_character(draw: ImageDraw.ImageDraw, middle: float, y: int, character:
         left, right, bottom = middle - size / 4, middle + size / 4, y + size
         draw.line([(left, bottom - 5), (left, bottom), (right, bottom), (right, bottom - 5)], colour, 2)
     else:
-        draw.text((middle, y), character, colour, ImageFont.load_default(size), anchor="ma")
+        draw.text((middle, y), character, colour, caption_font(character, size), anchor="ma")
+
+
+def _whole(text: str, confidence: float) -> Image.Image:
+    """A text in one piece, as it is written."""
+    font = caption_font(text, 30)
+    part = Image.new("RGB", (max(1, round(font.getlength(text))), 44), "white")
+    ImageDraw.Draw(part).text((0, 0), text, confidence_colour(confidence), font)
+    return part
 
 
 def _reading(characters: list[str], confidence: float, confidences: Sequence[float]) -> Image.Image:
     """The characters, their confidences below, and at the end that of the word; in lines where they are many."""
-    large, small = ImageFont.load_default(30), ImageFont.load_default(11)
+    large, small = caption_font("".join(characters), 30), caption_font("", 11)
     cells = [(c, f"{p:.0%}", confidence_colour(p)) for c, p in zip(characters, confidences, strict=True)]
     widths = [max(large.getlength(c), small.getlength(p)) + 6 for c, p, _ in cells]
     whole = f"{confidence:.1%}" if cells else "(nothing)"
@@ -164,6 +177,6 @@ def _panels(
     for i, (character, confidence, panel) in enumerate(zip(characters, confidences, panels, strict=True)):
         x, y = i % columns * cell_w, i // columns * cell_h
         _draw_character(draw, x + beside / 2, y, character, 24, confidence_colour(confidence))
-        draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", ImageFont.load_default(10), anchor="ma")
+        draw.text((x + beside / 2, y + 32), f"{confidence:.0%}", "grey", caption_font("", 10), anchor="ma")
         part.paste(panel, (x + beside, y))
     return part

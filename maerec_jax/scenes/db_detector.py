@@ -8,6 +8,7 @@ import numpy as np
 
 from maerec_jax.scenes.db_regions import regions_of
 from maerec_jax.scenes.onnx_network import OnnxNetwork, normalised
+from maerec_jax.scenes.polygons import shorter_side
 from maerec_jax.scenes.regions import DetectionConfig, Region, reading_order
 
 _STRIDE = 32  # the deepest features of these networks have a 32nd of the size
@@ -45,7 +46,9 @@ class DBDetector:
         found = []
         for region in regions_of(probability_HW, self._settings):
             polygon_N2 = np.clip(region.polygon_N2 * scale, 0, (width, height)).astype(np.float32)
-            found.append(replace(region, polygon_N2=polygon_N2))
+            # Of small pictures the map is far larger: what is wide enough there may have no pixel here.
+            if shorter_side(polygon_N2) >= self._settings.min_size:
+                found.append(replace(region, polygon_N2=polygon_N2))
         return reading_order(found)
 
     def _resized(self, image: np.ndarray) -> tuple[np.ndarray, float, float]:

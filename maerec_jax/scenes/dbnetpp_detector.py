@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from maerec_jax.scenes.db_regions import regions_of
+from maerec_jax.scenes.polygons import shorter_side
 from maerec_jax.scenes.regions import DetectionConfig, DetectionSettings, Region, reading_order
 
 
@@ -28,7 +29,8 @@ class Network(Protocol):
 
 
 class DBNetPPDetector:
-    """Finds words exactly as the published DBNet++ does, but in reading order, and none that lie outside the picture.
+    """Finds words exactly as the published DBNet++ does, but in reading order, and none that lie outside the picture or
+    are lower than one of its pixels.
 
     Args:
       network: makes the maps.
@@ -65,7 +67,8 @@ class DBNetPPDetector:
         found = []
         for region in regions_of(probability_HW, self._settings, "dbnetpp"):
             polygon_N2 = (region.polygon_N2 / scale).astype(np.float32)
-            if (polygon_N2.max(axis=0) > 0).all() and (polygon_N2.min(axis=0) < ends).all():
+            inside = (polygon_N2.max(axis=0) > 0).all() and (polygon_N2.min(axis=0) < ends).all()
+            if inside and shorter_side(polygon_N2) >= 1:
                 found.append(replace(region, polygon_N2=polygon_N2))
         return reading_order(found)
 

@@ -4,8 +4,9 @@ from math import ceil
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from data_pipelines.rendering.captions import caption_font
 from maerec_jax.reading.pictures import confidence_colour
 from maerec_jax.reading.word import Word
 from maerec_jax.scenes.scene_reader import Scene
@@ -48,7 +49,7 @@ def _label(draw: ImageDraw.ImageDraw, polygon_N2: np.ndarray, word: Word, taken_
     """Write a word at its outline: above it, or where it hides the least."""
     longer, text = max(taken_HW.shape), word.text or "(nothing)"
     high = int(np.clip(0.5 * min(cv2.minAreaRect(polygon_N2)[1]), longer / 70, longer / 35))
-    font, pad = ImageFont.load_default(high), max(3, high // 6)
+    font, pad = caption_font(text, high), max(3, high // 6)
     x0, y0, x1, y1 = draw.textbbox((0, 0), text, font)
     w, h = ceil(x1 - x0) + 2 * pad, ceil(y1 - y0) + 2 * pad
     (left, top), (right, bottom) = polygon_N2.min(axis=0), polygon_N2.max(axis=0)

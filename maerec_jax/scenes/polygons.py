@@ -22,6 +22,11 @@ def within_reach(polygon_N2: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(np.nan_to_num(polygon), -max(height, width), 2 * max(height, width))
 
 
+def shorter_side(polygon_N2: np.ndarray) -> float:
+    """The shorter side of the smallest rectangle around a polygon, float32 (N, 2)."""
+    return min(cv2.minAreaRect(polygon_N2)[1])
+
+
 def level_corners(corners_42: np.ndarray) -> np.ndarray:
     """The corners of a convex quadrilateral in the order upper left, upper right, lower right, lower left of its text.
 

@@ -94,7 +94,8 @@ class DetectionConfig:
     unclip_ratio: float | None = None
     """Expand outlines by area / perimeter times this. Default: 1.3 (rapidocr has 1.6); dbnetpp: 1.5."""
     min_size: int | None = None
-    """Leave out words whose shorter side has fewer pixels. Default: 3, before expanding; dbnetpp: 5, after it."""
+    """Leave out words whose shorter side has fewer pixels. Default: 3, before expanding, and in the picture itself;
+    dbnetpp: 5, after expanding."""
     max_words: int | None = None
     """Words per picture, at most; the most confident are kept. Default: 1000; dbnetpp: 3001."""
     mean: tuple[float, float, float] | None = None

@@ -31,12 +31,18 @@ packages="
 names=()
 for package in $packages; do names+=("fonts-$package"); done
 if [ "${2:-}" = --large ]; then names+=(texlive-fonts-extra); fi
+if [ -e "$folder/chosen" ]; then
+  echo "error: $folder/chosen exists: move it away, or give another folder" >&2
+  exit 1
+fi
 for tool in apt-get apt-cache dpkg-deb; do
   command -v $tool >/dev/null || { echo "error: no $tool here: this script needs Debian or Ubuntu" >&2; exit 1; }
 done
-mkdir -p "$folder/packages" "$folder/all"
+mkdir -p "$folder/all"
 cd "$folder"
 here=$PWD
+downloads=$(mktemp -d "$here/downloads.XXXXXX")
+trap 'rm -rf "$downloads"' EXIT
 offered=$(apt-cache pkgnames | sort)
 known=()
 for name in "${names[@]}"; do
@@ -46,14 +52,13 @@ if [ ${#known[@]} = 0 ]; then
   echo "error: no package is known: run apt-get update first" >&2
   exit 1
 fi
-(cd packages && apt-get download "${known[@]}")
-for package in packages/*.deb; do
+(cd "$downloads" && apt-get download "${known[@]}")
+for package in "$downloads"/*.deb; do
   name=$(basename "$package" | cut -d_ -f1)
   mkdir -p "all/$name"
   # Not every package has every kind of file, which tar counts as an error.
   dpkg-deb --fsys-tarfile "$package" |
     tar -x -C "all/$name" --wildcards --no-anchored '*.ttf' '*.otf' '*.TTF' '*.OTF' 'copyright' 2>/dev/null || true
 done
-rm -rf packages chosen
 cd - >/dev/null
 "$python" "$scripts/choose_fonts.py" "$here/all" "$here/chosen"

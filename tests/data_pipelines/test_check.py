@@ -9,6 +9,7 @@ import pytest
 from data_pipelines import check as command
 from data_pipelines.check import CheckArguments, check
 from data_pipelines.checking.inspecting import NOTES, PROBLEMS
+from data_pipelines.checking.report import Report
 from data_pipelines.command import run_command
 from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, UNLABELLED, locate
 from tests.data_pipelines.planting import RULES, counts, easy, found_in, write_document, write_lines, write_lmdb
@@ -151,3 +152,8 @@ def test_the_real_words_are_sound(real_data):
     assert unlabelled == [1714, 3820, 1570]
     assert all(report.findings.problems == 0 and report.status == "sample" for report in reports.values())
     assert sum(report.findings.images for report in reports.values()) == 7104 + 300 + 959 + 7104
+
+
+def test_every_column_has_a_title(tmp_path, training):
+    report = Report(tmp_path, list(found_in(tmp_path).values()), [], 1.0)
+    assert all(str(column.header) for column in report._table().columns)

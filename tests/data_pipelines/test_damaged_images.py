@@ -88,9 +88,12 @@ FOREIGN = {
     b"<!DOCTYPE html><html><body>404</body></html>": "it is a web page or XML, not an image",
     b"\xef\xbb\xbf\n <?xml version='1.0'?><Error/>": "it is a web page or XML, not an image",
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "it is text, not an image",
-    b"\x00\x00\x00\x1cftypavif": "it is not an image, or its header is damaged",
+    b"\x00\x00\x00\x1cftypavif": "it is an AVIF image, which is not read: save it as PNG or JPEG",
+    b"\x00\x00\x00\x18ftypheic": "it is a HEIC image, which is not read: save it as PNG or JPEG",
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n": "it is a JPEG 2000 image, which is not read: save it as PNG or JPEG",
     bytes(100): "it is not an image, or its header is damaged",
-    b"%PDF-1.7\n\xff\xff": "it is not an image, or its header is damaged",
+    b"%PDF-1.7\n\xff\xff": "it is a PDF, not an image: save its pages as PNG or JPEG",
+    b"%PDF-1.4\n1 0 obj\n": "it is a PDF, not an image: save its pages as PNG or JPEG",
     b"\xff\xd8\xff\xe0": "it is not an image, or its header is damaged",
 }
 
@@ -146,6 +149,34 @@ def assert_close(data, expected, most=0):
     assert image.dtype == np.uint8
     assert image.flags.writeable
     assert difference.max() <= most
+
+
+def png_chunks(data):
+    place = 8
+    while place < len(data):
+        stop = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        yield data[place:stop]
+        place = stop
+
+
+def test_nothing_is_printed_of_pngs_and_their_extras_do_not_count(picture, capfd):
+    head, *rest = png_chunks(encode(Image.fromarray(picture), "PNG"))
+    gamma, profile = chunk(b"gAMA", struct.pack(">I", 10_000)), chunk(b"iCCP", b"odd\0\0" + zlib.compress(bytes(200)))
+    for extras in (
+        [gamma],
+        [profile],
+        [profile[:-1] + b"?"],
+        [chunk(b"tIME", b"")],
+        [chunk(b"sBIT", b"\0\0\0"), gamma],
+    ):
+        assert_close(b"\x89PNG\r\n\x1a\n" + b"".join([head, *extras, *rest]), picture)
+    for name in (b"IHDR", b"IDAT"):
+        data = bytearray(encode(Image.fromarray(picture), "PNG"))
+        data[data.index(name) + 5] ^= 1
+        assert refusal(bytes(data)) == "it is a damaged PNG (a checksum is wrong)"
+    data = encode(Image.fromarray(picture), "PNG")
+    assert_close(data[:-1] + b"?", picture)  # of the end, where no pixels are
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])

@@ -7,12 +7,14 @@ import sys
 import lmdb
 import numpy as np
 import pytest
+from rich.console import Console
 
+from data_pipelines.check import _place, check_places
 from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.sources.combining import Labels, Sources, drop_unknown_characters
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.sources.lmdb_words import LmdbSource
-from tests.data_pipelines.planting import write_lmdb
+from tests.data_pipelines.planting import RULES, counts, write_lmdb
 
 LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -148,3 +150,28 @@ def test_files_without_permission_concern_one_record_and_folders_all(tmp_path, p
             Folder("images").open(tmp_path)
     finally:
         (tmp_path / "images/closed").chmod(0o755)
+
+
+def test_lmdbs_counted_from_0_are_read_and_told(tmp_path, jpeg):
+    images, labels = {n: jpeg(n) for n in range(4)}, {n: b"word%d" % n for n in range(4)}
+    for stated in (4, ""):
+        write_lmdb(tmp_path / f"from0{stated}", images, labels, stated)
+        source = LmdbWords(f"from0{stated}").open(tmp_path)
+        assert [source[index] for index in range(len(source))] == [(jpeg(n), f"word{n}") for n in range(4)]
+        assert source.read([3, 0]) == [source[3], source[0]]
+        assert source.name(0) == f"from0{stated}:image-000000000"
+    assert LmdbWords("from04").open(tmp_path).notes == ("from04: its records are counted from image-000000000",)
+    write_lmdb(tmp_path / "from1", images, labels, stated=3)  # as many as there are from 1 on
+    source = LmdbWords("from1").open(tmp_path)
+    assert [source.text(index) for index in range(len(source))] == ["word1", "word2", "word3"]
+    (report,) = check_places(tmp_path, [_place(tmp_path, "from04")], RULES, 0, Console(quiet=True))
+    assert (report.findings.images, counts(report)) == (4, {})
+
+
+def test_keys_of_another_length_are_no_records(tmp_path, jpeg):
+    with lmdb.open(str(tmp_path / "short"), map_size=2**24) as environment, environment.begin(write=True) as writer:
+        for n in (1, 2):
+            writer.put(b"image-%08d" % n, jpeg(n))
+        writer.put(b"num-samples", b"2")
+    with pytest.raises(DataError, match="short: has no keys image-000000001"):
+        LmdbWords("short").open(tmp_path)

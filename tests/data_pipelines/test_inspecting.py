@@ -138,7 +138,7 @@ def test_entries_of_a_document_are_counted_and_read_as_far_as_it_goes(tmp_path, 
     ):
         path.write_bytes(text.encode("latin-1"))
         errors.clear()
-        _, names, texts, _ = read_annotations(path, errors.append)
+        _, names, texts, *_ = read_annotations(path, errors.append)
         assert len(names) == len(texts)
         assert sorted(map(str, map(type, errors))) == sorted(map(str, expected))
         assert all(f"{path}:" in str(error) and "\n" not in str(error) for error in errors)

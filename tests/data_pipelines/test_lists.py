@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from data_pipelines.check import _place, check_places
 from data_pipelines.errors import DataError, OutsideError
 from data_pipelines.packed_strings import PackedStrings
-from data_pipelines.sources.annotations import IMAGE_FIELDS, TEXT_FIELDS, read_annotations
+from data_pipelines.sources.annotations import read_annotations
 from data_pipelines.sources.files import Annotations, LmdbWords
-from tests.data_pipelines.planting import counts, found_in, write_lmdb
+from data_pipelines.sources.list_fields import IMAGE_FIELDS, TEXT_FIELDS
+from tests.data_pipelines.planting import RULES, counts, found_in, write_lmdb
 
 RECORDS = [
     ("a.jpg", "word"),
@@ -34,6 +37,17 @@ def listed(records, **settings):
 
 NO_SPACES = [(name, text.strip()) for name, text in RECORDS]
 UNIQUE = [record for record in RECORDS if record[1]]
+SEVERAL = [("a.jpg", "x"), ("b.jpg", "y"), ("c d.jpg", "y"), ("[1]", "z")]
+MJSYNTH = [("./2/5/114_Word_4.jpg", "Word"), ("./2/5/1_two_12.jpg", "two"), ("./2/5/1_12_9.jpg", "12")]
+TASKS = [("1a2b-a.jpg", "x"), ("sub dir/b.png", "y")]
+
+
+def task(texts, image="/data/upload/7/1a2b-a.jpg"):
+    """A task as Label Studio exports it."""
+    results = [{"type": "labels", "value": {}}, {"type": "textarea", "value": {"text": texts}}]
+    return {"id": 3, "data": {"ocr": image, "shop": "A"}, "annotations": [{"id": 1, "result": results}]}
+
+
 FORMS = {
     "tabs": ("list.txt", tabs(RECORDS), RECORDS),
     "doubled tabs": ("list.tsv", tabs(RECORDS, "\t\t"), RECORDS),
@@ -52,6 +66,21 @@ FORMS = {
     "object on lines": ("list", json.dumps(dict(UNIQUE), indent=3), UNIQUE),
     "object with a name twice": ("list.json", '{"a.jpg": "x", "a.jpg": "y"}', [("a.jpg", "x"), ("a.jpg", "y")]),
     "windows": ("list.txt", "sub\\dir\\a.jpg\tback\\slash\n", [("sub/dir/a.jpg", "back\\slash")]),
+    "table": (
+        "list.csv",
+        'id,FileName,Text\n1,a.jpg,"x, ""y"""\n\n2,"b, c.jpg", z \n',
+        [("a.jpg", 'x, "y"'), ("b, c.jpg", " z ")],
+    ),
+    "table with semicolons": ("list.txt", "label;image\r\nx,y;a.jpg\r\n", [("a.jpg", "x,y")]),
+    "table with tabs": ("list.tsv", 'path\ttext\tsize\na.jpg\t"x"\t3\n', [("a.jpg", '"x"')]),
+    "several images a label": ("list.txt", 'a.jpg\tx\n["b.jpg", "c d.jpg"]\ty\n[1]\tz\n', SEVERAL),
+    "several at first": ("list.txt", '["b.jpg", "c d.jpg"]\ty\n[1]\tz\n', SEVERAL[1:]),
+    "mjsynth": ("annotation.txt", "./2/5/114_Word_4.jpg 4\n./2/5/1_two_12.jpg 12\n./2/5/1_12_9.jpg 12\n", MJSYNTH),
+    "label studio": (
+        "list.json",
+        json.dumps([task(["x"]), task(["y"], "/data/local-files/?d=sub%20dir/b.png")]),
+        TASKS,
+    ),
     "empty": ("list.txt", "", []),
     "empty list": ("list.json", " [ ] ", []),
 }
@@ -120,6 +149,17 @@ BAD = {
     '{"a.jpg": "x",\n "b.jpg": 3}': ": entry 1: name and text must be strings",
     '{"a.jpg": "x", 3}': ":1: is not valid JSON",
     '{"data": [{"image": "a.jpg"}]}': ": has no \"data_list\", but 'data'; expected",
+    "image,label\na.jpg,x,y\n": ":2: has 3 columns where the header has 2: quote cells that hold ','; expected",
+    'image,label\na.jpg,"x\n': ":2: is not a row of a table (unexpected end of data)",
+    "image,path,label\na.jpg,b.jpg,x\n": ":2: has the fields 'image', 'path': set image_field",
+    'a.jpg\tx\nb.jpg\t[{"transcription": "x", "points": []}]\n': ":2: lists the words of a whole picture: cut them out",
+    "a.jpg\tx\nhttps://host/b.jpg\tx\n": ":2: 'https://host/b.jpg' is an address, which is not fetched",
+    '{"data_list": [{"img_path": "a.jpg", "instances": [{"text": "x"}, {}]}]}': ": data_list[0]: has 2 instances",
+    '{"data_list": [{"img_path": "a.jpg", "instances": {}}]}': ": data_list[0]: has no list of instances",
+    json.dumps([task(["x", "y"])]): ": [0]: is a task of Label Studio with 1 images and 2 texts",
+    json.dumps([{"data": 3, "annotations": 3}]): ": [0]: is not a task of Label Studio",
+    "a\0.jpg\0\t\0x\0": ": its first line holds NUL bytes: it is no list, or not in UTF-8",
+    "\xff\xfea": ": is not valid UTF-16 (truncated data); save it as UTF-8",
 }
 
 
@@ -163,6 +203,56 @@ def test_the_place_of_every_record_can_be_told(tmp_path, form, jpeg):
         else:
             assert place == f"{tmp_path / name}:{index + 3}"
     assert source.part(2, 4).origin(1) == source.origin(3)
+
+
+def test_places_of_rows_and_of_several_images_in_a_line(tmp_path, jpeg):
+    for name in ("a.jpg", "b.jpg", "c d.jpg", "[1]", "b, c.jpg"):
+        (tmp_path / name).write_bytes(jpeg(0))
+    for form, lines_of in (("table", [2, 4]), ("several images a label", [1, 2, 2, 3])):
+        name, text, _ = FORMS[form]
+        (tmp_path / name).write_text(text)
+        source = Annotations(name).open(tmp_path)
+        assert [source.origin(i) for i in range(len(source))] == [f"{tmp_path / name}:{line}" for line in lines_of]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("form", ["tabs", "lines", "list", "crlf", "table"])
+def test_utf_16_is_read_where_a_mark_says_so_and_named_elsewhere(tmp_path, form, encoding):
+    name, text, records = FORMS[form]
+    path = tmp_path / name
+    path.write_bytes((text if encoding == "utf-16" else "\ufeff" + text).encode(encoding))
+    listing = read_annotations(path)
+    assert list(zip(listing.names, listing.texts, strict=True)) == records
+    path.write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(DataError, match="UTF-8"):
+        read_annotations(path)
+
+
+def test_absolute_names_within_the_root_are_read(tmp_path, jpeg):
+    real, linked = tmp_path / "real", tmp_path / "linked"
+    (real / "set/img").mkdir(parents=True)
+    linked.symlink_to(real)
+    names = [real / "set/img/0.jpg", linked / "set/img/1.jpg", "img/2.jpg"]
+    for number in range(3):
+        (real / f"set/img/{number}.jpg").write_bytes(jpeg(number))
+    (real / "set/list.txt").write_text("".join(f"{name}\tword\n" for name in names))
+    source = Annotations("set/list.txt").open(linked)
+    assert [source[index].image for index in range(3)] == [jpeg(number) for number in range(3)]
+    assert "real" not in source.names[0]
+    (report,) = check_places(linked, [_place(linked, "set/list.txt")], RULES, 0, Console(quiet=True))
+    assert (report.findings.images, counts(report)) == (3, {})
+    for name in (tmp_path / "other.jpg", f"{real}/../other.jpg", f"{real}2/a.jpg"):
+        (real / "set/list.txt").write_text(f"{name}\tword\n")
+        with pytest.raises(OutsideError, match="points outside"):
+            Annotations("set/list.txt").open(real)
+
+
+def test_what_is_no_list_is_told_what_it_is(tmp_path, make_lmdb, jpeg):
+    path = make_lmdb("words", 3)
+    with pytest.raises(DataError, match=r"data\.mdb: is a part of an LMDB; give the folder that holds it"):
+        Annotations(f"{path}/data.mdb").open(tmp_path)
+    with pytest.raises(DataError, match=r"https://host/list\.txt: is an address, which is not fetched"):
+        Annotations("https://host/list.txt").open(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["tabs", "spaces", "lines", "list", "object", "names"])

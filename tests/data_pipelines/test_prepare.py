@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -172,6 +173,22 @@ def test_names_and_mistakes(dataset, training, capsys, monkeypatch):
     assert "contains other files, for example mine.txt; give another --out" in told(capsys)
     assert run(dataset / "none") == 1
     assert "none does not exist: give the data root" in told(capsys)
+
+
+@pytest.mark.parametrize("name", ["word-images", "my data", "слова", "x" * 210])
+def test_a_root_may_have_any_name(tmp_path, jpeg, name):
+    import tensorflow_datasets as tfds
+
+    root = tmp_path / name
+    root.mkdir()
+    (root / "0.jpg").write_bytes(jpeg(0))
+    expected = {"word-images": "word_images", "my data": "my_data", "слова": "words"}.get(name, "x" * 150)
+    for source in (".", "список.txt"):
+        (root / "список.txt").write_text("0.jpg\tword\n")
+        assert run(root, "--sources", source, "--out", tmp_path / source) == 0
+        assert Records(expected).open(tmp_path / source)[0].image == jpeg(0)
+        builder = tfds.builder_from_directory(str(tmp_path / source / expected))
+        assert len(builder.as_data_source(split="train")) == 1
 
 
 def test_the_command_explains_itself():

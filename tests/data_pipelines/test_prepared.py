@@ -5,16 +5,19 @@ import pickle
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
+from PIL import ExifTags, Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.charset import Charset
 from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import image_sizes
+from data_pipelines.images.decoding import decode_image
 from data_pipelines.overlaps.list_file import leave_out
 from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.prepared import Records, RecordSource
@@ -183,6 +186,29 @@ def test_tfds_reads_a_set_without_tensorflow(prepared, dataset, words, jpeg):
         prepared, dataset_name=plan.name, split=plan.split, filetype_suffix="array_record"
     )
     assert template.sharded_filepath(shard_index=1, num_shards=plan.shards).name == plan.shard_name(1)
+
+
+def test_tfds_is_told_how_to_read_what_its_decoder_shows_otherwise(tmp_path):
+    y, x = np.mgrid[:12, :30]
+    picture = np.dstack([8 * x, 20 * y, 100 + x + y]).astype(np.uint8)
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(picture).save(tmp_path / "images/0.png", exif=exif)
+    Image.fromarray(np.dstack([picture, picture[..., 0]])).save(tmp_path / "images/1.png")
+    cv2.imwrite(str(tmp_path / "images/2.png"), picture.astype(np.uint16) * 256 + 77)
+    convert(Folder(path="images"), tmp_path)
+    builder = tfds.builder_from_directory(str(tmp_path / "prepared/words"))
+    raw = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+    source = Records("prepared/words").open(tmp_path)
+    for index, own in enumerate(builder.as_data_source(split="train")):
+        image = decode_image(raw[index]["image"])
+        np.testing.assert_array_equal(image, decode_image(source[index].image))
+        assert image.shape == (raw[index]["height"], raw[index]["width"], 3)
+        assert own["image"].shape != image.shape or not np.array_equal(own["image"], image)
+    told = builder.info.features["image"].doc.desc
+    assert "SkipDecoding" in told
+    assert "data_pipelines.images.decoding.decode_image" in told
 
 
 def test_a_record_without_an_image_is_damage(prepared, monkeypatch):

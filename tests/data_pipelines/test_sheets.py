@@ -38,3 +38,11 @@ def test_a_sheet_beside_real_words(tmp_path):
     assert "none.txt" in told
     told, _ = draw_sheet(tmp_path, "--out", "", "--folder", tmp_path / "words", "--beside", "words.txt")
     assert told == "error: --beside needs --out, the sheet that shows these words"
+
+
+def test_the_command_lists_what_it_heeds():
+    command = [sys.executable, "-m", "data_pipelines.rendering", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--difficulty" in told
+    assert "--kind" not in told
+    assert "--weight" not in told

@@ -200,3 +200,13 @@ def test_limits_are_those_of_the_method():
         DetectionConfig(short_side=3000).settings("db")
     with pytest.raises(UserError, match="short_side must be 32 to 2000"):
         DetectionConfig(short_side=3000, method="db")
+
+
+def test_what_is_too_small_in_the_picture_is_no_word(bright):
+    """A crop is enlarged to 16 times its size, so that a speck of one pixel is large in the map."""
+    detector = DBDetector(bright(), DetectionConfig(unclip_ratio=0, **PLAIN))
+    image = with_boxes((46, 108), [(10, 10, 60, 30), (70, 10, 72, 11), (80, 20, 81, 40), (90, 5, 100, 7)])
+    (found,) = detector.detect(image)
+    assert iou(found.polygon_N2, [(10, 10), (60, 10), (60, 30), (10, 30)]) > 0.85
+    small = DBDetector(bright(), DetectionConfig(unclip_ratio=0, min_size=1, **PLAIN))
+    assert len(small.detect(image)) > 1

@@ -132,6 +132,15 @@ def test_what_lies_outside_of_the_picture_is_no_word():
     assert found.polygon_N2.max() < 100
 
 
+def test_what_is_lower_than_a_pixel_of_the_picture_is_no_word():
+    """The map of a picture of 10 x 20 that the network has in 160 x 320."""
+    made = drawn(rectangle((160, 80), (200, 60), 0), rectangle((40, 20), (60, 7), 0), size=(160, 320))
+    config = DetectionConfig(short_side=160, long_side=320, unclip_ratio=0.1)
+    assert len(regions_of(made, config.settings("dbnetpp"), "dbnetpp")) == 2
+    (found,) = DBNetPPDetector(Given(made), config).detect(np.zeros((10, 20, 3), np.uint8))
+    assert found.polygon_N2[:, 1].max() > 5
+
+
 @pytest.mark.parametrize("value", [0, 1])
 @pytest.mark.parametrize("size", [(1, 1), (2, 64), (64, 64)])
 def test_maps_of_one_colour(value, size):

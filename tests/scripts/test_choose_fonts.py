@@ -98,3 +98,36 @@ def test_nothing_is_downloaded_for_arguments_that_mean_nothing(tmp_path, argumen
     assert made.returncode == 2
     assert "FOLDER [--large]" in made.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def debian(tmp_path):
+    """Stands in for Debian's tools: one known package, with one font. What Python would be run with is printed."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, script in {
+        "apt-cache": "echo fonts-lato",
+        "apt-get": "touch fonts-lato_2_all.deb",
+        "dpkg-deb": "cd $(mktemp -d) && touch lato.ttf && tar -c lato.ttf",
+        "python": 'echo "$@"',
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    return {"PATH": f"{tools}:/usr/bin:/bin", "PYTHON": "python", "TMPDIR": str(tmp_path)}
+
+
+def test_fonts_of_others_are_not_touched(tmp_path, debian):
+    folder = tmp_path / "fonts"
+    for name in ("packages/mine.deb", "chosen/mine.ttf"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+    command = ["bash", SCRIPTS / "get_fonts.sh", folder]
+    made = subprocess.run(command, capture_output=True, text=True, env=debian)
+    assert made.returncode == 1
+    assert made.stderr == f"error: {folder}/chosen exists: move it away, or give another folder\n"
+    (folder / "chosen").rename(folder / "kept")
+    made = subprocess.run(command, capture_output=True, text=True, env=debian)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-1].endswith(f"choose_fonts.py {folder}/all {folder}/chosen")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"packages/mine.deb", "kept/mine.ttf", "all/fonts-lato/lato.ttf"}
