@@ -198,7 +198,7 @@ class InertUnpickler(pickle._Unpickler):
     ``operations`` of them.
     """
 
-    # The last two set memory aside by what a file declares; no file of weights has them.
+    # Without two operations that no file of weights has: they set aside what a file declares, or want other buffers.
     dispatch: ClassVar[dict[int, Any]] = {
         code: _guarded(bytes([code]), operation)
         for code, operation in pickle._Unpickler.dispatch.items()

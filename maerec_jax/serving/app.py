@@ -166,7 +166,7 @@ def _add_no_scenes(app: FastAPI, service: Service) -> None:
         code = "no_detector"
         service.metrics.refused.labels(code).inc()
         told = "the service finds no words in whole pictures: start it with --detect, or send words to /words"
-        return _json(Problem(code=code, reason=told), 404, {"Connection": "close"})  # its body is not looked at
+        return Unread(Problem(code=code, reason=told).model_dump_json(), 404, service.limits.max_body, kind=_JSON)
 
 
 def _json(content: BaseModel, status: int, headers: Mapping[str, str] | None = None) -> Response:
