@@ -8,17 +8,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 
 from data_pipelines.command import CACHE, guarded
 from data_pipelines.errors import UserError
-from maerec_jax.ahead.compilation import compile_step, prepare_environment
-from maerec_jax.ahead.report import Report, print_report, remat_parts
-from maerec_jax.ahead.search import Candidate, Search
-from maerec_jax.config import config_from_flags
-from maerec_jax.costs.chips import parse_topology
+
+if TYPE_CHECKING:  # what takes long to import has no part in --help
+    from maerec_jax.ahead.report import Report
+    from maerec_jax.ahead.search import Candidate
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_j
 
 
 def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
+    from maerec_jax.ahead.compilation import compile_step, prepare_environment
+    from maerec_jax.ahead.report import Report, print_report
+    from maerec_jax.ahead.search import Search
+    from maerec_jax.config import config_from_flags
+    from maerec_jax.costs.chips import parse_topology
+
     topology = parse_topology(arguments.topology, arguments.num_slices)
     config = config_from_flags(arguments.config, flags)
     if config.mesh.slices not in (1, topology.slices):
@@ -62,7 +68,7 @@ def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
     cache = Path(arguments.cache).expanduser() if arguments.cache else None
     console, progress = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
 
-    def evaluate(candidate: Candidate | None) -> Report:
+    def evaluate(candidate: "Candidate | None") -> Report:
         chosen = candidate.apply(config, topology) if candidate else config
         return Report(arguments.config, chosen, topology, compile_step(chosen, topology, cache, progress.print))
 
@@ -84,7 +90,9 @@ def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
     return 0
 
 
-def _recommendation(best: Report | None, accumulation: int) -> str:
+def _recommendation(best: "Report | None", accumulation: int) -> str:
+    from maerec_jax.ahead.report import remat_parts
+
     if best is None:
         return "no configuration fits: use more chips, or chips with more memory"
     mesh = best.config.mesh

@@ -12,6 +12,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.scenes.detection import DetectionConfig, Detector, load_detector
+from maerec_jax.serving.limits import check_hosts
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class DemoArguments(ReadingArguments):
 
     host: str = "127.0.0.1"
     """Address to listen on; the default is this machine only. There is no password: put a proxy in front."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may use, beside this machine's (behind a proxy: its name); * for any."""
     port: int = 7860
     """Port to listen on; 0 for any free one."""
     root_path: str = ""
@@ -37,6 +40,10 @@ class DemoArguments(ReadingArguments):
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How the words of a scene are found."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_hosts(self.allowed_hosts)
+
 
 def demo(arguments: DemoArguments) -> int:
     """Serve the page until Ctrl-C; returns 0."""
@@ -45,7 +52,7 @@ def demo(arguments: DemoArguments) -> int:
     import uvicorn
 
     from maerec_jax.demo_page.server import make_app, own_folder
-    from maerec_jax.serving.connections import address_of, listen
+    from maerec_jax.serving.connections import address_of, allowed_hosts, listen
     from maerec_jax.weights.finding import load_recognizer
 
     weights = load_recognizer(arguments.checkpoint, arguments.adapters)
@@ -56,8 +63,11 @@ def demo(arguments: DemoArguments) -> int:
 
             tell("compiling the model")
             desk = Desk(weights, arguments.reading, arguments.batch_size, _detector(arguments))
-            app = make_app(build_page(desk, arguments.limits, folder), arguments.limits, folder, arguments.root_path)
-            tell(f"open {address_of(port.getsockname())} in a browser; stop with Ctrl-C")
+            address = port.getsockname()
+            hosts = allowed_hosts(arguments.allowed_hosts, arguments.host, address)
+            page = build_page(desk, arguments.limits, folder)
+            app = make_app(page, arguments.limits, folder, arguments.root_path, hosts)
+            tell(f"open {address_of(address)} in a browser; stop with Ctrl-C")
             # Pages hold a connection open as long as they are: the end does not wait for them.
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
             uvicorn.Server(config).run(sockets=[port])

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import jax
-import numpy as np
 from rich.console import Console
 
 from data_pipelines.command import check_outputs, main_of
 from data_pipelines.errors import UserError
-from maerec_jax.config import TrainConfig
-from maerec_jax.models.interface import RecogniserConfig
-from maerec_jax.weights.detector_files import holds_detector, read_detector
-from maerec_jax.weights.finding import SHIPPED, load_weights
+
+if TYPE_CHECKING:  # what takes long to import has no part in --help
+    from maerec_jax.config import TrainConfig
 
 Format = Literal["pytorch", "safetensors", "onnx", "stablehlo"]
 
@@ -84,6 +81,9 @@ class ExportArguments:
 
 def export(arguments: ExportArguments) -> int:
     """Load, write, and say what was written; returns 0."""
+    from maerec_jax.models.interface import RecogniserConfig
+    from maerec_jax.weights.detector_files import holds_detector
+
     if holds_detector(arguments.checkpoint):
         return _export_detector(arguments)
     _check_installed(arguments.format, _NEEDED.get(arguments.format, ()))
@@ -112,6 +112,8 @@ def _check_installed(format_: str, packages: Sequence[str]) -> None:
 
 def _export_detector(arguments: ExportArguments) -> int:
     """Write a detector, and say what was written; returns 0."""
+    from maerec_jax.weights.detector_files import read_detector
+
     path, output = arguments.checkpoint, Path(arguments.output)
     if arguments.format not in _DETECTOR_WRITERS:
         raise UserError(f"{path} holds a text detector: --format must be {' or '.join(_DETECTOR_WRITERS)}")
@@ -126,8 +128,13 @@ def _export_detector(arguments: ExportArguments) -> int:
     return 0
 
 
-def _load(arguments: ExportArguments) -> tuple[TrainConfig, Any, int]:
+def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     """What to write: a checkpoint, or the mean of several under the config and step of the first."""
+    import jax
+    import numpy as np
+
+    from maerec_jax.weights.finding import SHIPPED, load_weights
+
     config, params, step = load_weights(arguments.checkpoint)
     if not arguments.average:
         return config, params, step
@@ -143,8 +150,10 @@ def _load(arguments: ExportArguments) -> tuple[TrainConfig, Any, int]:
     return config, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0, dtype=np.float32), *everything), step
 
 
-def _described(arguments: ExportArguments, config: TrainConfig) -> str:
+def _described(arguments: ExportArguments, config: "TrainConfig") -> str:
     """A few words on what was written."""
+    from maerec_jax.models.interface import RecogniserConfig
+
     model: Any = config.model
     reads = isinstance(model, RecogniserConfig)
     found = ["recogniser", f"{len(model.charset.characters)} characters"] if reads else ["autoencoder"]

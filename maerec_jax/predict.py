@@ -66,6 +66,7 @@ class PredictArguments(ReadingArguments):
     """How words are found (with --detect)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.images:
             raise ValueError("no images: name image files, folders or LMDBs to read")
         if self.sheet and not self.sheet.lower().endswith(".png"):

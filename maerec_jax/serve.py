@@ -13,7 +13,7 @@ from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig, load_detector
-from maerec_jax.serving.limits import Limits
+from maerec_jax.serving.limits import Limits, check_hosts
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class ServeArguments(ReadingArguments):
 
     host: str = "127.0.0.1"
     """Address to listen on; the default can be reached from this machine only."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may use, beside this machine's (behind a proxy: its name); * for any."""
     port: int = 8000
     """Port to listen on; 0 for any free one."""
     batch_delay_ms: float = 4.0
@@ -47,6 +49,12 @@ class ServeArguments(ReadingArguments):
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_hosts(self.allowed_hosts)
+        if self.batch_delay_ms < 0:
+            raise ValueError(f"--batch-delay-ms must not be negative, but is {self.batch_delay_ms}")
+        if min(self.decode_threads, self.detect_threads) < 1:
+            raise ValueError("--decode-threads and --detect-threads must be at least 1")
         if not 0 <= self.port < 2**16:
             raise ValueError(f"--port must be 0 to 65535, not {self.port}")
         if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
@@ -75,7 +83,7 @@ def serve(arguments: ServeArguments) -> int:
             tell("compiling the detector")
             detector.compile()
         scenes = Scenes(service, detector, arguments.crops, arguments.detect_threads)
-    serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log)
+    serve_forever(service, scenes, arguments.host, arguments.port, arguments.access_log, arguments.allowed_hosts)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Read words with an exported file: python scripts/read_exported.py maerec.onnx IMAGE ...
 
-An example to start from. It needs numpy and opencv-python-headless; onnxruntime for ONNX, and for StableHLO, on
-whatever JAX runs on, jax and flatbuffers. It needs nothing of this project: what it has to know of the model is in the
-file.
+An example to start from. It needs numpy and opencv-python-headless; onnxruntime for ONNX; for StableHLO, on whatever
+JAX runs on, jax and flatbuffers; for PyTorch torch and maerec_jax/interop/pytorch_*.py. It needs nothing else of this
+project: what it has to know of the model is in the file.
 """
 
 import io
@@ -11,6 +11,7 @@ import math
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -52,13 +53,38 @@ def open_stablehlo(path: str) -> tuple[dict, Read]:
     return about, read
 
 
+def open_pytorch(path: str) -> tuple[dict, Read]:
+    """The same of a file for PyTorch, whose model takes images of one size."""
+    import torch
+
+    from maerec_jax.interop.pytorch_baselines import KINDS
+    from maerec_jax.interop.pytorch_twin import MAERec, load
+
+    model = load(path, kinds={"maerec": MAERec, **KINDS})
+    about = json.loads(model.about or "{}").get("reading")
+    if about is None:
+        sys.exit(f"{path} does not say how its model reads: write it with maerec export --format pytorch")
+
+    def read(*given: np.ndarray) -> Sequence[np.ndarray]:
+        image, *width = map(torch.from_numpy, given)
+        reading = model.read(model.pixels(image), *width)
+        return reading.tokens_BT.numpy(), reading.probability_BT.numpy()
+
+    return about, read
+
+
+OPENERS = {".onnx": open_onnx, ".stablehlo": open_stablehlo, ".pth": open_pytorch, ".pt": open_pytorch}
+
+
 def prepare(image: np.ndarray, about: dict) -> tuple[np.ndarray, ...]:
     """What the model takes of uint8 RGB (height, width, 3): resized to the one of its sizes that is nearest in shape.
 
     If the model keeps the aspect ratio, the image is filled up with black, and its width there is returned, too.
     """
-    ratio = math.log(image.shape[1] / image.shape[0])
-    height, width = min(about["image_sizes"], key=lambda size: abs(math.log(size[1] / size[0]) - ratio))
+    sizes = sorted(about["image_sizes"], key=lambda size: size[1] / size[0])
+    ratios = np.log([width / height for height, width in sizes])
+    borders = (ratios[1:] + ratios[:-1]) / 2
+    height, width = sizes[np.searchsorted(borders, np.log(image.shape[1] / image.shape[0]))]
     if (keep := about["keep_ratio"]) is None:
         return (cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None],)
     step, whole = keep["reading_divisor"], math.ceil(height / image.shape[0] * image.shape[1])
@@ -83,7 +109,9 @@ def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple
 
 def main(model: str, *files: str) -> int:
     """Read the words in image files, and print the confidence, text and name of each."""
-    about, read = (open_onnx if model.endswith(".onnx") else open_stablehlo)(model)
+    if Path(model).suffix not in OPENERS:
+        sys.exit(f"{model}: its name must end in one of {[*OPENERS]}")
+    about, read = OPENERS[Path(model).suffix](model)
     if about["interpolation"] != "bilinear":
         sys.exit("the model wants images resized as Pillow does it, Image.resize(size, BICUBIC)")
     failed = False

@@ -221,3 +221,9 @@ def test_predict_reads_what_it_can(unbroken, tmp_path, capsys):  # noqa: F811
     lists.write_text('{"file": "other.png", "words": ["a"]}\n')
     assert run_predict(str(folder), "--checkpoint", str(unbroken), "--lexicon", str(lists)) == 1
     assert "lists.jsonl has no words for" in capsys.readouterr().err
+
+
+def test_sizes_of_batches_are_looked_at_before_anything_is_loaded(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_predict("a.png", "--checkpoint", "nowhere", "--batch-size", "0")
+    assert "--batch-size must be at least 1, not 0" in " ".join(capsys.readouterr().err.split())

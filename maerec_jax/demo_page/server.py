@@ -3,12 +3,13 @@
 import os
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from maerec_jax.demo_page.uploads import Limits
 from maerec_jax.serving.connections import Unread
@@ -46,10 +47,12 @@ def own_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def make_app(page: "gr.Blocks", limits: Limits, folder: Path, root_path: str = "") -> FastAPI:
+def make_app(
+    page: "gr.Blocks", limits: Limits, folder: Path, root_path: str = "", hosts: Sequence[str] = ("*",)
+) -> FastAPI:
     """The ASGI application that serves the page; ``folder`` is where it puts uploads.
 
-    ``root_path`` is the path under which a proxy serves it.
+    ``root_path`` is the path under which a proxy serves it. Requests to other ``hosts`` get 400.
     """
     import gradio as gr
 
@@ -81,6 +84,7 @@ def make_app(page: "gr.Blocks", limits: Limits, folder: Path, root_path: str = "
         response.headers.update(_HEADERS)
         return response
 
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     return gr.mount_gradio_app(
         app,
         page,

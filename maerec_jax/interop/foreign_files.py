@@ -20,6 +20,7 @@ from maerec_jax.models.names.table import COUNTS
 from maerec_jax.weights.files import ABOUT, ENDING
 
 _ENTRIES = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "params")
+_MOST_COPIES = 4  # times the bytes of a file that its tensors may have: some are there under two names
 # What wrappers put before every name: DataParallel, torch.compile, Lightning, mmengine and the like.
 _WRAPPERS = r"(module\.|_orig_mod\.|model\.|backbone\.)+"
 
@@ -42,7 +43,7 @@ class WeightFile:
     def read(self) -> dict[str, np.ndarray]:
         """All tensors, as float32.
 
-        Raises ``UserError`` naming one that cannot be read, or all that are no floats.
+        Raises ``UserError`` naming one that cannot be read, or all that are no floats or have NaN or infinity.
         """
         state: dict[str, np.ndarray] = {}
         converted, others = set(), []
@@ -57,14 +58,16 @@ class WeightFile:
                 others.append(f"{name} ({array.dtype})")
             elif array.dtype != np.float32:
                 converted.add(array.dtype.name)
-                array = array.astype(np.float32)
+                with np.errstate(over="ignore"):  # what float32 cannot hold is told below
+                    array = array.astype(np.float32)
             state[name] = array
         if others:
             raise UserError(f"{self.path}: no floating-point numbers: {', '.join(others)}")
         if converted:
             self.notes.append(f"numbers were {', '.join(sorted(converted))} and are float32 now")
         if broken := [name for name, value in state.items() if not np.isfinite(value).all()]:
-            self.notes.append(f"warning: not all numbers are finite in {grouped(broken)}")
+            then = "use weights from before training failed"
+            raise UserError(f"{self.path}: NaN or infinity in {grouped(broken)}: {then}")
         return state
 
 
@@ -106,7 +109,8 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
         what = f"an object of class {kind}" if isinstance(content, StandIn) else kind
         raise UserError(f"{path} holds {what}, not tensors by name: save the model's state_dict()")
     names, meta = [str(name) for name in content], content.get("meta")
-    about = str(meta.get(ABOUT, "")) if isinstance(meta, dict) else ""
+    about = meta.get(ABOUT) if isinstance(meta, dict) else ""
+    about = about if isinstance(about, str) else ""  # to write other things out may take for ever
     if entry and not _holds_tensors(content.get(entry)):
         raise UserError(f"{path}: --entry {entry} is not a state dict; the entries are {_some(names)}")
     entry = entry or next((name for name in _ENTRIES if _holds_tensors(content.get(name))), "")
@@ -115,9 +119,12 @@ def _of_torch(path: Path, file: TorchFile, entry: str) -> WeightFile:
         raise UserError(f"{path} holds no tensors by name, only {_some(names)}: does --entry help?")
     tensors = {name: value for name, value in found.items() if isinstance(value, StoredTensor)}
     size = path.stat().st_size  # tensors are not compressed; no model of larger ones is even thought of
+    sizes = {name: math.prod(tensor.shape) * tensor.storage.dtype.itemsize for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
-        if math.prod(tensor.shape) * tensor.storage.dtype.itemsize > size:
+        if sizes[name] > size:
             raise UserError(f"{path}: {name} {tensor.shape} is larger than the file: is it truncated or damaged?")
+    if sum(sizes.values()) > _MOST_COPIES * size:
+        raise UserError(f"{path}: its tensors share their numbers more often than those of any model: is it damaged?")
     if strange := sorted(map(str, found.keys() - tensors.keys())):
         raise UserError(f"{path}: no tensors: {grouped(strange)}")
     weights = _weights(

@@ -65,7 +65,7 @@ class ImportOptions:
     merge_lora: bool = True
     """Merge LoRA adapters into the weights that they adapt."""
     entry: str = ""
-    """Entry of the file that holds the weights, such as ema_state_dict; default: state_dict or model."""
+    """Entry of the file that holds the weights, such as state_dict_ema; default: state_dict or model."""
     ignore_code: bool = False
     """Also read files whose pickle names unknown functions or classes; these are never run."""
 

@@ -12,6 +12,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.interop.encoder_weights import flip_channels
 from maerec_jax.interop.model_of_shapes import HALF, IMAGENET
+from maerec_jax.interop.reading_facts import reading_facts
 from maerec_jax.models.interface import ModelConfig, RecogniserConfig
 from maerec_jax.models.other_images import rescale_pixels
 from maerec_jax.models.vit import ViTConfig
@@ -41,7 +42,10 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
         name = "model"
         if (model.pixel_mean, model.pixel_std) != HALF:
             raise UserError("the reference's autoencoders see pixels from -1 to 1: this one has other constants")
-    saved = {name: tensors_of(params, config.model), "meta": {ABOUT: about_weights(config, step, color=color)}}
+    more: dict[str, Any] = {"color": color}
+    if isinstance(model, RecogniserConfig):  # which PyTorch has for one size alone
+        more["reading"] = reading_facts(config, step, "float32") | {"image_sizes": [model.image_size]}
+    saved = {name: tensors_of(params, config.model), "meta": {ABOUT: about_weights(config, step, **more)}}
     with written_whole(path) as fresh, fresh.open("wb") as file:  # what fails in a file of Python's is an OSError
         torch.save(saved, file)
 

@@ -1,9 +1,11 @@
 """Reading ``.pth`` and ``.pt`` files without PyTorch, and without running anything that is in them.
 
 Both formats of ``torch.save`` are read: archives, and the stream that was written before PyTorch 1.6. Tensors are read
-from the file one by one, when they are asked for: the state of an optimizer costs nothing.
+from the file one by one, when they are asked for: the state of an optimizer costs nothing. Whatever a file declares of
+itself is compared with its size before memory is taken for it.
 """
 
+import io
 import struct
 import zipfile
 from typing import IO, Any
@@ -14,10 +16,30 @@ from maerec_jax.interop.inert_pickles import InertUnpickler, Storage, StoredTens
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_STRIDE = struct.Struct("<q")
+# Operations that the pickle of a small file may have, and to how many bytes of a larger one there may be one more.
+_OPERATIONS, _BYTES_AN_OPERATION = 200_000, 1000
+_DIRECTORY = 4_000_000  # bytes of the list of an archive's members: over 30,000 of them
 
 
 class UnreadableError(Exception):
     """A file that is cut, damaged, or of another format. The message says what is wrong, but not with what file."""
+
+
+class _Bounded:
+    """An open file that sets no memory aside for more than it has: Python's own do for as much as they are asked."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = self.most = file.seek(0, io.SEEK_END)  # in bytes; and how many may be read at once
+        self.seek, self.tell, self.seekable, self.readline = file.seek, file.tell, file.seekable, file.readline
+        self.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        size = left if size < 0 else min(size, left)
+        if size > self.most:
+            raise UnreadableError("an archive with more members than a file of weights needs")
+        return self._file.read(size)
 
 
 class TorchFile:
@@ -27,7 +49,7 @@ class TorchFile:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file = _Bounded(file)
         self._archive: zipfile.ZipFile | None = None
         self._places: dict[str, int] = {}  # where storages begin in a stream
         self._folder, self._order = "", "<"
@@ -41,6 +63,11 @@ class TorchFile:
             raise
         except Exception as error:  # of a damaged pickle whatever its operations raise
             raise UnreadableError(f"is it truncated, damaged or in another format? ({_first_line(error)})") from error
+        declared = sum(storage.size for storage in unpickler.storages.values())
+        if declared > self._file.size:
+            raise UnreadableError(
+                f"its tensors should have {declared:,} bytes, and it has {self._file.size:,}: is it truncated?"
+            )
 
     def _open(self) -> tuple[Any, InertUnpickler]:
         if not zipfile.is_zipfile(self._file):
@@ -49,28 +76,45 @@ class TorchFile:
                 raise UnreadableError("the archive is truncated: download it again")
             self._file.seek(0)
             return self._open_stream()
+        self._file.most = _DIRECTORY
         self._archive = zipfile.ZipFile(self._file)
+        self._file.most = self._file.size
         names = self._archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(pickles) != 1 or any(name.endswith("constants.pkl") for name in names):
             raise UnreadableError("an archive, but not of weights (TorchScript?): save the model's state_dict()")
         self._folder = pickles[0].removesuffix("data.pkl")
         if f"{self._folder}byteorder" in names:
-            self._order = ">" if self._archive.read(f"{self._folder}byteorder") == b"big" else "<"
-        with self._archive.open(pickles[0]) as file:
-            unpickler = InertUnpickler(file)
-            return unpickler.load(), unpickler
+            self._order = ">" if self._member("byteorder") == b"big" else "<"
+        unpickler = self._unpickler(io.BytesIO(self._member("data.pkl")))
+        return unpickler.load(), unpickler
+
+    def _unpickler(self, file: Any) -> InertUnpickler:
+        return InertUnpickler(file, _OPERATIONS + self._file.size // _BYTES_AN_OPERATION)
+
+    def _member(self, name: str, size: int = -1) -> bytes:
+        """The first bytes of a member of the archive, by default all."""
+        assert self._archive is not None
+        member = self._archive.getinfo(self._folder + name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise UnreadableError("its archive is compressed, as no file of torch.save is: save it with PyTorch again")
+        if member.file_size > self._file.size:
+            raise UnreadableError(f"{member.filename} is larger than the whole file: is it truncated or damaged?")
+        with self._archive.open(member) as file:
+            return file.read(size)
 
     def _open_stream(self) -> tuple[Any, InertUnpickler]:
         """What PyTorch wrote before 1.6: three headers, the pickle, the order of the storages, and the storages."""
-        if InertUnpickler(self._file).load() != _LEGACY_MAGIC:
+        if self._unpickler(self._file).load() != _LEGACY_MAGIC:
             raise UnreadableError("a pickle that torch.save did not write")
-        version, system = InertUnpickler(self._file).load(), InertUnpickler(self._file).load()
+        version, system = self._unpickler(self._file).load(), self._unpickler(self._file).load()
         if version != 1001 or not system.get("little_endian", True):
             raise UnreadableError("written by another version of PyTorch: load and save it again with a newer one")
-        unpickler = InertUnpickler(self._file)
+        unpickler = self._unpickler(self._file)
         content = unpickler.load()
-        for key in InertUnpickler(self._file).load():
+        for key in self._unpickler(self._file).load():
+            if not isinstance(key, str):  # others may take long to look up
+                raise UnreadableError("damaged: the names of its storages are no texts")
             storage = unpickler.storages[key]
             (count,) = _LEGACY_STRIDE.unpack(self._file.read(_LEGACY_STRIDE.size))
             if count != storage.count:
@@ -98,7 +142,7 @@ class TorchFile:
         if storage.key not in self._kept:
             try:
                 if self._archive is not None:
-                    data = self._archive.read(f"{self._folder}data/{storage.key}")
+                    data = self._member(f"data/{storage.key}", storage.size)
                 else:
                     self._file.seek(self._places[storage.key])
                     data = self._file.read(storage.size)
@@ -113,4 +157,4 @@ class TorchFile:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -45,14 +45,28 @@ def sincos_2d(grid: tuple[int, int], dim: int, layout: str) -> np.ndarray:
     return np.concatenate([np.zeros((1, dim)), table]).astype(np.float32)[None]
 
 
+# Of the odd polynomial of degree 9 that is nearest to the sine, relatively, from 0 to pi / 2 (by 6e-9).
+_SINE = (-0.16666659550427748, 0.00833306624608199, -0.0001980960290192486, 2.6057806379366186e-06)
+
+
 def sincos_interleaved(length: int, dim: int) -> np.ndarray:
     """Position table of the original Transformer (arXiv 1706.03762, 3.5): sin and cos in turn. float32 (length, dim).
 
-    Angles are rounded to float32 as the reference rounds them.
+    The reference's to the bit, on any machine: angles are rounded to float32, and sines are as near as those that
+    PyTorch has of MKL, which differ from the nearest float32 in one place of twenty.
     """
     frequencies = (10000.0 ** -(2 * np.arange(dim // 2) / dim)).astype(np.float32)
-    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim)
+    angles = (np.arange(length, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    table = np.stack([_sine(angles, 0.0), _sine(angles, 0.5)], axis=-1)
+    return table.reshape(length, dim).astype(np.float32)
+
+
+def _sine(angles: np.ndarray, shift: float) -> np.ndarray:
+    """Sines of angles and ``shift`` half-turns, float64."""
+    turns = np.rint(angles / np.pi + shift)
+    x = angles - (turns - shift) * np.pi
+    series = 1 + x**2 * np.polynomial.polynomial.polyval(x**2, _SINE)
+    return np.where(turns % 2, -x, x) * series
 
 
 def resize_table(

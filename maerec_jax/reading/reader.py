@@ -67,6 +67,10 @@ class ReadingArguments:
     batch_size: int = 32
     """Images read at once. Smaller batches are padded to one of a few sizes."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, not {self.batch_size}")
+
 
 class Reader:
     """A recogniser on the devices of a mesh, and how it reads.

@@ -1,5 +1,6 @@
 """Reading word images from Python: ``Recognizer.load("runs/maerec_s").read(["word.jpg"])``."""
 
+import io
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +26,9 @@ from maerec_jax.reading.word import Word
 from maerec_jax.weights.adapters import save_adapters
 from maerec_jax.weights.finding import load_recognizer, save_weights
 
-Image = str | Path | bytes | np.ndarray | PIL.Image.Image
-"""An image to be read: the path of a file, its bytes, uint8 RGB pixels (height, width, 3), or a Pillow image."""
+Image = str | Path | bytes | io.BytesIO | np.ndarray | PIL.Image.Image
+"""An image to be read: the path of a file, its bytes, also in an ``io.BytesIO``, a Pillow image, or uint8 pixels: RGB
+(height, width, 3), RGBA (height, width, 4), or grey (height, width) or (height, width, 1)."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,21 @@ def load_image(image: Image) -> tuple[np.ndarray, str]:
             raise DecodeError(f"{name}: {error}") from error
     elif isinstance(image, PIL.Image.Image):
         pixels = rgb_of(image)
+    elif isinstance(image, bytes | io.BytesIO):
+        pixels = decode_image(image if isinstance(image, bytes) else image.getvalue())
     else:
-        pixels = decode_image(image) if isinstance(image, bytes) else np.asarray(image)
-    _check_pixels(pixels)
+        pixels = _rgb(np.asarray(image))
     return pixels, name
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of any kind in ``Image`` as RGB, transparent ones as ``decode_image`` shows them."""
+    if pixels.shape[2:] == (1,):
+        pixels = pixels[..., 0]
+    if pixels.dtype == np.uint8 and pixels.size and (pixels.ndim == 2 or pixels.shape[2:] == (4,)):
+        return rgb_of(PIL.Image.fromarray(pixels))
+    _check_pixels(pixels)
+    return pixels
 
 
 def _check_pixels(pixels: np.ndarray) -> None:
@@ -142,7 +155,7 @@ class Recognizer:
         save_adapters(path, self._run, self._params, self.step)
 
     def read(self, images: Iterable[Image]) -> list[Word]:
-        """Read images: paths, the bytes of files, uint8 RGB pixels (height, width, 3), Pillow images, also mixed.
+        """Read images of every kind in ``Image``: paths, bytes of files, arrays of pixels, Pillow images, also mixed.
 
         Returns:
           A ``Word`` for each image. It has the text, its confidence and those of its characters (``Word`` says what
@@ -153,8 +166,8 @@ class Recognizer:
           OSError: for a file that cannot be read.
           UserError: where the lexicon has no words for an image.
         """
-        single = isinstance(images, str | Path | bytes | PIL.Image.Image)
-        if single or (isinstance(images, np.ndarray) and images.ndim == 3):
+        single = isinstance(images, str | Path | bytes | io.BytesIO | PIL.Image.Image)
+        if single or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("read takes several images: put a single one into a list")
         return list(self.read_prepared(self.prepare(image) for image in images))
 

@@ -90,7 +90,7 @@ class SceneReader:
         self.recognizer, self.detector, self.crops = recognizer, detector, crops
 
     def read(self, image: Image) -> Scene:
-        """Find and read the words of a picture: a path, the bytes of a file, uint8 RGB pixels or a Pillow image.
+        """Find and read the words of a picture, of any kind in ``reading.recognizer.Image``.
 
         Raises:
           DecodeError: where it cannot be decoded.

@@ -46,6 +46,8 @@ class ImageReading(_WordReading):
 
     file: str = Field(examples=["word.jpg"])
     """The name of the file as it was sent; empty for a body that is an image."""
+    note: str | None = Field(default=None, examples=[None])
+    """What to know of the reading: that the image is as large as a whole picture. null for most."""
     error: Failure | None = None
     """Why the image was not read; null where it was."""
 

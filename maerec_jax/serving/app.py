@@ -1,6 +1,6 @@
 """The pages of the service, and their description (OpenAPI)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from maerec_jax.serving.answers import Problem, Readings, SceneReadings, State
@@ -21,6 +22,8 @@ from maerec_jax.serving.service import Result, Service
 
 _HUNG_UP = 499  # the status that proxies log where the client did not wait; nobody receives it
 _JSON = "application/json"
+BEYOND = "beyond"
+"""The key in the state of a request that says whether it came on a connection beyond ``Limits.connections``."""
 
 _REFUSALS = {
     400: "The body is empty or damaged, or has fields that are not files.",
@@ -43,8 +46,11 @@ _BODY = {
 }
 
 
-def make_app(service: Service, scenes: Scenes | None = None) -> FastAPI:
-    """The application around a service, which somebody else starts and closes; with ``scenes`` it takes pictures."""
+def make_app(service: Service, scenes: Scenes | None = None, hosts: Sequence[str] = ("*",)) -> FastAPI:
+    """The application around a service, which somebody else starts and closes; with ``scenes`` it takes pictures.
+
+    Requests to other ``hosts`` get 400.
+    """
     limits = service.limits
     app = FastAPIOffline(
         redoc_url=None,
@@ -55,6 +61,7 @@ def make_app(service: Service, scenes: Scenes | None = None) -> FastAPI:
             f"{limits.max_megapixels:g} megapixels an image, {limits.timeout:g} seconds."
         ),
     )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(measured, metrics=service.metrics)
 
     @app.exception_handler(HTTPException)
@@ -76,6 +83,8 @@ def make_app(service: Service, scenes: Scenes | None = None) -> FastAPI:
     _add_reading(app, service, "/words", Readings, service.images, service.word)
     if scenes is not None:
         _add_reading(app, service, "/scenes", SceneReadings, scenes.places, scenes.scene)
+    else:
+        _add_no_scenes(app, service)
 
     @app.get("/health", tags=["state"], summary="Whether the process works", responses=_STATES)
     async def health(response: Response) -> State:
@@ -130,6 +139,9 @@ def _add_reading(
         with service.buffer.hold() as take:
             body = Body(request, limits, min(limits.max_images, places.number), take)
             try:
+                if getattr(request.state, BEYOND, False):
+                    told = f"{limits.connections} connections are open: try again later"
+                    raise RefusedError(503, "too_many_connections", told, busy=True)
                 results = await service.answer(request, body, places, read)
             except ClientDisconnect:
                 return Response(status_code=_HUNG_UP)
@@ -144,6 +156,17 @@ def _add_reading(
         errors = [result.error for result in readings.results]
         failed = any(error is not None and error.code == "failed" for error in errors)
         return _json(readings, 200 if None in errors else 500 if failed else 422)
+
+
+def _add_no_scenes(app: FastAPI, service: Service) -> None:
+    """Say to those who send pictures nonetheless how they can be read."""
+
+    @app.post("/scenes", include_in_schema=False)
+    async def no_scenes() -> Response:
+        code = "no_detector"
+        service.metrics.refused.labels(code).inc()
+        told = "the service finds no words in whole pictures: start it with --detect, or send words to /words"
+        return Unread(Problem(code=code, reason=told).model_dump_json(), 404, service.limits.max_body, kind=_JSON)
 
 
 def _json(content: BaseModel, status: int, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,8 +1,9 @@
 """Sockets that listen, and answers to requests whose bodies have not been received."""
 
 import asyncio
+import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,9 +11,11 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from data_pipelines.command import tell
 from data_pipelines.errors import UserError
 
 _LINGER = 5.0  # seconds for which the rest of a body is taken, and thrown away
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
 def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
@@ -30,6 +33,20 @@ def address_of(address: Any) -> str:
     """The URL of a socket's address."""
     host, port = address[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def allowed_hosts(names: Sequence[str], host: str, address: Any) -> list[str]:
+    """The names in the Host header that a server answers to, which was told to listen on ``host`` and has an address.
+
+    So that no page of another site makes a browser send it requests under a name of that site's, they are those that
+    were given, this machine's, and its own. Any, if other machines can reach it, which is told, and none was given.
+    """
+    own = address[0].partition("%")[0]
+    if not (loopback := ipaddress.ip_address(own).is_loopback):
+        tell("note: there is no password: anyone who can reach this address can use it, and send it pictures")
+    if not names and not loopback:
+        return ["*"]
+    return [*names, *_THIS_MACHINE, *(f"[{name}]" if ":" in name else name for name in (host, own))]
 
 
 class Unread(Response):

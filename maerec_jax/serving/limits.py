@@ -1,6 +1,7 @@
 """What the service takes, and how it says no."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -8,6 +9,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import MAX_PIXELS
 
 MEGA = 1_000_000
+_HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\]")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Limits:
     buffer_mb: float = 256.0
     """Memory for the bodies of all requests, in MB; further requests get 503."""
     connections: int = 512
-    """Open connections; requests on further ones get 503."""
+    """Open connections; images that are sent on further ones get 503."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -89,3 +91,11 @@ class Places:
             yield take
         finally:
             self.taken -= held
+
+
+def check_hosts(names: Sequence[str]) -> None:
+    """Raises ``UserError`` for what is no host name as ``--allowed-hosts`` takes them."""
+    for name in names:
+        if not _HOST.fullmatch(name):
+            known = "words.example.org, *.example.org for all in it, or * for any, without a port"
+            raise UserError(f"--allowed-hosts {name!r} is no name of a host: give one such as {known}")

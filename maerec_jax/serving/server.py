@@ -1,11 +1,11 @@
 """uvicorn around the application: sockets, signals, and connections that send nothing."""
 
 import asyncio
-import ipaddress
 import logging
 import math
 import signal
 import socket
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -13,8 +13,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from data_pipelines.command import tell
-from maerec_jax.serving.app import make_app
-from maerec_jax.serving.connections import address_of, listen
+from maerec_jax.serving.app import BEYOND, make_app
+from maerec_jax.serving.connections import address_of, allowed_hosts, listen
 from maerec_jax.serving.scenes import Scenes
 from maerec_jax.serving.service import Service
 
@@ -23,12 +23,17 @@ _GRACE = 5.0  # seconds that an accepted request may take beyond its time
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed if no whole head of a request comes in; uvicorn waits for ever."""
+    """A connection that is closed if no whole head of a request comes in; uvicorn waits for ever.
+
+    The application hears whether there are more connections than it wants; uvicorn would refuse whatever is asked.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        most, self.limit_concurrency = self.limit_concurrency, None
+        self.app_state = {**self.app_state, BEYOND: most is not None and len(self.connections) > most}
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -52,9 +57,11 @@ class _Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server for a service, which it starts and closes; with ``scenes`` it takes whole pictures, too."""
+    """A server for a service, which it starts and closes; its application is that of ``make_app``."""
 
-    def __init__(self, service: Service, scenes: Scenes | None = None, access_log: bool = False) -> None:
+    def __init__(
+        self, service: Service, scenes: Scenes | None = None, access_log: bool = False, hosts: Sequence[str] = ("*",)
+    ) -> None:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.CRITICAL)
         # Whatever a client sends that is no HTTP is told on this level.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -62,7 +69,7 @@ class Server(uvicorn.Server):
         limits = service.limits
         super().__init__(
             uvicorn.Config(
-                make_app(service, scenes),
+                make_app(service, scenes, hosts),
                 http=_Connection,
                 ws="none",
                 lifespan="off",
@@ -70,7 +77,7 @@ class Server(uvicorn.Server):
                 access_log=access_log,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=limits.connections + 1,  # uvicorn refuses the last one, too
+                limit_concurrency=limits.connections,
                 backlog=limits.connections,
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=math.ceil(limits.timeout + _GRACE),
@@ -105,12 +112,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_forever(service: Service, scenes: Scenes | None, host: str, port: int, access_log: bool) -> None:
-    """Serve until a signal; says on stderr where it listens, and on stdout when it is ready."""
+def serve_forever(
+    service: Service, scenes: Scenes | None, host: str, port: int, access_log: bool, hosts: Sequence[str] = ()
+) -> None:
+    """Serve until a signal; says on stderr where it listens, and on stdout when it is ready.
+
+    ``hosts`` are the names that ``allowed_hosts`` is given.
+    """
     listener = listen(host, port, service.limits.connections)
     tell(f"listening on {address_of(listener.getsockname())}, compiling")
-    if not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback:
-        tell("note: there is no password: anyone who can reach this address can use the service")
+    hosts = allowed_hosts(hosts, host, listener.getsockname())
     if access_log:
         logging.basicConfig(format="%(message)s")
-    asyncio.run(Server(service, scenes, access_log).run_until_stopped(listener))
+    asyncio.run(Server(service, scenes, access_log, hosts).run_until_stopped(listener))

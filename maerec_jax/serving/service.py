@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
-from maerec_jax.reading.recognizer import Recognizer
+from maerec_jax.reading.recognizer import Prepared, Recognizer
+from maerec_jax.scenes.scene_reader import LARGE, is_large
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.limits import MEGA, Limits, Places, RefusedError
@@ -21,6 +22,11 @@ from maerec_jax.serving.metrics import Metrics
 
 Result = dict[str, Any]
 """What was read in an image, or why nothing was, as the models in ``answers`` describe it."""
+
+_LARGE = (
+    f"the image is at least {LARGE} pixels high and wide, and was read as one word: send whole pictures to /scenes, "
+    "of a service that was started with --detect"
+)
 
 
 class Service:
@@ -123,9 +129,14 @@ class Service:
 
     async def word(self, upload: Upload) -> Result:
         """Read an image of one word."""
-        work = self._pool.submit(lambda: self.recognizer.prepare_pixels(self.decode(upload), upload.name))
-        word = await asyncio.wrap_future(self.batcher.submit(await asyncio.wrap_future(work)))
-        return word.described()
+        prepared, large = await asyncio.wrap_future(self._pool.submit(self._prepare, upload))
+        word = await asyncio.wrap_future(self.batcher.submit(prepared))
+        return word.described() | ({"note": _LARGE} if large else {})
+
+    def _prepare(self, upload: Upload) -> tuple[Prepared, bool]:
+        """An image as the model gets it, and whether it is more likely a whole picture."""
+        pixels = self.decode(upload)
+        return self.recognizer.prepare_pixels(pixels, upload.name), is_large(pixels)
 
     def decode(self, upload: Upload) -> np.ndarray:
         """The pixels of an upload, which loses its data.

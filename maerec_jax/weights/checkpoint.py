@@ -203,7 +203,7 @@ def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
       The run's config, the parameters as NumPy arrays, and the step.
 
     Raises:
-      UserError: where there is no checkpoint.
+      UserError: where there is no checkpoint, it is damaged, or has NaN or infinity.
     """
     workdir = epath.Path(path)
     step = None
@@ -233,4 +233,9 @@ def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
         except Exception as error:  # Orbax and TensorStore raise whatever they meet in damaged files
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{workdir}: checkpoint {step} cannot be read, is it damaged? ({reason})") from error
-    return config, next(iter(params.values())), step
+    (params,) = params.values()
+    for place, value in jax.tree.leaves_with_path(params):
+        if not np.isfinite(value).all():
+            name = jax.tree_util.keystr(place, simple=True, separator="/")
+            raise UserError(f"{workdir}: checkpoint {step}: {name} has NaN or infinity: use an earlier checkpoint")
+    return config, params, step

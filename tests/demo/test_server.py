@@ -151,6 +151,15 @@ def test_uploads_are_bounded_together_and_come_from_the_page(unbroken, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_requests_under_names_of_others_are_refused(address):
+    """So that no page of another site has a browser read and upload here under that site's name."""
+    urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "localhost:1"})).close()
+    for path in ("", "config", "gradio_api/upload"):
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            urllib.request.urlopen(urllib.request.Request(address + path, headers={"Host": "evil.example"}))
+        refused.value.close()
+
+
 def test_the_largest_file_has_room():
     with pytest.raises(UserError, match="max_kept_megabytes"):
         Limits(max_megabytes=30, max_kept_megabytes=20)

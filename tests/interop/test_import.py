@@ -61,7 +61,7 @@ def test_adapters_can_be_kept(tmp_path):
     assert kept.config.model.encoder.lora_rank == 4
     found = state_dict_from_params(kept.params, kept.config.model)
     assert found.keys() == state.keys()
-    for name in found.keys() - {POSITION_BUFFER}:
+    for name in found:
         np.testing.assert_array_equal(found[name], state[name], name)
     merged = imported(state, tmp_path, color="rgb", **SIZES)
     assert_same(merged.params, merge_lora(kept.config.model, kept.params)[1])
@@ -249,9 +249,22 @@ def test_numbers_of_other_types(tmp_path):
     state["norm.bias"] = state["norm.bias"].astype(np.int32)
     with pytest.raises(UserError, match=r"no floating-point numbers: norm.bias \(int32\)"):
         imported(state, tmp_path, encoder_heads=2, decoder_heads=2)
-    state["norm.bias"] = np.full(64, np.nan, np.float32)
-    found = imported(state, tmp_path, encoder_heads=2, decoder_heads=2)
-    assert "warning: not all numbers are finite in norm.bias" in found.notes
+
+
+@pytest.mark.parametrize("value", [np.full(64, np.nan, np.float32), np.float16([np.inf] * 64), np.full(64, 1e300)])
+def test_numbers_that_are_none_are_refused(value, tmp_path, capsys):
+    """Also those that float32 cannot hold; and checkpoints of which earlier versions made runs."""
+    state = state_of("mae_tiny") | {"norm.bias": value}
+    save_file(state, tmp_path / "file.safetensors")
+    heads = ("--encoder-heads=2", "--decoder-heads=2")
+    told = refused(run(tmp_path / "file.safetensors", tmp_path / "run", *heads), capsys)
+    assert "file.safetensors: NaN or infinity in norm.bias: use weights from before training failed" in told
+    assert not (tmp_path / "run").exists()
+    with np.errstate(over="ignore"):
+        params = params_from_state_dict({**state, "norm.bias": np.float32(value)}, MAEConfig.tiny())
+    write_run(TrainConfig(model=MAEConfig.tiny(), workdir=str(tmp_path / "old")), params)
+    with pytest.raises(UserError, match="old: checkpoint 0: encoder/blocks_norm/bias has NaN or infinity"):
+        load_params(tmp_path / "old")
 
 
 @pytest.mark.parametrize("form", ["lines", "line", "string"])

@@ -1,19 +1,23 @@
 """ONNX files read what the models read, whatever the batch, and stop when every text has ended."""
 
 import json
-import subprocess
-import sys
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import PIL.ExifTags
 import PIL.Image
 import pytest
 
-from maerec_jax import Recognizer
+from maerec_jax import predict
 from maerec_jax.interop import onnx_file
 from maerec_jax.interop.onnx_file import write_onnx
+from maerec_jax.interop.pytorch_file import write_pytorch
+from maerec_jax.interop.stablehlo_file import write_stablehlo
+from maerec_jax.weights.finding import save_weights
 from tests.conftest import FIXTURES, REPOSITORY
 from tests.interop.test_export import (  # noqa: F401
     IMAGES,
@@ -160,23 +164,37 @@ def test_an_image_of_another_size_is_refused(session):
         read(session, np.zeros((1, 32, 64, 3), np.uint8))
 
 
-def test_the_example_reads_as_the_recognizer(file, checkpoint, recogniser, tmp_path):  # noqa: F811
+EXAMPLE = runpy.run_path(str(REPOSITORY / "scripts" / "read_exported.py"))
+SIZES = ((40, 90), (90, 40), (400, 25), (25, 400), (64, 64), (9, 1), (80, 41), (33, 34))
+
+
+def test_all_forms_are_read_with_as_predict_reads(file, recogniser, tmp_path, capsys):  # noqa: F811
+    """Portrait and wide images, some turned by their EXIF data; others are named, and the rest is read."""
     names = []
-    for number, image in enumerate(reference_pixels()):
-        names.append(str(tmp_path / f"{number}.png"))
-        PIL.Image.fromarray(image).resize((90, 40) if number % 2 else (40, 90)).save(names[-1])
-    turning = replace(recogniser[0], data=replace(recogniser[0].data, turn_vertical=True))
+    for number, (image, size) in enumerate(zip(reference_pixels(), SIZES, strict=True)):
+        names.append(str(tmp_path / f"{number}.{'jpg' if number % 3 else 'png'}"))
+        exif = PIL.Image.Exif()
+        exif[PIL.ExifTags.Base.Orientation] = 6 if number % 3 else 1
+        PIL.Image.fromarray(image).resize(size).save(names[-1], exif=exif, quality=95)
+    unreadable = [str(tmp_path / name) for name in ("broken.png", "empty.jpg")]
+    for name, content in zip(unreadable, (b"no image", b""), strict=True):
+        Path(name).write_bytes(content)
+    given, (config, params) = [*names[:3], *unreadable, *names[3:]], recogniser
+    turning = replace(config, data=replace(config.data, turn_vertical=True))
     turned = onnx.load(file)
     next(prop for prop in turned.metadata_props if prop.key == "turn_vertical").value = "true"
     onnx.save(turned, tmp_path / "turning.onnx")
-    for path, config in ((file, recogniser[0]), (tmp_path / "turning.onnx", turning)):
-        example = [sys.executable, str(REPOSITORY / "scripts" / "read_exported.py"), str(path), *names]
-        done = subprocess.run(example, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        words = Recognizer(config, recogniser[1]).read(names)
-        expected = [f"{word.confidence:6.1%}  {word.text:<24}  {name}" for word, name in zip(words, names, strict=True)]
-        assert done.stdout.splitlines() == expected
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    done = subprocess.run([*example, str(tmp_path / "broken.png")], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "not read" in done.stderr
+    write_stablehlo(tmp_path / "turning.stablehlo", turning, params, 7)
+    write_pytorch(tmp_path / "turning.pth", turning, params, 7)
+    write_pytorch(tmp_path / "released.pth", turning, params, 7, released=True)
+    names_of_turning = ("turning.onnx", "turning.stablehlo", "turning.pth", "released.pth")
+    for run, files in ((config, [file]), (turning, [tmp_path / name for name in names_of_turning])):
+        save_weights(tmp_path / "run.safetensors", run, params, 7)
+        assert predict.main([*given, "--checkpoint", str(tmp_path / "run.safetensors")]) == 1
+        expected = capsys.readouterr().out
+        assert len(expected.splitlines()) == len(names)
+        for path in files:
+            assert EXAMPLE["main"](str(path), *given) == 1
+            found = capsys.readouterr()
+            assert found.out == expected, path
+            assert found.err.splitlines() == [f"not read: {name}" for name in unreadable]

@@ -43,7 +43,15 @@ def test_every_kind_of_image_reads_the_same(recognizer, pixels, tmp_path):
     assert len(first.character_confidences) == len(first.text.replace("<UKN>", "?"))
     assert first.confidence == pytest.approx(np.mean(first.character_confidences))
     grey = pillow.convert("L")
-    assert recognizer.read([grey]) == recognizer.read([np.repeat(np.asarray(grey)[..., None], 3, axis=2)])
+    pixels_of_grey = np.asarray(grey)
+    colourless = [grey, pixels_of_grey, pixels_of_grey[..., None], io.BytesIO(png(pixels_of_grey))]
+    first, *others = recognizer.read([np.repeat(pixels_of_grey[..., None], 3, axis=2), *colourless])
+    assert all(word == first for word in others)
+    written = io.BytesIO()
+    pillow.save(written, "PNG")  # and not rewound
+    assert recognizer.read([written]) == recognizer.read([image])
+    veiled = np.dstack([image, np.resize(np.arange(256, dtype=np.uint8), image.shape[:2])])
+    assert recognizer.read([veiled]) == recognizer.read([png(veiled)])
 
 
 def test_any_number_of_images_compiles_a_few_shapes(recognizer, pixels):
@@ -65,7 +73,11 @@ def test_what_is_no_image_is_refused(recognizer, tmp_path):
         recognizer.read([tmp_path / "gone.jpg"])
     with pytest.raises(DecodeError, match="must be uint8 RGB"):
         recognizer.read([np.zeros((32, 128))])
-    for single in (PIL.Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8), "word.png", b""):
+    for shape in ((8, 8, 2), (0, 8), (8,), (8, 8, 4, 1)):
+        with pytest.raises(DecodeError, match="must be uint8 RGB"):
+            recognizer.read([np.zeros(shape, np.uint8)])
+    arrays = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    for single in (PIL.Image.new("RGB", (8, 8)), *arrays, "word.png", b"", io.BytesIO()):
         with pytest.raises(TypeError, match="put a single one into a list"):
             recognizer.read(single)
 

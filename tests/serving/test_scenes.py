@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from maerec_jax.scenes.regions import Region
-from maerec_jax.scenes.scene_reader import SceneReader
+from maerec_jax.scenes.scene_reader import LARGE, SceneReader
 from maerec_jax.serving.app import make_app
 from maerec_jax.serving.limits import Limits
 from maerec_jax.serving.scenes import Scenes
 from maerec_jax.serving.service import Service
-from tests.serving.conftest import form, patient, png, until
+from tests.serving.conftest import client_of, form, patient, png, until
 
 
 class Tiles:
@@ -97,3 +97,25 @@ def test_too_many_scenes_are_refused(gated, pictures, files):
 
 def test_without_a_detector_there_are_no_scenes(recognizer):
     assert "/scenes" not in make_app(Service(recognizer)).openapi()["paths"]
+
+
+def test_who_sends_scenes_to_a_service_of_words_hears_how_they_are_read(recognizer, files):
+    """Its body is not looked at; and a word as large as a scene is read, with a note."""
+
+    async def run():
+        async with client_of(recognizer) as (client, service):
+            refused = await client.post("/scenes", files=form(*files))
+            assert (refused.status_code, refused.json()["code"]) == (404, "no_detector")
+            assert "--detect" in refused.json()["reason"]
+            assert refused.headers["Connection"] == "close"
+            assert 'maerec_refused_total{code="no_detector"} 1.0' in (await client.get("/metrics")).text
+            large, small = (png(np.full((LARGE - less, LARGE, 3), 99, np.uint8)) for less in (0, 1))
+            results = (await client.post("/words", files=form(large, small))).json()["results"]
+            assert results[0]["text"] is not None
+            assert "at least 400 pixels high and wide" in results[0]["note"]
+            assert "/scenes" in results[0]["note"]
+            assert "--detect" in results[0]["note"]
+            assert results[1]["note"] is None
+            assert service.images.taken == 0
+
+    asyncio.run(run())

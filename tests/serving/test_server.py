@@ -15,7 +15,8 @@ import pytest
 from data_pipelines.command import run_command
 from maerec_jax import serve
 from maerec_jax.config import UserError
-from maerec_jax.serving.connections import listen
+from maerec_jax.serving.app import make_app
+from maerec_jax.serving.connections import allowed_hosts, listen
 from maerec_jax.serving.limits import Limits
 from maerec_jax.serving.server import Server
 from maerec_jax.serving.service import Service
@@ -34,13 +35,18 @@ def wait_until(condition):
         time.sleep(0.005)
 
 
-def send(address, body, length=None):
-    """Send a request without waiting for the response."""
-    connection = socket.create_connection(address, 60)
+def posted(body, length=None):
+    """The bytes of a request."""
     head = (
         f"POST /words HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: {length or len(body)}\r\n\r\n"
     )
-    connection.sendall(head.encode() + body)
+    return head.encode() + body
+
+
+def send(address, body, length=None):
+    """Send a request without waiting for the response."""
+    connection = socket.create_connection(address, 60)
+    connection.sendall(posted(body, length))
     return connection
 
 
@@ -134,6 +140,56 @@ def test_connections_that_send_nothing_are_closed(recognizer, files, monkeypatch
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
 
+def test_more_connections_than_it_holds(recognizer, files):
+    """On those beyond, images are refused in its own form and counted; how it is can still be asked."""
+    with served(recognizer, Limits(connections=2)) as (address, server, _):
+
+        def ask(method, path, **body):
+            return httpx.request(method, url(address) + path, trust_env=False, timeout=60, **body)
+
+        with socket.create_connection(address, 60) as first, socket.create_connection(address, 60):
+            wait_until(lambda: len(server.server_state.connections) == 2)
+            refused = ask("POST", "/words", files=form(files[0]))
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_many_connections")
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            assert "2 connections are open" in refused.json()["reason"]
+            assert [ask("GET", path).status_code for path in ("/health", "/ready")] == [200, 200]
+            assert 'maerec_refused_total{code="too_many_connections"} 1.0' in ask("GET", "/metrics").text
+            # Those that were there before are served.
+            first.sendall(posted(files[0]))
+            assert first.recv(100).startswith(b"HTTP/1.1 200")
+        wait_until(lambda: not server.server_state.connections)
+        assert ask("POST", "/words", files=form(files[0])).status_code == 200
+
+
+def test_requests_under_names_of_others_are_refused(recognizer, files):
+    """So that no page of another site has a browser ask for it under that site's name."""
+    hosts = allowed_hosts(["words.example.org"], "127.0.0.1", ("127.0.0.1", 8000))
+
+    async def run():
+        transport = httpx.ASGITransport(make_app(Service(recognizer), hosts=hosts))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            for host in ("127.0.0.1:8000", "localhost:9", "LOCALHOST", "[::1]:8000", "words.example.org"):
+                assert (await client.get("/health", headers={"Host": host})).status_code == 200, host
+            for host in ("evil.example", "words.example.org.evil.example", "127.0.0.1.evil.example:8000", "", "a b"):
+                for method, path in (("GET", "/metrics"), ("POST", "/words")):
+                    assert (await client.request(method, path, headers={"Host": host})).status_code == 400, host
+
+    asyncio.run(run())
+
+
+def test_who_can_reach_it_is_told(capsys):
+    assert "evil.example" not in allowed_hosts([], "127.0.0.1", ("127.0.0.1", 8000))
+    assert {"[::1]", "me.lan"} < set(allowed_hosts([], "me.lan", ("::1", 8000, 0, 0)))
+    assert "*" not in allowed_hosts([], "::1", ("::1", 8000, 0, 0))
+    assert capsys.readouterr().err == ""
+    assert allowed_hosts([], "0.0.0.0", ("0.0.0.0", 8000)) == ["*"]  # it cannot know its names
+    assert capsys.readouterr().err.startswith("note: there is no password: anyone who can reach this address")
+    named = allowed_hosts(["*.example.org"], "me.lan", ("192.0.2.1", 8000))
+    assert {"*.example.org", "192.0.2.1", "me.lan", "localhost"} <= set(named)
+    assert "*" not in named
+
+
 def test_compiling_that_fails_ends_the_server(gated):
     gated.fail = True
     server = Server(Service(gated))
@@ -183,6 +239,10 @@ def test_the_command_serves_until_a_signal(recognizer, files, expected, tmp_path
         (["--queue", "3"], "max_images 64 must not be above queue 3"),
         (["--timeout", "0"], "timeout must be above 0"),
         (["--port", "70000"], "port must be 0 to 65535"),
+        (["--checkpoint", "nowhere", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["--checkpoint", "nowhere", "--detect-threads", "0"], "--detect-threads must be at least 1"),
+        (["--checkpoint", "nowhere", "--batch-delay-ms", "-1"], "--batch-delay-ms must not be negative, but is -1"),
+        (["--checkpoint", "nowhere", "--allowed-hosts", "http://a.org"], "'http://a.org' is no name of a host"),
     ],
 )
 def test_mistakes_are_one_line(flags, told, capsys):
