@@ -30,7 +30,6 @@ class MAERecConfig(RecogniserConfig):
     has_beams: ClassVar = True
     has_attention: ClassVar = True
     has_int8: ClassVar = True
-    pixel_axes: ClassVar = {"encoder/patch_embed/kernel": 0}
     character_tables: ClassVar = {
         "decoder/embedding": 0,
         "decoder/classifier/kernel": -1,
@@ -145,7 +144,7 @@ class MAERecConfig(RecogniserConfig):
         """The operations for one image."""
         patches = math.prod(self.encoder.grid_of(image_size))
         decoder, again = self.decoder.work(1 + patches, self.encoder.dim, self.charset.n_classes)
-        return self.encoder.work(patches, [], decoder, again)
+        return self.encoder.work(image_size, patches, [], decoder, again)
 
     def names(self) -> NameTable:
         """The reference's."""
