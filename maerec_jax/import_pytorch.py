@@ -100,7 +100,8 @@ def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:
             own = heads(model.decoder_heads, options.decoder_heads or model.decoder_dim == 512, "decoder")
             told["decoder"] = f"{model.decoder_dim} wide, {model.decoder_depth} blocks, {own}"
         patches, table = "{} x {}".format(*encoder.patch_size), f"position table {encoder.position_table!r}"
-        told["patches"] = f"{patches} pixels, {encoder.n_patches} of them, {table}"
+        stem = "" if encoder.stem == "patches" else f" after {encoder.stem}"
+        told["patches"] = f"{patches} pixels{stem}, {encoder.n_patches} of them, {table}"
     if isinstance(model, RecogniserConfig) and found.kind != "encoder":
         told["characters"] = f"{len(model.charset.characters)}: {model.charset.characters!r}"
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (model.pixel_mean, model.pixel_std))
@@ -116,6 +117,8 @@ def _told(options: ImportOptions, found: Imported, out: str) -> dict[str, str]:
     told["train from"] = f"python -m maerec_jax.train --config ... --init-from {out}"
     # Training takes the patch projection, too, where it has the same pixel scale.
     usual = ViTConfig()
+    if encoder is not None and encoder.stem != usual.stem:
+        told["train from"] += f" --model.encoder.stem {encoder.stem}"
     if encoder is not None and (model.pixel_mean, model.pixel_std) != (usual.pixel_mean, usual.pixel_std):
         told["train from"] += f" --model.encoder.pixel-mean {mean} --model.encoder.pixel-std {std}"
     return told

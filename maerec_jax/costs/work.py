@@ -5,7 +5,8 @@ norms, softmaxes, activations, optimizer or augmentation. For a batch of B image
 
     forward                 B (encoder + decoder)
     backward                twice the forward: the gradient of each input, and of each kernel
-    less                    the gradient of the pixels, which nobody wants, of 2 N P D operations an image
+    less                    the gradient of the pixels, which nobody wants: as much as the first layer, a projection of
+                            patches of 2 N P D operations an image, or a stem's first convolution
     recomputed (``remat``)  the forward of each block or layer once more, but for its last kernel, whose output is not
                             needed, and for the text decoder's keys and values of the image; where products are kept,
                             attention only
@@ -14,6 +15,8 @@ A block of n places and width d, with an MLP of width r d: 2 n d (3 d + d + 2 r 
 attention. Attention is counted in full where a causal mask hides half of it, since it is computed in full. A block of n
 places that attends to m others of width w instead: 2 n d (2 d + 2 r d) + 2 m w 2 d for its kernels, 4 n m d for its
 attention; mixing f features for it costs 2 f m w.
+
+A stem's convolution to n places, from i to o channels: 2 n 9 i o, where patches are hidden, too, and full at borders.
 
 Adapters of rank r (LoRA) on queries and values take 8 n d r a block. Beside them the encoder is not trained: kernels
 have no gradients there, keys of the first block neither, and nothing is passed back to what that block's adapters and

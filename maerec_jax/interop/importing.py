@@ -150,11 +150,12 @@ def _finished(
         model, params = model.merged(params)
     if options.encoder_only:
         note_dropped(notes, (name for name in weights.shapes if "decoder" in name or name == "mask_token"))
-        usual = ViTConfig()
+        # A stem keeps its patches, and cannot take another mean of the pixels.
+        usual = ViTConfig() if model.encoder.stem == "patches" else model.encoder
         encoder = replace(
             model.encoder,
             image_size=options.image_size or WORD,
-            patch_size=options.patch_size or (4, 4),
+            patch_size=options.patch_size or usual.patch_size,
             pixel_mean=usual.pixel_mean,
             pixel_std=usual.pixel_std,
         )

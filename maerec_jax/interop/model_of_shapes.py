@@ -16,6 +16,7 @@ from data_pipelines.errors import UserError
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import sincos_2d
+from maerec_jax.models.stem import SHRINKS
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 
@@ -134,27 +135,36 @@ def _heads(width: int, heads: int, part: str) -> int:
     return heads
 
 
+def _patches(shapes: Shapes, prefix: str) -> tuple[Literal["patches", "convolutions"], tuple[int, int]]:
+    """What patches are projected from, and their height and width in pixels."""
+    name = f"{prefix}patch_embed.proj.weight"
+    _, channels, rows, columns = _shape(shapes, name, 4)
+    if f"{prefix}stem.conv1.weight" in shapes:
+        return "convolutions", (rows * SHRINKS[0], columns * SHRINKS[1])
+    if channels != 3:
+        raise ValueError(f"{name} is for images of {channels} channels, not 3")
+    return "patches", (rows, columns)
+
+
 def encoder_of(shapes: Shapes, options: ImportOptions) -> ViTConfig:
     """The sizes of a Vision Transformer alone, as it is in the file; its position table has a row for the class token.
 
     One that fits the images that it is imported for is taken to be made for these; others to be made for square ones.
     """
-    *_, height, width = _shape(shapes, "patch_embed.proj.weight", 4)
+    stem, patch = _patches(shapes, "")
     patches = max(0, _shape(shapes, "pos_embed", 3)[1] - 1)
-    wanted, patch_size = options.image_size or WORD, options.patch_size or (4, 4)
+    wanted, patch_size = options.image_size or WORD, options.patch_size or ((4, 4) if stem == "patches" else patch)
     grid = options.source_grid
-    if grid is None and (height, width) == patch_size and patches * height * width == wanted[0] * wanted[1]:
-        grid = (wanted[0] // height, wanted[1] // width)
+    if grid is None and patch == patch_size and patches * math.prod(patch) == math.prod(wanted):
+        grid = (wanted[0] // patch[0], wanted[1] // patch[1])
     grid = grid or (math.isqrt(patches), math.isqrt(patches))
     if grid[0] * grid[1] != patches or not patches:
         raise ValueError(f"pos_embed is for {patches} patches, not {grid[0]} x {grid[1]}: give --source-grid")
-    return _vit(shapes, "", options, (grid[0] * height, grid[1] * width))
+    return _vit(shapes, "", options, (grid[0] * patch[0], grid[1] * patch[1]))
 
 
 def _vit(shapes: Shapes, prefix: str, options: ImportOptions, image_size: tuple[int, int] | None) -> ViTConfig:
-    dim, channels, rows, columns = _shape(shapes, f"{prefix}patch_embed.proj.weight", 4)
-    if channels != 3:
-        raise ValueError(f"{prefix}patch_embed.proj.weight is for images of {channels} channels, not 3")
+    (stem, patch), dim = _patches(shapes, prefix), shapes[f"{prefix}patch_embed.proj.weight"][0]
     hidden = _shape(shapes, f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]
     if hidden % dim:
         raise ValueError(f"the hidden width {hidden} of {prefix}blocks.0.mlp is not a multiple of {dim}")
@@ -163,14 +173,15 @@ def _vit(shapes: Shapes, prefix: str, options: ImportOptions, image_size: tuple[
         high = math.isqrt(max(patches, 0) // 4)
         if 4 * high * high != patches or not high:
             raise ValueError(f"{prefix}pos_embed is for {patches} patches: give --image-size")
-        image_size = (high * rows, 4 * high * columns)
+        image_size = (high * patch[0], 4 * high * patch[1])
     return ViTConfig(
         dim=dim,
         depth=_count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
         heads=_heads(dim, options.encoder_heads or HEADS.get(dim, max(1, dim // 64)), "encoder"),
         mlp_ratio=hidden // dim,
         image_size=image_size,
-        patch_size=(rows, columns),
+        patch_size=patch,
+        stem=stem,
         position_table="grid",
     )
 

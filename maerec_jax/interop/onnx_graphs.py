@@ -64,7 +64,7 @@ class _MAERecReader(nn.Module):
         """Tokens, probabilities and the number of steps."""
         model, encoder = self.model, self.model.backbone
         assert isinstance(encoder, twin.Encoder)  # adapters are merged
-        patch_BNP = twin.patchify(model.pixels(image_BHWC), model.config.encoder.patch_size)
+        patch_BNP = encoder.patches(model.pixels(image_BHWC))
         encoded_BND = encoder.encode(patch_BNP, self._positions(image_BHWC, patch_BNP))
         return _read(model, flat(model.decoder.keys_values(encoded_BND)))
 

@@ -26,10 +26,13 @@ def write_pytorch(path: Path, config: TrainConfig, params: Any, step: int, relea
     With ``released`` it is what the reference's code takes as it is: a recogniser for BGR pixels and the constants of
     the released ones (``for_released_pixels``); an autoencoder as the "model", where its fine-tuning looks for it.
 
-    Raises ``UserError`` where PyTorch has no such model, or other constants for it, or the file cannot be written.
+    Raises ``UserError`` where PyTorch has no such model, no such stem, or other constants for it, or the file cannot be
+    written.
     """
     model: Any = config.model
     name, color = "state_dict", "rgb"
+    if released and model.encoder is not None and model.encoder.stem != "patches":
+        raise UserError(f"the original code has no stem of {model.encoder.stem}: leave out --released")
     if released and model.encoder is None:
         if not model.pixel_axes:
             raise UserError(f"a model of kind {model.kind!r} has no released form: leave out --released")

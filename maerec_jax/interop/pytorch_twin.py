@@ -150,12 +150,29 @@ class Block(nn.Module):
         return x_BND + self.mlp(self.norm2(x_BND))
 
 
+class Stem(nn.Module):
+    """Convolutions, each followed by a norm over its channels and an exact GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 32, 3, (2, 2), 1), nn.LayerNorm(32, 1e-6)
+        self.conv2, self.norm2 = nn.Conv2d(32, 64, 3, (2, 2), 1), nn.LayerNorm(64, 1e-6)
+        self.conv3, self.norm3 = nn.Conv2d(64, 128, 3, (2, 1), 1), nn.LayerNorm(128, 1e-6)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, H, W) to a map (B, 128, H / 8, W / 4)."""
+        x = image_BCHW
+        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3)):
+            x = F.gelu(norm(conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        return x
+
+
 class PatchEmbedding(nn.Module):
     """A linear map of patches, whose weights are those of a convolution with stride."""
 
-    def __init__(self, dim: int, patch_size: tuple[int, int]) -> None:
+    def __init__(self, dim: int, patch_size: tuple[int, int], channels: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
+        self.proj = nn.Conv2d(channels, dim, patch_size, patch_size)
 
     def forward(self, patch_BNP: Tensor) -> Tensor:
         """Patches as ``patchify`` cuts them (B, N, P) to (B, N, D)."""
@@ -163,7 +180,7 @@ class PatchEmbedding(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches, class token, position table, blocks, norm: what the encoder and the masked autoencoder are made of."""
+    """What encoder and masked autoencoder are made of: stem or none, patches, class token, positions, blocks, norm."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -171,16 +188,24 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         patches = (config.image_size[0] // config.patch_size[0]) * (config.image_size[1] // config.patch_size[1])
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, config.dim))
-        self.patch_embed = PatchEmbedding(config.dim, config.patch_size)
+        self.stem = Stem() if getattr(config, "stem", "patches") == "convolutions" else None
+        (rows, columns), channels = config.patch_size, 3
+        if self.stem is not None:
+            rows, columns, channels = rows // 8, columns // 4, 128
+        self.projected = (rows, columns)
+        self.patch_embed = PatchEmbedding(config.dim, self.projected, channels)
         sizes = (config.dim, config.heads, config.mlp_ratio, config.lora_rank)
         self.blocks = nn.Sequential(*(Block(*sizes) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.dim, 1e-6)
 
-    def patches(self, image_BCHW: Tensor) -> Tensor:
-        """The patches of images of the config's size."""
+    def check(self, image_BCHW: Tensor) -> None:
+        """Raise ``ValueError`` for images that are not of the config's size."""
         if tuple(image_BCHW.shape[-2:]) != tuple(self.config.image_size):
             raise ValueError(f"images are {tuple(image_BCHW.shape[-2:])}, the model's {self.config.image_size}")
-        return patchify(image_BCHW, self.config.patch_size)
+
+    def patches(self, image_BCHW: Tensor) -> Tensor:
+        """What is projected of images (B, 3, H, W): their patches (B, N, P), or those of the map that a stem makes."""
+        return patchify(image_BCHW if self.stem is None else self.stem(image_BCHW), self.projected)
 
     def encode(self, patch_BKP: Tensor, position_BKD: Tensor) -> Tensor:
         """Class token and patches (B, 1 + K, D), which lie at these positions: (B, 1 + K, D) or (1, 1 + K, D)."""
@@ -194,6 +219,7 @@ class Encoder(VisionTransformer):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Normalised pixels to (B, 1 + N, D)."""
+        self.check(image_BCHW)
         return self.encode(self.patches(image_BCHW), self.pos_embed)
 
 
@@ -239,13 +265,15 @@ class MaskedAutoencoder(VisionTransformer):
         Returns:
           The loss, a scalar; the predicted patches (B, N, P); the mask (B, N), 1 where a patch was hidden.
         """
+        self.check(image_BCHW)
         n_keep = int(noise_BN.shape[1] * (1 - self.mae_config.mask_ratio))
         order_BN = noise_BN.argsort(dim=1)
         restore_BN = order_BN.argsort(dim=1)
         mask_BN = (restore_BN >= n_keep).float()
-        patch_BNP = self.patches(image_BCHW)
+        patch_BNP = patchify(image_BCHW, self.config.patch_size)
+        projected_BNP = patch_BNP if self.stem is None else self.patches(self._visible(image_BCHW, mask_BN))
         keep_BK = order_BN[:, :n_keep]
-        seen_BKP = patch_BNP.gather(1, keep_BK[..., None].expand(-1, -1, patch_BNP.shape[-1]))
+        seen_BKP = projected_BNP.gather(1, keep_BK[..., None].expand(-1, -1, projected_BNP.shape[-1]))
         positions = self.pos_embed[0][F.pad(1 + keep_BK, (1, 0))]  # the first is the class token's
         x = self.decoder_embed(self.encode(seen_BKP, positions))
         hidden = self.mask_token.to(x.dtype).expand(len(x), noise_BN.shape[1] - n_keep, -1)
@@ -258,6 +286,13 @@ class MaskedAutoencoder(VisionTransformer):
             target_BNP = (patch_BNP - mean) * torch.rsqrt(variance + 1e-6)
         error_BN = (pred_BNP - target_BNP).square().mean(dim=-1)
         return (error_BN * mask_BN).sum() / mask_BN.sum(), pred_BNP, mask_BN
+
+    def _visible(self, image_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
+        """Images whose hidden patches are 0, for windows that reach beyond a patch."""
+        rows, columns = self.config.patch_size
+        mask_BRC = mask_BN.view(len(mask_BN), image_BCHW.shape[2] // rows, -1)
+        hidden_BHW = mask_BRC.repeat_interleave(rows, 1).repeat_interleave(columns, 2) > 0
+        return image_BCHW.masked_fill(hidden_BHW[:, None], 0.0)
 
 
 class MAERec(TransformerRecogniser):

@@ -95,6 +95,18 @@ def _backward(strides: Strides, groups: int, saved: tuple[Array, Array], g: Arra
 convolve.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+    """Add a float32 bias (C) to (..., C) in the dtype of ``x``. Its gradient is summed in float32."""
+    return x + bias.astype(x.dtype)
+
+
+add_bias.defvjp(
+    lambda x, bias: (add_bias(x, bias), None),
+    lambda _, g: (g, g.sum(axis=tuple(range(g.ndim - 1)), dtype=jnp.float32)),
+)
+
+
 class Conv(nn.Module):
     """A convolution, padded by half of its kernel with zeros."""
 
@@ -113,7 +125,7 @@ class Conv(nn.Module):
         shape = (*self.kernel, x_BHWC.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         out = convolve(x_BHWC.astype(self.dtype), kernel, self.strides, self.groups)
-        return out + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype) if self.use_bias else out
+        return add_bias(out, self.param("bias", self.bias_init, (self.features,))) if self.use_bias else out
 
 
 class ConvNorm(nn.Module):

@@ -60,7 +60,8 @@ class CrossMAEConfig(AutoencoderConfig):
         rest = 2 * predicted * width * cfg.patch_values
         if self.weighted_features:
             rest += 2 * (cfg.depth + 1) * depth * (1 + seen) * cfg.dim
-        return cfg.work(seen, [Blocks(predicted, width, depth, 4, memory=(1 + seen, cfg.dim))], rest)
+        decoder = Blocks(predicted, width, depth, 4, memory=(1 + seen, cfg.dim))
+        return cfg.work(image_size, seen, [decoder], rest)
 
     def n_predicted(self, n_patches: int) -> int:
         """Number of predicted patches of an image of ``n_patches``; all hidden ones where the two ratios are equal."""

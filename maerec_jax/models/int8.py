@@ -17,18 +17,18 @@ def quantize(params: Mapping[str, Any]) -> dict[str, Any]:
     """Round the kernels of all dense layers to int8, with one scale for each of their outputs.
 
     A weight changes by at most half of its scale, which is the largest magnitude among the weights of its output over
-    127. Embeddings, position tables, norms and biases stay as they are.
+    127. Embeddings, position tables, norms, biases and a stem's convolutions stay as they are.
 
     Args:
       params: parameters of any of the models.
 
     Returns:
-      The same tree, but each ``kernel`` is int8 and has a ``kernel_scale``, float32 (outputs), beside it. Kernels that
-      are int8 already stay so.
+      The same tree, but each such ``kernel`` is int8 and has a ``kernel_scale``, float32 (outputs), beside it. Kernels
+      that are int8 already stay so.
     """
     found = flatten_dict(params)
     for path, value in list(found.items()):
-        if path[-1] == "kernel" and value.dtype != jnp.int8:
+        if path[-1] == "kernel" and "stem" not in path and value.dtype != jnp.int8:
             contracted = 2 if path[-2] in _HEADS_JOINED else 1
             found[path], found[*path[:-1], "kernel_scale"] = _rounded(value, contracted)
     return unflatten_dict(found)

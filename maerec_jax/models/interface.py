@@ -62,9 +62,6 @@ class ModelConfig(ABC):
     sharding: ClassVar[tuple[tuple[str, Axes], ...]] = ()
     """How parameters lie on a mesh: the first pattern that fits the end of a path decides. Every parameter needs one,
     () for those that every device has whole."""
-    pixel_axes: ClassVar[dict[str, int]] = {}
-    """The parameters with an axis along which pixels lie, R, G and B of each, by path: what changes between models
-    for RGB and for BGR."""
     keep_ratio: ClassVar[KeepRatio | None] = None
     """How images are resized where their aspect ratio is kept. ``loss`` and ``read`` of such models, and ``start`` of
     their module and ``attention`` where there are any, also take ``width_B``, int32 (B): how many columns of each
@@ -86,6 +83,12 @@ class ModelConfig(ABC):
     def pixel_std(self) -> tuple[float, float, float]:
         """What R, G and B are divided by after that."""
         return self.encoder.pixel_std
+
+    @property
+    def pixel_axes(self) -> dict[str, int]:
+        """The parameters with an axis along which pixels lie, R, G and B of each, by path: what changes between models
+        for RGB and for BGR."""
+        return {} if self.encoder is None else self.encoder.pixel_axes
 
     @property
     def layers(self) -> int:
@@ -132,7 +135,7 @@ class RecogniserConfig(ModelConfig):
     has_attention: ClassVar[bool] = False
     """Whether there is an ``attention``."""
     has_int8: ClassVar[bool] = False
-    """Whether all kernels are of ``models.dense``, which computes with 8-bit ones (``models.int8``)."""
+    """Whether it reads with 8-bit kernels of ``models.dense`` (``models.int8``), whatever others it has."""
 
     character_tables: ClassVar[dict[str, int]] = {}
     """The parameters with a row for each class, by path, and the axis that classes lie along: what a recogniser of

@@ -30,7 +30,6 @@ class AutoencoderConfig(ModelConfig):
         (r"decoder_embed/kernel|decoder_pred/kernel", ("fsdp", None)),
         (r"mask_token|decoder_pos_embed|feature_weights|(decoder_embed|decoder_pred)/bias", ()),
     )
-    pixel_axes: ClassVar = {"encoder/patch_embed/kernel": 0, "decoder_pred/kernel": -1, "decoder_pred/bias": -1}
 
     encoder: ViTConfig = field(default_factory=ViTConfig.small)
     """Encoder; it sees the visible patches only."""
@@ -70,6 +69,11 @@ class AutoencoderConfig(ModelConfig):
         """Encoder 64/2/2, decoder 32/1/2: for tests."""
         sizes = {"encoder": ViTConfig.tiny(), "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
         return cls(**{**sizes, **changes})
+
+    @property
+    def pixel_axes(self) -> dict[str, int]:
+        """Those of the encoder, and of what predicts pixels."""
+        return super().pixel_axes | {"decoder_pred/kernel": -1, "decoder_pred/bias": -1}
 
     @abstractmethod
     def module(self, dtype: Any = jnp.float32) -> nn.Module:
@@ -114,7 +118,7 @@ class MAEConfig(AutoencoderConfig):
         seen = self.n_keep(patches)
         rest = 2 * (1 + seen) * cfg.dim * self.decoder_dim + 2 * patches * self.decoder_dim * cfg.patch_values
         decoder = Blocks(1 + patches, self.decoder_dim, self.decoder_depth, 4)
-        return cfg.work(seen, [decoder], rest)
+        return cfg.work(image_size, seen, [decoder], rest)
 
     def names(self) -> NameTable:
         """The reference's."""

@@ -27,7 +27,6 @@ class MAERecConfig(AutoregressiveConfig):
 
     sharding: ClassVar = (*SHARDING, *text_decoder.SHARDING)
     has_int8: ClassVar = True
-    pixel_axes: ClassVar = {"encoder/patch_embed/kernel": 0}
 
     kind: Literal["maerec"] = field(default="maerec", kw_only=True)
     """Kind of model."""
@@ -85,7 +84,7 @@ class MAERecConfig(AutoregressiveConfig):
         """The operations for one image."""
         patches = math.prod(self.encoder.grid_of(image_size))
         decoder, again = self.decoder.work(1 + patches, self.encoder.dim, self.charset.n_classes)
-        return self.encoder.work(patches, [], decoder, again)
+        return self.encoder.work(image_size, patches, [], decoder, again)
 
     def names(self) -> NameTable:
         """The reference's."""

@@ -15,6 +15,8 @@ from maerec_jax.models.attention import attend
 from maerec_jax.models.dense import Dense, Keeps, rematerialised
 from maerec_jax.models.lora import LowRank
 from maerec_jax.models.position import resize_table, sincos_2d
+from maerec_jax.models.stem import CHANNELS, SHRINKS, Stem, stem_operations
+from maerec_jax.models.stem import SHARDING as STEM_SHARDING
 
 Array = jax.Array
 
@@ -34,6 +36,7 @@ SHARDING = (
     (r"blocks_(\d+/\w*)?norm\d?/(scale|bias)|blocks_\d+/(proj|fc2)/bias", ()),
     (r"encoder/patch_embed/kernel", (None, "fsdp")),  # patch values, width
     (r"patch_embed/bias|encoder/cls_token|encoder/pos_embed", ()),
+    *STEM_SHARDING,
 )
 """How the parameters of an encoder, and of blocks like its own, lie on a mesh (``ModelConfig.sharding``)."""
 
@@ -62,6 +65,8 @@ class ViTConfig:
     """Height and width of images, in pixels."""
     patch_size: tuple[int, int] = (4, 4)
     """Height and width of a patch, in pixels."""
+    stem: Literal["patches", "convolutions"] = "patches"
+    """What tokens are made from: patches of the pixels, or of what convolutions make of these, which learns sooner."""
     position_table: Literal["square", "grid"] = "square"
     """Initial position table: square, as in the published weights; grid, by the true rows and columns."""
     pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -81,6 +86,10 @@ class ViTConfig:
             raise ValueError(f"pixel_mean must be finite, but is {self.pixel_mean}")
         if any(size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)):
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.stem == "convolutions" and any(a % b for a, b in zip(self.patch_size, SHRINKS, strict=True)):
+            raise ValueError(
+                f"patch_size {self.patch_size} is not a multiple of {SHRINKS}, what stem 'convolutions' shrinks by"
+            )
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if not 0 <= self.lora_rank <= self.dim:
@@ -116,31 +125,47 @@ class ViTConfig:
         """Number of patches, the class token not counted."""
         return self.grid[0] * self.grid[1]
 
-    def work(self, seen: int, decoder: Sequence[Blocks], rest: int, recomputed: int = 0) -> Work:
+    def work(
+        self, image_size: tuple[int, int], seen: int, decoder: Sequence[Blocks], rest: int, recomputed: int = 0
+    ) -> Work:
         """The work of a model with this encoder.
 
         Args:
+          image_size: height and width of the image.
           seen: patches of an image that are encoded.
           decoder: blocks of a decoder that are computed again where those of the encoder are.
           rest: the forward pass of everything else.
           recomputed: what else is computed again for the gradient.
         """
         blocks = [Blocks(1 + seen, self.dim, self.depth, self.mlp_ratio, self.lora_rank), *decoder]
-        embedding = 2 * seen * self.patch_values * self.dim
-        forward = embedding + sum(block.forward for block in blocks) + rest
+        embedding = [2 * seen * math.prod(self.projected) * self.dim]
+        if self.stem == "convolutions":
+            embedding = [*stem_operations(image_size), *embedding]
+        forward = sum(embedding) + sum(block.forward for block in blocks) + rest
         if self.remat:
             kept = self.remat_keeps == "products"
             recomputed += sum(b.between_products if kept else b.forward - b.last_kernel for b in blocks)
-        # Pixels have no gradient; beside adapters the patch projection has none either.
-        backward = 2 * forward - embedding
+        # Pixels have no gradient; beside adapters nothing has that makes tokens of them.
+        backward = 2 * forward - embedding[0]
         if self.lora_rank:
-            backward -= embedding + sum(block.frozen for block in blocks)
+            backward = 2 * (forward - sum(embedding)) - sum(block.frozen for block in blocks)
         return Work(forward, backward, recomputed)
 
     @property
     def patch_values(self) -> int:
         """Values in a patch: height x width x 3."""
         return self.patch_size[0] * self.patch_size[1] * 3
+
+    @property
+    def projected(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of what is projected of a patch: of its pixels, or of the stem's map."""
+        (rows, columns), (down, across) = self.patch_size, SHRINKS
+        return (rows, columns, 3) if self.stem == "patches" else (rows // down, columns // across, CHANNELS[-1])
+
+    @property
+    def pixel_axes(self) -> dict[str, int]:
+        """``ModelConfig.pixel_axes`` of the encoder in a model."""
+        return {"encoder/patch_embed/kernel": 0} if self.stem == "patches" else {"encoder/stem/conv1/kernel": 2}
 
 
 def patchify(image_BHWC: Array, patch_size: tuple[int, int]) -> Array:
@@ -156,6 +181,15 @@ def unpatchify(patch_BNP: Array, image_size: Sequence[int], patch_size: tuple[in
     (h, w), (ph, pw) = image_size, patch_size
     x = patch_BNP.reshape(len(patch_BNP), h // ph, w // pw, ph, pw, -1)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(patch_BNP), h, w, -1)
+
+
+def with_visible_pixels(image_BHWC: Array, keep_BK: Array, patch_size: tuple[int, int]) -> Array:
+    """Images (B, H, W, C) in which the pixels of all patches but those of ``keep_BK``, int (B, K), are 0."""
+    b, h, w, _ = image_BHWC.shape
+    (ph, pw), n_patches = patch_size, h * w // math.prod(patch_size)
+    seen_BN = (keep_BK[..., None] == jnp.arange(n_patches)).any(axis=1)
+    seen_BHW = seen_BN.reshape(b, h // ph, w // pw).repeat(ph, axis=1).repeat(pw, axis=2)
+    return jnp.where(seen_BHW[..., None], image_BHWC, 0)
 
 
 class Block(nn.Module):
@@ -207,7 +241,7 @@ def apply_blocks(
 
 
 class ViTEncoder(nn.Module):
-    """Patch embedding, class token, position table, blocks and a final norm, computed in ``dtype``."""
+    """Stem or none, patch embedding, class token, position table, blocks and a final norm, computed in ``dtype``."""
 
     config: ViTConfig
     dtype: Any = jnp.float32
@@ -223,14 +257,19 @@ class ViTEncoder(nn.Module):
         Args:
           image_BHWC: normalised pixels (B, H, W, 3), float. Where their size is not that of the config, the position
             table is interpolated, which makes sense for a "grid" table only.
-          keep_BK: int, indices of the patches to encode; all of them by default.
+          keep_BK: int, indices of the patches to encode, all that is seen of the images; all of them by default.
 
         Returns:
           What goes into each block, float32, and last the encoded image in the dtype of the computation; each
           (B, 1 + K, D): the class token, then the patches in the order of ``keep_BK``.
         """
         cfg = self.config
-        patch_BNP = patchify(image_BHWC, cfg.patch_size)
+        if cfg.stem == "patches":
+            patch_BNP = patchify(image_BHWC, cfg.patch_size)
+        else:
+            # Windows of the stem reach beyond a patch, so that what is hidden has to be before it.
+            shown = image_BHWC if keep_BK is None else with_visible_pixels(image_BHWC, keep_BK, cfg.patch_size)
+            patch_BNP = patchify(Stem(self.dtype, name="stem")(shown), cfg.projected[:2])
         cls = self.param("cls_token", normal(0.02), (1, 1, cfg.dim))
         pos = self.param("pos_embed", lambda _: jnp.asarray(sincos_2d(cfg.grid, cfg.dim, cfg.position_table)))
         pos = resize_table(pos, cfg.grid, cfg.grid_of(image_BHWC.shape[1:3]))

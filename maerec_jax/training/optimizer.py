@@ -70,7 +70,7 @@ def encoder_layer(path: str, depth: int) -> int:
     """The layer a parameter belongs to: 0 for embeddings, 1 to ``depth`` for blocks, depth + 1 for all after them."""
     if match := re.match(r"encoder/blocks_(\d+)/", path):
         return int(match[1]) + 1
-    embeddings = ("encoder/cls_token", "encoder/pos_embed", "encoder/patch_embed/")
+    embeddings = ("encoder/cls_token", "encoder/pos_embed", "encoder/patch_embed/", "encoder/stem/")
     return 0 if path.startswith(embeddings) else depth + 1
 
 
@@ -86,6 +86,7 @@ _MATRICES: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
     (r"blocks_\d+/q|attention/(query|key|value)", (0,), (1, 2)),
     (r"blocks_\d+/proj|attention/out", (0, 1), (2,)),
     (r"(blocks|layers)_\d+/fc[12]", (0,), (1,)),
+    (r"stem/conv[23]", (0, 1, 2), (3,)),  # rows, columns, channels, channels
 )
 
 

@@ -131,7 +131,7 @@ def fitted(params: Mapping[str, Any], source: ViTConfig, wanted: ViTConfig) -> t
 
     Returns:
       The parameters; a line for each thing that was changed; and whether they are for the wanted images: not where the
-      width is another, or a position table does not say where patches lie ("square").
+      width or the stem is another, or a position table does not say where patches lie ("square").
     """
     depth, changes = source.depth, []
     if wanted.depth > depth and all(getattr(source, name) == getattr(wanted, name) for name in _BLOCK_SIZES):
@@ -145,7 +145,7 @@ def fitted(params: Mapping[str, Any], source: ViTConfig, wanted: ViTConfig) -> t
         told = ", ".join(map(str, new))
         changes = [f"blocks: {depth} become {wanted.depth}; {told} are new and add nothing at first"]
     fits = wanted.grid == source.grid or source.position_table == wanted.position_table == "grid"
-    if wanted.dim != source.dim or not fits:
+    if wanted.dim != source.dim or wanted.stem != source.stem or not fits:
         return params, changes, False
     params, for_images = fit_encoder(params, source, wanted)
     return params, changes + for_images, True
@@ -177,7 +177,9 @@ def misfits(saved: ModelConfig, wanted: ModelConfig) -> dict[str, str]:
         found |= dict.fromkeys(("encoder/pos_embed", "decoder_pos_embed"), "another patch grid")
     scale = ("pixel_mean", "pixel_std")
     if any(getattr(saved.encoder, name) != getattr(wanted.encoder, name) for name in scale):
-        found["encoder/patch_embed"] = "another pixel scale"
+        found |= {path.removesuffix("/kernel"): "another pixel scale" for path in saved.encoder.pixel_axes}
+    if saved.encoder.stem != wanted.encoder.stem:
+        found["encoder/patch_embed"] = "another stem"
     return found
 
 

@@ -11,10 +11,11 @@ from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.other_images import rescale_pixels, resize_projection
+from maerec_jax.models.position import sincos_2d
 from maerec_jax.models.vit import ViTConfig, ViTEncoder
 from maerec_jax.training.starting import merge_params, misfits
 from maerec_jax.weights.checkpoint import load_params, write_run
-from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_shapes
+from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params, state_dict_shapes
 from tests.interop.imports import SIZES, assert_same, imported, state_of
 from tests.training.conftest import random_params
 
@@ -105,6 +106,27 @@ def test_a_grid_that_is_no_square_has_to_be_named(tmp_path):
     state, _ = foreign_state(np.random.default_rng(0), grid=(4, 8))
     with pytest.raises(UserError, match=r"pos_embed is for 32 patches.*give --source-grid"):
         imported(state, tmp_path, encoder_heads=2)
+
+
+def test_a_convolutional_stem_is_known_by_its_tensors(tmp_path):
+    """Of a recogniser and of an encoder alone; channels are flipped in its first convolution."""
+    encoder = ViTConfig.tiny(depth=1, patch_size=(32, 8), position_table="grid", stem="convolutions")
+    model = MAERecConfig.tiny(encoder=encoder)
+    params = random_params(model)
+    params["encoder"]["pos_embed"] = sincos_2d((1, 16), 64, "grid")
+    state = state_dict_from_params(params, model)
+    options = {**SIZES, "image_size": (32, 128), "pixel_mean": (127.5,) * 3, "pixel_std": (127.5,) * 3}
+    found = imported(state, tmp_path, color="rgb", **options)
+    assert found.config.model == model
+    assert_same(found.params, params)
+    flipped = imported(state, tmp_path, **options).params["encoder"]
+    kernel = params["encoder"]["stem"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(flipped["stem"]["conv1"]["kernel"], kernel[:, :, ::-1])
+    assert_same(flipped["patch_embed"], params["encoder"]["patch_embed"])
+    alone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    found = imported(alone, tmp_path, encoder_heads=2)
+    assert found.config.model.encoder == encoder
+    assert_same(found.params, {"encoder": params["encoder"]})
 
 
 @pytest.mark.parametrize("new", [(4, 4), (2, 8), (8, 8), (12, 10)])

@@ -5,6 +5,7 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,10 +14,14 @@ import PIL.Image
 import pytest
 
 from maerec_jax import predict
+from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.interop import onnx_file
 from maerec_jax.interop.onnx_file import write_onnx
 from maerec_jax.interop.pytorch_file import write_pytorch
 from maerec_jax.interop.stablehlo_file import write_stablehlo
+from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
+from maerec_jax.models.vit import ViTConfig
 from maerec_jax.weights.finding import save_weights
 from tests.conftest import FIXTURES, REPOSITORY
 from tests.interop.test_export import (  # noqa: F401
@@ -29,6 +34,7 @@ from tests.interop.test_export import (  # noqa: F401
     recogniser,
     reference_pixels,
 )
+from tests.training.conftest import random_params
 
 EVERYTHING = np.concatenate([IMAGES, reference_pixels()])
 
@@ -157,6 +163,20 @@ def test_a_file_for_buckets_reads_images_of_each_size_and_of_no_other(buckets, t
     for shape in ((128, 32), (16, 256)):  # of as many patches
         with pytest.raises(Exception, match="out of data bounds"):
             read(session, IMAGES[:3].reshape(3, *shape, 3))
+
+
+def test_a_convolutional_stem_reads_images_of_each_size_as_ours(tmp_path):
+    encoder = ViTConfig.tiny(depth=1, patch_size=(8, 8), position_table="grid", stem="convolutions")
+    model = MAERecConfig.tiny(encoder=encoder, decoder=TextDecoderConfig.tiny(layers=1))
+    params = jax.tree.map(lambda x: 4 * x, random_params(model))  # so large that readings depend on the image
+    run = TrainConfig(model=model, data=DataConfig(buckets=((32, 128), (64, 64)))), params
+    write_onnx(tmp_path / "stem.onnx", *run, step=0)
+    session = session_of(tmp_path / "stem.onnx")
+    for shape in ((32, 128), (64, 64)):
+        images = IMAGES[:3].reshape(3, *shape, 3)
+        expected = read_ours(run, images)
+        assert np.ptp(expected[1], axis=0).max() > 1e-3
+        assert_same_reading(read(session, images), expected)
 
 
 def test_an_image_of_another_size_is_refused(session):

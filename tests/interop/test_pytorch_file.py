@@ -99,6 +99,9 @@ def test_a_masked_autoencoder(autoencoder, tmp_path):  # noqa: F811
     other = TrainConfig(model=MAEConfig.tiny(encoder=ViTConfig.tiny(pixel_std=(60.0, 60.0, 60.0))))
     with pytest.raises(UserError, match="pixels from -1 to 1"):
         write_pytorch(tmp_path / "other.pth", other, params, step=3, released=True)
+    stem = TrainConfig(model=MAEConfig.tiny(encoder=ViTConfig.tiny(patch_size=(8, 8), stem="convolutions")))
+    with pytest.raises(UserError, match="the original code has no stem of convolutions: leave out --released"):
+        write_pytorch(tmp_path / "stem.pth", stem, params, step=3, released=True)
 
 
 @pytest.mark.parametrize("released", [False, True])

@@ -13,6 +13,7 @@ from maerec_jax.models.greedy import greedy_read
 from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder
 from maerec_jax.models.maerec import MAERec, MAERecConfig
+from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.optimizer import map_by_path
 from maerec_jax.training.pretraining import Pretraining
@@ -23,6 +24,14 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 RECOGNISERS = {
     "maerec_tiny": MAERecConfig.tiny(),
     "maerec_lora_tiny": MAERecConfig.tiny(encoder=ViTConfig.tiny(lora_rank=4)),
+}
+STEM = ViTConfig.tiny(depth=1, patch_size=(8, 8), stem="convolutions")
+TRAINED = {
+    "mae": MAEConfig.tiny(),
+    "mae with a stem": MAEConfig.tiny(encoder=STEM),
+    "maerec": RECOGNISERS["maerec_tiny"],
+    "maerec with a stem": MAERecConfig.tiny(encoder=STEM, decoder=TextDecoderConfig.tiny(layers=1)),
+    "lora": RECOGNISERS["maerec_lora_tiny"],
 }
 
 
@@ -91,14 +100,14 @@ def test_reading_equals_ours(name):
     assert_close(reading.probability_BT, ours.probability_BT)
 
 
-@pytest.mark.parametrize("stage", ["mae", "maerec", "lora"])
+@pytest.mark.parametrize("stage", TRAINED)
 def test_a_training_step_has_our_loss_and_gradients(stage, images):
     """From uint8 pixels to the gradient of every parameter, without dropout, which draws other numbers there."""
-    if stage == "mae":
-        config = MAEConfig.tiny()
+    config = TRAINED[stage]
+    pretrains = isinstance(config, MAEConfig)
+    if pretrains:
         task, model = Pretraining(config, np.float32), twin.MaskedAutoencoder(config)
     else:
-        config = RECOGNISERS["maerec_lora_tiny" if stage == "lora" else "maerec_tiny"]
         config = replace(config, decoder=replace(config.decoder, dropout=0.0))
         task, model = Recognition(config, np.float32), twin.MAERec(config)
     rng = np.random.default_rng(1)
@@ -107,9 +116,9 @@ def test_a_training_step_has_our_loss_and_gradients(stage, images):
         for block in ("blocks_0", "blocks_1"):
             for name in ("lora_query", "lora_value"):
                 params["encoder"][block][name]["b"]["kernel"] = rng.normal(0, 0.1, (4, 2, 32)).astype(np.float32)
-    noise = rng.random((len(images), 256), np.float32)
+    noise = rng.random((len(images), config.encoder.n_patches), np.float32)
     batch = {"image": images, "valid": np.ones(len(images), bool), "noise": noise}
-    if stage != "mae":
+    if not pretrains:
         batch["tokens"] = np.stack([config.charset.encode(text, 12) for text in ("word", "A", "to", "read5")])
 
     def mean_loss(params):
@@ -120,7 +129,7 @@ def test_a_training_step_has_our_loss_and_gradients(stage, images):
     with_weights(model, state_dict_from_params(params, config)).train()
     pixels = twin.normalize(torch.from_numpy(images), config.encoder)
     np.testing.assert_allclose(pixels.permute(0, 2, 3, 1), normalize(images, config.encoder), atol=1e-6)
-    if stage == "mae":
+    if pretrains:
         found = model(pixels, torch.from_numpy(noise))[0]
     else:
         found = model.loss(pixels, torch.from_numpy(batch["tokens"]).long())
@@ -156,6 +165,7 @@ def test_names_and_shapes_at_full_size():
         (Pretraining(MAEConfig.small(), np.float32), twin.MaskedAutoencoder),
         (Recognition(MAERecConfig.small(), np.float32), twin.MAERec),
         (Recognition(MAERecConfig.small(encoder=ViTConfig.small(lora_rank=4)), np.float32), twin.MAERec),
+        (Recognition(MAERecConfig.small(encoder=replace(STEM, lora_rank=4)), np.float32), twin.MAERec),
     ):
         shapes = jax.eval_shape(task.config.init, jax.random.key(0))
         zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)

@@ -8,7 +8,7 @@ import torch
 
 from maerec_jax.costs.counting import operations
 from maerec_jax.models.batch_norm import STATISTICS, BatchNorm
-from maerec_jax.models.convolution import Conv, convolve
+from maerec_jax.models.convolution import Conv, add_bias, convolve
 from maerec_jax.models.recurrent import LSTM, Cell, CellWeights, gru_step, run_lstms
 from maerec_jax.models.winograd import convolve_by_tiles
 
@@ -51,12 +51,15 @@ def test_wide_kernels_take_fewer_products_where_there_is_no_gradient(size, strid
     assert np.abs(made - jax.jit(lambda x, k: convolve_by_tiles(x, k, strides))(x, k)).max() == 0
 
 
-def test_gradients_of_kernels_are_summed_in_float32():
+def test_gradients_of_kernels_and_biases_are_summed_in_float32():
     x, k = jnp.ones((64, 8, 8, 4), jnp.bfloat16), jnp.ones((3, 3, 4, 8))
     found = jax.grad(lambda k: convolve(x, k, (1, 1), 1).astype(jnp.float32).sum())(k)
     assert found.dtype == jnp.float32
     assert found[1, 1, 0, 0] == 64 * 64
     assert found[0, 0, 0, 0] == 64 * 49  # no multiple of 16, as bfloat16 would have it
+    found = jax.grad(lambda b: add_bias(x[:63, 1:, 1:], b).astype(jnp.float32).sum())(jnp.zeros(4))
+    assert found.dtype == jnp.float32
+    assert (found == 63 * 49).all()
 
 
 def test_batch_normalisation_of_the_counted_images():

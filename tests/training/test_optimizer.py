@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from maerec_jax.config import OptimizerConfig
 from maerec_jax.models.mae import MAEConfig, MaskedAutoencoder, reconstruction_error, reconstruction_target
 from maerec_jax.models.maerec import MAERecConfig
+from maerec_jax.models.vit import ViTConfig
 from maerec_jax.training.optimizer import encoder_layer, is_vector, learning_rate_schedule, make_optimizer, muon_axes
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
@@ -145,7 +146,7 @@ def test_layer_decay_slows_lower_layers():
         },
         rel=1e-4,
     )
-    assert encoder_layer("encoder/pos_embed", 12) == 0
+    assert encoder_layer("encoder/pos_embed", 12) == encoder_layer("encoder/stem/conv1/kernel", 12) == 0
     assert encoder_layer("encoder/blocks_norm/scale", 12) == 13
 
 
@@ -155,7 +156,9 @@ def test_muon_makes_the_updates_of_matrices_orthogonal():
     adam = optax.nadam(1e-3, *settings.betas, eps=settings.epsilon)
     rng = np.random.default_rng(0)
     left = set()
-    for task in (Pretraining(MAEConfig.tiny(), np.float32), Recognition(MAERecConfig.tiny(), np.float32)):
+    stem = MAEConfig.tiny(encoder=ViTConfig.tiny(depth=1, patch_size=(8, 8), stem="convolutions"))
+    for model in (MAEConfig.tiny(), stem, MAERecConfig.tiny()):
+        task = (Recognition if model.kind == "maerec" else Pretraining)(model, np.float32)
         params = random_params(task.config)
         grads = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), params)
         optimizer = make_optimizer(settings, CONSTANT, 2, task.config.frozen)
@@ -183,6 +186,7 @@ def test_muon_makes_the_updates_of_matrices_orthogonal():
             assert (against * update).sum() < 0  # downhill
     assert left == {
         "encoder/patch_embed/kernel",
+        "encoder/stem/conv1/kernel",
         "decoder_embed/kernel",
         "decoder_pred/kernel",
         "decoder/classifier/kernel",

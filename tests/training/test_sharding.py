@@ -31,6 +31,7 @@ FULL = {
     "cross_mae": CrossMAEConfig.base(),
     "maerec": MAERecConfig.base(),
     "lora": MAERecConfig.base(encoder=ViTConfig.base(lora_rank=4)),
+    "stem": MAERecConfig.base(encoder=ViTConfig.base(patch_size=(8, 8), stem="convolutions")),
     "muon": MAERecConfig.base(),
 }
 

@@ -52,6 +52,18 @@ def test_the_decoder_of_an_autoencoder_keeps_nothing_of_other_patches():
     assert not any("fresh: encoder/" in line for line in told)
 
 
+def test_of_another_stem_the_blocks_are_taken():
+    source = MAERecConfig.tiny(encoder=ViTConfig.tiny(patch_size=(8, 8), position_table="grid"))
+    wanted = replace(source, encoder=replace(source.encoder, stem="convolutions"))
+    for one, other in ((source, wanted), (wanted, source)):
+        told = []
+        loaded, fresh, started = start(one, other, told)
+        for name in ("blocks_0", "pos_embed"):
+            jax.tree.map(np.testing.assert_array_equal, started["encoder"][name], loaded["encoder"][name])
+        jax.tree.map(np.testing.assert_array_equal, started["encoder"]["patch_embed"], fresh["encoder"]["patch_embed"])
+        assert "  fresh: encoder/patch_embed/bias (another stem)" in told
+
+
 @pytest.mark.parametrize("depth", [3, 5])
 def test_a_deeper_encoder_starts_with_what_the_shallower_one_computes(depth):
     """Blocks that are added change nothing, and all of their layers can learn."""

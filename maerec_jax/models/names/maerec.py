@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from maerec_jax.models.names.table import NameTable, Rule, biased, linear, norm, same
+from maerec_jax.models.names.table import NameTable, Rule, biased, convolution, linear, norm, same
 from maerec_jax.models.names.transformer import position_buffer, text_decoder
 from maerec_jax.models.text_decoder import TextDecoderConfig
 from maerec_jax.models.vit import ViTConfig
@@ -29,15 +29,16 @@ def blocks(key: str, path: str, dim: int, heads: int, qkv: str = "qkv") -> list[
 
 def encoder(prefix: str, cfg: ViTConfig) -> list[Rule]:
     """The encoder under keys that begin with ``prefix``, a pattern."""
-    ph, pw = cfg.patch_size
     return [
         same(rf"{prefix}cls_token", "encoder/cls_token"),
         same(rf"{prefix}pos_embed", "encoder/pos_embed"),
+        *convolution(rf"{prefix}stem\.conv(\d+)", r"encoder/stem/conv\1", bias=True),
+        *norm(rf"{prefix}stem\.norm(\d+)", r"encoder/stem/norm\1"),
         Rule(
             rf"{prefix}patch_embed\.proj\.weight",
             "encoder/patch_embed/kernel",
             lambda w: w.transpose(2, 3, 1, 0).reshape(-1, len(w)),
-            lambda k: k.reshape(ph, pw, 3, -1).transpose(3, 2, 0, 1),
+            lambda k: k.reshape(*cfg.projected, -1).transpose(3, 2, 0, 1),
         ),
         same(rf"{prefix}patch_embed\.proj\.bias", "encoder/patch_embed/bias"),
         *blocks(rf"{prefix}blocks", "encoder/blocks", cfg.dim, cfg.heads, r"qkv\.qkv" if cfg.lora_rank else "qkv"),
