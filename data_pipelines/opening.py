@@ -39,7 +39,7 @@ def open_sources(
                     f"{source.name(0)} has no label, and a recogniser needs labels: choose labelled sources"
                 )
         sources, report = drop_unknown_characters(sources, labels)
-        if report.unknown or report.empty or report.unreadable or report.cut:
+        if report.unknown or report.empty or report.unreadable or report.composed or report.longer:
             message(str(report))
     if not exclude:
         return sources

@@ -102,6 +102,8 @@ def place_of(path: Path, entry: str, index: int) -> str:
 
 def _told_format(path: Path, fields: "_Fields") -> Format:
     """The format that a file's ending and first lines tell. Raises ``DataError`` where they tell none."""
+    if path.suffix.lower() == ".mdb":
+        raise DataError(f"{path}: is a file of an LMDB; give its folder, {path.parent}")
     with path.open("rb") as file:
         # JSON is often one line, which is not read whole.
         lines = (line.removeprefix(_BYTE_ORDER_MARK) for line in iter(lambda: file.readline(_LONGEST_LINE), b""))

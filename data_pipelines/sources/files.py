@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.annotations import Format, Listing, place_of, read_annotations
@@ -143,7 +144,7 @@ class AnnotatedImages:
     def __init__(self, root: Path, listing: Listing) -> None:
         self.path = listing.path  # the annotation file
         self.names = listing.names  # of files, as the annotation file gives them
-        self.labels = listing.texts  # None where the list has none
+        self.labels = listing.texts  # as the list has them; None where it has none
         self._entry, self._first = listing.entry, 0
         self._root = str(root)
         # That which holds most of some records first.
@@ -169,6 +170,11 @@ class AnnotatedImages:
 
     def text(self, index: int) -> str | None:
         """The label of record ``index``; None where the list has no labels."""
+        stored = self.stored_text(index)
+        return stored and composed(stored)
+
+    def stored_text(self, index: int) -> str | None:
+        """The label as the list has it, in any Unicode form."""
         return None if self.labels is None else self.labels[index]
 
     def name(self, index: int) -> str:
@@ -226,6 +232,8 @@ def _refuse_folder(error: OSError) -> None:
 
 def _existing(root: Path, name: str, what: str) -> Path:
     """The path ``name`` under the data root. Raises ``DataError`` where it is not there."""
+    if not name.strip():
+        raise DataError(f"a source has no path; give {what}, relative to the data root {root}, which is . itself")
     path = Path(root) / name
     # Union14M's 1.0 folder goes by two names.
     other = {"mmocr1.0": "mmocr1.0.x", "mmocr1.0.x": "mmocr1.0"}.get(path.parent.name)
