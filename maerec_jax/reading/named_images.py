@@ -34,6 +34,8 @@ def open_images(name: str) -> tuple[str, Source]:
         return name.rstrip("/") + "/", Folder(path=".").open(path)
     if not path.exists():
         raise UserError(f"no such image or folder: {name}")
+    if path.suffix.lower() == ".mdb":
+        raise UserError(f"{name} is a file of an LMDB: give its folder, {path.parent}")
     try:
         name.encode()
     except UnicodeEncodeError as error:
