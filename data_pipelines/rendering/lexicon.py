@@ -7,6 +7,7 @@ from pathlib import Path
 
 from english_words import get_english_words_set
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError
 
 
@@ -28,7 +29,7 @@ def _ranked(file: Path) -> tuple[tuple[str, ...], ...]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot read this list of words: {error}; check `words`") from None
-    words = tuple(dict.fromkeys(line.strip().lower() for line in lines if line.strip()))
+    words = tuple(dict.fromkeys(composed(line.strip().lower()) for line in lines if line.strip()))
     if len(words) < 3:
         raise DataError(f"{file}: {len(words)} words are too few; `words` names a text file with a word a line")
     everyday = max(1, min(_EVERYDAY, len(words) // 3))

@@ -194,7 +194,7 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
     characters, longest, action = report.labels.characters, report.labels.longest, report.labels.unknown
     by_construction = getattr(source, "characters", None)
     if by_construction is not None:
-        outside = "".join(sorted(set(by_construction) - set(characters)))
+        outside = "".join(sorted(set(composed(by_construction)) - set(characters)))
         if outside and action != "keep":
             raise DataError(f"{source.name(0)}: draws {outside!r}, which the charset lacks; choose other characters")
         return source

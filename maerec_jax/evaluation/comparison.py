@@ -169,8 +169,7 @@ class Comparison:
 
     def to_rich(self, shown: int = 20) -> RenderableType:
         """For a terminal: the differences in points, about ``shown`` fixed and as many broken images, and remarks."""
-        hidden = {self.judged_by} if self.letters_dropped else {self.judged_by, ALL_LETTERS}
-        others = [name for name in MEASURES if name not in hidden]
+        others = [name for name in self._shown if name != self.judged_by]
         return Parts(
             Text(f"a: {printable(self.a)}\nb: {printable(self.b)}\n"),
             self._table(
@@ -187,9 +186,14 @@ class Comparison:
             Text("\n" + "\n".join(self.remarks())),
         )
 
+    @property
+    def _shown(self) -> list[str]:
+        """The metrics that are shown: the one of all letters only where it differs."""
+        return [name for name in MEASURES if self.letters_dropped or name != ALL_LETTERS]
+
     def remarks(self) -> list[str]:
         """What is to be known about the numbers."""
-        intervals = sum(len(difference.measures) for difference in self.differences)
+        intervals = len(self.differences) * len(self._shown)
         remarks = [
             f"Intervals: {LEVEL:.0%}, paired bootstrap over images, {self.resamples:,} resamples, seed {self.seed}. "
             f"About one in 20 of the {intervals} intervals misses by chance.",

@@ -9,6 +9,7 @@ from data_pipelines.checking.inspecting import Findings, Rules, inspect, open_pl
 from data_pipelines.opening import open_sources
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import Records
+from data_pipelines.rendering.lexicon import word_tiers
 from data_pipelines.sources.combining import Labels, compose_labels
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.sources.records import read_records
@@ -80,6 +81,12 @@ def test_the_check_counts_them_and_compares_lists_by_their_texts(lists, tmp_path
     found += inspect(source, range(len(source)), Rules("".join(NFD), 40, 3))
     assert (found.counts["decomposed"], found.counts["differing"]) == (CHANGED, 0)
     assert found.counts["outside_charset"] == 0
+
+
+def test_words_to_be_drawn_are_composed(tmp_path):
+    (tmp_path / "words.txt").write_text("\n".join([*NFD, *WORDS]), encoding="utf-8")
+    _, *tiers = word_tiers(tmp_path / "words.txt")
+    assert [word for tier in tiers for word in tier] == [unicodedata.normalize("NFC", word.lower()) for word in WORDS]
 
 
 def test_labels_that_are_composed_are_not_copied():
