@@ -5,7 +5,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,10 @@ def _letters_of_parts() -> dict[str, str]:
     return {c: apart for c, apart in parts if apart != c}
 
 
-def characters_of_file(path: str | Path, tell: Callable[[str], Any] = warnings.warn) -> str:
+_warn = partial(warnings.warn, stacklevel=3)  # as of the line that asks for a charset
+
+
+def characters_of_file(path: str | Path, tell: Callable[[str], Any] = _warn) -> str:
     """The characters that ``Charset.from_file`` reads; raises what it does."""
     try:
         text = Path(path).read_text("utf-8-sig")
@@ -116,7 +119,7 @@ class Charset:
             raise ValueError(f"a charset in lower case has no capitals, but {capitals}")
 
     @classmethod
-    def from_file(cls, path: str | Path, tell: Callable[[str], Any] = warnings.warn) -> "Charset":
+    def from_file(cls, path: str | Path, tell: Callable[[str], Any] = _warn) -> "Charset":
         """The charset in a UTF-8 text file: all characters in one line, or one a line.
 
         Letters whose marks stand apart (NFD) are taken as composed ones (NFC); ``tell`` is called with a line that says
