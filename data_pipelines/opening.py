@@ -40,7 +40,7 @@ def open_sources(
                     "a list where only the names of files tell them (docs/damaged_data.md)"
                 )
         sources, report = drop_unknown_characters(sources, labels)
-        if report.unknown or report.empty or report.unreadable or report.cut:
+        if report.unknown or report.empty or report.unreadable or report.composed or report.longer:
             message(str(report))
     if not exclude:
         return sources

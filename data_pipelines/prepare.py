@@ -145,7 +145,7 @@ def prepare(arguments: PrepareArguments) -> int:
                 progress.update(bar, total=len(source))
                 advance = partial(progress.advance, bar)
                 done.append(prepare_set(source, plan, out / task.name, workers, arguments.max_invalid, advance))
-                _list_left_out(done[-1], tell)
+                _tell_changes(done[-1], tell)
                 progress.remove_task(bar)
     except ImportError as error:  # epath's: what reads and writes buckets is not installed
         raise DataError(f"{out}: {error}; pip install -e '.[gcs]' in the project's folder") from error
@@ -153,8 +153,10 @@ def prepare(arguments: PrepareArguments) -> int:
     return LEFT_OUT if any(prepared.manifest.left_out for prepared in done) else 0
 
 
-def _list_left_out(prepared: Prepared, tell: Callable[[str], None]) -> None:
+def _tell_changes(prepared: Prepared, tell: Callable[[str], None]) -> None:
     plan, left_out = prepared.manifest.plan, prepared.manifest.left_out
+    if changed := prepared.statistics.get("labels_composed"):  # sets of earlier versions do not count them
+        tell(f"{plan.name}: {changed:,} labels in decomposed Unicode form (NFD) are stored as composed ones (NFC)")
     if left_out:
         tell(f"{plan.name}: {left_out:,} of {plan.source_records:,} records left out")
         problems = prepared.statistics["left_out_because"][:_LISTED]

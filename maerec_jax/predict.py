@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -52,6 +52,8 @@ class PredictArguments(ReadingArguments):
     """Search subfolders that are links, too."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """Output: table for people; jsonl, an object per image with character confidences; csv, a row per word."""
+    min_confidence: float = 0.0
+    """Leave out readings with a lower confidence, from 0 to 1, and count them."""
     visualise: str = ""
     """Folder for a picture of each image with its reading, coloured by confidence."""
     attention: bool = False
@@ -75,6 +77,8 @@ class PredictArguments(ReadingArguments):
             raise ValueError("--attention needs --visualise, the folder for its pictures")
         if self.attention and self.detect:
             raise ValueError("--attention is for images of single words: leave out --attention or --detect")
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"--min-confidence must be from 0 to 1, not {self.min_confidence}")
         if not self.detect and (self.crops != "box" or self.detection != DetectionConfig()):
             raise ValueError("--crops and --detection need --detect")
 
@@ -98,7 +102,7 @@ def predict(arguments: PredictArguments) -> int:
             tell(note)
     failed = len(refused) + sum(getattr(source, "left_out", 0) for _, source in sources)
     total = failed + sum(len(source) for _, source in sources)
-    work = _Words(arguments, recognizer) if detector is None else _Scenes(recognizer, detector, arguments.crops)
+    work = _Words(arguments, recognizer) if detector is None else _Scenes(arguments, recognizer, detector)
     output = _Output(arguments, work.columns, work.ending)
     # Between the lines of a terminal a bar has no place.
     with Progress(console=Console(stderr=True), transient=True, disable=sys.stdout.isatty()) as progress:
@@ -117,6 +121,8 @@ def predict(arguments: PredictArguments) -> int:
             progress.advance(bar, len(loaded))
     if written := output.finish():
         tell(written)
+    if work.left_out:
+        tell(f"{work.left_out:,} readings below {arguments.min_confidence:.0%} confidence are left out")
     if output.noted:
         tell(f"{output.noted:,} of {output.done:,} {work.note}")
     if failed:
@@ -160,6 +166,7 @@ class _Words:
 
     def __init__(self, arguments: PredictArguments, recognizer: Recognizer) -> None:
         self._attention, self._recognizer = arguments.attention, recognizer
+        self._least, self.left_out = arguments.min_confidence, 0
         model = recognizer.reader.config
         if self._attention and not model.has_attention:
             raise UserError(f"a model of kind {model.kind!r} has no attention maps: leave out --attention")
@@ -172,7 +179,10 @@ class _Words:
     def read(self, images: Sequence[tuple[str, tuple[np.ndarray, Prepared]]]) -> Iterator[_Read]:
         words = self._recognizer.read_prepared(prepared for _, (_, prepared) in images)
         for (name, (pixels, prepared)), word in zip(images, words, strict=True):
-            text = f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{_others(word)}"
+            if word.confidence < self._least:
+                self.left_out += 1
+                continue
+            text = f"{word.confidence:6.1%}  {word.text:<24}  {printable(name)}{word.remark}{_others(word)}"
             rows = [(word.text, f"{word.confidence:.6f}")]
             draw = partial(self._draw, pixels, prepared, word)
             yield _Read(name, word.described(), rows, text, [(prepared, word)], draw, is_large(pixels))
@@ -190,24 +200,27 @@ class _Scenes:
     note = "pictures have no words"
     size = 1  # a picture may have a hundred megabytes
 
-    def __init__(self, recognizer: Recognizer, detector: Detector, crops: Crops) -> None:
-        self._reader = SceneReader(recognizer, detector, crops)
+    def __init__(self, arguments: PredictArguments, recognizer: Recognizer, detector: Detector) -> None:
+        self._reader = SceneReader(recognizer, detector, arguments.crops)
+        self._least, self.left_out = arguments.min_confidence, 0
         self.load = self._reader.prepare_pixels
 
     def read(self, images: Sequence[tuple[str, PreparedScene]]) -> Iterator[_Read]:
         scenes = self._reader.read_prepared(prepared for _, prepared in images)
-        for (name, prepared), scene in zip(images, scenes, strict=True):
+        for (name, prepared), whole in zip(images, scenes, strict=True):
+            scene = replace(whole, words=tuple(each for each in whole.words if each.word.confidence >= self._least))
+            self.left_out += len(whole.words) - len(scene.words)
             count = f"{len(scene.words)} word{'s' * (len(scene.words) != 1)}" if scene.words else "no words"
             lines, rows = [f"{printable(name)}  ({scene.width} x {scene.height}, {count})"], []
             for each in scene.words:
                 word, (left, top), (right, bottom) = each.word, each.polygon_N2.min(axis=0), each.polygon_N2.max(axis=0)
                 place = f"{right - left:.0f} x {bottom - top:.0f} at {left:.0f}, {top:.0f}"
-                lines.append(f"{word.confidence:8.1%}  {word.text:<24}  {place}{_others(word)}")
+                lines.append(f"{word.confidence:8.1%}  {word.text:<24}  {place}{word.remark}{_others(word)}")
                 polygon = " ".join(f"{x:.1f},{y:.1f}" for x, y in each.polygon_N2)
                 rows.append((word.text, f"{word.confidence:.6f}", f"{each.detection_confidence:.6f}", polygon))
             words = [(each.prepared, each.word) for each in scene.words]
             draw = partial(annotated_scene, prepared.pixels, scene)
-            yield _Read(name, scene.described(), rows, "\n".join(lines), words, draw, not words)
+            yield _Read(name, scene.described(), rows, "\n".join(lines), words, draw, not whole.words)
 
 
 def _others(word: Word) -> str:

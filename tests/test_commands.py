@@ -155,6 +155,18 @@ def test_predict_and_evaluate(unbroken, tmp_path, capsys):  # noqa: F811
     assert printed[0]["confidence"] == pytest.approx(read[0].confidence)
     assert np.mean(read[0].character_confidences) == pytest.approx(read[0].confidence)
 
+    most = float(np.mean(sorted(word.confidence for word in read)[:2]))
+    few = ("--format", "jsonl", "--min-confidence", str(most))
+    assert run_predict(str(folder), "--checkpoint", str(unbroken), *few) == 0
+    told = capsys.readouterr()
+    shown = [json.loads(line)["text"] for line in told.out.splitlines()]
+    assert shown == [word.text for word in read if word.confidence >= most]
+    assert "1 readings below" in told.err
+    assert run_predict(str(folder), "--checkpoint", str(unbroken), "--doubtful-below", "1") == 0
+    assert all(" (doubtful" in line for line in capsys.readouterr().out.splitlines())
+    with pytest.raises(SystemExit):
+        run_predict(str(folder), "--min-confidence", "2")
+
     cv2.imwrite(str(folder / "wide.png"), np.full((399, 900, 3), 99, np.uint8))
     cv2.imwrite(str(tmp_path / "scene.png"), np.full((400, 900, 3), 99, np.uint8))
     assert run_predict(str(folder / "wide.png"), "--checkpoint", str(unbroken)) == 0
@@ -182,6 +194,8 @@ def test_commands_name_what_is_missing(unbroken, tmp_path, capsys):  # noqa: F81
     assert "no such checkpoint" in refused(run_evaluate("--checkpoint", str(tmp_path / "x")), capsys)
     (tmp_path / "b.png").write_bytes(b"")
     assert "not the workdir" in refused(run_predict(str(tmp_path / "b.png"), "--checkpoint", str(tmp_path)), capsys)
+    (tmp_path / "data.mdb").write_bytes(b"")
+    assert "give its folder" in refused(run_predict(str(tmp_path / "data.mdb"), "--checkpoint", str(unbroken)), capsys)
     assert "no such image" in refused(run_predict(str(tmp_path / "a.png"), "--checkpoint", str(unbroken)), capsys)
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(run_predict(str(tmp_path / "empty"), "--checkpoint", str(unbroken)), capsys)

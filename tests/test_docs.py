@@ -12,6 +12,7 @@ import warnings
 import pytest
 import tyro
 
+from data_pipelines.union14m.catalogue import COMMON
 from maerec_jax import __main__ as maerec
 from tests.conftest import REPOSITORY
 
@@ -160,3 +161,14 @@ def test_commands_have_their_flags(line, monkeypatch, capsys):
         if ended.code:
             told = capsys.readouterr()
             pytest.fail(f"{line}\n{told.out}{told.err}")
+
+
+def test_the_names_by_which_common_benchmarks_are_found_are_documented():
+    page = (REPOSITORY / "docs" / "datasets.md").read_text()
+    for word_set in COMMON.sets:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {word_set.name} |")]
+        for pattern in word_set.annotations:
+            folder, name = pattern.split("/")
+            assert f"`{folder}`" in row
+            assert f"`{name.partition('.')[0]}`" in page
+        assert all(f"`{folder}`" in row for folder in word_set.lmdbs)

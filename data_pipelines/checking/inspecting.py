@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, MissingError, OutsideError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.prepared import RecordSource
@@ -38,6 +39,7 @@ NOTES = {
     "vertical": "images at least twice as high as wide",
     "too_long": "labels with more characters than a recogniser learns",
     "outside_charset": "labels with characters that a recogniser cannot write",
+    "decomposed": "labels in decomposed Unicode form (NFD), which are taken as composed ones (NFC)",
 }
 """What is worth knowing about records that can be used."""
 
@@ -158,7 +160,7 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
 
 def inspect(source: Source, indices: range, rules: Rules) -> Findings:
     """Read and decode the records ``indices`` of ``source``, and compare their labels with ``rules``."""
-    found, known = Findings(rules.listed, len(indices)), set(rules.characters)
+    found, known = Findings(rules.listed, len(indices)), set(composed(rules.characters))
     # So that a bad label does not keep its image from being looked at.
     images = replace(source, labelled=False) if isinstance(source, LmdbSource) else source
     for index in indices:
@@ -200,6 +202,8 @@ def _inspect_label(source: Source, index: int, known: set[str], max_length: int,
         return
     if text is None:
         return
+    if getattr(source, "stored_text", source.text)(index) != text:
+        found.add("decomposed", source.name(index), repr(text[:100]))
     if not text.strip():
         found.add("empty", source.name(index), repr(text))
     if len(text) > max_length:
@@ -214,7 +218,7 @@ def _compare(one: Listing, path: str, other: Listing, other_path: str, found: Fi
     if (one.names, one.texts) == (other.names, other.texts):
         return
     sums, other_sums = (
-        np.fromiter(map(hash, zip(each.names, each.texts or (), strict=True)), np.int64, len(each.names))
+        np.fromiter(map(hash, zip(each.names, map(composed, each.texts or ()), strict=True)), np.int64, len(each.names))
         for each in (one, other)
     )
     for index in np.flatnonzero(~np.isin(sums, other_sums)).tolist():

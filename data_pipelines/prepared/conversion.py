@@ -235,6 +235,7 @@ def _summarize(
         "vertical": {"images": vertical, "share": vertical / len(sizes), "meaning": "at least twice as high as wide"},
     }
     if labels is not None:
+        summary["labels_composed"] = sum(report.composed for report in reports)
         lengths, characters = Counter(map(len, labels)), Counter(bytes(labels.blob).decode())
         summary["labels"] = {
             "lengths": {str(length): lengths[length] for length in sorted(lengths)},

@@ -31,6 +31,7 @@ class ShardReport:
     shard: Shard  # the shard
     image_bytes: int = 0  # bytes of its images
     left_out: int = 0  # records that could not be read or decoded
+    composed: int = 0  # labels that were in another Unicode form than NFC
     problems: list[tuple[str, str]] = field(default_factory=list)  # names of the first of these, and why
     formats: Counter[str] = field(default_factory=Counter)  # images by file format
 
@@ -61,6 +62,8 @@ def write_shard(plan: Plan, folder: epath.Path, number: int, source: Source, ind
                         report.problems.append((name, " ".join(str(error).split())))
                     continue
                 text = label or ""
+                if label is not None:
+                    report.composed += getattr(source, "stored_text", source.text)(index) != label
                 writer.write(_example(image, name, height, width, text if plan.labelled else None))
                 names.append(name)
                 labels.append(text)

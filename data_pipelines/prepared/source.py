@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared.index import FOLDER, map_array, map_strings
@@ -38,6 +39,8 @@ class Records(SourceSpec):
 
     def open(self, root: Path) -> Source:
         """Map the index. Raises ``DataError`` where a file is missing or has another size than it was written with."""
+        if not self.path.strip():
+            raise DataError(f"a source has no path; give the folder of a prepared set, relative to {root}")
         if "://" in f"{root}/{self.path}" or str(root).startswith("gs:"):
             raise DataError(
                 f"{root}/{self.path}: shards cannot be read from buckets: mount the bucket with gcsfuse and give "
@@ -121,6 +124,11 @@ class RecordSource:
 
     def text(self, index: int) -> str | None:
         """The label of record ``index``, from the index; None in an unlabelled set."""
+        stored = self.stored_text(index)
+        return stored and composed(stored)
+
+    def stored_text(self, index: int) -> str | None:
+        """The label as the set has it: those of earlier versions may be in any Unicode form."""
         return None if self.labels is None else self._string(self.labels, "labels", index)
 
     def name(self, index: int) -> str:

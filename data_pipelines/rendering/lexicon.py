@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from unicodedata import normalize
 
 from english_words import get_english_words_set
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError
 
 
@@ -29,9 +29,7 @@ def _ranked(file: Path) -> tuple[tuple[str, ...], ...]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot read this list of words: {error}; check `words`") from None
-    # Letters with accents as most charsets have them, in one piece.
-    lines = [normalize("NFC", line.strip()) for line in lines]
-    words = tuple(dict.fromkeys(line.lower() for line in lines if line))
+    words = tuple(dict.fromkeys(composed(line.strip().lower()) for line in lines if line.strip()))
     if len(words) < 3:
         raise DataError(f"{file}: {len(words)} words are too few; `words` names a text file with a word a line")
     everyday = max(1, min(_EVERYDAY, len(words) // 3))

@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_pipelines.charset import MAEREC_CHARACTERS
+from data_pipelines.charset import MAEREC_CHARACTERS, composed
 from data_pipelines.errors import DataError
 from data_pipelines.rendering.fonts import find_fonts
 from data_pipelines.rendering.picture import render
@@ -92,7 +92,7 @@ class RenderedSource:
 
     def text(self, index: int) -> str:
         """The label of record ``index`` without drawing it."""
-        return self._texts().draw(self._rng(index, 0))
+        return composed(self._texts().draw(self._rng(index, 0)))
 
     def _texts(self) -> Texts:
         spec = self.spec

@@ -124,8 +124,8 @@ def _opened(path: Path) -> BinaryIO:
 
 def _told_format(path: Path, fields: Fields) -> Format:
     """The format that a file's ending and first lines tell. Raises ``DataError`` where they tell none."""
-    if path.name == "data.mdb":
-        raise DataError(f"{path}: is a part of an LMDB; give the folder that holds it")
+    if path.suffix.lower() == ".mdb":
+        raise DataError(f"{path}: is a file of an LMDB; give its folder, {path.parent}")
     with _opened(path) as file:
         # JSON is often one line, which is not read whole.
         lines = (line.removeprefix(_BYTE_ORDER_MARK) for line in iter(lambda: file.readline(_LONGEST_LINE), b""))

@@ -1,5 +1,6 @@
 """Several sources as one, and sources without the records that a dictionary cannot write."""
 
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.packed_strings import PackedStrings, StringPacker
 from data_pipelines.sources.records import Record, Source, SourceSpec, read_records
@@ -138,6 +140,7 @@ class Labels:
     characters: str  # the characters that can be written
     longest: int  # the most characters of a label; those that are longer are kept, and told of
     unknown: Literal["drop", "keep", "error"] = "drop"  # what becomes of labels with other characters
+    cut: bool = True  # whether labels are learnt, longer ones up to there; else readings are measured by them
 
 
 @dataclass
@@ -149,7 +152,8 @@ class CharacterReport:
     empty: int = 0  # number of labels that are empty or only spaces; these records are always left out
     unreadable: int = 0  # number of labels that are not there or not UTF-8; these records are always left out
     unknown: int = 0  # number of labels that hold a character outside the set
-    cut: int = 0  # number of labels that are longer than what is learnt of them
+    composed: int = 0  # number of labels in another Unicode form than NFC; they are composed
+    longer: int = 0  # number of labels that are longer than a model can write
     characters: Counter[str] = field(default_factory=Counter)  # in how many labels each unknown character was found
     examples: list[tuple[str, str]] = field(default_factory=list)  # name and label of the first ten of ``unknown``
 
@@ -161,8 +165,11 @@ class CharacterReport:
             + (f"{self.unreadable:,} missing or not UTF-8 (left out), " if self.unreadable else "")
             + f"{self.unknown:,} with unknown characters ({kept})"
         ]
-        if self.cut:
-            lines.append(f"{self.cut:,} labels are longer than {longest} characters and cut: raise max_length")
+        if self.composed:
+            lines.append(f"{self.composed:,} labels in decomposed Unicode form (NFD) are taken as composed ones (NFC)")
+        if self.longer:
+            what = " and cut: raise max_length" if self.labels.cut else ", more than the model has learnt to write"
+            lines.append(f"{self.longer:,} labels are longer than {longest} characters{what}")
         if self.unknown:
             common = sorted(self.characters.items(), key=lambda item: (-item[1], item[0]))[:30]
             lines.append("unknown: " + ", ".join(f"{character!r} {count:,}" for character, count in common))
@@ -187,19 +194,21 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
     characters, longest, action = report.labels.characters, report.labels.longest, report.labels.unknown
     by_construction = getattr(source, "characters", None)
     if by_construction is not None:
-        outside = "".join(sorted(set(by_construction) - set(characters)))
+        outside = "".join(sorted(set(composed(by_construction)) - set(characters)))
         if outside and action != "keep":
             raise DataError(f"{source.name(0)}: draws {outside!r}, which the charset lacks; choose other characters")
         return source
     if not len(source) or source.text(0) is None:
         return source
-    labels, unreadable = _labels_of(source)
+    stored, unreadable = _labels_of(source)
+    labels, changed = compose_labels(stored)
+    report.composed += changed
     keep = _with_text(labels)
     report.checked += len(labels)
     report.unreadable += unreadable
     report.empty += int(len(keep) - keep.sum()) - unreadable
     longer = np.flatnonzero(np.diff(labels.offsets) > longest)  # in bytes
-    report.cut += sum(len(labels[index]) > longest for index in longer.tolist())
+    report.longer += sum(len(labels[index]) > longest for index in longer.tolist())
     for index, unknown in _unknown_characters(labels, characters):
         if not keep[index]:
             continue
@@ -222,17 +231,31 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
 
 
 def _labels_of(source: Source) -> tuple[PackedStrings, int]:
-    """All labels, "" for those that cannot be read, and how many these are."""
+    """All labels as they are stored, "" for those that cannot be read, and how many these are."""
     labels, packer, unreadable = getattr(source, "labels", None), StringPacker(), 0
     if isinstance(labels, PackedStrings):
         return labels, 0
+    text = getattr(source, "stored_text", source.text)
     for index in range(len(source)):
         try:
-            packer.append(source.text(index) or "")
+            packer.append(text(index) or "")
         except RecordError:
             packer.append("")
             unreadable += 1
     return packer.finish(), unreadable
+
+
+def compose_labels(labels: PackedStrings) -> tuple[PackedStrings, int]:
+    """Labels in composed form (NFC), and how many had another one."""
+    if not len(labels.blob) or np.frombuffer(labels.blob, np.uint8).max() < 128:
+        return labels, 0
+    if unicodedata.is_normalized("NFC", bytes(labels.blob).decode(errors="replace")):  # then all parts of it are
+        return labels, 0
+    packer, changed = StringPacker(), 0
+    for label in labels:
+        packer.append(whole := composed(label))
+        changed += whole != label
+    return packer.finish(), changed
 
 
 def _with_text(labels: PackedStrings) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.annotations import Format, Listing, place_of, read_annotations
@@ -159,7 +160,7 @@ class AnnotatedImages:
     def __init__(self, root: Path, listing: Listing, follow_links: bool = False) -> None:
         self.path = listing.path  # the annotation file
         self.names = listing.names  # of files, as the annotation file gives them
-        self.labels = listing.texts  # None where the list has none
+        self.labels = listing.texts  # as the list has them; None where it has none
         self.notes: tuple[str, ...] = ()  # about images that will not be read
         self._entry, self._first = listing.entry, listing.first
         self._follow_links, self._refused = follow_links, f"refused without follow_links ({listing.path} names it)"
@@ -187,6 +188,11 @@ class AnnotatedImages:
 
     def text(self, index: int) -> str | None:
         """The label of record ``index``; None where the list has no labels."""
+        stored = self.stored_text(index)
+        return stored and composed(stored)
+
+    def stored_text(self, index: int) -> str | None:
+        """The label as the list has it, in any Unicode form."""
         return None if self.labels is None else self.labels[index]
 
     def name(self, index: int) -> str:
@@ -274,6 +280,8 @@ def _refuse_folder(error: OSError) -> None:
 
 def _existing(root: Path, name: str, what: str) -> Path:
     """The path ``name`` under the data root. Raises ``DataError`` where it is not there."""
+    if not name.strip():
+        raise DataError(f"a source has no path; give {what}, relative to the data root {root}, which is . itself")
     if "://" in name:
         raise DataError(f"{name}: is an address, which is not fetched: download it, and give {what}")
     path = Path(root) / name

@@ -13,6 +13,7 @@ from typing import Any
 
 import lmdb
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, MissingError, RecordError
 from data_pipelines.sources.records import Record
 
@@ -176,13 +177,18 @@ class LmdbSource:
             get: Any = _transaction(self.path).get  # lmdb's types allow for views
             images = [get(b"image-%09d" % (index + self.first)) for index in indices]
             if self.labelled:
-                texts = [get(b"label-%09d" % (index + self.first), b"\xff").decode() for index in indices]
+                texts = [composed(get(b"label-%09d" % (index + self.first), b"\xff").decode()) for index in indices]
             if None not in images and max(indices, default=0) < self.size:
                 return list(map(Record, images, texts))
         return [self[index] for index in indices]  # one of them raises an error that names it
 
     def text(self, index: int) -> str | None:
         """The label of record ``index``; None in an unlabelled LMDB. Raises what reading the record raises."""
+        stored = self.stored_text(index)
+        return stored and composed(stored)
+
+    def stored_text(self, index: int) -> str | None:
+        """The label as the LMDB has it, in any Unicode form."""
         if not self.labelled:
             return None
         label = self._get("label", index)

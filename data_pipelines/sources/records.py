@@ -44,7 +44,8 @@ class Source(Protocol):
 
     A source may also have some of these:
 
-    - ``labels``: a ``PackedStrings`` of all labels, for comparing them with a dictionary at once.
+    - ``labels``: a ``PackedStrings`` of all labels as they are stored, for comparing them with a dictionary at once.
+    - ``stored_text(index)``: a label as it is stored, which may be in another Unicode form.
     - ``characters``: a string of the only characters that occur in its labels; none of them is then looked at.
     - ``drawn``: true where images are drawn when they are read: their sizes and names are not looked for.
     - ``sizes``: int array ``(records, 2)`` of the heights and widths of its images, for aspect-ratio buckets.
@@ -67,7 +68,7 @@ class Source(Protocol):
         """
 
     def text(self, index: int) -> str | None:
-        """The label of record ``index`` without reading its image; None in an unlabelled source."""
+        """The label of record ``index``, composed (NFC), without reading its image; None in an unlabelled source."""
 
     def name(self, index: int) -> str:
         """Where record ``index`` comes from, for messages: a path relative to the data root, or a file and a key."""

@@ -92,7 +92,7 @@ class Handlers:
         for note in found.notes:
             gr.Info(escape(note))
         rows = [
-            [i, word.word.text, f"{word.word.confidence:.0%}", f"{word.detection_confidence:.0%}"]
+            [i, word.word.text, f"{word.word.confidence:.0%}{word.word.remark}", f"{word.detection_confidence:.0%}"]
             for i, word in enumerate(found.words, 1)
         ]
         label = f"Words found: {len(rows)}{' (scroll to see all)' if len(rows) > _IN_SIGHT else ''}"
@@ -122,7 +122,8 @@ class Handlers:
                 for character, confidence, map_RC in zip(characters, read.character_confidences, maps, strict=True)
             ]
         others = [[other.text, f"{other.confidence:.1%}"] for other in read.alternatives]
-        return {read.text or "(nothing)": read.confidence}, panels, gr.update(value=others, visible=bool(others))
+        label = {(read.text or "(nothing)") + read.remark: read.confidence}
+        return label, panels, gr.update(value=others, visible=bool(others))
 
 
 def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from data_pipelines.errors import UserError
 from maerec_jax.evaluation.comparison import LEVEL, MEASURES, Comparison, Difference, Image, Judged, Measure, Pair
-from maerec_jax.evaluation.groups import Kind, groups, ordered
+from maerec_jax.evaluation.groups import Kind, groups, judged_by, ordered
 from maerec_jax.evaluation.predictions import first_fault, read_predictions
-from maerec_jax.reading.scoring import verdicts
+from maerec_jax.reading.scoring import HEADLINE, dropped_by, verdicts
 
 
 class _Set(BaseModel):
@@ -49,11 +49,20 @@ def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comp
             f"the first begins with {first}, the second with {second}"
         )
     every = [pair for some in pairs.values() for pair in some]
-    differences = _differences(pairs, seed, resamples)
-    fixed, broken = (tuple(pair for pair in every if pair.change == way) for way in (1, -1))
+    dropped = {name: sum(_drops(pair) for pair in pairs[name]) for name in ordered(pairs)}
+    dropped = {name: count for name, count in dropped.items() if count}
+    metric = judged_by(dropped)
+    differences = _differences(pairs, metric, seed, resamples)
+    fixed, broken = (tuple(pair for pair in every if pair.change(metric) == way) for way in (1, -1))
     relabelled = tuple(pair for pair in every if pair.a.truth != pair.b.truth)
     only = _lone(run_a, run_b), _lone(run_b, run_a)
-    return Comparison(str(a), str(b), seed, resamples, differences, fixed, broken, relabelled, *only)
+    made = seed, resamples, metric, dropped
+    return Comparison(str(a), str(b), *made, differences, fixed, broken, relabelled, *only)
+
+
+def _drops(pair: Pair) -> bool:
+    """Whether ``HEADLINE`` drops letters of a label."""
+    return any(HEADLINE in dropped_by(run.truth) for run in (pair.a, pair.b))
 
 
 def _read(path: Path) -> dict[Image, Judged]:
@@ -100,12 +109,12 @@ def _predictions_file(path: Path) -> tuple[Path, Counter[str] | None]:
     return predictions, Counter({name: found.words for name, found in table.sets.items()})
 
 
-def _differences(pairs: Mapping[str, Sequence[Pair]], seed: int, resamples: int) -> tuple[Difference, ...]:
+def _differences(pairs: Mapping[str, Sequence[Pair]], metric: str, seed: int, resamples: int) -> tuple[Difference, ...]:
     """Differences of all sets, and of the averages that can be made of them, on the images that both runs have."""
     words = {name: len(pairs[name]) for name in ordered(pairs)}
     reworded, rates, changed, means = {}, {}, {}, {}
     for name, n in words.items():
-        reworded[name] = sum(pair.a.reading != pair.b.reading and not pair.change for pair in pairs[name])
+        reworded[name] = sum(pair.a.reading != pair.b.reading and not pair.change(metric) for pair in pairs[name])
         a_NM, b_NM = np.array([(pair.a.right, pair.b.right) for pair in pairs[name]]).swapaxes(0, 1)
         rates[name] = np.stack([a_NM.mean(axis=0), b_NM.mean(axis=0)])
         changed[name] = np.stack([(b_NM & ~a_NM).sum(axis=0), (a_NM & ~b_NM).sum(axis=0)])

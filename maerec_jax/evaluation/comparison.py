@@ -11,17 +11,15 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from maerec_jax.evaluation.groups import Kind, ordered
-from maerec_jax.evaluation.table import plain_table
+from maerec_jax.evaluation.table import letters_remark, plain_table
 from maerec_jax.reading.marking import printable
-from maerec_jax.reading.scoring import HEADLINE, METRICS
+from maerec_jax.reading.scoring import ALL_LETTERS, HEADLINE, METRICS
 
 MEASURES = tuple(name for name in METRICS if name != "edit_similarity")
 """The metrics that are compared: those for which a reading is right or wrong."""
 
 LEVEL = 0.95
 """Share of the resampled differences that an interval holds."""
-
-_HEADLINE = MEASURES.index(HEADLINE)
 
 
 class Image(NamedTuple):
@@ -49,10 +47,10 @@ class Pair(NamedTuple):
     a: Judged
     b: Judged
 
-    @property
-    def change(self) -> int:
-        """1 where only the second run reads it right, by ``HEADLINE``, -1 where only the first does, else 0."""
-        return self.b.right[_HEADLINE] - self.a.right[_HEADLINE]
+    def change(self, metric: str) -> int:
+        """1 where only the second run reads it right, -1 where only the first does, else 0."""
+        place = MEASURES.index(metric)
+        return self.b.right[place] - self.a.right[place]
 
     def described(self) -> dict[str, Any]:
         """The pair as JSON can hold it."""
@@ -84,7 +82,7 @@ class Measure:
     @property
     def interval(self) -> str:
         """The interval in points."""
-        return f"[{100 * self.low:+.2f}, {100 * self.high:+.2f}]"
+        return f"[{100 * self.low:+.2f},{100 * self.high:+.2f}]"  # in one piece where a line is broken
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Difference:
     remark: str  # what an average lacks of the published one; "" if nothing
     words: int  # images that both runs have
     measures: dict[str, Measure]  # each of ``MEASURES``
-    reworded: int  # images that are read otherwise but, by ``HEADLINE``, right in both runs or wrong in both
+    reworded: int  # images that are read otherwise but right in both runs or wrong in both, by what they are judged by
 
     def verdict(self, metric: str = HEADLINE) -> str:
         """Which run is better, as far as can be said."""
@@ -108,9 +106,9 @@ class Difference:
             return "interval contains 0"
         return "b is better" if (measure.low > 0) != (self.kind == "margin") else "a is better"
 
-    def cells(self) -> dict[str, str]:
-        """What a table shows of it by ``HEADLINE``, by headings."""
-        measure, verdict = self.measures[HEADLINE], self.verdict()
+    def cells(self, metric: str) -> dict[str, str]:
+        """What a table shows of it by a metric, by headings."""
+        measure, verdict = self.measures[metric], self.verdict(metric)
         style = {"b is better": "green", "a is better": "red"}.get(verdict, "none")
         return {
             "words": f"{self.words:,}",
@@ -141,8 +139,10 @@ class Comparison:
     b: str  # where the second came from
     seed: int  # seed of the bootstrap
     resamples: int  # how many times the images were drawn anew
+    judged_by: str  # the metric that decides which images are fixed and which broken
+    letters_dropped: Mapping[str, int]  # how many labels have letters that ``HEADLINE`` drops, by set
     differences: tuple[Difference, ...]  # of each set, then of each average that can be made of them
-    fixed: tuple[Pair, ...]  # the images that only the second run reads right, by ``HEADLINE``
+    fixed: tuple[Pair, ...]  # the images that only the second run reads right
     broken: tuple[Pair, ...]  # those that only the first run reads right
     relabelled: tuple[Pair, ...]  # the images with different labels
     only_a: Mapping[str, Sequence[str]]  # files of the images that are in the first run only, by set
@@ -153,7 +153,8 @@ class Comparison:
         found: dict[str, Any] = {
             "a": self.a,
             "b": self.b,
-            "judged_by": HEADLINE,
+            "judged_by": self.judged_by,
+            "letters_dropped": dict(self.letters_dropped),
             "bootstrap": {"level": LEVEL, "resamples": self.resamples, "seed": self.seed},
             "differences": [difference.described() for difference in self.differences],
             "fixed": [pair.described() for pair in self.fixed],
@@ -168,23 +169,31 @@ class Comparison:
 
     def to_rich(self, shown: int = 20) -> RenderableType:
         """For a terminal: the differences in points, about ``shown`` fixed and as many broken images, and remarks."""
-        others = [name for name in MEASURES if name != HEADLINE]
+        others = [name for name in self._shown if name != self.judged_by]
         return Parts(
             Text(f"a: {printable(self.a)}\nb: {printable(self.b)}\n"),
-            self._table(f"{METRICS[HEADLINE]} (%), differences in points", Difference.cells),
+            self._table(
+                f"{METRICS[self.judged_by]} (%), differences in points",
+                lambda difference: difference.cells(self.judged_by),
+            ),
             Text(),
             self._table(
                 "b - a in points, the other metrics",
                 lambda difference: {METRICS[name]: str(difference.measures[name]) for name in others},
             ),
-            *_images("fixed", self.fixed, shown),
-            *_images("broken", self.broken, shown),
+            *_images(f"fixed, by {METRICS[self.judged_by]}", self.fixed, shown),
+            *_images(f"broken, by {METRICS[self.judged_by]}", self.broken, shown),
             Text("\n" + "\n".join(self.remarks())),
         )
 
+    @property
+    def _shown(self) -> list[str]:
+        """The metrics that are shown: the one of all letters only where it differs."""
+        return [name for name in MEASURES if self.letters_dropped or name != ALL_LETTERS]
+
     def remarks(self) -> list[str]:
         """What is to be known about the numbers."""
-        intervals = sum(len(difference.measures) for difference in self.differences)
+        intervals = len(self.differences) * len(self._shown)
         remarks = [
             f"Intervals: {LEVEL:.0%}, paired bootstrap over images, {self.resamples:,} resamples, seed {self.seed}. "
             f"About one in 20 of the {intervals} intervals misses by chance.",
@@ -192,6 +201,8 @@ class Comparison:
         ]
         if any(difference.kind == "margin" for difference in self.differences):
             remarks.append("margin: incomplete_ori minus incomplete; less is better, so b is better below 0.")
+        if self.letters_dropped:
+            remarks.append(letters_remark([HEADLINE], self.letters_dropped))
         if self.relabelled:
             first = self.relabelled[0]
             remarks.append(
@@ -214,10 +225,9 @@ class Comparison:
 
     def _table(self, title: str, cells: Callable[[Difference], Mapping[str, str]]) -> RichTable:
         """A row for each difference, of cells by their headings, with a line below the last set."""
-        table = plain_table(title, 12)
+        table = plain_table(title)
         for heading in cells(self.differences[0]):
-            number = heading != "verdict"
-            table.add_column(heading, justify="right" if number else "left", no_wrap=number)
+            table.add_column(heading, justify="left" if heading == "verdict" else "right", overflow="fold")
         for difference in self.differences:
             style = "" if difference.kind == "set" else "italic" if difference.remark else "bold"
             if style and not table.rows[-1].style:
@@ -226,14 +236,14 @@ class Comparison:
         return table
 
 
-def _images(kind: str, pairs: Sequence[Pair], shown: int) -> Iterator[RenderableType]:
+def _images(title: str, pairs: Sequence[Pair], shown: int) -> Iterator[RenderableType]:
     """Changed images, as many of each set as make about ``shown`` of all."""
     if not pairs:
         return
     yield Text()
     totals = Counter(pair.image.set for pair in pairs)
     each = max(1, shown // len(totals))
-    table = plain_table(f"{kind}, by {METRICS[HEADLINE]}: {len(pairs):,}", 12)
+    table = plain_table(f"{title}: {len(pairs):,}")
     for heading in ("file", "label", "a", "b"):
         table.add_column(heading, overflow="fold")
     for name in ordered(totals):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, WordSet
+from maerec_jax.reading.scoring import ALL_LETTERS, HEADLINE
 
 WORD_SETS = {word_set.name: word_set for collection in CATALOGUE for word_set in collection.sets}
 """The sets of the catalogue by name."""
@@ -88,6 +89,14 @@ def section(name: str) -> str:
     return _SECTION_OF.get(name, SECTIONS[3])
 
 
+def judged_by(dropping: Iterable[str]) -> str:
+    """The metric that decides which readings are right, given the sets with labels of which ``HEADLINE`` drops letters.
+
+    Sets of the catalogue are judged by ``HEADLINE``, as they are published.
+    """
+    return ALL_LETTERS if set(dropping) - WORD_SETS.keys() else HEADLINE
+
+
 def groups(words: Mapping[str, int]) -> tuple[Group, ...]:
     """The averages that can be made of sets with these numbers of words, those that lack some of their sets too.
 
@@ -107,10 +116,12 @@ def groups(words: Mapping[str, int]) -> tuple[Group, ...]:
     variants = [] if small_there < large_there else [(smaller, small_six)]
     variants += [] if large_there <= small_there else [(larger, large_six)]
     for sizes, six in variants:
-        over = f"common six with {' and '.join(f'{n} {s.expected:,}' for n, s in zip(_PARTS, sizes, strict=True))}"
-        short = " + ".join(f"{s.expected:,}" for s in sizes)
-        found.append(_group(over, f"average, {short}", "mean", six, words, measured))
-        found.append(_group(over, f"by words, {short}", "weighted", six, words, measured))
+        named = [(name, s) for name, s in zip(_PARTS, sizes, strict=True) if s.name in measured]
+        over = " and ".join(f"{name} {s.expected:,}" for name, s in named)
+        over = f"common six with {over}" if named else "common six"
+        short = "".join(f"{sign}{s.expected:,}" for sign, (_, s) in zip((", ", " + "), named, strict=False))
+        found.append(_group(over, f"average{short}", "mean", six, words, measured))
+        found.append(_group(over, f"by words{short}", "weighted", six, words, measured))
     found.append(_group("Incomplete", "margin", "margin", [WORD_SETS[name] for name in MARGIN], words, measured))
     return tuple(group for group in found if group.weights)
 

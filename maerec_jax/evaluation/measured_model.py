@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from data_pipelines.errors import UserError
-from maerec_jax.evaluation.groups import Kind, section
+from maerec_jax.evaluation.groups import Kind, judged_by, section
 from maerec_jax.evaluation.intervals import combined
 from maerec_jax.evaluation.predictions import first_fault
 from maerec_jax.evaluation.published import PublishedResult, published_results
@@ -24,12 +24,13 @@ SETTINGS = ("beam", "turn", "int8", "views", "lexicon")
 
 @dataclass(frozen=True)
 class Number:
-    """A set or an average by the paper's metric, as fractions of 1."""
+    """A set or an average, as fractions of 1."""
 
     name: str  # of the set or average
     label: str  # what it is called beside its sets
     kind: Literal["set"] | Kind
     section: str  # the part of the table where it stands
+    metric: str  # what it is by: the paper's metric, or in all of a section one that keeps all letters of the labels
     words: int  # of its sets
     value: float  # what was measured; a margin is in -1 to 1
     low: float  # the lower end of its 95 % interval
@@ -120,12 +121,14 @@ class MeasuredModel:
         rows = [(r.name, r.name, "set", {r.name: 1.0}, r.words == r.published_words) for r in self.table.sets]
         groups = [average.group for average in self.table.averages if average.group.defined]
         rows += [(g.name, g.label, g.kind, g.weights, g.published) for g in groups if g.kind != "weighted"]
+        dropping = [r.name for r in self.table.sets if r.letters_dropped.get(HEADLINE)]
         found = {}
         for name, label, kind, weights, complete in rows:
-            parts = [(w, by_name[part].metrics[HEADLINE], by_name[part].words) for part, w in weights.items()]
-            value, words = sum(w * share for w, share, _ in parts), sum(n for _, _, n in parts)
             where = section(next(iter(weights)))
-            found[name] = Number(name, label, kind, where, words, value, *combined(parts), complete)
+            metric = judged_by(name for name in dropping if section(name) == where)
+            parts = [(w, by_name[part].metrics[metric], by_name[part].words) for part, w in weights.items()]
+            value, words = sum(w * share for w, share, _ in parts), sum(n for _, _, n in parts)
+            found[name] = Number(name, label, kind, where, metric, words, value, *combined(parts), complete)
         return found
 
     def check_same_sets(self, other: str, words: Mapping[str, int]) -> None:

@@ -46,7 +46,7 @@ class SetReader:
     ) -> None:
         self.name, self._reader = name, reader
         self._message = lambda text: message(f"{name}: {text}")
-        labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep")
+        labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep", cut=False)
         self.source: Sources = open_sources((spec,), root, self._message, labels)
         if reader.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
@@ -77,7 +77,7 @@ class SetReader:
         records = np.flatnonzero(~done)
         if not len(records):
             return
-        invalid = InvalidImages(self.source, self._message)
+        invalid = InvalidImages(self.source, self._message, [self.name])
         for told, made in self._passes(self._reader.weights, records):
             invalid.tell(told)
             invalid.count(invalid.outcomes_of(told))

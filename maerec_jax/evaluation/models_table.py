@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from data_pipelines.errors import UserError
 from maerec_jax.evaluation.comparison import LEVEL
 from maerec_jax.evaluation.groups import SECTIONS, WORD_SETS
 from maerec_jax.evaluation.measured_model import Compared, MeasuredModel, Number
@@ -33,6 +34,15 @@ class ModelsTable:
     """Models that were measured on the same sets, in the order of their rows."""
 
     models: tuple[MeasuredModel, ...]
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            first = self.models[0].numbers
+            if any(number.metric != first.get(name, number).metric for name, number in model.numbers.items()):
+                raise UserError(
+                    f"{model.name} and {self.models[0].name}: the older of their tables does not tell which labels "
+                    f"have letters that do not count in {METRICS[HEADLINE]}: measure that model again"
+                )
 
     @cached_property
     def comparisons(self) -> list[tuple[str, Compared]]:
@@ -127,7 +137,7 @@ class ModelsTable:
         widths = [self._width(number) for number in numbers]
         rest = _WIDTH - sum(widths) - len(widths)
         shown = RichTable(box=SIMPLE, padding=0, pad_edge=False, show_edge=False, title_justify="left")
-        shown.title = Text(f"{title}, {METRICS[HEADLINE]} in %")
+        shown.title = Text(f"{title}, {METRICS[numbers[0].metric]} in %")
         shown.add_column("model", no_wrap=True)
         for number, width in zip(numbers, widths, strict=True):
             shown.add_column(Text("\n".join(line.rjust(width) for line in _heading(number))), no_wrap=True)

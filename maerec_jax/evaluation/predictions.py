@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from data_pipelines.charset import composed
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
 
 MADE_WITH = ".made_with.json"
 """The ending of what stands beside a file of predictions, after the whole name of that."""
+
+
+# Texts of files that others wrote may be in another Unicode form.
+_Text = Annotated[str, AfterValidator(composed)]
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class Prediction:
     set: str  # name of the set that the image belongs to
     index: int  # its place in the set
     file: str  # where it comes from: a path relative to the data root, or an LMDB and a key
-    truth: str  # its label
-    reading: str  # what was read; "" for an image that cannot be used
+    truth: _Text  # its label
+    reading: _Text  # what was read; "" for an image that cannot be used
     confidence: Annotated[float, Field(ge=0, le=1)]  # mean of the character confidences; 0 where nothing was read
     character_confidences: tuple[float, ...]  # probability of each character of the reading, given those before it
     height: Annotated[int, Field(ge=0)]  # of the image as it is stored, in pixels; 0 for one that cannot be used

@@ -59,7 +59,7 @@ _PAGES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_PAGES.globals |= {"metric": METRICS[HEADLINE], "headline": HEADLINE, "similar": SIMILAR, "differing": differing}
+_PAGES.globals |= {"similar": SIMILAR, "differing": differing}
 _PAGES.filters |= {
     "alone": lambda character: "\u2423" if character == " " else character,
     "data_uri": _data_uri,
@@ -81,14 +81,15 @@ def write_report(
     """Write a page that needs nothing but itself: no network, scripts or fonts.
 
     Predictions are taken one by one, and of them only counts and the worst errors are kept. Right is what is right by
-    WAICS, the paper's metric. ``title`` says what was measured, and ``details`` how. ``picture`` gives the images of
+    ``table.judged_by``. ``title`` says what was measured, and ``details`` how. ``picture`` gives the images of
     the worst errors, uint8 RGB ``(height, width, 3)``, or None where there is none to show.
     """
     shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
-    shown["tallies"] = tallies = Tallies(predictions, len(table.sets))
+    shown |= {"judged_by": table.judged_by, "metric": METRICS[table.judged_by], "paper": table.judged_by == HEADLINE}
+    shown["tallies"] = tallies = Tallies(predictions, len(table.sets), table.judged_by)
     shown["worst"] = tallies.worst
     shown["words"] = words = sum(result.words for result in table.sets)
-    shown["accuracy"] = sum(result.words * result.metrics[HEADLINE] for result in table.sets) / max(words, 1)
+    shown["accuracy"] = sum(result.words * result.metrics[table.judged_by] for result in table.sets) / max(words, 1)
     page = _PAGES.get_template("report.html").render(shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from data_pipelines.errors import UserError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.prepared import Records
+from data_pipelines.sources.combining import compose_labels
 from data_pipelines.sources.files import Annotations, LmdbWords
 from data_pipelines.union14m.catalogue import BENCHMARK, CATALOGUE, COMMON, Place, kind_at, locate
 from maerec_jax.config import SourceConfig
@@ -55,6 +56,8 @@ def find_sets(
     found: list[tuple[str, SourceConfig]] = []
     for name in names:
         wanted, title = name.lower(), name.rstrip("/")
+        if not title.strip():
+            raise UserError(f"--sets: {name!r} names no set; . is all that the data root holds")
         places = [p for p in known if wanted == p.word_set.name.lower() or GROUPS.get(wanted) is p.collection]
         if places:
             found += _sets(root, places, message)
@@ -73,6 +76,9 @@ def _in_folder(root: Path, name: str, message: Callable[[str], None]) -> list[tu
     """The sets in a folder."""
     path = root / name
     if not path.is_dir():
+        if name.lower() in _NAMES:
+            what = f"no set of {GROUPS[name.lower()].name}" if name.lower() in GROUPS else f"no {name}"
+            raise UserError(f"{root} holds {what}: python -m data_pipelines.check {root} lists what is there")
         groups = ", ".join(GROUPS)
         raise UserError(f"{name} is neither a set found in {root} nor a path in it; {groups} name whole collections")
     places, extra = locate(path)
@@ -100,7 +106,8 @@ def _sets(root: Path, places: Sequence[Place], message: Callable[[str], None]) -
             continue
         seen: list[PackedStrings | None] = []
         for path in first.paths:
-            labels = getattr(Annotations(path=path).open(root), "labels", None)
+            stored = getattr(Annotations(path=path).open(root), "labels", None)
+            labels = stored and compose_labels(stored)[0]
             if labels not in seen:
                 yield name if not seen else f"{name} ({Path(path).name})", Annotations(path=path)
             seen.append(labels)

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +17,10 @@ from rich.text import Text
 
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
-from maerec_jax.evaluation.groups import MARGIN, SECTIONS, WORD_SETS, Group, groups, ordered, section
+from maerec_jax.evaluation.groups import MARGIN, SECTIONS, WORD_SETS, Group, groups, judged_by, ordered, section
 from maerec_jax.evaluation.predictions import Prediction, first_fault
 from maerec_jax.reading.marking import printable
-from maerec_jax.reading.scoring import METRICS, Scores
+from maerec_jax.reading.scoring import ALL_LETTERS, HEADLINE, METRICS, Scores
 
 COLUMNS = ("kind", "name", "coverage", "words", "unusable", *METRICS, "confidence", "sets", "missing")
 """The columns of CSV files."""
@@ -32,9 +32,11 @@ class SetResult:
 
     words: Annotated[int, Field(ge=1)]  # how many words it has here, all of which count
     unusable: Annotated[int, Field(ge=0)]  # those whose image could not be used: read wrong, with confidence 0
-    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]  # each of ``scoring.METRICS``
+    metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]  # each of ``scoring.METRICS``; of old tables but the last
     confidence: Annotated[float, Field(ge=0, le=1)]  # mean confidence of its words
     name: str = ""
+    letters_dropped: dict[str, int] = field(default_factory=dict)  # of how many labels a metric leaves out letters
+    capitals: bool = False  # whether its labels have capitals, and no small letters
 
     @property
     def published_words(self) -> int | None:
@@ -96,8 +98,10 @@ class Table:
             unusable[prediction.set] += prediction.outcome != OUTCOMES[0]
         results = []
         for name in ordered(scores):
-            words, metrics = scores[name].words, scores[name].means()
-            results.append(SetResult(words, unusable[name], metrics, confidence[name] / words, name))
+            found = scores[name]
+            sure, capitals = confidence[name] / found.words, found.cases == {"upper"}
+            about = name, dict(found.dropped), capitals
+            results.append(SetResult(found.words, unusable[name], found.means(), sure, *about))
         return cls(tuple(results))
 
     @classmethod
@@ -112,7 +116,7 @@ class Table:
         except ValidationError as error:
             raise UserError(f"not a table made by evaluate: {first_fault(error)}") from error
         for name, result in found.items():
-            if missing := METRICS.keys() - result.metrics.keys():
+            if missing := METRICS.keys() - result.metrics.keys() - {ALL_LETTERS}:
                 raise UserError(f"not a table made by evaluate: sets.{name}.metrics lacks {min(missing)}")
         return cls(tuple(replace(found[name], name=name) for name in ordered(found)))
 
@@ -126,7 +130,8 @@ class Table:
             words = sum(result.words for result, _ in members)
             metrics, confidence = {}, None
             if group.defined:
-                metrics = {name: sum(weight * result.metrics[name] for result, weight in members) for name in METRICS}
+                known = [name for name in METRICS if all(name in result.metrics for result, _ in members)]
+                metrics = {name: sum(weight * result.metrics[name] for result, weight in members) for name in known}
             if group.kind != "margin":
                 confidence = sum(weight * result.confidence for result, weight in members)
             averages.append(Average(group, words, metrics, confidence))
@@ -138,9 +143,21 @@ class Table:
         return sum(result.unusable for result in self.sets)
 
     @property
+    def judged_by(self) -> str:
+        """The metric that decides which readings are right: ``HEADLINE``, or one that keeps all letters of labels."""
+        return judged_by(result.name for result in self.sets if result.letters_dropped.get(HEADLINE))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are shown."""
+        letters = any(result.letters_dropped.get(HEADLINE) for result in self.sets)
+        return [name for name in METRICS if letters or name != ALL_LETTERS]
+
+    @property
     def headings(self) -> tuple[str, ...]:
         """Headings of the columns; those behind the counts are in %."""
-        return ("set", "words", *(("unusable",) if self.unusable else ()), *METRICS.values(), "conf.")
+        unusable = ("unusable",) if self.unusable else ()
+        return ("set", "words", *unusable, *(METRICS[name] for name in self.metrics), "conf.")
 
     def sections(self) -> list[list[Line]]:
         """The lines as they are shown: the headline's sets, Incomplete, the common benchmarks and all else, each with
@@ -148,12 +165,13 @@ class Table:
         sections: dict[str, list[Line]] = {name: [] for name in SECTIONS}
         for result in self.sets:
             counts = (result.count, *((str(result.unusable or ""),) if self.unusable else ()))
-            line = Line("set", result.name, (*counts, *_percents(result.metrics, result.confidence)))
+            line = Line("set", result.name, (*counts, *_percents(self.metrics, result.metrics, result.confidence)))
             sections[section(result.name)].append(line)
         for average in self.averages:
             group = average.group
             counts = (f"{average.words:,}", *(("",) if self.unusable else ()))
-            values = _percents(average.metrics, average.confidence, "+.2f" if group.kind == "margin" else ".2f")
+            form = "+.2f" if group.kind == "margin" else ".2f"
+            values = _percents(self.metrics, average.metrics, average.confidence, form)
             line = Line("average" if group.published else "partial", group.label, (*counts, *values))
             sections[section(next(iter(group.weights)))].append(line)
         return [lines for lines in sections.values() if lines]
@@ -166,13 +184,28 @@ class Table:
             remarks.append(f"margin: {' minus '.join(MARGIN)}, in points; less is better.")
         if self.unusable:
             remarks.append(f"{self.unusable:,} images could not be used; they count as read wrong, with confidence 0.")
-        return remarks
+        capitals = [printable(result.name) for result in self.sets if result.capitals]
+        if capitals:
+            remarks.append(
+                f"Labels in capitals only: {', '.join(capitals)}. WA counts small letters as wrong there, whatever the "
+                "images show; WAIC does not."
+            )
+        return remarks + list(self._dropped_letters())
+
+    def _dropped_letters(self) -> Iterator[str]:
+        """Which metrics leave out letters, and of how many labels."""
+        alike: dict[tuple[tuple[str, int], ...], list[str]] = {}
+        for metric in METRICS:
+            counts = tuple((r.name, n) for r in self.sets if (n := r.letters_dropped.get(metric, 0)))
+            if counts:
+                alike.setdefault(counts, []).append(metric)
+        return (letters_remark(metrics, dict(counts)) for counts, metrics in alike.items())
 
     def to_rich(self, title: str = "") -> RichTable:
         """The table for a terminal, in %; averages that are not the published ones are in italics, with a remark."""
-        table = plain_table(f"{title} (%)" if title else "%", 16)
+        table = plain_table(f"{title} (%)" if title else "%")
         for heading in self.headings[1:]:
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", overflow="fold")
         styles = {"set": "", "average": "bold", "partial": "italic"}
         for lines in self.sections():
             for line in lines:
@@ -194,7 +227,7 @@ class Table:
             about = {"name": group.name, "kind": group.kind, "published": group.published, "sets": list(group.weights)}
             values = {"words": average.words, "metrics": average.metrics, "confidence": average.confidence}
             averages.append(about | lacks | values)
-        return {"sets": sets, "averages": averages}
+        return {"judged_by": self.judged_by, "sets": sets, "averages": averages}
 
     def rows(self) -> list[dict[str, Any]]:
         """What stands in a CSV file, by ``COLUMNS``: a row for each set and average, in fractions of 1."""
@@ -209,6 +242,14 @@ class Table:
     def to_csv(self) -> str:
         """A line for each set and average, in fractions of 1; a margin's are whole words minus cut words."""
         return csv_of(COLUMNS, self.rows())
+
+
+def letters_remark(metrics: Sequence[str], labels: Mapping[str, int]) -> str:
+    """Tells that metrics leave out letters of so many labels of each set."""
+    names = ", ".join(METRICS[metric] for metric in metrics)
+    sets = ", ".join(f"{printable(name)} {count:,}" for name, count in labels.items())
+    instead = f"; {METRICS[ALL_LETTERS]} counts those of all scripts" if HEADLINE in metrics else ""
+    return f"Labels with letters that do not count in {names}: {sets}{instead}."
 
 
 def read_table(path: Path) -> tuple[Table, dict[str, Any]]:
@@ -237,15 +278,18 @@ def csv_of(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return file.getvalue()
 
 
-def plain_table(title: str, width: int) -> RichTable:
-    """A table for a terminal without frames that fits into 80 columns, whose first column, "set", has some width."""
-    table = RichTable(
-        title=Text(title), title_justify="left", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False, show_edge=False
-    )
-    table.add_column("set", overflow="fold", min_width=width)
+def plain_table(title: str) -> RichTable:
+    """A table for a terminal without frames that fits into 80 columns, whose first column is "set".
+
+    Cells of all columns have to be folded where they are too wide: cut off, they would show other numbers.
+    """
+    table = RichTable(title=Text(title), title_justify="left", box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
+    table.add_column("set", overflow="fold")
     return table
 
 
-def _percents(metrics: Mapping[str, float], confidence: float | None, form: str = ".2f") -> tuple[str, ...]:
-    cells = [format(100 * metrics[name], form) if name in metrics else "-" for name in METRICS]
+def _percents(
+    names: Sequence[str], metrics: Mapping[str, float], confidence: float | None, form: str = ".2f"
+) -> tuple[str, ...]:
+    cells = [format(100 * metrics[name], form) if name in metrics else "-" for name in names]
     return (*cells, "-" if confidence is None else f"{100 * confidence:.1f}")

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from rapidfuzz.distance import Levenshtein
 
@@ -20,6 +20,8 @@ ASPECTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Where bins of width over height begin."""
 CONFIDENCE_BINS = 10
 """Bins of equal width from 0 to 1."""
+DOUBT_STEPS = 20
+"""Confidences from 0 to 1 among which that is found below which readings are doubtful."""
 SIMILAR = 0.5
 """How similar a reading has to be to the truth for its single characters to be compared: further off, chance aligns."""
 
@@ -98,10 +100,11 @@ class Confusions:
 class Tallies:
     """Counts over predictions, taken one by one; of the predictions themselves only the worst are kept.
 
-    Right is what is right by ``HEADLINE``. The ``sets`` that the predictions are of share the room for worst errors.
+    Right is what is right by ``metric``. The ``sets`` that the predictions are of share the room for worst errors.
     """
 
-    def __init__(self, predictions: Iterable[Prediction], sets: int) -> None:
+    def __init__(self, predictions: Iterable[Prediction], sets: int, metric: str = HEADLINE) -> None:
+        self._metric = metric
         # By ``LENGTHS``; a truth without any character is in none.
         self.lengths = [Tally(label=str(a) if a + 1 == b else f"{a}\u2013{b - 1}") for a, b in pairwise(LENGTHS)]
         self.lengths.append(Tally(label=f"{LENGTHS[-1]} or more"))
@@ -109,6 +112,7 @@ class Tallies:
         self.aspects = [Tally(label=f"{a:g} to {b:g}" if a else f"below {b:g}") for a, b in pairwise(ASPECTS)]
         self.aspects.append(Tally(label=f"{ASPECTS[-1]:g} or more"))
         self.calibration = [Tally(label=f"{10 * i} to {10 * (i + 1)} %") for i in range(CONFIDENCE_BINS)]
+        self._more_wrong = [0] * DOUBT_STEPS  # wrong readings less right ones, by confidence
         self.confusions = Confusions()
         self.wrong = 0
         self.case_only = self.symbols_only = 0  # of the words read right, those in another case, and with other symbols
@@ -120,7 +124,7 @@ class Tallies:
 
     def _add(self, number: int, prediction: Prediction) -> None:
         found = verdicts(prediction.judged_reading, prediction.truth)
-        right, confidence = found[HEADLINE] == 1, prediction.confidence
+        right, confidence = found[self._metric] == 1, prediction.confidence
         if prediction.truth:
             self.lengths[bisect_right(LENGTHS, len(prediction.truth)) - 1].add(right, confidence)
         if prediction.outcome != OUTCOMES[0]:
@@ -130,6 +134,7 @@ class Tallies:
         if prediction.height and prediction.width:
             self.aspects[bisect_right(ASPECTS, prediction.width / prediction.height) - 1].add(right, confidence)
         self.calibration[min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)].add(right, confidence)
+        self._more_wrong[min(int(confidence * DOUBT_STEPS), DOUBT_STEPS - 1)] += -1 if right else 1
         self.confusions.add(prediction.truth, prediction.reading)
         if right:
             self.case_only += found["word_accuracy"] < found["word_accuracy_ignore_case"]
@@ -147,6 +152,12 @@ class Tallies:
         """Expected calibration error: mean distance of accuracy and confidence over bins, weighted by their words."""
         words = sum(one.words for one in self.calibration)
         return sum(one.words * abs(one.accuracy - one.confidence) for one in self.calibration) / max(words, 1)
+
+    @property
+    def doubtful_below(self) -> float:
+        """The confidence below which most readings are wrong: where the wrong ones below are most in excess."""
+        below = [0, *accumulate(self._more_wrong)]
+        return below.index(max(below)) / DOUBT_STEPS
 
     @property
     def worst(self) -> dict[str, list[Prediction]]:

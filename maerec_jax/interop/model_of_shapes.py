@@ -220,15 +220,14 @@ def maerec_of(shapes: Shapes, options: ImportOptions) -> MAERecConfig:
 
 def _charset(classes: int, given: str) -> Charset:
     try:
-        characters = characters_of_file(Path(given)) if os.path.isfile(given) else given or MAEREC_CHARACTERS
-        charset = Charset(characters)
+        charset = Charset(characters_of_file(Path(given)) if os.path.isfile(given) else given or MAEREC_CHARACTERS)
     except ValueError as error:
         raise UserError(f"--characters: {error}") from error
-    if classes != len(characters) + 3:
+    if classes != len(charset.characters) + 3:
         source, hint = ("--characters", "others") if given else ("the published charset", "its --characters")
         raise ValueError(
             f"decoder.classifier has {classes} classes, which are {classes - 3} characters with start/end, "
-            f"padding and unknown, but {source} has {len(characters)}: give {hint}"
+            f"padding and unknown, but {source} has {len(charset.characters)}: give {hint}"
         )
     return charset
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.charset import Charset
+from data_pipelines.charset import Charset, composed
 from data_pipelines.errors import UserError
 from maerec_jax.models.trie import Trie, build_trie
 
@@ -77,14 +77,16 @@ class Lexicon:
         source: str = "the lexicon",
         place: Callable[[str, int], str] = lambda name, word: f"word {word + 1}{f' for {name}' if name else ''}",
     ) -> "Lexicon":
-        """A lexicon of words. Of those that are the same but for case, where it is ignored, the first is read.
+        """A lexicon of words, which are composed (NFC).
+
+        Of those that are the same but for case, where it is ignored, the first is read.
 
         Args:
           words, charset: the words, and the characters that can be read.
           longest: the most characters of a word. A recogniser was trained with up to ``max_length - 2``; one more can
             be written.
           ignore_case: allow each character in any case on the way; what is read is spelt as in the list.
-          tell: called with one line where words are left out.
+          tell: called with a line where words are left out, or were in another Unicode form.
           source, place: where the words come from, and where a word of a file's list stands by its number there.
 
         Raises:
@@ -95,6 +97,12 @@ class Lexicon:
             raise TypeError("a lexicon has several words: put a single one into a list")
         lists = {name: list(some) for name, some in lists.items()}
         every = [word for some in lists.values() for word in some]
+        if not "".join(every).isascii():
+            changed = sum(composed(word) != word for word in every)
+            lists = {name: list(map(composed, some)) for name, some in lists.items()}
+            every = [word for some in lists.values() for word in some]
+            if changed:
+                tell(f"{source}: {changed:,} words in decomposed Unicode form (NFD) are taken as composed ones (NFC)")
         if not lists:
             raise UserError(f"{source} has no words")
         folded = str.lower if ignore_case else str
@@ -102,10 +110,11 @@ class Lexicon:
         classes: dict[str, int] = {}  # of each character, where case is ignored in lower case
         for number, character in enumerate(charset.characters):
             fold[number] = classes.setdefault(folded(character), number)
-        labels = {c: classes[folded(c)] + 1 for c in set("".join(every)) if folded(c) in classes}
+        written = {word: charset.spell(word) for word in every}
+        labels = {c: classes[folded(c)] + 1 for c in set("".join(written.values())) if folded(c) in classes}
 
         def why(word: str, place: str) -> str:
-            outside = [repr(c) for c in dict.fromkeys(word) if c not in labels]
+            outside = [repr(c) for c in dict.fromkeys(written[word]) if c not in labels]
             obstacle = f"is longer than {longest} characters" if word else "is empty"
             if outside:
                 obstacle = f"has {', '.join(outside[:8])} outside the charset"
@@ -118,7 +127,7 @@ class Lexicon:
         for number, (name, some) in enumerate(lists.items()):
             before = len(entries)
             for index, word in enumerate(some):
-                if word in numbers or (0 < len(word) <= longest and known.issuperset(word)):
+                if word in numbers or (0 < len(written[word]) <= longest and known.issuperset(written[word])):
                     entries.append((number, numbers.setdefault(word, len(numbers))))
                 elif word not in refused:
                     refused[word] = place(name, index)
@@ -133,9 +142,10 @@ class Lexicon:
             shown = [why(*each) for each in islice(refused.items(), _SHOWN)] + ["..."] * (len(refused) > _SHOWN)
             tell(f"{source}: {left_out}: {'; '.join(shown)}")
         different, (list_E, word_E) = list(numbers), np.array(entries).T
-        length_U = np.array([len(word) for word in different])
+        spelt = [written[word] for word in different]
+        length_U = np.array(list(map(len, spelt)))
         labels_UL = np.zeros((len(different), length_U.max()), np.min_scalar_type(charset.n_classes))
-        labels_UL[np.arange(length_U.max()) < length_U[:, None]] = [labels[c] for c in "".join(different)]
+        labels_UL[np.arange(length_U.max()) < length_U[:, None]] = [labels[c] for c in "".join(spelt)]
         trie = build_trie(list_E, word_E, labels_UL, length_U, len(lists), fold)
         roots = {name: root for root, name in enumerate(lists)} if isinstance(words, Mapping) else None
         return cls(trie, different, roots, source)

@@ -40,6 +40,8 @@ def open_images(name: str, follow_links: bool = False) -> tuple[str, Source]:
         raise UserError(f"{name}: is a part of an LMDB: name the folder that holds it")
     if not path.exists():
         raise UserError(f"no such image or folder: {name}")
+    if path.suffix.lower() == ".mdb":
+        raise UserError(f"{name} is a file of an LMDB: give its folder, {path.parent}")
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -24,6 +24,9 @@ from maerec_jax.reading.word import Word, greedy_step, word_of
 
 Array = jax.Array
 
+DOUBTFUL_BELOW = 0.85
+"""The confidence below which most readings of ``maerec_tiny`` are wrong, by the report on real words."""
+
 
 @dataclass(frozen=True)
 class ReadingConfig:
@@ -45,12 +48,16 @@ class ReadingConfig:
     """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Default: as in the run."""
     int8: bool = False
     """Store the weights of linear layers as 8-bit integers: a quarter of the memory (see docs/reading.md)."""
+    doubtful_below: float = DOUBTFUL_BELOW
+    """Mark readings with a lower confidence as doubtful; evaluate --report measures where most are wrong."""
 
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise UserError(f"beam must be at least 1, not {self.beam}")
         if not 1 <= self.views <= len(VIEWS):
             raise UserError(f"views must be from 1 to {len(VIEWS)}, not {self.views}")
+        if not 0 <= self.doubtful_below <= 1:
+            raise UserError(f"doubtful_below must be from 0 to 1, not {self.doubtful_below}")
         if self.length_normalisation < 0:
             raise UserError(f"length_normalisation must not be negative, but is {self.length_normalisation}")
 
@@ -177,6 +184,11 @@ class Reader:
         """What ``step`` has read in an image, and how much speaks for it: the sum of the confidences of all views that
         read so. The word is as the first of these views shows it; what others read is among its alternatives.
         """
+        word, votes = self._best(made, row)
+        doubtful = word.text != "" and word.confidence < self.reading.doubtful_below
+        return (replace(word, doubtful=True) if doubtful else word), votes
+
+    def _best(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
         if self.reading.views == 1:
             word = word_of(made, row, self.config.charset, self.lexicon)
             return word, word.confidence

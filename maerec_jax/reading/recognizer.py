@@ -213,8 +213,8 @@ class Recognizer:
         width = image.widths[image.turns.index(word.turns)]
         batch = {"image": images, "tokens": tokens} | self._widths([width], self.batch_sizes[0], images.shape[2])
         batch = put_whole(batch, batch_sharding(self.reader.mesh))
-        maps_TRC = jax.device_get(self._look(self.reader.weights, batch))[0, : len(word.tokens)]
-        return maps_TRC[np.array(word.tokens, int) != charset.padding]
+        maps_TRC = jax.device_get(self._look(self.reader.weights, batch))[0]
+        return maps_TRC[charset.decode(word.tokens)[1]]
 
     def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[tuple[Word, float]]:
         """Read the images at ``places``, which have one size; tells how much speaks for each word."""

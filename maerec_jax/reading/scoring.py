@@ -1,6 +1,8 @@
 """Verdicts on readings: word accuracies and edit distance, as the reference computes them, over any number of words."""
 
 import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
@@ -12,6 +14,18 @@ _NOT_ALPHANUMERIC = re.compile("[^a-z0-9]")
 def without_symbols(text: str) -> str:
     """Lower-cased, with only ASCII letters, digits, carets (as the reference has it) and CJK U+4E00-U+9FA5 kept."""
     return _SYMBOLS.sub("", text.lower())
+
+
+def all_letters(text: str) -> str:
+    """What ``without_symbols`` keeps, and the letters, marks and digits of all scripts."""
+    if text.isascii():
+        return without_symbols(text)
+    return "".join(c for c in text.lower() if _is_letter(c) or not _SYMBOLS.match(c))
+
+
+def _is_letter(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return kind[0] in "LM" or kind == "Nd"
 
 
 def alphanumeric(text: str) -> str:
@@ -30,11 +44,29 @@ METRICS = {
     "word_accuracy_ignore_case_symbols": "WAICS",
     "word_accuracy_36_characters": "36 chars",
     "edit_similarity": "1-NED",
+    "word_accuracy_all_letters": "all letters",
 }
 """The verdicts on a reading, in the order of tables, and what they are called there."""
 
 HEADLINE = "word_accuracy_ignore_case_symbols"
 """The metric that the paper reports."""
+
+ALL_LETTERS = "word_accuracy_all_letters"
+"""``HEADLINE`` with the letters of all scripts: both are the same where texts have no others than it knows."""
+
+_KEPT = {
+    "word_accuracy_ignore_case_symbols": without_symbols,
+    "word_accuracy_36_characters": alphanumeric,
+    "edit_similarity": without_symbols,
+}
+
+
+def dropped_by(truth: str) -> list[str]:
+    """The metrics that leave out letters, marks or digits of a label."""
+    if truth.isascii():
+        return []
+    whole = all_letters(truth).replace("^", "")
+    return [metric for metric, kept in _KEPT.items() if kept(truth).replace("^", "") != whole]
 
 
 def verdicts(reading: str | None, truth: str) -> dict[str, float]:
@@ -52,6 +84,7 @@ def verdicts(reading: str | None, truth: str) -> dict[str, float]:
         "word_accuracy_ignore_case_symbols": float(without_symbols(reading) == without_symbols(truth)),
         "word_accuracy_36_characters": float(alphanumeric(reading) == alphanumeric(truth)),
         "edit_similarity": edit_similarity(reading, truth),
+        "word_accuracy_all_letters": float(all_letters(reading) == all_letters(truth)),
     }
 
 
@@ -61,12 +94,21 @@ class Scores:
 
     words: int = 0
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Of how many labels each metric leaves out letters."""
+    cases: set[str] = field(default_factory=set)
+    """Whether labels have letters in "upper" and in "lower" case."""
 
     def add(self, reading: str | None, truth: str) -> None:
         """Count one word, None as one that could not be read."""
         self.words += 1
         for name, value in verdicts(reading, truth).items():
             self.totals[name] += value
+        self.dropped.update(dropped_by(truth))
+        if truth != truth.lower():
+            self.cases.add("upper")
+        if truth != truth.upper():
+            self.cases.add("lower")
 
     def means(self) -> dict[str, float]:
         """The mean of each verdict, 0 to 1, in the order of ``METRICS``; without any words all are 0."""

@@ -28,16 +28,28 @@ class Word:
     turns: int = 0
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
     tokens: tuple[int, ...] = field(default=(), repr=False)
-    """The classes that were written, without the end: one for each character, and perhaps padding, which is none."""
+    """The classes that were written, without the end: one for each character, several for one that the charset has in
+    parts, and perhaps padding, which is none."""
     alternatives: tuple["Word", ...] = field(default=(), repr=False)
     """Other texts: those of other views, the most votes first, then those that the beam search found, best first."""
+    doubtful: bool = False
+    """Its confidence is below ``ReadingConfig.doubtful_below``: most such readings are wrong."""
+    cut: bool = False
+    """It is as long as the model can write, without an end: the image may show more."""
+
+    @property
+    def remark(self) -> str:
+        """What its marks say to people, to be written after it: " (doubtful)", or "" without any."""
+        marks = [name for name in ("doubtful", "cut") if getattr(self, name)]
+        return f" ({', '.join(marks)})" if marks else ""
 
     def described(self) -> dict[str, Any]:
-        """The word as JSON can hold it; turns and alternatives only where there are some."""
+        """The word as JSON can hold it; turns, marks and alternatives only where there are some."""
         found: dict[str, Any] = {"text": self.text, "confidence": self.confidence}
         found["character_confidences"] = self.character_confidences
         if self.turns:
             found["turns"] = self.turns
+        found |= {name: True for name in ("doubtful", "cut") if getattr(self, name)}
         if self.alternatives:
             found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in self.alternatives]
         return found
@@ -72,11 +84,13 @@ def word_of(made: Mapping[str, np.ndarray], row: int, charset: Charset, lexicon:
         if "score_BK" in made and made["score_BK"][row, place] == -np.inf:
             continue
         text, places = charset.decode(tokens_T)
+        cut = int(tokens_T[-1]) not in (charset.start_end, charset.padding)
         if lexicon is not None:
-            text = lexicon.word(int(made["node_BK"][row, place]))
+            text, cut = lexicon.word(int(made["node_BK"][row, place])), False
         confidences = probability_T[places].astype(float)
         confidence = float(confidences.mean()) if len(places) else 0.0
         tokens = tuple(tokens_T[: places[-1] + 1].tolist()) if len(places) else ()
-        words.setdefault(text, Word(text, confidence, tuple(confidences.tolist()), int(made["turns"][row]), tokens))
+        word = Word(text, confidence, tuple(confidences.tolist()), int(made["turns"][row]), tokens, cut=cut)
+        words.setdefault(text, word)
     best, *others = words.values()
     return replace(best, alternatives=tuple(others))

@@ -37,6 +37,10 @@ class _WordReading(_Answer):
     """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = Field(default=0, examples=[0])
     """By how many times 90 degrees the image was turned against the clock before it was read so."""
+    doubtful: bool = False
+    """Its confidence is so low that most such readings are wrong."""
+    cut: bool = False
+    """It is as long as the model can write, without an end: the image may show more."""
     alternatives: list[Alternative] = []
     """Other texts, best first, where the service was started with --beam or --views."""
 

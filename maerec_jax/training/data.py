@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def open_validation(config: TrainConfig, sources: Sources, message: Callable[[st
     """
     data, labels = config.data, needed_labels(config)
     if data.validation:
+        labels = labels and replace(labels, cut=False)
         return open_sources(data.validation, Path(data.root), message, labels, data.mixing)
     if labels is None:
         indices = np.unique(np.linspace(0, len(sources) - 1, _LOOKED_AT).astype(np.int64))

@@ -64,7 +64,10 @@ class Recognition:
                     samples.append({"name": name, "text": truth, "reading": word.text, "confidence": word.confidence})
                     pictures.append(self._picture(labels, index, word.turns))
         metrics = scores.summary()
-        return Validation(metrics, metrics["word_accuracy"], readings_sheet(pictures, samples), samples)
+        # Where no capitals can be written, WA would tell how many of the labels have none.
+        characters = self.config.charset.characters
+        score = metrics["word_accuracy_ignore_case" if characters == characters.lower() else "word_accuracy"]
+        return Validation(metrics, score, readings_sheet(pictures, samples), samples)
 
     def _picture(self, source: Source, index: int, turns: int) -> np.ndarray:
         """An image as it was read, in the size of the model's images; black where it cannot be decoded."""

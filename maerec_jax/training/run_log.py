@@ -37,6 +37,7 @@ _SHOWN = {
     "word_accuracy_ignore_case_symbols": ("WAICS", ".1%"),
     "word_accuracy_36_characters": ("36 characters", ".1%"),
     "edit_similarity": ("1-NED", ".1%"),
+    "word_accuracy_all_letters": ("all letters", ".1%"),
 }
 
 

@@ -249,7 +249,7 @@ def test_absolute_names_within_the_root_are_read(tmp_path, jpeg):
 
 def test_what_is_no_list_is_told_what_it_is(tmp_path, make_lmdb, jpeg):
     path = make_lmdb("words", 3)
-    with pytest.raises(DataError, match=r"data\.mdb: is a part of an LMDB; give the folder that holds it"):
+    with pytest.raises(DataError, match=r"data\.mdb: is a file of an LMDB; give its folder"):
         Annotations(f"{path}/data.mdb").open(tmp_path)
     with pytest.raises(DataError, match=r"https://host/list\.txt: is an address, which is not fetched"):
         Annotations("https://host/list.txt").open(tmp_path)

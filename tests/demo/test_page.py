@@ -45,7 +45,8 @@ def test_a_word_is_read_as_the_recogniser_reads_it(handlers, desk, word_files):
     (word,) = desk.recognizer.read([word_files["lemon"]])
     assert saved(made) == {"file": "lemon.png", **json.loads(json.dumps(word.described()))}
     assert Path(made[SAVE]).name == "lemon.json"
-    assert made[READING] == {word.text: word.confidence}
+    assert word.doubtful  # it has learnt little
+    assert made[READING] == {word.text + word.remark: word.confidence}
     captions = [f"{confidence:.0%}" for confidence in word.character_confidences]
     assert [caption.split(" ")[-1] for _, caption in made[CHARACTERS]] == captions
     np.testing.assert_array_equal(made[PICTURE], decode_image(word_files["lemon"].read_bytes()))

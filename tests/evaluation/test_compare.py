@@ -2,6 +2,7 @@
 
 import io
 import json
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -271,3 +272,37 @@ def test_broken_files_give_one_line(tmp_path, name, content, message):
         with pytest.raises(UserError, match=message) as error:
             compare(*files)
         assert "\n" not in str(error.value)
+
+
+def test_other_scripts_are_compared_by_all_their_letters(tmp_path):
+    a = [prediction(word, "", name="x.txt", index=i) for i, word in enumerate(("Вход", "ХЛЕБ", "صندوق"))]
+    found = compare(*pair(tmp_path, a, read_as(a, {0: "ВХОД", 1: "ХЛЕ"})))
+    assert [pair.image.place for pair in found.fixed] == [0]
+    assert found.differences[0].verdict() == "no verdict changed"
+    assert found.differences[0].verdict(found.judged_by) != "no verdict changed"
+    assert found.differences[0].reworded == 1
+    text = " ".join(shown(found).split())
+    assert "fixed, by all letters: 1" in text
+    assert "do not count in WAICS: x.txt 3; all letters counts" in text
+    data = found.to_dict()
+    assert (data["judged_by"], data["letters_dropped"]) == ("word_accuracy_all_letters", {"x.txt": 3})
+
+
+def test_forms_of_unicode_are_no_difference(tmp_path):
+    a = [prediction(word, name="x.txt", index=i) for i, word in enumerate(("Café", "Phở"))]
+    apart = [unicodedata.normalize("NFD", p.truth) for p in a]
+    b = [replace(p, truth=text, reading=text) for p, text in zip(a, apart, strict=True)]
+    found = compare(*pair(tmp_path, a, b))
+    assert (found.relabelled, found.differences[0].reworded) == ((), 0)
+    assert found.differences[0].measures["word_accuracy"].b == 1
+
+
+@pytest.mark.parametrize("name", ["x.txt", "a_folder/of/words/with_a/long_name.txt"])
+def test_nothing_is_cut_off_in_80_columns(tmp_path, name):
+    a = [*words("general", 4_000, 1_900), *[prediction(f"слово{i}", "x", name=name, index=i) for i in range(9)]]
+    b = read_as(a, {i: "word" for i in range(1_950, 2_000)} | {4_003: "слово3"})  # noqa: RUF001
+    text = shown(compare(*pair(tmp_path, a, b)), width=80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for whole in ("contains 0", "b is better", "4,000"):
+        assert whole in text

@@ -16,7 +16,7 @@ from maerec_jax.evaluation.measured_model import MeasuredModel, name_of, names_o
 from maerec_jax.evaluation.models_table import ModelsTable
 from maerec_jax.evaluation.published import PAPER, RETRAINED, published_results
 from maerec_jax.evaluation.table import SetResult, Table
-from maerec_jax.reading.scoring import HEADLINE, METRICS
+from maerec_jax.reading.scoring import ALL_LETTERS, HEADLINE, METRICS
 
 WORDS = {s.name: s.expected for collection in (BENCHMARK, COMMON) for s in collection.sets}
 SIX = ("IIIT5K", "SVT", "IC13", "IC15", "SVTP", "CUTE80")
@@ -226,3 +226,17 @@ def test_broken_tables_give_one_line(tmp_path, content, told):
         MeasuredModel.from_file(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_sets_of_other_scripts_are_shown_with_all_their_letters():
+    metrics = dict.fromkeys(METRICS, 1.0) | {ALL_LETTERS: 0.25}
+    other = SetResult(10, 0, metrics, 0.5, "x.txt", {HEADLINE: 8})
+    table = Table((*model({"SVT": 0.5}).table.sets, other))
+    new = MeasuredModel("new", "new", table, **ASTER)
+    assert (new.numbers["SVT"].value, new.numbers["x.txt"].value) == (0.5, 0.25)
+    text = " ".join(shown(new).split())
+    assert "common benchmarks, WAICS in %" in text
+    assert "other sets, all letters in %" in text
+    earlier = MeasuredModel("old", "old", Table((table.sets[0], replace(other, letters_dropped={}))), **ASTER)
+    with pytest.raises(UserError, match="old and new: the older of their tables does not tell which labels"):
+        ModelsTable((new, earlier))

@@ -288,3 +288,28 @@ def test_bounds_hold_the_accuracy(right, total):
     low, high = Tally(total, right).bounds()
     assert 0 <= low <= right / total <= high <= 1
     assert high - low < 4 / total**0.5
+
+
+def test_other_scripts_are_judged_with_their_letters(tmp_path):
+    some = [prediction(word, "", 0.0, name="x.txt", index=i) for i, word in enumerate(("Вход", "ХЛЕБ", "Аптека"))]
+    page = Page(report(tmp_path, some))
+    assert "all letters of all words" in page.text("span")
+    assert "0.0 %" in page.text("b")
+    assert "3 of 3" in page.text("p")
+    assert "do not count in WAICS, 36 chars, 1-NED: x.txt 3" in page.text("p")
+    assert "the metric of the paper" not in page.text("p")
+    assert "all letters (%)" in page.text("th")
+    assert "the metric of the paper" in Page(report(tmp_path, mixed())).text("p")
+
+
+def test_readings_are_doubtful_where_most_are_wrong():
+    some = [prediction("a", "a" if i % 10 < i // 10 else "b", (i // 10 + 0.5) / 10, index=i) for i in range(100)]
+    assert Tallies(some, 1).doubtful_below == 0.5
+    assert Tallies([prediction("a", "b", 0.95)], 1).doubtful_below == 1
+    assert Tallies([prediction("a", "a", 0.05)], 1).doubtful_below == 0
+
+
+def test_the_report_says_what_is_doubtful(tmp_path):
+    some = [prediction("word", "ward" if i < 9 else "word", 0.25 + i / 30, index=i) for i in range(20)]
+    page = Page(report(tmp_path, some))
+    assert "Most readings below 55.0 % are wrong: --doubtful-below 0.55 marks them" in page.text("figcaption")

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import unicodedata
 
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.sources.files import Annotations, LmdbWords
+from data_pipelines.errors import DataError, UserError
+from data_pipelines.prepared import Records
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from maerec_jax.evaluation.sets import find_sets
 from tests.data_pipelines.conftest import make_lmdb  # noqa: F401
 
@@ -71,3 +73,30 @@ def test_folders_without_labels_are_refused(tmp_path):
         found(tmp_path, "images")
     with pytest.raises(UserError, match="holds no known benchmark"):
         found(tmp_path)
+
+
+def test_what_is_not_there_is_called_what_it_is(tmp_path, make_lmdb):  # noqa: F811
+    make_lmdb("words", 3, labelled=True)
+    for name, told in (
+        ("benchmark", "holds no set of Union14M-Benchmark: "),
+        ("Common", "holds no set of common benchmarks: "),
+        ("curve", "holds no curve: "),
+        ("", "'' names no set"),
+        (" ", "' ' names no set"),
+        ("/", "'/' names no set"),
+    ):
+        with pytest.raises(UserError, match=told):
+            found(tmp_path, name)
+    (spec,) = find_sets(tmp_path, ["words/data.mdb"], print).values()
+    with pytest.raises(DataError, match=r"data.mdb: is a file of an LMDB; give its folder, .*words$"):
+        spec.open(tmp_path)
+    for nameless in (Annotations(""), LmdbWords(" "), Folder(""), Records("")):
+        with pytest.raises(DataError, match="a source has no path"):
+            nameless.open(tmp_path)
+
+
+def test_lists_that_differ_in_their_unicode_form_are_one_set(tmp_path):
+    labels = ["Café", "Phở"]
+    write_list(tmp_path / "svt" / "annotation.jsonl", labels)
+    write_list(tmp_path / "svt" / "test_label.jsonl", [unicodedata.normalize("NFD", label) for label in labels])
+    assert list(find_sets(tmp_path, (), print)) == ["SVT"]

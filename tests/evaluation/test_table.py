@@ -178,3 +178,75 @@ def test_names_of_sets_can_neither_style_nor_steer_the_terminal():
 def test_it_fits_into_80_columns():
     lines = shown(Table.from_predictions([*words("multi_oriented", 5, 3), *words("IC15", 9)]), width=80).splitlines()
     assert all(heading in lines[1] for heading in ("set", "words", "WAICS", "36 chars", "1-NED", "conf."))
+
+
+def foreign(name="cyrillic.txt", reading=""):
+    return [prediction(word, reading, name=name, index=i) for i, word in enumerate(("Вход", "ХЛЕБ", "Exit"))]
+
+
+def test_labels_of_other_scripts_are_judged_with_their_letters():
+    """A model that reads nothing is right by the paper's metric, which knows none of the letters."""
+    table = Table.from_predictions([*foreign()[:2], *words("curve", 3)])
+    (curve, cyrillic) = table.sets
+    assert cyrillic.metrics["word_accuracy_ignore_case_symbols"] == cyrillic.metrics["edit_similarity"] == 1
+    assert cyrillic.metrics["word_accuracy_all_letters"] == 0
+    assert curve.metrics["word_accuracy_all_letters"] == 1
+    assert table.judged_by == "word_accuracy_all_letters"
+    text = " ".join(shown(table, width=80).split())
+    assert "all letters" in text
+    assert "do not count in WAICS, 36 chars, 1-NED: cyrillic.txt 2; all letters counts those of all scripts" in text
+    data = json.loads(json.dumps(table.to_dict()))
+    assert data["judged_by"] == "word_accuracy_all_letters"
+    assert data["sets"]["cyrillic.txt"]["letters_dropped"]["word_accuracy_ignore_case_symbols"] == 2
+    assert Table.from_dict(data) == table
+
+
+def test_what_the_paper_measures_is_judged_by_its_metric():
+    table = Table.from_predictions([*words("curve", 3), prediction("café", name="curve", index=9)])
+    assert table.judged_by == "word_accuracy_ignore_case_symbols"
+    assert "WAICS, 36 chars, 1-NED: curve 1" in " ".join(shown(table).split())
+    plain = Table.from_predictions(words("x.txt", 3))
+    assert plain.judged_by == "word_accuracy_ignore_case_symbols"
+    assert "all letters" not in shown(plain)
+
+
+def test_tables_of_earlier_versions_are_read():
+    table = Table.from_predictions([*words("curve", 3), *words("x", 2)])
+    data = table.to_dict()
+    del data["judged_by"]
+    for entry in data["sets"].values():
+        del entry["letters_dropped"], entry["capitals"], entry["metrics"]["word_accuracy_all_letters"]
+    earlier = Table.from_dict(data)
+    assert earlier.averages[0].metrics["word_accuracy"] == 1
+    assert shown(earlier) == shown(table)
+
+
+def test_labels_in_capitals_only_are_told():
+    some = [prediction("STOP", "stop", name="SVT"), prediction("24", name="SVT", index=1)]
+    text = " ".join(shown(Table.from_predictions([*some, *words("x", 2)])).split())
+    assert "Labels in capitals only: SVT. WA counts small letters as wrong" in text
+    assert "capitals only" not in shown(Table.from_predictions([*some, prediction("Go", name="SVT", index=2)]))
+    assert "capitals only" not in shown(Table.from_predictions([prediction("漢字"), prediction("7", index=1)]))
+
+
+def test_averages_are_called_by_the_sizes_that_are_there():
+    def labels(sets):
+        return [group.label for group in groups(sets)]
+
+    assert labels({"SVT": 647, "CUTE80": 288}) == ["average (2 of 6)", "by words (2 of 6)"]
+    assert labels({"SVT": 647, "IC13_857": 857}) == ["average, 857 (2 of 6)", "by words, 857 (2 of 6)"]
+    assert labels({"IC15": 2077, "IC13_857": 857})[::2] == ["average, 857 (1 of 6)", "average, 2,077 (1 of 6)"]
+    assert groups({"SVT": 647})[0].remark.startswith("common six, not the published figure")
+
+
+def test_no_number_is_cut_off_in_80_columns():
+    some = [*words("multi_oriented", 1369), *foreign("a_folder/with/a/long/name.txt"), *words("general", 2000, 1)]
+    some.append(prediction(outcome="missing", name="general", index=9999))
+    for parts in (some, some[:-1], [p for p in some if p.set != "a_folder/with/a/long/name.txt"]):
+        lines = shown(Table.from_predictions(parts), width=80).splitlines()
+        heading = next(line for line in lines if line.startswith("set"))
+        general = next(line for line in lines if line.startswith("general"))
+        assert heading.rstrip().endswith("conf.")
+        assert general.rstrip().endswith("90.0")
+        assert not any("…" in line for line in lines)
+    assert "2,001/400,000" in general

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -169,3 +170,23 @@ def test_places_of_words_that_are_left_out_of_lists_are_told(tmp_path):
     assert told == [
         f"{path}: 1 of 12 words cannot be written and are left out: {path}:3: 'q' has 'q' outside the charset"
     ]
+
+
+def test_words_in_another_unicode_form_are_the_same_words(tmp_path):
+    told, words = [], ["Café", "Phở", "plain"]
+    charset = Charset("".join(sorted(set("".join(words)))))
+    apart = [unicodedata.normalize("NFD", word) for word in words]
+    lexicon = Lexicon.of(apart, charset, 9, ignore_case=False, tell=told.append)
+    assert spelt(lexicon, charset, 0) == {word: word for word in words}
+    assert told == ["the lexicon: 2 words in decomposed Unicode form (NFD) are taken as composed ones (NFC)"]
+    (tmp_path / "words.txt").write_text("\n".join([*apart, *words]), encoding="utf-8")
+    lexicon = Lexicon.read(tmp_path / "words.txt", charset, 9, ignore_case=False, tell=told.append)
+    assert list(lexicon.words) == words
+
+
+def test_words_are_written_in_parts_where_the_charset_has_parts():
+    charset = Charset("Cafe\u0301")
+    lexicon = Lexicon.of(["Café", "fa"], charset, 5, ignore_case=False)
+    assert spelt(lexicon, charset, 0) == {"Cafe\u0301": "Café", "fa": "fa"}
+    with pytest.raises(UserError, match="is longer than 4 characters"):
+        Lexicon.of(["Café"], charset, 4)

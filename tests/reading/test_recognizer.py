@@ -233,3 +233,14 @@ def test_each_image_has_its_own_words_by_its_path(unbroken, pixels, tmp_path):  
     assert [word.text for word in recognizer.read(paths)] == ["word0", "word1", "word2"]
     with pytest.raises(UserError, match="has no words for an image without a name"):
         recognizer.read(pixels[:1])
+
+
+def test_readings_below_a_confidence_are_doubtful(unbroken, pixels):  # noqa: F811
+    plain = Recognizer.load(unbroken, ReadingConfig(doubtful_below=0), batch_size=16).read(pixels)
+    assert not any(word.doubtful for word in plain)
+    middle = float(np.median([word.confidence for word in plain]))
+    for views in (1, 2):
+        reading = ReadingConfig(doubtful_below=middle, views=views)
+        marked = Recognizer.load(unbroken, reading, batch_size=16).read(pixels)
+        assert [word.doubtful for word in marked] == [bool(word.text) and word.confidence < middle for word in marked]
+        assert len({word.doubtful for word in marked}) == 2
