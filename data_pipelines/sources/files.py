@@ -94,7 +94,8 @@ class Folder(SourceSpec):
             raise DataError(f"{path}: holds no images; give a folder with files ending in {' '.join(IMAGE_ENDINGS)}")
         note = f"{len(nameless):,} images left out whose names are not UTF-8: rename them"
         notes = (f"{note} ({os.fsencode(nameless[0])!r})",) if nameless else ()
-        return ImageFolder(Path(root), PackedStrings.pack(names), notes, len(nameless))
+        sizes_file = f"{os.path.abspath(path)}.sizes.npz"
+        return ImageFolder(Path(root), PackedStrings.pack(names), notes, len(nameless), sizes_file)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class ImageFolder:
     names: PackedStrings = field(repr=False)  # paths relative to the data root
     notes: tuple[str, ...] = ()  # what was left out
     left_out: int = 0  # and how many: predict counts them as images that could not be read
+    sizes_file: str | None = None  # where the sizes of its images may be kept
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,6 +146,7 @@ class AnnotatedImages:
         self.path = listing.path  # the annotation file
         self.names = listing.names  # of files, as the annotation file gives them
         self.labels = listing.texts  # None where the list has none
+        self.sizes_file = f"{listing.path}.sizes.npz"  # where the sizes of its images may be kept
         self._entry, self._first = listing.entry, 0
         self._root = str(root)
         # That which holds most of some records first.

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ def last_image(path: Path) -> int:
     except lmdb.Error as error:
         raise _damage(real_path, "the last key", error) from error
     number = key.removeprefix(b"image-")
-    return int(number) if number != key and number.isdigit() else 0
+    # Of another length, it is no key of ours, though a number.
+    return int(number) if number.isdigit() and key == b"image-%09d" % int(number) else 0
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,26 @@ class LmdbSource:
             return label.decode()
         except UnicodeDecodeError as error:
             raise RecordError(f"{self.path}: label-{index + 1:09d} is not UTF-8; correct or remove it") from error
+
+    @property
+    def sizes_file(self) -> str:
+        """Where the sizes of its images may be kept."""
+        return f"{self.path}.sizes.npz"
+
+    def checksums(self, labelled: bool) -> tuple[int, int]:
+        """The size of its file for its images, and the CRC-32 of its labels, which are read one after the other."""
+        checksum = 0
+        if labelled and self.labelled:
+            try:
+                with _transaction(self.path).cursor() as cursor:
+                    cursor.set_range(b"label-")
+                    for key, value in cursor.iternext():
+                        if not key.startswith(b"label-"):
+                            break
+                        checksum = zlib.crc32(value, zlib.crc32(key, checksum))
+            except lmdb.Error as error:
+                _damage(self.path, "a label", error)  # not raised: that record is left out
+        return os.path.getsize(os.path.join(self.path, "data.mdb")), checksum
 
     def name(self, index: int) -> str:
         """The LMDB and the key of record ``index``."""
