@@ -163,7 +163,8 @@ class TrainConfig:
     ema_decay: float = 0.0
     """Decay of the moving average of parameters (EMA), used for validation and reading; 0 for none."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Parameters stay float32."""
+    """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU, where training always is. Parameters
+    stay float32."""
     seed: int = 0
     """Seed of initialisation, data order, masks, dropout and augmentation."""
     log_every: int = 20

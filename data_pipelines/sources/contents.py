@@ -28,7 +28,7 @@ def contents_of(source: Source, labelled: bool) -> Contents:
     """
     if isinstance(source, Subset):
         whole = contents_of(source.source, labelled)
-        chosen = zlib.crc32(np.ascontiguousarray(source.indices, np.int64), whole.names)
+        chosen = zlib.crc32(np.ascontiguousarray(source.indices, np.int64).data, whole.names)
         return Contents(len(source), chosen, whole.labels)
     own = getattr(source, "checksums", None)
     if own is not None:
@@ -41,4 +41,4 @@ def contents_of(source: Source, labelled: bool) -> Contents:
 def _checksum(strings: PackedStrings | None) -> int:
     if not isinstance(strings, PackedStrings):
         return 0
-    return zlib.crc32(np.ascontiguousarray(strings.offsets), zlib.crc32(strings.blob))
+    return zlib.crc32(np.ascontiguousarray(strings.offsets).data, zlib.crc32(strings.blob))

@@ -195,7 +195,7 @@ class LmdbSource:
                 with _transaction(self.path).cursor() as cursor:
                     cursor.set_range(b"label-")
                     for key, value in cursor.iternext():
-                        if not key.startswith(b"label-"):
+                        if not bytes(key).startswith(b"label-"):
                             break
                         checksum = zlib.crc32(value, zlib.crc32(key, checksum))
             except lmdb.Error as error:
