@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from pathlib import Path
@@ -36,11 +37,16 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
 
     ``place`` says what such a line begins with.
     """
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every step that it takes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of every step that it takes, and of errors that it raises, too
     # And it leaves errors of many reads behind where one was enough, some of which find that nobody waits for them.
-    getLogger("asyncio").setLevel("CRITICAL")
+    # Google's clients tell of every try.
+    for name in ("asyncio", "gcsfs", "google.auth"):
+        getLogger(name).setLevel("CRITICAL")
     hook = sys.unraisablehook
     sys.unraisablehook = lambda late: None if str(late.exc_value) == "Event loop is closed" else hook(late)
+    # Where there is no room, whoever waits for a thread that writes is told of it.
+    thread_hook = threading.excepthook
+    threading.excepthook = lambda late: None if _is_for_want_of_room(late.exc_value) else thread_hook(late)
     try:
         status = run()
         if sys.stdout is not None:  # which it is where a shell closed it
@@ -51,13 +57,30 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
     except BrokenPipeError:  # of "| head"; what Python would still write at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+    except KeyboardInterrupt as stop:
+        return fail(f"{place()}{str(stop) or 'interrupted'}")
+    except Exception as error:
+        if _is_of_a_bucket(error):
+            told = f"a bucket cannot be used ({error or type(error).__name__}): check its name, rights and the network"
+            return fail(f"{place()}{told}")
+        if not isinstance(error, OSError):
+            raise
+        if error.filename is None and not _is_for_want_of_room(error):
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         return fail(f"{place()}{where}{error.strerror}")
-    except KeyboardInterrupt:
-        return fail(f"{place()}interrupted")
+
+
+def _is_for_want_of_room(error: BaseException | None) -> bool:
+    """Whether a file could not be written because its disk is full, or broken."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _is_of_a_bucket(error: Exception) -> bool:
+    """Whether an error comes from the clients of buckets: theirs, or one of the system's without its number."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return error.errno is None and "gcsfs" in sys.modules
+    return type(error).__module__.startswith(("aiohttp.", "gcsfs.", "google.", "requests."))
 
 
 def run_command(

@@ -3,8 +3,10 @@
 Batch k is a function of k alone (``data_pipelines.order``): to resume at step k is to start there.
 """
 
+import errno
 import os
 import pickle
+import shutil
 import signal
 import sys
 import weakref
@@ -23,6 +25,7 @@ from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import Buckets, Shape
 from data_pipelines.order import Stream, share_out
+from data_pipelines.shared_memory import Parcel, full_shared_memory, name_semaphores, parcel_folders
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.records import Batch, Record, Source, read_records
 from data_pipelines.worker_processes import set_up_worker
@@ -36,33 +39,37 @@ Indices = Sequence[int] | np.ndarray
 class Batches(Iterator[Batch], AbstractContextManager["Batches"]):
     """An iterator over batches. ``close`` ends its worker processes; leaving a ``with`` block closes it too."""
 
-    def __init__(self, batches: grain.IterDataset, shared: bool) -> None:
-        """``shared`` says that batches come in shared memory, from worker processes."""
-        self._shared = shared
+    def __init__(self, batches: grain.IterDataset, folders: Sequence[str] = ()) -> None:
+        """``folders`` are those in which batches come as a ``Parcel``, from worker processes."""
         # Held in a list that ``close`` empties, so that grain's iterators are gone before the interpreter takes its
         # modules apart: they complain otherwise. The finalizer closes what a crashing program leaves open.
         self._iterator = [iter(batches)]
-        self._finalizer = weakref.finalize(self, _close, self._iterator)
+        self._finalizer = weakref.finalize(self, _close, self._iterator, folders)
 
     def __next__(self) -> Batch:
         """The next batch. Raises ``DataError`` as the source raised it, from whichever process.
 
-        Other errors come with the traceback of the process that they were raised in. A worker that was killed is a
-        ``DataError``.
+        Other errors come with the traceback of the process that they were raised in. A worker that was killed, or that
+        there is no room for, is a ``DataError``.
         """
         if not self._iterator:
             raise StopIteration
         try:
             batch = next(self._iterator[0])
+            return batch.unpack() if isinstance(batch, Parcel) else batch
         except DataError as error:
             message = str(error)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            message = full_shared_memory()
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):  # grain's words for a worker that is gone
                 raise
-            message = f"{str(error).split('. ')[0]}: probably out of memory; use fewer data.workers"
-        else:
-            # Shared memory must be given back before the program ends: copying 10 MB is cheap.
-            return {name: np.array(value) for name, value in batch.items()} if self._shared else batch
+            killed, reason = str(error).split(". ")[0], "probably out of memory; use fewer data.workers"
+            if killed.endswith(f" {-signal.SIGBUS}"):
+                reason = f"a file was cut while it was read, or {full_shared_memory()}"
+            message = f"{killed}: {reason}"
         self.close()
         # Without the notes and frames that grain adds on the way: the one line says all.
         raise DataError(message)
@@ -75,9 +82,15 @@ class Batches(Iterator[Batch], AbstractContextManager["Batches"]):
         self.close()
 
 
-def _close(iterator: list[grain.DatasetIterator]) -> None:
+def _close(iterator: list[grain.DatasetIterator], folders: Sequence[str]) -> None:
     if iterator:
         iterator.pop().close()
+    _remove(folders)
+
+
+def _remove(folders: Sequence[str]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def train_batches(
@@ -233,6 +246,11 @@ def _read(source: Source, index: int) -> Record | RecordError:
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
+    folders: tuple[str, ...] = ()
+    if num_workers:
+        name_semaphores()
+        folders = parcel_folders()
+        batches = batches.map(partial(Parcel.pack, folders=folders))
     # One reading thread: more are slower, as they wait for each other. It reads ahead while the step runs.
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFERED))
     if num_workers:
@@ -240,11 +258,11 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BUFFERED)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-    return Batches(dataset, shared=bool(num_workers))
+        dataset = dataset.mp_prefetch(options, worker_init_fn=partial(_start_worker, folders))
+    return Batches(dataset, folders)
 
 
-def _start_worker(_index: int, _count: int) -> None:
+def _start_worker(folders: Sequence[str], _index: int, _count: int) -> None:
     """Prepare a worker process before it loads any data. grain spawns workers: nothing is inherited from the parent."""
     # grain imports JAX, and the main module, which is loaded again here, may use it: not on an accelerator.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -254,4 +272,4 @@ def _start_worker(_index: int, _count: int) -> None:
         jax.config.update("jax_platforms", "cpu")
     # Schedulers send it to all processes of a run: the main process saves, and closes its workers.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    set_up_worker()
+    set_up_worker(partial(_remove, folders))

@@ -21,6 +21,14 @@ def is_bucket(place: epath.PathLike) -> bool:
     return "://" in os.fspath(place)
 
 
+def write_whole(file: epath.Path, text: str) -> None:
+    """Write a small text file, over what is there: a process that is killed meanwhile leaves no half of it."""
+    fresh = file if is_bucket(file) else file.with_name(f"{file.name}.new")  # buckets have no halves
+    fresh.write_text(text)
+    if fresh != file:
+        fresh.replace(file)
+
+
 @contextmanager
 def staging(folder: epath.Path) -> Iterator[Path]:
     """A new local folder for files that are to be published in ``folder`` or beside it; it is removed in the end."""

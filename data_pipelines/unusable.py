@@ -38,6 +38,11 @@ class InvalidImages:
         self._told = [0] * parts
 
     @property
+    def used(self) -> int:
+        """How many images could be used so far."""
+        return int(self.counts[:, USED].sum())
+
+    @property
     def found(self) -> int:
         """How many images could not be used so far."""
         return int(self.counts[:, USED + 1 :].sum())
@@ -78,6 +83,14 @@ class InvalidImages:
                     f'data.max_invalid {self.limit:.0%}; the lines "masked out" name some: repair or leave them out'
                 )
         self._latest[self._latest[:, 0] > _LATEST] /= 2
+
+    def require_used(self) -> None:
+        """Raise ``DataError`` where none of the images that came so far could be used."""
+        if not self.used:
+            raise DataError(
+                f"none of the {self.found:,} images could be used, so nothing was learnt and nothing is saved; the "
+                'lines "masked out" say why: repair them, or give other data'
+            )
 
     def by_source(self) -> list[dict[str, str | int]]:
         """What became of the records of each part, for the log."""

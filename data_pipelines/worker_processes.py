@@ -1,5 +1,6 @@
 """Worker processes: how work is dealt out to them, how they end, and what they do not print."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from multiprocessing import parent_process
 from typing import Any, TypeVar
 
 from data_pipelines.errors import DataError
+from data_pipelines.shared_memory import full_shared_memory, name_semaphores
 
 Result = TypeVar("Result")
 
@@ -25,25 +27,27 @@ _AHEAD = 4  # calls that wait for each worker
 _task: Callable[[int, int], Any]
 
 
-def set_up_worker() -> None:
+def set_up_worker(orphaned: Callable[[], object] = lambda: None) -> None:
     """Call this first in a worker process: it then ignores Ctrl-C, exits when its parent process does, and is quiet.
 
     Only Python writes to its standard error. libjpeg and libpng print a line for every damaged image, which names no
-    file and runs into the progress bar; the main process names and counts them.
+    file and runs into the progress bar; the main process names and counts them. ``orphaned`` is called where the
+    parent process was killed.
     """
     # Ctrl-C reaches all processes of a terminal; the main process decides, and closes its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Killed main processes cannot close their workers: these go by themselves.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(orphaned,), daemon=True).start()
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 2)
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(orphaned: Callable[[], object]) -> None:
     if parent := parent_process():
         parent.join()
+        orphaned()
         os._exit(1)
 
 
@@ -64,7 +68,11 @@ class Workers(AbstractContextManager["Workers"]):
         if number:
             # Forking would share open LMDBs and the threads of progress bars.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(task,))
+            name_semaphores()
+            try:
+                self._pool = ProcessPoolExecutor(number, context, initializer=_start, initargs=(task,))
+            except OSError as error:
+                raise DataError(full_shared_memory()) if error.errno == errno.ENOSPC else error from error
             # What is blocked here is so in processes that are started: from their first moment on they ignore Ctrl-C.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             for _ in range(number):

@@ -163,7 +163,8 @@ class TrainConfig:
     ema_decay: float = 0.0
     """Decay of the moving average of parameters (EMA), used for validation and reading; 0 for none."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Parameters stay float32."""
+    """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU, where training always is. Parameters
+    stay float32."""
     seed: int = 0
     """Seed of initialisation, data order, masks, dropout and augmentation."""
     log_every: int = 20
@@ -230,14 +231,20 @@ _MOVED = {
 }
 
 
+def config_files(folder: Path) -> list[Path]:
+    """The config files in a folder."""
+    files = (path for path in folder.glob("[!_]*.py") if path.is_file())
+    return sorted(path for path in files if b"def get_config(" in path.read_bytes())
+
+
 def load_config_module(path: str) -> ModuleType:
     """Import a config file by its path. Raises ``UserError`` where there is none, or it has no ``get_config``."""
     for old, new in _MOVED.items():
         sys.modules.setdefault(old, importlib.import_module(new))
     file = Path(path)
     if not file.is_file():
-        known = sorted(str(p) for p in file.parent.glob("*.py") if not p.name.startswith("_"))
-        hint = f"; available: {', '.join(known)}" if known else ""
+        known = config_files(file.parent) or config_files(Path("configs"))
+        hint = f"; available: {', '.join(map(str, known))}" if known else ""
         raise UserError(f"no such config file: {path}{hint}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:

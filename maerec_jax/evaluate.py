@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
+from data_pipelines.progress import progress_bar
 from data_pipelines.sources.files import with_links
 from maerec_jax.config import SourceConfig, TrainConfig
 from maerec_jax.distributed.cluster import Cluster, agree, array_of_first, run_together
@@ -239,8 +239,7 @@ def _read(sets: Mapping[str, SetReader], predictions: PredictionsFile, first: bo
     already = sum(int(read.sum()) for read in done.values())
     if already and first:
         tell(f"{predictions.path}: resuming after {already:,} words")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not first) as progress:
+    with progress_bar(Console(stderr=True), disable=not first) as progress:
         for name, set_reader in sets.items():
             read = done[name]
             bar = progress.add_task(name, total=len(read), completed=int(read.sum()))

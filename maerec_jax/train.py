@@ -1,7 +1,10 @@
 """Pre-train or fine-tune: ``python -m maerec_jax.train --config configs/maerec_s.py [--workdir DIR] [overrides]``."""
 
 import argparse
+import atexit
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +24,8 @@ Repeat a command to resume its run. SIGTERM, or Ctrl-C on a single machine, save
   --config FILE             Python file that describes the run
   --workdir DIR             folder for checkpoints and logs; a run in it is resumed (default: runs/NAME_OF_CONFIG)
   --init-from DIR           run or checkpoint with the parameters to start from
+  --extend                  go on with a run to other --epochs or --steps, though its learning rate follows its length
+  --resume-changed-data     go on with a run though its images or labels have changed
 
 On several machines, run the same command on each. They find each other on TPU pods, under srun (Slurm) or mpirun
 (Open MPI), and in indexed Kubernetes jobs. Otherwise, give all three addresses below.
@@ -38,6 +43,8 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_j
     usage = name + _USAGE
     parser = argparse.ArgumentParser(name, usage, add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
+    parser.add_argument("--extend", action="store_true")
+    parser.add_argument("--resume-changed-data", action="store_true")
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--num-processes", type=int)
     parser.add_argument("--process-id", type=int)
@@ -60,27 +67,43 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m maerec_j
         # Before the others are looked for: a mistake, or --help, has nothing to do with them.
         config = config_from_flags(parsed.config, flags)
         cluster = Cluster(parsed.coordinator, parsed.num_processes, parsed.process_id, parsed.cluster)
-        return run_together(cluster, lambda: _train(config))
+        return run_together(cluster, lambda: _train(config, parsed.resume_changed_data, parsed.extend))
 
     return guarded(run)
 
 
-def _train(config: "TrainConfig") -> int:
+def _train(config: "TrainConfig", changed_data: bool, extend: bool) -> int:
     import jax
 
     from maerec_jax.training.loop import train
     from maerec_jax.training.stopping import Stopped
+    from maerec_jax.weights.checkpoint import saved_steps
+
+    def saved() -> str:
+        steps = saved_steps(config.workdir)
+        return f"step {steps[-1]} is saved in {config.workdir}" if steps else f"no step is saved in {config.workdir}"
 
     keep_compiled_programs()
     try:
-        train(config)
+        train(config, changed_data, extend)
     except Stopped as stopped:
+        _ignore_sigterm()
         if jax.process_index() == 0:
-            print(f"{stopped}; workdir {config.workdir}", flush=True)
+            print(f"{stopped}; {saved()}", flush=True)
         return stopped.status
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: {saved()}; repeat the command to resume") from None
+    _ignore_sigterm()
     if jax.process_index() == 0:
         print(f"done: {config.workdir}", flush=True)
     return 0
+
+
+def _ignore_sigterm() -> None:
+    """What schedulers send has no meaning any more: all that is left is to end, which takes a moment."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: None)  # not ignored at once: that would be inherited
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

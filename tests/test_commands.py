@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, and one clear line for every mistake."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.command import run_command
+from data_pipelines.command import guarded, run_command
 from maerec_jax import evaluate, predict, train
 from maerec_jax.config import to_json
 from maerec_jax.reading.recognizer import Recognizer
@@ -48,6 +49,20 @@ def refused(status, capsys):
     return errors[0]
 
 
+@pytest.mark.parametrize(
+    "error", [type("Unreachable", (OSError,), {"__module__": "aiohttp.client"})(111, "refused"), FileNotFoundError("x")]
+)
+def test_a_bucket_that_cannot_be_reached_is_one_clear_line(error, capsys, monkeypatch):
+    """Its client logs each try with a traceback."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+
+    def fail():
+        logging.getLogger("gcsfs").exception("out of retries")
+        raise error
+
+    assert "a bucket cannot be used (" in refused(guarded(fail), capsys)
+
+
 def test_train_explains_itself(capsys, config_file):
     assert train.main(["--help"]) == 0
     assert "--config FILE" in capsys.readouterr().out
@@ -58,6 +73,29 @@ def test_train_explains_itself(capsys, config_file):
     told = capsys.readouterr().out
     for flag in ("--batch-size", "--optimizer.learning-rate", "--data.train.0.size", "--model.encoder.dim"):
         assert flag in told
+
+
+def test_a_config_that_is_not_there_is_told_beside_those_that_are(config_file, tmp_path, capsys, monkeypatch):
+    (tmp_path / "setup.py").write_text("print('no config')")
+    told = refused(train.main(["--config", str(tmp_path / "nosuch.py")]), capsys)
+    assert told.endswith(f"no such config file: {tmp_path / 'nosuch.py'}; available: {config_file}")
+    (tmp_path / "configs").mkdir()
+    config_file.rename(tmp_path / "configs" / "small.py")
+    monkeypatch.chdir(tmp_path)
+    told = refused(train.main(["--config", "nosuch.py"]), capsys)
+    assert told.endswith("no such config file: nosuch.py; available: configs/small.py")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_interrupted_run_says_what_is_saved(finished, config_file, unbroken, tmp_path, capsys, monkeypatch):  # noqa: F811
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maerec_jax.training.loop.train", interrupted)
+    workdir = unbroken if finished else tmp_path / "run"
+    told = refused(train.main(["--config", str(config_file), "--workdir", str(workdir)]), capsys)
+    saved = f"{'step 12' if finished else 'no step'} is saved in {workdir}"
+    assert told == f"error: interrupted: {saved}; repeat the command to resume"
 
 
 def annotations(tmp_path, text):

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, image_size
 from data_pipelines.sources.combining import Sources, Subset
+from data_pipelines.sources.contents import Contents, contents_of
 from data_pipelines.sources.records import Source
 from data_pipelines.worker_processes import in_chunks
 
@@ -67,13 +71,14 @@ def image_sizes(source: Source, workers: int = os.cpu_count() or 1) -> np.ndarra
     """Height and width of every image of a source, int32 (records, 2); 0 for those that cannot be read.
 
     Taken from the source where it knows them (prepared records do). Otherwise the head of every image is read, by
-    ``workers`` processes where there are many. Raises ``DataError`` for many words that are rendered on the fly.
+    ``workers`` processes where there are many, and what was found is kept beside the list, LMDB or folder for the next
+    time. Raises ``DataError`` for many words that are rendered on the fly.
     """
     if isinstance(source, Sources):
         return np.concatenate([image_sizes(part, workers) for part in source.sources])
     if isinstance(source, Subset):
-        if getattr(source.source, "sizes", None) is not None:
-            return image_sizes(source.source)[source.indices]
+        if getattr(source.source, "sizes", None) is not None or 2 * len(source) > len(source.source):
+            return image_sizes(source.source, workers)[source.indices]
     elif (sizes := getattr(source, "sizes", None)) is not None:
         return np.asarray(sizes, np.int32)
     if getattr(source, "drawn", False) and len(source) > _FEW:
@@ -81,8 +86,54 @@ def image_sizes(source: Source, workers: int = os.cpu_count() or 1) -> np.ndarra
             "words rendered on the fly have no size before they are drawn, which buckets need: write them to files "
             "with python -m data_pipelines.rendering --folder first"
         )
-    parts = in_chunks(partial(_read_sizes, source), len(source), workers if len(source) > _FEW else 0)
-    return np.concatenate(list(parts))
+    kept = _KeptSizes.of(source) if len(source) > _FEW else None
+    sizes = None if kept is None else kept.load(source)
+    if sizes is None:
+        parts = in_chunks(partial(_read_sizes, source), len(source), workers if len(source) > _FEW else 0)
+        sizes = np.concatenate(list(parts))
+        if kept is not None:
+            kept.save(sizes)
+    return sizes
+
+
+class _KeptSizes(NamedTuple):
+    """The sizes of the images of a source, in a file."""
+
+    path: Path
+    contents: Contents
+    """What the source holds, without labels."""
+
+    @classmethod
+    def of(cls, source: Source) -> "_KeptSizes | None":
+        """Where those of a source are kept, if anywhere."""
+        path = getattr(source, "sizes_file", None)
+        return None if path is None else cls(Path(path), contents_of(source, labelled=False))
+
+    def load(self, source: Source) -> np.ndarray | None:
+        """The sizes, int32 (records, 2); None where none are kept, or those of other records."""
+        try:
+            with np.load(self.path) as file:
+                sizes, contents = file["sizes"], tuple(file["contents"].tolist())
+        except (OSError, ValueError, LookupError, EOFError, BadZipFile):
+            return None
+        if contents != self.contents or sizes.shape != (len(source), 2):
+            return None
+        unread = np.flatnonzero((sizes == 0).any(axis=1))
+        if len(unread) > _FEW:
+            return None
+        for index in unread.tolist():  # what could not be read then may be there now
+            sizes[index] = _read_sizes(source, index, index + 1)
+        return sizes
+
+    def save(self, sizes: np.ndarray) -> None:
+        """Keep sizes, where files can be written there."""
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.npz")
+        with suppress(OSError):
+            try:
+                np.savez(fresh, sizes=sizes, contents=np.array(self.contents))
+                fresh.replace(self.path)
+            finally:
+                fresh.unlink(missing_ok=True)
 
 
 def _read_sizes(source: Source, start: int, stop: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A source of words that are drawn when they are read: endless training pictures from fonts and a dictionary."""
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -97,6 +98,11 @@ class RenderedSource:
     def _texts(self) -> Texts:
         spec = self.spec
         return _texts(spec.characters, spec.min_length, spec.max_length, spec.split, self.word_file)
+
+    def checksums(self, labelled: bool) -> tuple[int, int]:
+        """0, since the spec says all but the words of a list, and the CRC-32 of that."""
+        del labelled
+        return 0, zlib.crc32(self.word_file.read_bytes()) if self.word_file else 0
 
     def name(self, index: int) -> str:
         """For example ``rendered/train/seed 0/123``."""

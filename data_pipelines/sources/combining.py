@@ -61,6 +61,18 @@ class Sources:
         rest, whole = _rest(self.weights), sum(len(source) for source, weight in pairs if weight is None)
         return [rest * len(source) / whole if weight is None else weight for source, weight in pairs]
 
+    @property
+    def epoch(self) -> float:
+        """How many images are drawn until each has come once, on average over the sources.
+
+        Beside others, sources of words that are drawn on the fly do not count: their number means nothing.
+        """
+        drawn = [getattr(source, "drawn", False) for source in self.sources]
+        if self.proportions is None or all(drawn) or not any(drawn):
+            return len(self)
+        own = [pair for pair, d in zip(zip(self.sources, self.proportions, strict=True), drawn, strict=True) if not d]
+        return sum(len(source) for source, _ in own) / sum(share for _, share in own)
+
     def locate(self, index: int) -> tuple[int, int]:
         """The source that record ``index`` is in, and its index there. Raises ``IndexError`` outside the sources."""
         if not 0 <= index < self.starts[-1]:
@@ -200,7 +212,7 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
         return source
     if not len(source) or source.text(0) is None:
         return source
-    stored, unreadable = _labels_of(source)
+    stored, unreadable = labels_of(source)
     labels, changed = compose_labels(stored)
     report.composed += changed
     keep = _with_text(labels)
@@ -230,7 +242,7 @@ def _drop_unknown(source: Source, report: CharacterReport) -> Source:
     return Subset(source, np.flatnonzero(keep))
 
 
-def _labels_of(source: Source) -> tuple[PackedStrings, int]:
+def labels_of(source: Source) -> tuple[PackedStrings, int]:
     """All labels as they are stored, "" for those that cannot be read, and how many these are."""
     labels, packer, unreadable = getattr(source, "labels", None), StringPacker(), 0
     if isinstance(labels, PackedStrings):

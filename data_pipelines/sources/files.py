@@ -106,7 +106,8 @@ class Folder(SourceSpec):
         if not names:
             advice = f"give a folder with files ending in {' '.join(IMAGE_ENDINGS)}"
             raise DataError("; ".join((f"{path}: holds no images", *notes, advice)))
-        return ImageFolder(Path(root), PackedStrings.pack(names), tuple(notes), len(nameless))
+        sizes_file = f"{os.path.abspath(path)}.sizes.npz"
+        return ImageFolder(Path(root), PackedStrings.pack(names), tuple(notes), len(nameless), sizes_file)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class ImageFolder:
     names: PackedStrings = field(repr=False)  # paths relative to the data root
     notes: tuple[str, ...] = ()  # what was left out
     left_out: int = 0  # and how many: predict counts them as images that could not be read
+    sizes_file: str | None = None  # where the sizes of its images may be kept
 
     def __len__(self) -> int:
         return len(self.names)
@@ -161,6 +163,7 @@ class AnnotatedImages:
         self.path = listing.path  # the annotation file
         self.names = listing.names  # of files, as the annotation file gives them
         self.labels = listing.texts  # as the list has them; None where it has none
+        self.sizes_file = f"{listing.path}.sizes.npz"  # where the sizes of its images may be kept
         self.notes: tuple[str, ...] = ()  # about images that will not be read
         self._entry, self._first = listing.entry, listing.first
         self._follow_links, self._refused = follow_links, f"refused without follow_links ({listing.path} names it)"

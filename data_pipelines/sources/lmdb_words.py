@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,6 +197,26 @@ class LmdbSource:
             return label.decode()
         except UnicodeDecodeError as error:
             raise RecordError(f"{self.path}: {self._key('label', index)} is not UTF-8; correct or remove it") from error
+
+    @property
+    def sizes_file(self) -> str:
+        """Where the sizes of its images may be kept."""
+        return f"{self.path}.sizes.npz"
+
+    def checksums(self, labelled: bool) -> tuple[int, int]:
+        """The size of its file for its images, and the CRC-32 of its labels, which are read one after the other."""
+        checksum = 0
+        if labelled and self.labelled:
+            try:
+                with _transaction(self.path).cursor() as cursor:
+                    cursor.set_range(b"label-")
+                    for key, value in cursor.iternext():
+                        if not bytes(key).startswith(b"label-"):
+                            break
+                        checksum = zlib.crc32(value, zlib.crc32(key, checksum))
+            except lmdb.Error as error:
+                _damage(self.path, "a label", error)  # not raised: that record is left out
+        return os.path.getsize(os.path.join(self.path, "data.mdb")), checksum
 
     def name(self, index: int) -> str:
         """The LMDB and the key of record ``index``."""

@@ -50,6 +50,8 @@ class Source(Protocol):
     - ``drawn``: true where images are drawn when they are read: their sizes and names are not looked for.
     - ``sizes``: int array ``(records, 2)`` of the heights and widths of its images, for aspect-ratio buckets.
     - ``origin(index)``: where the label of a record stands, where ``name`` tells of its image only.
+    - ``sizes_file``: the path of a file that ``images.buckets`` keeps such sizes in, where they have to be looked for.
+    - ``checksums(labelled)``: CRC-32 of its names and of its labels, 0 for none; see ``contents``.
     - ``notes``: a tuple of lines about what was decided when it was opened, for the user to read.
 
     - ``read(indices)``: a list of the records ``indices``, in their order, where many are read faster together than

@@ -84,9 +84,9 @@ def make_buckets(config: TrainConfig, source: Source, message: Callable[[str], N
     return buckets
 
 
-def source_names(specs: Sequence[SourceSpec]) -> list[str]:
-    """What messages call the training sources: their place in the config, and their path or kind."""
+def source_names(specs: Sequence[SourceSpec], field: str = "data.train") -> list[str]:
+    """What messages call the sources of a field of the config: their place there, and their path or kind."""
     return [
-        f"data.train.{number} ({getattr(spec, 'path', '') or getattr(spec, 'kind', type(spec).__name__)})"
+        f"{field}.{number} ({getattr(spec, 'path', '') or getattr(spec, 'kind', type(spec).__name__)})"
         for number, spec in enumerate(specs)
     ]

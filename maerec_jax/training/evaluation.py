@@ -56,6 +56,8 @@ class Evaluator:
                 after_batch()
 
         found = self._task.validate(watched(), self._source)
+        if found.score is None:
+            message("validation: none of its images could be used, so it has no score")
         if invalid.found:
             found.metrics["invalid_images"] = float(invalid.found)
         return found

@@ -11,6 +11,8 @@ from etils import epath
 
 from data_pipelines.errors import UserError
 from data_pipelines.pipeline import train_batches
+from data_pipelines.shared_memory import remove_leftovers
+from data_pipelines.sources.records import USED
 from data_pipelines.unusable import InvalidImages
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.utilisation import Rates, peak
@@ -32,16 +34,22 @@ class NotFiniteError(UserError):
     """A loss or gradient that is not finite. The message names the step and where the state before it lies."""
 
 
-def train(config: TrainConfig) -> dict[str, float]:
+def train(config: TrainConfig, changed_data: bool = False, extend: bool = False) -> dict[str, float]:
     """Run or resume a training run, and return the metrics of its last validation (none where nothing is validated).
 
+    Args:
+      config: the run.
+      changed_data: go on with a run though its data has changed.
+      extend: go on with a run of another length though its learning rate follows that.
+
     Raises:
-      UserError: for a workdir of another config, and other mistakes in the config.
+      UserError: for a workdir of another config or other data, and other mistakes in the config.
       DataError: for data that cannot be used.
       NotFiniteError: for a loss or gradient that is not finite; the state before it is saved.
       Stopped: when it was asked to stop by a signal; the state is saved.
     """
-    run = Run(config)
+    remove_leftovers()
+    run = Run(config, changed_data, extend)
     workdir, first = epath.Path(config.workdir), jax.process_index() == 0
     with (
         StopRequests() as requests,
@@ -54,6 +62,8 @@ def train(config: TrainConfig) -> dict[str, float]:
             _Training(run, requests, checkpoints, log, start) as training,
         ):
             training.finish_validation()
+            if start >= run.total_steps:
+                log.message(f"nothing left to do: step {start:,} is saved, and the run has {run.total_steps:,} steps")
             for done in range(start + 1, run.total_steps + 1):
                 training.step(batches)
                 stops = requests.reached()
@@ -148,28 +158,35 @@ class _Training:
         self._counted, outcomes = done, values.pop("outcomes")
         numbers = {name: float(value) for name, value in values.items()}
         self._invalid.count(outcomes)
-        if not numbers.pop("good"):
+        good, update_norm = numbers.pop("good"), numbers.pop("update_norm")
+        if not good:
             self._checkpoints.save(done - 1, self._state)
             self._checkpoints.wait()
             raise NotFiniteError(
-                f"step {done}: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}; the state before it "
-                f"is saved in {run.config.workdir}. Lower the learning rate or set optimizer.clip_norm, and start "
-                "from it with --init-from"
+                f"step {done}: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}, norm of the update "
+                f"{update_norm}; the state before it is saved in {run.config.workdir}. Lower the learning rate or set "
+                "optimizer.clip_norm, and start from it with --init-from"
             )
+        self._checkpoints.check()
         log.advance(done)
         if done == 1 or done % every == 0 or done == run.total_steps:
-            shown = {"loss": numbers.pop("loss"), "learning_rate": float(run.schedule(done - 1))}
-            shown |= self._rates.read() | {"epoch": done / run.steps_per_epoch} | numbers
+            shown = {"learning_rate": float(run.schedule(done - 1))}
+            shown |= self._rates.read() | {"epoch": done / run.steps_per_epoch}
+            if outcomes[:, USED].any():  # without an image there is no loss
+                shown = {"loss": numbers.pop("loss")} | shown | numbers
             if self._invalid.found:
                 shown["invalid_images"] = float(self._invalid.found)
                 if done < run.total_steps:
                     log.sources(done, self._invalid.by_source())
             log.scalars(done, shown)
+        if done == run.total_steps:
+            self._invalid.require_used()
 
-    def validate(self) -> float:
+    def validate(self) -> float | None:
         """Validate the state, and return its score. Raises ``Stopped``, once it is saved, where the run is to stop."""
 
         def look_up() -> None:
+            self._log.advance(self._done, validating=True)
             if self._requests.reached():
                 raise Stopped(self._done, self._run.total_steps, self._requests.signal)
 
@@ -180,7 +197,7 @@ class _Training:
         except BaseException as error:
             # Where it failed for this process only, the others would not come to save with it.
             if isinstance(error, Stopped) or jax.process_count() == 1:
-                self._checkpoints.save(self._done, self._state)
+                self._keep()
                 self._checkpoints.wait()
             raise
         self.metrics = found.metrics
@@ -195,5 +212,9 @@ class _Training:
     def save(self, score: float | None) -> None:
         """Begin to save the state, whose log is in its place by then."""
         self._log.arrive()
-        self._checkpoints.save(self._done, self._state, score)
+        self._keep(score)
         self._rates.restart()  # nor are validating and saving
+
+    def _keep(self, score: float | None = None) -> None:
+        if self._invalid.used:  # otherwise the state is the one that it began with
+            self._checkpoints.save(self._done, self._state, score)

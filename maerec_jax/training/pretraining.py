@@ -78,7 +78,9 @@ class Pretraining:
             total, weight = total + float(out["total"]), weight + float(out["weight"])
             if picture is None:
                 picture = self._picture(out["image"], out["mask"], out["pixels"])
-        loss = total / max(weight, 1.0)
+        if not weight:
+            return Validation({"images": 0.0}, None, None, [])
+        loss = total / weight
         return Validation({"loss": loss, "images": weight}, -loss, picture, [])
 
     def _picture(self, image_BHWC: np.ndarray, mask_BN: np.ndarray, pixels_BHWC: np.ndarray) -> np.ndarray:

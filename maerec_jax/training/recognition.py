@@ -49,10 +49,11 @@ class Recognition:
         return word_of(made, row, self.config.charset).confidence
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
-        """Word accuracies over the batches, and a sheet of readings. One that could not be decoded is wrong."""
-        scores, pictures = Scores(), []
+        """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded is misread."""
+        scores, pictures, used = Scores(), [], False
         samples: list[dict[str, Any]] = []
         for batch, out in results:
+            used |= bool(batch["valid"].any())
             for i, index in enumerate(batch["index"].tolist()):
                 if index < 0:
                     continue
@@ -63,11 +64,13 @@ class Recognition:
                     name = labels.name(index)
                     samples.append({"name": name, "text": truth, "reading": word.text, "confidence": word.confidence})
                     pictures.append(self._picture(labels, index, word.turns))
-        metrics = scores.summary()
+        metrics, sheet = scores.summary(), readings_sheet(pictures, samples)
+        if not used:
+            return Validation({"words": metrics["words"]}, None, sheet, samples)
         # Where no capitals can be written, WA would tell how many of the labels have none.
         characters = self.config.charset.characters
         score = metrics["word_accuracy_ignore_case" if characters == characters.lower() else "word_accuracy"]
-        return Validation(metrics, score, readings_sheet(pictures, samples), samples)
+        return Validation(metrics, score, sheet, samples)
 
     def _picture(self, source: Source, index: int, turns: int) -> np.ndarray:
         """An image as it was read, in the size of the model's images; black where it cannot be decoded."""

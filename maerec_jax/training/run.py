@@ -12,6 +12,7 @@ import optax
 from etils import epath
 
 from data_pipelines.errors import UserError
+from data_pipelines.sources.combining import Sources
 from maerec_jax.config import TrainConfig, compute_dtype, to_json
 from maerec_jax.distributed.cluster import agree, as_first, meet
 from maerec_jax.distributed.host_memory import keep_freed_memory
@@ -27,6 +28,7 @@ from maerec_jax.distributed.sharding import (
 )
 from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.models.mae import AutoencoderConfig
+from maerec_jax.training.changed_data import check_data, held_by
 from maerec_jax.training.data import make_buckets, open_training, open_validation
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer, map_by_path
 from maerec_jax.training.pretraining import Pretraining
@@ -86,41 +88,52 @@ class Run:
       DataError: for data that cannot be used.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, changed_data: bool = False, extend: bool = False) -> None:
+        """``changed_data`` allows for other data, and ``extend`` for another length, than the run had so far."""
         if not config.data.train:
             raise UserError("the config names no training data: data.train is empty")
         self.config, self.mesh = config, make_mesh(config.mesh)
         check_batch_size(config, self.mesh)
         batch_part(self.mesh)  # raises where processes would share a part of their rows
-        self.task = make_task(config)
-        if self.mesh.devices.flat[0].platform == "cpu":
-            keep_freed_memory()
-        # Raises before anything is read or written.
-        self._shardings_of(jax.eval_shape(self.task.init, jax.random.key(0)))
-
         notes: list[str] = []
         self.notes = notes
         """What was found out before the log is open."""
+        dtype = config.dtype
+        if self.mesh.devices.flat[0].platform == "cpu":
+            keep_freed_memory()
+            if dtype == "bfloat16":
+                notes.append("dtype bfloat16: CPUs cannot train in it, so this computes in float32")
+                dtype = "float32"
+        self.task = make_task(replace(config, dtype=dtype))
+        # Raises before anything is read or written.
+        self._shardings_of(jax.eval_shape(self.task.init, jax.random.key(0)))
+
         self.sources = open_training(config, lambda text: notes.append(f"training data: {text}"))
         self.held_out = open_validation(config, self.sources, lambda text: notes.append(f"validation data: {text}"))
         self.buckets = make_buckets(config, self.sources, notes.append)
+        validation = self.held_out if isinstance(self.held_out, Sources) else None
+        held = held_by(config, self.sources, validation)
         meet("all have opened their data")
         agree(
             {
                 "config": to_json(replace(config, data=replace(config.data, root="", workers=0, timeout=0.0))),
                 "number of training images": len(self.sources),
                 "number of validation images": 0 if self.held_out is None else len(self.held_out),
+                "names and labels of images": held,
                 "images of each bucket": [] if self.buckets is None else np.bincount(self.buckets.numbers).tolist(),
             }
         )
         # Read before the workdir is made, so that a mistyped name leaves none behind.
         self._loaded: LoadedRun | None = None  # what a new run starts from, until its state is made
-        if not as_first(bool(saved_steps(epath.Path(config.workdir)))):
+        workdir, first = epath.Path(config.workdir), jax.process_index() == 0
+        resumes = bool(as_first(bool(saved_steps(workdir))))
+        if not resumes:
             self._loaded = load_start(config)
-        claim_workdir(config, write=jax.process_index() == 0)
+        notes += claim_workdir(config, first, extend)
+        notes += check_data(workdir, held, resumes, changed_data, first)
 
-        self.steps_per_epoch = len(self.sources) / config.batch_size
-        """Steps that see as many images as there are."""
+        self.steps_per_epoch = self.sources.epoch / config.batch_size
+        """Steps that see as many images as there are; beside such, drawn ones do not count."""
         self.total_steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
         self.schedule = learning_rate_schedule(
             config.optimizer, config.batch_size, self.steps_per_epoch, self.total_steps
@@ -150,8 +163,12 @@ class Run:
         """The run in a line."""
         sizes = jax.tree.map(lambda x: x.size, self.shapes.params)
         trained = jax.tree.map(lambda size, f: 0 if f else size, sizes, map_by_path(self.task.config.frozen, sizes))
+        drawn = sum(len(source) for source in self.sources.sources if getattr(source, "drawn", False))
+        own = len(self.sources) - drawn
+        both = bool(own and drawn)
+        images = f"{own:,} own and {drawn:,} drawn" if both else f"{len(self.sources):,}"
         return (
-            f"{len(self.sources):,} training images, {self.steps_per_epoch:,.1f} steps an epoch, "
+            f"{images} training images, {self.steps_per_epoch:,.1f} steps an epoch{' of own ones' * both}, "
             f"{self.total_steps:,} steps; {sum(jax.tree.leaves(sizes)):,} parameters, "
             f"{sum(jax.tree.leaves(trained)):,} of them trained, in {self.task.dtype} on {describe(self.mesh)}: "
             f"{state_bytes(self.shapes, self.shardings) / 2**20:,.1f} MiB of state a device"

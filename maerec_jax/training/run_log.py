@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_pipelines.errors import UserError
+from data_pipelines.progress import TELL_EVERY
 from data_pipelines.storage import is_bucket
 from maerec_jax.reading.pictures import save_picture
 from maerec_jax.training.task import Validation
@@ -108,9 +111,9 @@ class RunLog:
         if not active:
             return
         self._outbox = _Outbox(epath.Path(workdir), self.message) if is_bucket(epath.Path(workdir)) else None
-        self._sent = time.monotonic()
+        self._sent = self._printed = time.monotonic()
         folder = Path(workdir) if self._outbox is None else self._outbox.folder
-        self._pictures = folder / "pictures"
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / METRICS_FILE
         if file.exists():
@@ -144,8 +147,9 @@ class RunLog:
         """Take the progress bar down and close the files."""
         if self.active:
             self._progress.stop()
-            self._file.close()
-            self._events.close()
+            with suppress(OSError):  # what could not be written has been told
+                self._file.close()
+                self._events.close()
             if self._outbox is not None:
                 self._outbox.close()
 
@@ -167,12 +171,15 @@ class RunLog:
     def message(self, text: str) -> None:
         """Print a line above the progress bar."""
         if self.active:
+            self._printed = time.monotonic()
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def advance(self, done: int) -> None:
-        """Show how many steps are done."""
+    def advance(self, done: int, validating: bool = False) -> None:
+        """Show how many steps are done, and without a terminal now and then whether that is being ``validating``."""
         if self.active:
             self._progress.update(self._bar, completed=done)
+            if self._progress.disable and time.monotonic() - self._printed >= TELL_EVERY:
+                self.message(f"step {done} of {self._total}{', validating' * validating}")
             if self._outbox is not None and time.monotonic() - self._sent > _SEND_EVERY:
                 self._sent = time.monotonic()
                 threading.Thread(target=self._outbox.send).start()
@@ -181,6 +188,8 @@ class RunLog:
         """Log numbers after a step: a JSON line, TensorBoard, and the progress bar (or a printed line without one)."""
         if not self.active:
             return
+        if not self._events.file_writer.event_writer._worker.is_alive():  # it would be waited for, without end
+            raise self._no_room("tensorboard")
         line = {"step": step, "group": group, **values, "seconds": round(time.time() - self._start, 3)}
         self._write(line)
         for name, value in values.items():
@@ -203,15 +212,24 @@ class RunLog:
             return
         self.scalars(step, found.metrics, "validation")
         if found.picture is not None:
-            save_picture(found.picture, self._pictures / f"validation_{step:07d}.png")
+            try:
+                save_picture(found.picture, self._folder / "pictures" / f"validation_{step:07d}.png")
+            except OSError as error:
+                raise self._no_room("pictures") from error
             self._events.add_image("validation", found.picture, step, dataformats="HWC")
         if found.samples:
             self._write({"step": step, "group": "samples", "samples": found.samples})
             self.message("read: " + "  ".join(f"{s['text']!r} -> {s['reading']!r}" for s in found.samples[:5]))
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._no_room(METRICS_FILE) from error
+
+    def _no_room(self, name: str) -> UserError:
+        return UserError(f"{self._folder / name}: cannot be written: make room, and repeat the command to resume")
 
 
 def _step_of(line: str) -> float:

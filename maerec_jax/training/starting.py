@@ -21,6 +21,10 @@ from maerec_jax.weights.finding import load_weights
 LoadedRun = tuple[TrainConfig, Any, int]
 """What ``load_weights`` returns: a run's config, its parameters and their step."""
 
+_ADAPTERS = (
+    'start from the whole model: Recognizer.load(ENCODER, adapters=FILE).save("whole.safetensors") in Python writes it '
+    "(docs/lora.md)"
+)
 _BLOCK_SIZES = ("dim", "heads", "mlp_ratio")
 
 
@@ -43,9 +47,9 @@ def load_start(config: TrainConfig) -> LoadedRun | None:
                 "missing; to start from an encoder alone, give it as --init-from"
             )
         return None
-    source, params, step = load_weights(config.init_from)
+    source, params, step = load_weights(config.init_from, _ADAPTERS)
     if config.init_encoder_from:
-        other, others, _ = load_weights(config.init_encoder_from)
+        other, others, _ = load_weights(config.init_encoder_from, _ADAPTERS)
         one, two = source.model.encoder, other.model.encoder
         if one is None or two is None:
             raise UserError("--init-encoder-from is for models with a Vision Transformer")

@@ -96,9 +96,9 @@ def make_train_step(
 
     ``gather`` is applied to the parameters before the loss is computed with them.
 
-    The gradient is that of the mean over the whole batch, however it is split for accumulation. Where the loss or the
-    gradient is not finite the state stays as it was, and from then on, since its step falls behind: the run stops with
-    the state before that step.
+    The gradient is that of the mean over the whole batch, however it is split for accumulation. A batch without a
+    usable image changes nothing but counts. Where the loss, the gradient or the update is not finite the state stays as
+    it was, and from then on, since its step falls behind: the run stops with the state before that step.
     """
     parts = config.accumulation
 
@@ -124,7 +124,7 @@ def make_train_step(
                 zeros,
                 (jax.tree.map(split, batch), keys),
             )
-        weight = jnp.maximum(weight, 1.0)
+        used, weight = weight > 0, jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         norm = optax.tree.norm(grads)
         metrics = {name: total / weight for name, total in sums.items()} | {"gradient_norm": norm}
@@ -140,9 +140,15 @@ def make_train_step(
         ema = {}
         if state.ema:
             ema = jax.tree.map(lambda e, p, f: p if f else e * decay + p * (1 - decay), state.ema, params, frozen)
-        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved) & (state.step == step)
+        metrics["update_norm"] = moved
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved)
+        good = (finite | ~used) & (state.step == step)
         new = TrainState(state.step + 1, params, opt_state, ema)
-        state = jax.tree.map(partial(jnp.where, good), new, state)
+        moves = good & used
+        # Whole numbers are counts, which schedules follow.
+        state = jax.tree.map(
+            lambda n, o: jnp.where(good if jnp.issubdtype(n.dtype, jnp.integer) else moves, n, o), new, state
+        )
         metrics["good"] = good
         if "outcome" in batch:
             # Rows of all processes are counted here, so that each of them knows all: (sources, outcomes).

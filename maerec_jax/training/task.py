@@ -14,9 +14,9 @@ class Validation(NamedTuple):
     """What a pass over the validation data found."""
 
     metrics: dict[str, float]
-    """Logged under their names."""
-    score: float
-    """Higher is better: decides which checkpoints are kept as best."""
+    """Logged under their names. Where no image could be used, how many there are and nothing else."""
+    score: float | None
+    """Higher is better: decides which checkpoints are kept as best. None where no image could be used."""
     picture: np.ndarray | None
     """uint8 RGB (height, width, 3) for the log."""
     samples: list[dict[str, Any]]

@@ -7,7 +7,9 @@ counts once all have.
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from operator import itemgetter
 from types import TracebackType
 from typing import Any
@@ -19,7 +21,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from data_pipelines.errors import UserError
-from data_pipelines.storage import is_bucket
+from data_pipelines.storage import write_whole
 from maerec_jax.config import TrainConfig, differences, read_json, to_json
 from maerec_jax.distributed.cluster import as_first, meet
 from maerec_jax.weights.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
@@ -27,13 +29,16 @@ from maerec_jax.weights.checkpoint_files import absolute, damage, note_files, se
 CONFIG_FILE = "config.json"
 _FOLDER = "checkpoints"
 _ITEM = "state"
+_NO_ROOM = "No space left on device|Disk quota exceeded|File too large"  # as C libraries say it
 _GIVE_UP_SECONDS = 20  # after which a process that fails waits no longer for the others to save with it
 
 
-def claim_workdir(config: TrainConfig, write: bool) -> None:
+def claim_workdir(config: TrainConfig, write: bool, extend: bool = False) -> list[str]:
     """Make the workdir, or check that what is in it was made by the same config, and write the resolved config.
 
-    Raises ``UserError`` listing the fields that differ.
+    Of a run that is there the length may change where the learning rate does not follow it, or with ``extend``.
+
+    Returns a line for what has changed. Raises ``UserError`` listing the fields that differ.
     """
     workdir = epath.Path(config.workdir)
     file = workdir / CONFIG_FILE
@@ -44,19 +49,29 @@ def claim_workdir(config: TrainConfig, write: bool) -> None:
                 f"{workdir} holds imported weights, not a run to resume: choose another --workdir, and start from "
                 f"them with --init-from {workdir}"
             )
-        if changed := differences(saved, config):
-            told = [*changed[:6], *([f"and {len(changed) - 6} more"] if len(changed) > 6 else [])]
+        changed, longer = differences(saved, config), replace(saved, epochs=config.epochs, steps=config.steps)
+        told = "; ".join([*changed[:6], *([f"and {len(changed) - 6} more"] if len(changed) > 6 else [])])
+        if differences(longer, config):
             raise UserError(
-                f"{workdir} holds a checkpoint of another config ({'; '.join(told)}): choose another --workdir, or "
+                f"{workdir} holds a checkpoint of another config ({told}): choose another --workdir, or "
                 "start from its parameters with --init-from"
             )
+        schedule = config.optimizer.schedule
+        follows = schedule not in ("constant", "steps")
+        if changed and follows and not extend:
+            raise UserError(
+                f"{workdir} holds a run of another length ({told}), which its learning rate follows "
+                f"(optimizer.schedule {schedule}): choose another --workdir, or go on with --extend, by the "
+                "schedule of the new length from the next step on"
+            )
+        if changed and write:
+            write_whole(file, to_json(longer))
+        if changed:
+            return [f"another length: {told}{', which the learning rate follows from here on' if follows else ''}"]
     elif write:
         workdir.mkdir(parents=True, exist_ok=True)
-        # Written beside and renamed, so that a run killed here leaves no half of it. Buckets have no halves.
-        fresh = file if is_bucket(file) else file.with_suffix(".new")
-        fresh.write_text(to_json(config))
-        if fresh != file:
-            fresh.replace(file)
+        write_whole(file, to_json(config))
+    return []
 
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
@@ -103,7 +118,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # of processes that were killed
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_files),
         )
-        self._saving = -1
+        self._saving, self._pending = -1, False
         self._manager = _Manager(self._folder, options=options, item_names=(_ITEM,))
 
     @property
@@ -123,7 +138,7 @@ class Checkpoints:
 
         But one that has no score gets it, if there is another checkpoint to go on from should this one be interrupted.
         """
-        self._manager.wait_until_finished()  # the one before, whose files are noted under its number
+        self.wait()  # for the one before, whose files are noted under its number
         steps = self._manager.all_steps()
         keeps = step in steps and (score is None or len(steps) == 1 or self._has_score(step))
         if as_first(keeps):
@@ -133,7 +148,9 @@ class Checkpoints:
         self._saving = step
         metrics = None if score is None else {"score": score}
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})
-        self._manager.save(step, args=args, metrics=metrics, force=True)
+        with self._writing():
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+        self._pending = True
 
     def _note_files(self) -> None:
         """Write down the files of the checkpoint being saved, just before it counts: Orbax calls this."""
@@ -143,8 +160,31 @@ class Checkpoints:
             note_files(folder)
 
     def wait(self) -> None:
-        """Wait until what is being saved is on disk. Raises what has gone wrong with it."""
-        self._manager.wait_until_finished()
+        """Wait until what is being saved is on disk. Raises ``UserError`` where there is no room for it."""
+        self._pending = False
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def check(self) -> None:
+        """Raise what has gone wrong with what was being saved, if that has ended meanwhile.
+
+        Of several processes, none asks: it would wait for the others.
+        """
+        if self._pending and jax.process_count() == 1 and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            found = re.search(_NO_ROOM, f"{error} {error.__cause__}")
+            if found is None:
+                raise
+            raise UserError(
+                f"{self._folder / str(self._saving)}: cannot be written ({found[0]}): make room, and repeat the "
+                "command to resume from the checkpoint before"
+            ) from error
 
     def restore(self, step: int, like: Any) -> Any:
         """Read the state of a step into arrays of the shapes, dtypes and shardings of ``like``."""
@@ -159,8 +199,13 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until everything is on disk. A process that fails does not wait long for the others to do their part."""
-        if error is None or jax.process_count() == 1:
+        if error is None:
+            self.wait()
             self._manager.close()
+            return
+        if jax.process_count() == 1:
+            with suppress(Exception):  # what has happened before is what is told
+                self._manager.close()
             return
         thread = threading.Thread(target=self._manager.close, daemon=True)
         thread.start()

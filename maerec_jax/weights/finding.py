@@ -46,8 +46,13 @@ def load_recognizer(
     return config, params, step
 
 
-def load_weights(path: epath.PathLike | None = None) -> tuple[TrainConfig, Any, int]:
-    """``load_recognizer`` for a model of any kind: a workdir, a checkpoint, a file of ``save_weights`` or a name."""
+def load_weights(
+    path: epath.PathLike | None = None, adapters: str = "give it as --adapters, and their model as --checkpoint"
+) -> tuple[TrainConfig, Any, int]:
+    """``load_recognizer`` for a model of any kind: a workdir, a checkpoint, a file of ``save_weights`` or a name.
+
+    ``adapters`` is what users of files with nothing but adapters are told to do.
+    """
     name = os.fspath(path or "")
     if not name or (name in SHIPPED and not Path(name).exists()):  # the default whatever has its name here
         file = shipped_file(name or SHIPPED[0])
@@ -63,7 +68,7 @@ def load_weights(path: epath.PathLike | None = None) -> tuple[TrainConfig, Any, 
         return load_params(name)
     config, step, tensors, about = read_weights(file)
     if BASE in about:
-        raise UserError(f"{file} holds adapters: give it as --adapters, and their model as --checkpoint")
+        raise UserError(f"{file} holds adapters: {adapters}")
     try:
         return config, params_from_state_dict(tensors, config.model), step
     except ValueError as error:

@@ -9,6 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from data_pipelines.errors import DataError, MissingError
+from data_pipelines.images import buckets as buckets_module
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.images.buckets import (
     WORD_SHAPES,
@@ -23,8 +24,9 @@ from data_pipelines.images.decoding import decode_image, image_size
 from data_pipelines.pipeline import evaluation_batches, train_batches
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.sources.combining import Sources, Subset
-from data_pipelines.sources.files import Folder, LmdbWords
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.sources.records import Record
+from tests.data_pipelines.planting import write_lines
 
 SHAPES = ((16, 16), (8, 32), (4, 64))
 
@@ -106,6 +108,51 @@ def test_sizes_that_a_source_knows_are_taken_and_nothing_is_read():
 
     knowing = Knowing((None, None))
     assert image_sizes(Sources([Subset(knowing, np.array([1])), knowing])).tolist() == [[9, 3], [4, 8], [9, 3]]
+
+
+@pytest.fixture
+def read_sizes(monkeypatch):
+    """Makes four records many; tells of which spans of records the images were looked at."""
+    read, look = [], buckets_module._read_sizes
+    monkeypatch.setattr(buckets_module, "_FEW", 3)
+    monkeypatch.setattr(buckets_module, "in_chunks", lambda task, count, _: [task(0, count)])
+    monkeypatch.setattr(buckets_module, "_read_sizes", lambda source, *span: read.append(span) or look(source, *span))
+    return read
+
+
+@pytest.mark.parametrize("kind", ["list", "folder"])
+def test_sizes_of_many_images_are_kept_beside_them_until_others_are_listed(dataset, read_sizes, kind):
+    def sizes(count):
+        folder = dataset / "some"
+        folder.mkdir(exist_ok=True)
+        for number in range(count):
+            Image.new("RGB", (50 + 3 * number, 20 + number)).save(folder / f"{number}.png")
+        (folder / "1.png").write_bytes(b"")
+        for number in range(count, 5):
+            (folder / f"{number}.png").unlink(missing_ok=True)
+        write_lines(dataset / "some.jsonl", [(f"some/{number}.png", "a") for number in range(count)])
+        return image_sizes((Folder("some") if kind == "folder" else Annotations("some.jsonl")).open(dataset))
+
+    expected = [[20 + number, 50 + 3 * number] if number != 1 else [0, 0] for number in range(5)]
+    for count, spans in ((5, [(0, 5)]), (5, [(1, 2)]), (4, [(0, 4)])):  # what could not be read is tried again
+        read_sizes.clear()
+        assert sizes(count).tolist() == expected[:count]
+        assert read_sizes == spans
+    (dataset / f"some{'.jsonl' * (kind == 'list')}.sizes.npz").write_bytes(b"damaged")
+    assert sizes(4).tolist() == expected[:4]
+    if kind == "list":
+        source = Annotations("some.jsonl").open(dataset)
+        read_sizes.clear()
+        assert image_sizes(Subset(source, np.array([3, 0, 2]))).tolist() == [expected[3], expected[0], expected[2]]
+        assert read_sizes == [(1, 2)]
+
+
+def test_sizes_of_an_lmdb_are_kept_beside_it(dataset, make_lmdb, read_sizes):
+    source = LmdbWords(make_lmdb("words", 5)).open(dataset)
+    first, second = (image_sizes(source).tolist() for _ in range(2))
+    assert first == second == [[20 + number, 50 + 3 * number] for number in range(1, 6)]
+    assert read_sizes == [(0, 5)]
+    assert (dataset / "words.sizes.npz").is_file()
 
 
 def test_words_that_are_not_drawn_yet_have_no_sizes():

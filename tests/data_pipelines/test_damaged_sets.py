@@ -50,6 +50,15 @@ def test_the_count_is_that_of_the_last_image_where_none_is_stated(tmp_path, jpeg
         LmdbWords("other").open(tmp_path)
 
 
+def test_keys_with_another_number_of_digits_are_refused(tmp_path, jpeg):
+    with lmdb.open(str(tmp_path / "words"), map_size=2**24) as environment, environment.begin(write=True) as writer:
+        writer.put(b"num-samples", b"3")
+        for number in range(1, 4):
+            writer.put(b"image-%08d" % number, jpeg(number))
+    with pytest.raises(DataError, match="words: has no keys image-000000001"):
+        LmdbWords("words").open(tmp_path)
+
+
 OPEN = "import sys; from data_pipelines.sources.files import LmdbWords; LmdbWords('words').open(sys.argv[1])"
 
 

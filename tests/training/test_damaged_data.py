@@ -13,13 +13,14 @@ import pytest
 
 from data_pipelines.errors import DataError, MissingError
 from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.files import Annotations, LmdbWords
+from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from data_pipelines.sources.records import OUTCOMES, Record
 from data_pipelines.unusable import InvalidImages
 from maerec_jax.training import loop
 from maerec_jax.training.loop import train
 from maerec_jax.training.run_log import METRICS_FILE
-from tests.training.conftest import recogniser_config
+from maerec_jax.weights.checkpoint import saved_steps
+from tests.training.conftest import autoencoder_config, logged, recogniser_config
 from tests.training.processes import FORKS, PATIENCE, free_port
 
 
@@ -151,6 +152,60 @@ def train_and_count(config, place, out):
     loop.train(config)
     Path(f"{out}{place[-1]}").write_text(json.dumps(counted[-1]))
     jax.distributed.shutdown()
+
+
+def write_broken_folder(folder, n):
+    write_files(folder, n, broken=range(n))
+    (folder / "files.tsv").unlink()
+    return Folder("files")
+
+
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (recogniser_config, lambda folder: write_files(folder, 20, broken=range(20))),
+        (recogniser_config, lambda folder: write_lmdb(folder, 20, missing=range(19), broken=[19])),
+        (autoencoder_config, lambda folder: write_broken_folder(folder, 20)),
+    ],
+)
+def test_a_run_none_of_whose_images_can_be_used_ends_with_a_line_and_no_checkpoint(tmp_path, make, write):
+    """With checkpoints on the way, and with validation: fewer than a hundred images decide nothing before the end."""
+    config = make(tmp_path / "run", batch_size=4, steps=5, validate_every=2, checkpoint_every=1)
+    data = replace(config.data, root=str(tmp_path / "data"), train=(write(tmp_path / "data"),))
+    with pytest.raises(DataError, match="none of the 20 images could be used, so nothing was learnt"):
+        train(replace(config, data=data))
+    assert saved_steps(tmp_path / "run") == []
+    assert logged(tmp_path / "run") == {}
+    assert list(logged(tmp_path / "run", "learning_rate")) == [1, 2, 3, 4, 5]
+
+
+def test_a_step_without_a_usable_image_has_no_loss(tmp_path):
+    source = write_files(tmp_path / "data", 4, broken={2})
+    train(config_for(tmp_path, [source], batch_size=1, steps=4))
+    assert len(logged(tmp_path / "run")) == len(logged(tmp_path / "run", "gradient_norm")) == 3
+    assert len(logged(tmp_path / "run", "learning_rate")) == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "write", "count"),
+    [
+        (recogniser_config, lambda folder: write_files(folder, 4, broken=range(4)), "words"),
+        (autoencoder_config, lambda folder: write_broken_folder(folder, 4), "images"),
+    ],
+)
+def test_a_validation_without_a_usable_image_has_no_score(tmp_path, capsys, make, write, count):
+    config = make(tmp_path / "run", steps=2, validate_every=1, keep_last=1)
+    data = replace(config.data, root=str(tmp_path / "data"), validation=(write(tmp_path / "data"),))
+    train(replace(config, data=data))
+    assert "validation: none of its images could be used, so it has no score" in capsys.readouterr().err
+    (line, _) = (
+        {name: value for name, value in line.items() if name not in ("step", "group", "seconds")}
+        for line in map(json.loads, (tmp_path / "run" / METRICS_FILE).read_text().splitlines())
+        if line["group"] == "validation"
+    )
+    assert line == {count: 4.0 if count == "words" else 0.0, "invalid_images": 4.0}
+    assert saved_steps(tmp_path / "run") == [2]  # none of them is the best
+    assert not list((tmp_path / "run" / "checkpoints").glob("*/metrics/metrics"))
 
 
 class Numbered:

@@ -3,16 +3,19 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
+from maerec_jax import train as train_command
 from maerec_jax.config import MeshConfig
 from maerec_jax.training.loop import train
 from maerec_jax.weights.checkpoint import Checkpoints, load_params, saved_steps
@@ -118,7 +121,45 @@ def test_a_run_that_is_stopped_and_killed_equals_an_unbroken_one(long_run, tmp_p
 def assert_stopped(workdir, before, name, told):
     step = max(saved_steps(workdir))
     assert before < step < STEPS
-    assert f"stopped by {name} at step {step} of {STEPS}: repeat the command to resume" in told
+    assert f"stopped by {name} at step {step} of {STEPS}: repeat the command to resume; step {step} is saved in" in told
+
+
+def train_with_small_files(arguments):
+    """Train where no file can be larger than 40 kB: as on a full disk, checkpoints cannot be written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return train_command.main(arguments)
+
+
+def test_a_checkpoint_that_there_is_no_room_for_ends_the_run_with_one_line(unbroken, tmp_path):
+    """And the same command goes on when there is room."""
+    config = recogniser_config(tmp_path / "run")
+    config = replace(config, data=replace(config.data, validation=()))
+    file = write_config(tmp_path, config)
+    with Processes(file, command=train_with_small_files) as run:
+        assert run.wait() == [1]
+        *_, last = told = run.told().splitlines()
+    step = config.checkpoint_every
+    assert last.startswith(
+        f"error: {tmp_path / 'run' / 'checkpoints' / str(step)}: cannot be written (File too large): make"
+    )
+    assert not [line for line in told if "Traceback" in line or "Error" in line]
+    assert saved_steps(tmp_path / "run") == []
+    train(config)
+    assert logged(tmp_path / "run") == logged(unbroken)
+
+
+def end_and_be_stopped(arguments):
+    """Train; schedulers that have lost their patience with what has just ended send SIGTERM."""
+    status = train_command.main(arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return status
+
+
+def test_a_run_that_is_stopped_after_its_end_has_ended_well(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    with Processes(write_config(tmp_path, recogniser_config(tmp_path / "run")), command=end_and_be_stopped) as run:
+        assert run.wait() == [0], run.told()
+    assert "nothing left to do" in run.told()
 
 
 @pytest.fixture

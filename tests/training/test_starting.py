@@ -11,7 +11,8 @@ from maerec_jax.config import TrainConfig
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig, ViTEncoder
-from maerec_jax.training.starting import loaded_params
+from maerec_jax.training.starting import load_start, loaded_params
+from tests.conftest import FIXTURES
 from tests.training.conftest import random_params
 
 
@@ -90,3 +91,17 @@ def test_an_encoder_that_stays_as_it_is_gets_no_blocks():
     wanted = replace(source, encoder=replace(source.encoder, depth=3, lora_rank=2))
     with pytest.raises(UserError, match=r"blocks_2.* \(not there\)"):
         start(source, wanted, [])
+
+
+@pytest.mark.parametrize(
+    "flags", [{"init_from": "adapters"}, {"init_from": "maerec_tiny", "init_encoder_from": "adapters"}]
+)
+def test_a_file_of_adapters_is_no_start_and_what_to_do_is_told(flags):
+    """By means that those who train have: they have no --adapters."""
+    file = str(FIXTURES / "earlier" / "adapters.safetensors")
+    config = TrainConfig(model=MAERecConfig.tiny(), **{n: v.replace("adapters", file) for n, v in flags.items()})
+    with pytest.raises(
+        UserError, match=r"holds adapters: start from the whole model: Recognizer\.load\(ENCODER, ada"
+    ) as told:
+        load_start(config)
+    assert "--" not in str(told.value)

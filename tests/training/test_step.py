@@ -88,6 +88,17 @@ def test_masked_out_images_change_nothing(kind):
     assert float(first["gradient_norm"]) == pytest.approx(float(second["gradient_norm"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_batch_without_a_usable_image_changes_counts_only(kind):
+    config = config_of(kind)
+    state, step = setup(config)
+    state, _ = step(state, make_batch(config), 0)  # there are moments
+    after, metrics = step(state, make_batch(config) | {"valid": np.zeros(8, bool)}, 1)
+    assert metrics["good"]
+    for old, new in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        np.testing.assert_array_equal(new, old + 1 if jnp.issubdtype(old.dtype, jnp.integer) else old)
+
+
 def test_a_loss_that_is_not_finite_leaves_the_state_alone_for_good():
     config = config_of("maerec")
     batch = make_batch(config)

@@ -217,7 +217,9 @@ def test_what_is_known_of_characters_goes_to_their_classes_in_another_charset(un
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     optimizer = OptimizerConfig(learning_rate=1e30, schedule="constant")
     config = recogniser_config(tmp_path, optimizer=optimizer, checkpoint_every=100, validate_every=100)
-    with pytest.raises(NotFiniteError, match=r"step \d+: loss .* state before it is saved"):
+    # Loss and gradient are finite: it is the update that is not.
+    told = r"step \d+: loss \d.*, gradient norm \d.*, norm of the update (inf|nan); the state before it is saved"
+    with pytest.raises(NotFiniteError, match=told):
         train(config)
     losses = logged(tmp_path)
     _, params, step = load_params(tmp_path)
@@ -326,6 +328,23 @@ def test_best_checkpoint_is_kept_and_read(tmp_path, monkeypatch):
     assert saved_steps(tmp_path) == [6, 9, 12]
     assert load_params(tmp_path)[2] == 6
     assert load_params(tmp_path / "checkpoints" / "9")[2] == 9
+
+
+def test_bfloat16_is_float32_on_cpus_and_told(unbroken, tmp_path, capsys):
+    train(recogniser_config(tmp_path, dtype="bfloat16", steps=2))
+    assert "bfloat16: CPUs cannot train in it, so this computes in float32" in capsys.readouterr().err
+    assert list(logged(tmp_path).values()) == list(logged(unbroken).values())[:2]
+
+
+def test_own_and_drawn_images_are_told_apart(tmp_path, capsys):
+    source = write_words(tmp_path / "data", 8, broken=set())
+    config = recogniser_config(tmp_path / "run", steps=1)
+    train_sources = (source, replace(config.data.train[0], weight=0.75))
+    data = replace(config.data, root=str(tmp_path / "data"), train=train_sources, validation=())
+    train(replace(config, data=data))
+    told = capsys.readouterr().err
+    assert "8 own and 160 drawn training images, 2.0 steps an epoch of own ones, 1 steps" in told
+    assert logged(tmp_path / "run", "epoch") == {1: 0.5}
 
 
 def test_moving_average_is_what_is_read(tmp_path):
