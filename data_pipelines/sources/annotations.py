@@ -131,7 +131,7 @@ def _told_format(path: Path, fields: Fields) -> Format:
         lines = (line.removeprefix(_BYTE_ORDER_MARK) for line in iter(lambda: file.readline(_LONGEST_LINE), b""))
         first, second = [*islice(filter(bytes.strip, lines), 2), b"", b""][:2]
     if b"\0" in first:
-        raise DataError(f"{path}: its first line holds NUL bytes: it is no list, or not in UTF-8; save it as UTF-8")
+        raise DataError(f"{path}: its first line holds NUL bytes: give an annotation file, saved as UTF-8")
     if path.suffix.lower() == ".jsonl":
         return "jsonl"
     if _JSON_START.match(first) or path.suffix.lower() == ".json":

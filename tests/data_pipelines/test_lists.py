@@ -158,7 +158,7 @@ BAD = {
     '{"data_list": [{"img_path": "a.jpg", "instances": {}}]}': ": data_list[0]: has no list of instances",
     json.dumps([task(["x", "y"])]): ": [0]: is a task of Label Studio with 1 images and 2 texts",
     json.dumps([{"data": 3, "annotations": 3}]): ": [0]: is not a task of Label Studio",
-    "a\0.jpg\0\t\0x\0": ": its first line holds NUL bytes: it is no list, or not in UTF-8",
+    "a\0.jpg\0\t\0x\0": ": its first line holds NUL bytes: give an annotation file, saved as UTF-8",
     "\xff\xfea": ": is not valid UTF-16 (truncated data); save it as UTF-8",
 }
 
