@@ -1,9 +1,10 @@
 # Sourced by the other scripts. Makes a virtual environment with the project in it, and sets $python to its Python.
-# PYTHON names the interpreter to make it with; it must be 3.11 or newer. What installs is uv, with pip's settings.
+# PYTHON names the interpreter to make it with; it must be 3.11 or newer. ENVIRONMENT names its folder, .venv by default.
+# What installs is uv, with pip's settings.
 
 make_environment() { # make_environment EXTRAS [--lowest]
-  local base=${PYTHON:-python3} folder=.venv resolution=highest
-  if [ "${2:-}" = --lowest ]; then folder=.venv-lowest resolution=lowest-direct; fi
+  local base=${PYTHON:-python3} folder=${ENVIRONMENT:-.venv} resolution=highest
+  if [ "${2:-}" = --lowest ]; then folder=$folder-lowest resolution=lowest-direct; fi
   if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     echo "error: $base is not Python 3.11 or newer; name one, for example: PYTHON=python3.12 bash $0" >&2
     exit 1

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Makes the environment, then runs ruff, and mypy and the site beside pytest. Other arguments go to pytest:
 # bash scripts/test.sh -k parity
-# With --lowest first, runs pytest alone with the oldest versions of the packages that pyproject.toml allows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -14,21 +13,15 @@ check_types_and_site() {
   NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir .venv/site
 }
 
-checks=
-if [ "${1:-}" = --lowest ]; then
-  shift
-  make_environment "[test]" --lowest
-else
-  make_environment "[test]"
-  "$python" -m ruff check .
-  "$python" -m ruff format --check .
-  check_types_and_site >.venv/checks.log 2>&1 &
-  checks=$!
-fi
+make_environment "[test]"
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+check_types_and_site >.venv/checks.log 2>&1 &
+checks=$!
 status=0
 # Three on two cores: many tests wait for processes.
 "$python" -m pytest -n 3 --dist loadgroup --no-loadscope-reorder "$@" || status=$?
-if [ -n "$checks" ] && ! wait "$checks"; then
+if ! wait "$checks"; then
   cat .venv/checks.log
   exit 1
 fi
