@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -104,7 +105,8 @@ def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple
         if token != about["padding"]:
             text += about["unknown_text"] if token == about["unknown"] else about["characters"][token]
             confidences.append(probability)
-    return text, float(np.mean(confidences)) if confidences else 0.0
+    # Letters and the marks on them may be characters of their own.
+    return normalize("NFC", text), float(np.mean(confidences)) if confidences else 0.0
 
 
 def main(model: str, *files: str) -> int:

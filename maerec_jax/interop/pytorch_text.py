@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from unicodedata import normalize as normal_form
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -298,7 +299,8 @@ class Recogniser(nn.Module):
         reading = self.read(self.pixels(image_BHWC), width_B)
         names = [*self.config.charset.characters, "", "", "<UKN>"]
         kept_BT = (reading.tokens_BT != self.start_end) & (reading.tokens_BT != self.padding)
-        texts = ["".join(names[token] for token in tokens) for tokens in reading.tokens_BT.tolist()]
+        written = ["".join(names[token] for token in tokens) for tokens in reading.tokens_BT.tolist()]
+        texts = [normal_form("NFC", text) for text in written]  # letters and marks may be classes of their own
         sums_B = (reading.probability_BT * kept_BT).sum(dim=1)
         return texts, (sums_B / kept_BT.sum(dim=1).clamp(min=1)).tolist()
 
