@@ -36,12 +36,10 @@ def open_images(name: str, follow_links: bool = False) -> tuple[str, Source]:
         return name.rstrip("/") + "/", Folder(path=".", follow_links=follow_links).open(path)
     if "://" in name:
         raise UserError(f"{name}: is an address, which is not fetched: download it, and name the file")
-    if path.name == "data.mdb":
-        raise UserError(f"{name}: is a part of an LMDB: name the folder that holds it")
+    if path.suffix.lower() == ".mdb":
+        raise UserError(f"{name}: is a file of an LMDB; give its folder, {path.parent}")
     if not path.exists():
         raise UserError(f"no such image or folder: {name}")
-    if path.suffix.lower() == ".mdb":
-        raise UserError(f"{name} is a file of an LMDB: give its folder, {path.parent}")
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -34,7 +34,7 @@ def test_what_is_no_image_is_told_what_it_is(tmp_path):
     (tmp_path / "page.pdf").write_bytes(b"%PDF-1.4\n1 0 obj\n")
     for name, reason in (
         ("https://host/a.jpg", "is an address, which is not fetched: download it"),
-        (str(tmp_path / "words/data.mdb"), "is a part of an LMDB: name the folder"),
+        (str(tmp_path / "words/data.mdb"), "is a file of an LMDB; give its folder"),
         (str(tmp_path / "none.jpg"), "no such image or folder"),
     ):
         with pytest.raises(UserError, match=reason):

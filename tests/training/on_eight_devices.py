@@ -18,6 +18,7 @@ from maerec_jax.distributed.sharding import (
     state_bytes,
     state_shardings,
 )
+from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.run import fresh_state, make_task
 from maerec_jax.training.step import jit_train_step, state_shapes
@@ -56,9 +57,10 @@ def _averaged(config: TrainConfig) -> TrainConfig:
 def make_batch(config: TrainConfig, step: int) -> dict[str, np.ndarray]:
     """A batch of noise and words of different lengths, one image of which is not valid."""
     rng = np.random.default_rng(step)
-    batch = {"image": rng.integers(0, 256, (ROWS, 32, 128, 3), np.uint8), "valid": np.arange(ROWS) != 3}
-    if config.model.kind == "maerec":
-        encode, length = config.model.charset.encode, config.model.decoder.max_length
+    model = config.model
+    batch = {"image": rng.integers(0, 256, (ROWS, *model.image_size, 3), np.uint8), "valid": np.arange(ROWS) != 3}
+    if isinstance(model, RecogniserConfig):
+        encode, length = model.charset.encode, model.max_length
         batch["tokens"] = np.stack([encode("a1b2c3d4"[: 1 + i % 6], length) for i in range(ROWS)]).astype(np.int32)
     return batch
 

@@ -11,16 +11,20 @@ import sys
 import time
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
 from maerec_jax import train as train_command
 from maerec_jax.config import MeshConfig
+from maerec_jax.distributed.sharding import laid_out
+from maerec_jax.models.sar import SARConfig
 from maerec_jax.training.loop import train
 from maerec_jax.weights.checkpoint import Checkpoints, load_params, saved_steps
 from tests.conftest import REPOSITORY
 from tests.training.conftest import logged, recogniser_config, train_once
+from tests.training.on_eight_devices import Run
 from tests.training.processes import PATIENCE, Processes, has_logged, write_config
 from tests.training.test_train import assert_same_run
 
@@ -261,3 +265,19 @@ def test_a_mesh_may_change_between_two_parts_of_a_run(finished):
         train(recogniser_config(finished, batch_size=8))
     train(recogniser_config(finished, mesh=MeshConfig(data=1), log_every=2))
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+def test_running_statistics_go_on_where_they_were(tmp_path):
+    """Of batch normalisation, with batches in parts and an average of the parameters; to the last bit."""
+    config = recogniser_config("", model=SARConfig.tiny(), accumulation=2, ema_decay=0.9)
+    run = Run(config, "one")
+    state, _ = run.go(run.start(), range(2))
+    with Checkpoints(tmp_path, 2, 0) as checkpoints:
+        checkpoints.save(2, state)
+        saved = checkpoints.restore(2, laid_out(run.shapes, run.shardings))
+    (unbroken, losses), (resumed, others) = run.go(state, range(2, 4)), run.go(saved, range(2, 4))
+    assert others == losses
+    jax.tree.map(np.testing.assert_array_equal, resumed, unbroken)
+    norm = resumed.params["backbone"]["stem1"]["norm"]
+    assert norm["count"] == 4
+    assert np.abs(norm["mean"]).max() > 0

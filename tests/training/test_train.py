@@ -14,7 +14,6 @@ from data_pipelines.errors import DataError, UserError
 from data_pipelines.sources.files import Annotations, Folder, LmdbWords
 from maerec_jax.config import OptimizerConfig, read_json
 from maerec_jax.models.other_images import fit_encoder
-from maerec_jax.models.sar import SARConfig
 from maerec_jax.training.loop import NotFiniteError, train
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.weights.checkpoint import CONFIG_FILE, load_params, saved_steps
@@ -75,27 +74,6 @@ def test_resumed_run_equals_unbroken_run(unbroken, tmp_path, monkeypatch):
                 train(config)
     train(config)
     assert_same_run(tmp_path / "run", unbroken)
-
-
-def test_running_statistics_go_on_where_they_were(tmp_path, monkeypatch):
-    """Of batch normalisation, with batches in parts and an average of the parameters; images keep their ratio."""
-
-    def config(name):
-        model = SARConfig.tiny(charset=recogniser_config("").model.charset)
-        changes = {"steps": 3, "validate_every": 3, "checkpoint_every": 2, "accumulation": 2, "ema_decay": 0.9}
-        return recogniser_config(tmp_path / name, model=model, **changes)
-
-    train(config("unbroken"))
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            train(config("run"))
-    assert saved_steps(tmp_path / "run") == [2]
-    train(config("run"))
-    assert_same_run(tmp_path / "run", tmp_path / "unbroken")
-    norm = load_params(tmp_path / "run" / "checkpoints" / "3")[1]["backbone"]["stem1"]["norm"]
-    assert 0 < norm["count"] <= 3  # an average, too
-    assert np.abs(norm["mean"]).max() > 0
 
 
 def test_finished_run_is_left_as_it_is(unbroken, tmp_path, capsys):
