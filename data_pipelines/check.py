@@ -58,6 +58,8 @@ class CheckArguments:
     def __post_init__(self) -> None:
         if self.workers < 0 or self.list < 0 or self.max_length < 1:
             raise ValueError("workers and list must be at least 0, and max_length at least 1")
+        if not self.characters:
+            raise ValueError("characters is empty: leave it out for the published 91")
 
 
 def check(arguments: CheckArguments) -> int:

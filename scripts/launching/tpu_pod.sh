@@ -92,7 +92,9 @@ if [ "$command" = run ]; then
   fi
 fi
 
-if [ -z "$dry_run" ]; then
+if [ -n "$dry_run" ]; then
+  project=${project:-PROJECT} zone=${zone:-ZONE} # to be put in
+else
   command -v gcloud >/dev/null || fail "gcloud is not installed: https://cloud.google.com/sdk/docs/install (or look at what would run with --dry-run)"
   [ -n "$project" ] || project=$(gcloud config get-value project 2>/dev/null)
   [ -n "$zone" ] || zone=$(gcloud config get-value compute/zone 2>/dev/null)

@@ -159,8 +159,6 @@ def test_further_flags(stage):
         (["--zone", "z", "--project", "p", "--", *TRAINING], "--type is missing"),
         ([*SLICE, "--type", "tpu7x-128", "--", *TRAINING], "not as queued resources"),
         ([*SLICE, "--type", "v9-8", "--", *TRAINING], "--type v9-8"),
-        (["--type", "v4-8", "--project", "p", "--dry-run", "--", *TRAINING], "no zone"),
-        (["--type", "v4-8", "--zone", "z", "--dry-run", "--", *TRAINING], "no project"),
         ([*SLICE, "--node-count", "x", "--", *TRAINING], "--node-count takes a whole number, not 'x'"),
         ([*SLICE, "--node-count", "0", "--", *TRAINING], "--node-count has to be at least 1"),
         ([*SLICE, "--name", "Big", "--", *TRAINING], "--name Big"),
