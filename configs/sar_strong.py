@@ -8,19 +8,16 @@ Run: python -m maerec_jax.train --config configs/sar_strong.py --data.root /path
 
 from dataclasses import replace
 
-from data_pipelines.images.augmentation import RandAugment
-from maerec_jax.config import OptimizerConfig, TrainConfig, config_beside
+from maerec_jax.config import TrainConfig, config_beside
 
 
 def get_config() -> TrainConfig:
     """The run."""
-    published = config_beside(__file__, "sar")
+    published, strong = config_beside(__file__, "sar"), config_beside(__file__, "maerec_s_strong")
     return replace(
         published,
-        data=replace(published.data, augmentation=RandAugment(), mixing="balanced"),
-        optimizer=OptimizerConfig(
-            learning_rate=6.5e-4, reference_batch=1024, schedule="one_cycle", warmup_epochs=1.5, weight_decay=0.05
-        ),
-        batch_size=1024,
-        epochs=20.0,
+        data=replace(published.data, augmentation=strong.data.augmentation, mixing="balanced"),
+        optimizer=strong.optimizer,
+        batch_size=strong.batch_size,
+        epochs=strong.epochs,
     )
