@@ -1,6 +1,7 @@
 """What the commands share: parsing their arguments, and one clear line for each mistake of the user."""
 
 import errno
+import importlib.util
 import os
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
 
     ``place`` says what such a line begins with.
     """
+    _leave_out_tpus()
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every step that it takes, and of errors that it raises, too
     # And it leaves errors of many reads behind where one was enough, some of which find that nobody waits for them.
     # Google's clients tell of every try.
@@ -69,6 +71,20 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         return fail(f"{place()}{where}{error.strerror}")
+
+
+def _leave_out_tpus() -> None:
+    """Let JAX not look for TPUs where their library is installed, as for ``compile-ahead``, and no chip is there.
+
+    The library would write of it, as if something were wrong.
+    """
+    chips = (*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*"))
+    others = importlib.util.find_spec("jax_plugins")  # for GPUs: which of them there are, JAX finds out
+    if chips or others or "JAX_PLATFORMS" in os.environ or not importlib.util.find_spec("libtpu"):
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if jax := sys.modules.get("jax"):
+        jax.config.update("jax_platforms", "cpu")
 
 
 def _is_for_want_of_room(error: BaseException | None) -> bool:

@@ -279,3 +279,19 @@ def test_sizes_of_batches_are_looked_at_before_anything_is_loaded(capsys):
     with pytest.raises(SystemExit, match="2"):
         run_predict("a.png", "--checkpoint", "nowhere", "--batch-size", "0")
     assert "--batch-size must be at least 1, not 0" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_library_for_tpus_without_any_is_left_alone(monkeypatch):
+    """It would write of the chips that it does not find; where JAX was told what to use, it is used."""
+    from data_pipelines import command
+
+    installed = {"libtpu"}
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(command.Path, "glob", lambda path, pattern: iter(()))
+    for told, plugins, expected in (("cuda", (), "cuda"), (None, ("jax_plugins",), None), (None, (), "cpu")):
+        installed = {"libtpu", *plugins}
+        monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+        if told:
+            monkeypatch.setenv("JAX_PLATFORMS", told)
+        command._leave_out_tpus()
+        assert os.environ.get("JAX_PLATFORMS") == expected
