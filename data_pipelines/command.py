@@ -1,6 +1,7 @@
 """What the commands share: parsing their arguments, and one clear line for each mistake of the user."""
 
 import errno
+import gc
 import importlib.util
 import os
 import sys
@@ -38,6 +39,8 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
 
     ``place`` says what such a line begins with.
     """
+    # Loading JAX makes a million objects that stay: by default Python looks for garbage among them a hundred times.
+    gc.set_threshold(100_000, 20, 100)
     _leave_out_tpus()
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every step that it takes, and of errors that it raises, too
     # And it leaves errors of many reads behind where one was enough, some of which find that nobody waits for them.

@@ -1,5 +1,6 @@
 """Settings and fixtures for all tests."""
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -22,6 +23,8 @@ if version("jaxlib").startswith("0.10."):
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Threads that compute little together wait for each other, busily.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Loading the libraries, and tracing, make a million objects that stay: not to be looked through for garbage each time.
+gc.disable()
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 
 
@@ -32,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/training/", "tests/evaluation/")))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_finish() -> None:
+    """All has been imported."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
