@@ -4,6 +4,7 @@ Batch k is a function of k alone (``data_pipelines.order``): to resume at step k
 """
 
 import errno
+import gc
 import os
 import pickle
 import shutil
@@ -85,6 +86,9 @@ class Batches(Iterator[Batch], AbstractContextManager["Batches"]):
 def _close(iterator: list[grain.DatasetIterator], folders: Sequence[str]) -> None:
     if iterator:
         iterator.pop().close()
+        if folders:  # of worker processes
+            # grain leaves their semaphores in cycles, which Python 3.13 cannot remove while it makes new ones.
+            gc.collect()
     _remove(folders)
 
 
