@@ -122,7 +122,7 @@ def predict(arguments: PredictArguments) -> int:
     if written := output.finish():
         tell(written)
     if work.left_out:
-        tell(f"{work.left_out:,} readings below {arguments.min_confidence:.0%} confidence are left out")
+        tell(f"{work.left_out:,} readings below {100 * arguments.min_confidence:.6g}% confidence are left out")
     if output.noted:
         tell(f"{output.noted:,} of {output.done:,} {work.note}")
     if failed:

@@ -21,7 +21,7 @@ Spec = TypeVar("Spec", bound=SourceSpec)
 
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a name that are not UTF-8, as Python writes them
 _INSPECTED = 16  # records whose files are looked for when an annotation file is opened
-_FOLLOW = "set follow_links (--follow-links) to use what is there"
+_FOLLOW = "set follow_links (--follow-links; in training --data.train.0.follow-links True) to use what is there"
 
 
 @dataclass(frozen=True)

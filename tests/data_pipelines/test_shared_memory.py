@@ -27,10 +27,10 @@ BATCH = {
 }
 
 
-def left():
-    """All that processes have in shared memory and among the temporary files."""
+def left(name):
+    """All that the process of a name has in shared memory and among the temporary files."""
     places = (Path("/dev/shm"), Path(tempfile.gettempdir()))
-    return {path for place in places if place.is_dir() for path in place.glob("*maerec-*")}
+    return {path for place in places if place.is_dir() for path in place.glob(f"*{name}*")}
 
 
 def assert_unpacked(parcel, folder):
@@ -66,12 +66,13 @@ import time
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.pipeline import train_batches
 from data_pipelines.rendering import RenderedWords
+from data_pipelines.shared_memory import _own_name
 from data_pipelines.sources.combining import Sources
 if __name__ == "__main__":
     sources = Sources([RenderedWords(size=9).open()])
     batches = train_batches(sources, BatchDecoder(), batch_size=2, seed=0, num_workers=1)
     next(batches)
-    print("ready", flush=True)
+    print(_own_name(), flush=True)
     time.sleep(600)
 """
 
@@ -80,22 +81,25 @@ if __name__ == "__main__":
 def test_what_killed_processes_leave_is_removed_by_the_next_and_what_living_ones_have_is_not(tmp_path):
     mine = {Path(folder) for folder in parcel_folders()}
     (tmp_path / "killed.py").write_text(KILLED)
-    before = left()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
-        [sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, env=environment, start_new_session=True
+        [sys.executable, tmp_path / "killed.py"],
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+        start_new_session=True,
     ) as process:
-        assert process.stdout.readline() == b"ready\n"
-        his = left() - before
+        name = process.stdout.readline().strip()
+        his = left(name)
         remove_leftovers()
-        assert his <= left()
+        assert his <= left(name)
         os.killpg(process.pid, signal.SIGKILL)
     # Its semaphores, the folders of its batches, and its lock.
     assert len([path for path in his if path.name.startswith("sem.")]) > 5
     assert any(path.is_dir() and path.parent == Path("/dev/shm") for path in his)
     remove_leftovers()
-    assert not his & left()
-    assert mine <= left()
+    assert not left(name)
+    assert all(folder.is_dir() for folder in mine)
     for folder in mine:
         folder.rmdir()
 
@@ -111,18 +115,19 @@ if __name__ == "__main__":
     gc.disable()
     with evaluation_batches(RenderedWords(size=9).open(), BatchDecoder(), batch_size=2, num_workers=1) as batches:
         count = sum(1 for _ in batches)
-    print(count, "batches,", len(glob(f"/dev/shm/sem.{_own_name()}-*")), "semaphores")
+    print(count, len(glob(f"/dev/shm/sem.{_own_name()}-*")), _own_name())
 """
 
 
 def test_nothing_is_left_and_nothing_told_at_the_end(tmp_path):
     """Closed batches leave no semaphores for a later collection, which may come while others are made."""
     (tmp_path / "ended.py").write_text(ENDED)
-    before = left()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    told = subprocess.run([sys.executable, tmp_path / "ended.py"], env=environment, capture_output=True, check=True)
-    assert (told.stdout, told.stderr) == (b"5 batches, 0 semaphores\n", b"")
-    assert left() <= before
+    command = [sys.executable, tmp_path / "ended.py"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    batches, semaphores, name = told.stdout.split()
+    assert (batches, semaphores, told.stderr) == ("5", "0", "")
+    assert not left(name)
 
 
 def test_no_room_for_semaphores_is_told_with_the_place_and_what_to_do(monkeypatch):
