@@ -291,6 +291,10 @@ def config_from_flags(path: str, flags: Sequence[str]) -> TrainConfig:
         default = module.get_config(**_data_root(module, flags))
     if not isinstance(default, TrainConfig):
         raise UserError(f"{path}: get_config() returned {type(default).__name__}, not TrainConfig")
+    if default.model.encoder is None and (given := [flag for flag in flags if flag.startswith("--model.encoder.")]):
+        raise UserError(
+            f"{given[0]}: a model of kind {default.model.kind!r} has no Vision Transformer, nor adapters (LoRA) of one"
+        )
     description = f"{inspect.getdoc(module) or ''}\n\nDefaults below are those of {path}."
     config = tyro.cli(
         TrainConfig,

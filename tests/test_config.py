@@ -127,6 +127,20 @@ def test_values_that_do_not_fit_together_are_refused(flags, told, capsys):
     assert f"{told}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--data.buckets", "32", "64", "32", "128"], "one size only"),
+        (["--batch-size", "4", "--accumulation", "4"], "at least 2 images"),
+        (["--model.encoder.lora-rank", "4"], "no Vision Transformer"),
+    ],
+)
+def test_what_a_model_without_vision_transformer_cannot_do_is_refused(flags, told, capsys):
+    with pytest.raises((SystemExit, UserError)) as stop:
+        config_from_flags(str(REPOSITORY / "configs/sar.py"), flags)
+    assert told in " ".join(f"{stop.value} {capsys.readouterr().err}".split())
+
+
 def test_missing_config_names_those_there():
     with pytest.raises(UserError, match=r"no such config file: .*maerec_x.py; available: .*maerec_s.py"):
         config_from_flags(str(REPOSITORY / "configs/maerec_x.py"), [])
