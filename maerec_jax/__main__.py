@@ -17,6 +17,7 @@ COMMANDS = {
     "data check": ("data_pipelines.check", "Check a download: what it holds, lacks, and what cannot be read"),
     "data prepare": ("data_pipelines.prepare", "Convert a data set to ArrayRecord shards"),
     "data overlaps": ("data_pipelines.find_overlaps", "Find benchmark images in training sets"),
+    "data construct": ("data_pipelines.construct.__main__", "Make a data set from pictures, in steps"),
     "data render": ("data_pipelines.rendering.__main__", "Draw words for training"),
 }
 """The module of each command, which has a function ``main``, and what the command does."""

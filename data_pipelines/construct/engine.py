@@ -1,0 +1,55 @@
+"""Where the calls of a step are made: in processes of this machine, or on a Ray cluster."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal
+
+from data_pipelines.errors import UserError
+from data_pipelines.worker_processes import Workers
+
+Engine = Literal["local", "ray"]
+"""The name of an engine, as --engine takes it."""
+
+Results = Callable[[Callable[..., Any], Iterable[tuple]], Iterator[Any]]
+"""``results(function, calls)``: ``function(*call)`` for each of ``calls``, in their order; all of it picklable."""
+
+_AHEAD = 4  # calls that wait for each processor of a cluster
+
+
+@contextmanager
+def engine_results(engine: Engine, workers: int) -> Iterator[Results]:
+    """Start an engine; ``workers`` is the number of processes of the local one, 0 for none.
+
+    Ray is the cluster that this machine belongs to or ``RAY_ADDRESS`` names, or else this machine. Raises ``UserError``
+    where it is not installed.
+    """
+    if engine == "local":
+        with Workers(workers) as pool:
+            yield pool.results
+        return
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--engine ray needs Ray: pip install -e '.[ray]' in the project's folder") from error
+    ray.init(log_to_driver=False, logging_level="error")
+    try:
+        yield _ray_results
+    finally:
+        ray.shutdown()
+
+
+def _ray_results(function: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[Any]:
+    import ray
+
+    # What a node was doing when it died is done again elsewhere, however often that happens.
+    remote = ray.remote(max_retries=-1)(function)
+    calls, ahead = iter(calls), _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = deque(remote.remote(*call) for call in islice(calls, ahead))
+    while waiting:
+        try:
+            yield ray.get(waiting.popleft())
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # as the function raised it
+        waiting += (remote.remote(*call) for call in islice(calls, 1))

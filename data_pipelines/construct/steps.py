@@ -1,0 +1,93 @@
+"""Running a step that goes through its input part by part: what all steps share."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from data_pipelines.construct.engine import Engine, engine_results
+from data_pipelines.construct.records import Span, Word, words_as_lines
+from data_pipelines.construct.report import Report
+from data_pipelines.construct.resume import as_noted, finish_parts, join, refuse_differences, unfinished, work_folder
+from data_pipelines.errors import UserError
+from data_pipelines.progress import progress_bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a step is run. What it makes does not depend on it."""
+
+    workers: int = os.cpu_count() or 1
+    """Worker processes; 0 for none."""
+    engine: Engine = "local"
+    """Where to work: in processes of this machine, or on a Ray cluster (needs: pip install -e '.[ray]')."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UserError("--workers must not be negative")
+
+
+class Outcome(NamedTuple):
+    """What a step made of a part."""
+
+    words: list[Word]
+    """The words that it passes on, in order."""
+    counts: Counter[str]
+    """How many words came ``in`` and went ``out``, and how many were left out, by reason."""
+
+
+def run_step(
+    step: Callable[[Span], Outcome],
+    parts: Callable[[Path], Sequence[Span]],
+    out: Path,
+    plan: Mapping[str, Any],
+    running: Running,
+) -> Report:
+    """Make the list ``out`` of what ``step`` makes of each part; write and print the report.
+
+    ``step`` is pure and picklable. ``parts`` is given the folder of unfinished work, for what has to be read first.
+    ``plan`` holds the name of the ``step`` and all that the result depends on, the checksums of lists among it. A list
+    that was made by the same plan is left as it is. Raises ``DataError`` where there is another one.
+    """
+    if out.exists():
+        report = Report.read(out)
+        refuse_differences(report.plan, plan, out)
+        shutil.rmtree(work_folder(out), ignore_errors=True)  # the run was killed at its very end
+    else:
+        with (
+            unfinished(out, plan) as folder,
+            engine_results(running.engine, running.workers) as results,
+            progress_bar(Console(stderr=True)) as progress,
+        ):
+            spans = parts(folder)
+            bar = progress.add_task(str(plan["step"]), total=sum(span.lines for span in spans))
+            advance = partial(_advance, progress, bar)
+            files = finish_parts(folder, "words", partial(_lines, step), spans, results, advance)
+            report = Report(as_noted(plan), sum(map(_counts, files), Counter[str]()))
+            report.write(out)
+            join(files, out, skip=1)
+    report.print(out)
+    return report
+
+
+def _advance(progress: Progress, bar: TaskID, span: Span) -> None:
+    progress.advance(bar, span.lines)
+
+
+def _lines(step: Callable[[Span], Outcome], span: Span) -> Iterator[bytes]:
+    words, counts = step(span)
+    yield json.dumps(counts).encode() + b"\n"
+    yield from words_as_lines(words)
+
+
+def _counts(file: Path) -> Counter[str]:
+    with file.open("rb") as opened:
+        return Counter(json.loads(opened.readline()))
