@@ -6,7 +6,9 @@ from importlib import import_module
 
 from data_pipelines.command import fail, guarded
 
-STEPS: dict[str, tuple[str, str]] = {}
+STEPS = {
+    "crop": ("data_pipelines.construct.crop", "Cut the marked words out of pictures"),
+}
 """The module of each step, which has a function ``main``, and what the step does."""
 
 
