@@ -6,7 +6,9 @@ from importlib import import_module
 
 from data_pipelines.command import fail, guarded
 
-STEPS: dict[str, tuple[str, str]] = {}
+STEPS: dict[str, tuple[str, str]] = {
+    "vote": ("data_pipelines.construct.vote", "Sort words by how many recognisers read them right"),
+}
 """The module of each step, which has a function ``main``, and what the step does."""
 
 
