@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from data_pipelines.construct.readers.forms import READERS, Form
 from data_pipelines.construct.readers.pictures import MarkedWord
 from data_pipelines.construct.records import Span, Word, read_lines, spans_of
 from data_pipelines.construct.report import IN, OUT
-from data_pipelines.construct.steps import Outcome, Running, run_step
+from data_pipelines.construct.steps import Outcome, Running, Work, run_step
 from data_pipelines.errors import DataError
 from data_pipelines.storage import checksum
 
@@ -32,7 +32,7 @@ Kept = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True)
-class CropArguments:
+class CropArguments(Running):
     """Cut the words that annotations mark out of pictures, and list them with their labels.
 
     Words are cut out by the smallest upright rectangle, as in Union14M, and saved as JPEG beside the list.
@@ -64,8 +64,6 @@ class CropArguments:
     """What to do with words that have characters outside of the charset."""
     charset: str = ""
     """File with the characters of labels; default: ASCII's letters, digits and symbols, and the blank."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +130,14 @@ def _may_be_written(text: str, characters: str | None) -> bool:
     return set(text) <= set(characters) if characters is not None else not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-def _list_pictures(arguments: CropArguments, folder: Path) -> list[Span]:
+def _list_pictures(arguments: CropArguments, work: Work) -> list[Span]:
     """Write a line for each annotated picture, its name and its words, unless that has been done; in parts.
 
     Raises ``DataError`` where there are none, or the first ones are not in the folder of pictures.
     """
-    path = folder / "pictures"
+    path = work.folder / "pictures"
     if not path.exists():
-        fresh = folder / "pictures.new"
+        fresh = work.folder / "pictures.new"
         with fresh.open("w", encoding="utf-8") as file:
             for picture in READERS[arguments.format](Path(arguments.annotations)):
                 if not isinstance(picture.name, str):
@@ -199,7 +197,7 @@ def crop(arguments: CropArguments) -> int:
     )
     plan = {"step": "crop", "annotations": _fingerprint(Path(arguments.annotations)), "format": arguments.format}
     plan |= asdict(how) | {"kept": sorted(how.kept)}
-    run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments.running)
+    run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments)
     return 0
 
 

@@ -81,8 +81,8 @@ def read_words(span: Span) -> Iterator[Word]:
 
 
 def words_as_lines(words: Iterable[Word]) -> Iterator[bytes]:
-    """The lines of a list of words, each with its end."""
-    return (word.model_dump_json().encode() + b"\n" for word in words)
+    """The lines of a list of words, each with its end; fields that say nothing are left out."""
+    return (word.model_dump_json(exclude_defaults=True).encode() + b"\n" for word in words)
 
 
 def folder_of(lists: Iterable[Path], out: Path) -> Path:

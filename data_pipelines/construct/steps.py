@@ -4,17 +4,17 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from data_pipelines.construct.engine import Engine, engine_results
-from data_pipelines.construct.records import Span, Word, words_as_lines
+from data_pipelines.construct.engine import Engine, Results, engine_results
+from data_pipelines.construct.records import Word, words_as_lines
 from data_pipelines.construct.report import Report
 from data_pipelines.construct.resume import as_noted, finish_parts, join, refuse_differences, unfinished, work_folder
 from data_pipelines.errors import UserError
@@ -44,18 +44,44 @@ class Outcome(NamedTuple):
     """How many words came ``in`` and went ``out``, and how many were left out, by reason."""
 
 
+class Part(Protocol):
+    """What one call of a step works on: a ``Span``, perhaps with more."""
+
+    @property
+    def lines(self) -> int:
+        """How many records it has, for the progress bar."""
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+class Work(NamedTuple):
+    """A step under way."""
+
+    folder: Path
+    """The folder of unfinished work."""
+    results: Results
+    progress: Progress
+
+    def finish(self, phase: str, work: Callable[[AnyPart], Iterable[bytes]], parts: Sequence[AnyPart]) -> list[Path]:
+        """``finish_parts`` with a progress bar named by the phase."""
+        bar = self.progress.add_task(phase, total=sum(part.lines for part in parts))
+        advance = partial(_advance, self.progress, bar)
+        return finish_parts(self.folder, phase, work, parts, self.results, advance)
+
+
 def run_step(
-    step: Callable[[Span], Outcome],
-    parts: Callable[[Path], Sequence[Span]],
+    step: Callable[[AnyPart], Outcome],
+    parts: Callable[[Work], Sequence[AnyPart]],
     out: Path,
     plan: Mapping[str, Any],
     running: Running,
 ) -> Report:
     """Make the list ``out`` of what ``step`` makes of each part; write and print the report.
 
-    ``step`` is pure and picklable. ``parts`` is given the folder of unfinished work, for what has to be read first.
-    ``plan`` holds the name of the ``step`` and all that the result depends on, the checksums of lists among it. A list
-    that was made by the same plan is left as it is. Raises ``DataError`` where there is another one.
+    ``step`` is pure and picklable. ``parts`` is given the work, for what has to be done first. ``plan`` holds the name
+    of the ``step`` and all that the result depends on, the checksums of lists among it. A list that was made by the
+    same plan is left as it is. Raises ``DataError`` where there is another one.
     """
     out = out.absolute()  # machines of a cluster have other working folders
     if out.exists():
@@ -68,10 +94,8 @@ def run_step(
             engine_results(running.engine, running.workers) as results,
             progress_bar(Console(stderr=True)) as progress,
         ):
-            spans = parts(folder)
-            bar = progress.add_task(str(plan["step"]), total=sum(span.lines for span in spans))
-            advance = partial(_advance, progress, bar)
-            files = finish_parts(folder, "words", partial(_lines, step), spans, results, advance)
+            work = Work(folder, results, progress)
+            files = work.finish("words", partial(_lines, step), parts(work))
             report = Report(as_noted(plan), sum(map(_counts, files), Counter[str]()))
             report.write(out)
             join(files, out, skip=1)
@@ -79,12 +103,12 @@ def run_step(
     return report
 
 
-def _advance(progress: Progress, bar: TaskID, span: Span) -> None:
-    progress.advance(bar, span.lines)
+def _advance(progress: Progress, bar: TaskID, part: Part) -> None:
+    progress.advance(bar, part.lines)
 
 
-def _lines(step: Callable[[Span], Outcome], span: Span) -> Iterator[bytes]:
-    words, counts = step(span)
+def _lines(step: Callable[[AnyPart], Outcome], part: AnyPart) -> Iterator[bytes]:
+    words, counts = step(part)
     yield json.dumps(counts).encode() + b"\n"
     yield from words_as_lines(words)
 

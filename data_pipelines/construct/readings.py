@@ -1,0 +1,88 @@
+"""What recognisers read: a line for each image, as ``evaluate --predictions``, ``read --format jsonl`` and others write
+it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from data_pipelines.charset import composed
+from data_pipelines.errors import DataError
+from data_pipelines.sources.list_fields import IMAGE_FIELDS
+from data_pipelines.sources.records import OUTCOMES, USED
+
+_NAME_FIELDS = ("file", "id", *IMAGE_FIELDS)
+_TEXT_FIELDS = ("reading", "prediction", "pred", "pred_text", "text")  # evaluate's lines have the label as "truth"
+_FORM = '{"file": "...", "reading": "...", "confidence": 0.9}, or name, tab, text'
+
+
+class Reading(NamedTuple):
+    """What one recogniser read in one image."""
+
+    text: str | None
+    """Composed (NFC); None where the image could not be read."""
+    confidence: float | None
+    """0 to 1; None where the file does not tell."""
+
+
+@dataclass(frozen=True)
+class ReadingForm:
+    """How the lines of a file tell of readings: by these fields of JSON; by tabs where there are none."""
+
+    name: str
+    text: str
+
+    @classmethod
+    def of(cls, path: Path) -> "ReadingForm":
+        """As the first line of a file tells. Raises ``DataError`` where it tells of no reading."""
+        try:
+            with path.open("rb") as file:
+                first = file.readline()
+            if not first.lstrip().startswith(b"{"):
+                form = cls("", "")
+            else:
+                record = _object(first)
+                form = cls(*(_first(record, fields) for fields in (_NAME_FIELDS, _TEXT_FIELDS)))
+            form(first)
+            return form
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise DataError(f"{path}:1: {error}") from error
+
+    def __call__(self, line: bytes) -> tuple[str, Reading]:
+        """The name of an image, and what was read in it. Raises ``ValueError`` for a line of another form."""
+        if not self.name:
+            name, tab, rest = line.decode().rstrip("\r\n").partition("\t")
+            text, _, sure = rest.partition("\t")
+            if not tab:
+                raise ValueError(f"has no tab; expected {_FORM}")
+            return name, Reading(_composed(text), float(sure) if sure else None)
+        record = _object(line)
+        named, read, confidence = record.get(self.name), record.get(self.text), record.get("confidence")
+        if type(named) is not str or type(read) is not str or not isinstance(confidence, float | int | None):
+            raise ValueError(f"has no {self.name!r} and {self.text!r} that are texts; expected {_FORM}")
+        used = record.get("outcome", OUTCOMES[USED]) == OUTCOMES[USED]
+        return named, Reading(_composed(read) if used else None, confidence)
+
+
+def _composed(text: str) -> str:
+    return text if text.isascii() else composed(text)
+
+
+def _first(record: dict[str, Any], fields: tuple[str, ...]) -> str:
+    for field in fields:
+        if field in record:
+            return field
+    raise ValueError(f"has none of the fields {', '.join(fields)}; expected {_FORM}")
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        record = from_json(line, cache_strings="keys")
+    except ValueError as error:
+        raise ValueError(f"is not valid JSON ({error}); expected {_FORM}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"is no object; expected {_FORM}")
+    return record

@@ -1,0 +1,160 @@
+"""Levels of difficulty: how many recognisers read a word right. ``python -m data_pipelines.construct vote``"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipelines.charset import composed, without_symbols
+from data_pipelines.command import main_of, tell
+from data_pipelines.construct.matched_lines import MatchedLines
+from data_pipelines.construct.readings import Reading, ReadingForm
+from data_pipelines.construct.records import Span, Word, folder_of, read_words, spans_of
+from data_pipelines.construct.report import IN, OUT
+from data_pipelines.construct.steps import Outcome, Running, Work, run_step
+from data_pipelines.errors import DataError, UserError
+from data_pipelines.images.decoding import DecodeError, decode_image
+from data_pipelines.rendering.sheet import sheet_of
+
+LEVELS = {"challenging": 0, "hard": 4, "medium": 7, "normal": 10, "easy": 13}
+"""Of 13 recognisers, how many read the words of each level right at most (Union14M, section 3.2)."""
+
+_OF = 13
+_SPAN = 16_384
+_ON_SHEET, _COLUMNS = 100, 5
+
+
+@dataclass(frozen=True)
+class Vote(Running):
+    """Sort labelled words by difficulty, as Union14M's five levels are.
+
+    A word is easy, normal, medium, hard or challenging by the share of recognisers that read it right: letter case and
+    symbols do not count.
+
+    Writes the list --out, in which each word has its level and "right", the number of recognisers; beside it
+    train_LEVEL.jsonl, an annotation list a level; and OUT.contradicted.jsonl and .png: words that all recognisers read
+    in one other way, whose labels are often wrong.
+    """
+
+    words: Path
+    """List of labelled words: of an earlier step, or mmocr's jsonl."""
+    readings: tuple[Path, ...]
+    """A file for each recogniser: of evaluate --predictions, read --format jsonl, or lines of name, tab, text."""
+    out: Path
+    """List to write, in the folder of --words."""
+
+
+class _Part(NamedTuple):
+    span: Span
+    readings: tuple[MatchedLines[Reading], ...]
+
+    @property
+    def lines(self) -> int:
+        return self.span.lines
+
+
+def level_of(right: int, recognisers: int) -> str:
+    """The level of a word that so many of the ``recognisers`` read right."""
+    return next(level for level, most in LEVELS.items() if right * _OF <= most * recognisers)
+
+
+def _vote(part: _Part) -> Outcome:
+    """Count the votes on the words of a part."""
+    words = list(read_words(part.span))
+    names = [word.filename for word in words]
+    if unlabelled := next((word.filename for word in words if word.text is None), None):
+        raise DataError(f"{part.span.path}: {unlabelled} has no label: vote needs labelled words")
+    labels = [composed(word.text or "") for word in words]
+    compared = [without_symbols(label) for label in labels]
+    right, others = [0] * len(words), [set[str]() for _ in words]
+    for file in part.readings:
+        for row, reading in enumerate(file.told(part.span, names)):
+            if reading.text == labels[row]:
+                right[row] += 1
+            elif reading.text is None:
+                others[row].add("")
+            elif (read := without_symbols(reading.text)) == compared[row]:
+                right[row] += 1
+            else:
+                others[row].add(read)
+    number = len(part.readings)
+    voted = []
+    for word, votes, wrong in zip(words, right, others, strict=True):
+        agreed = votes == 0 and number > 1 and len(wrong) == 1 and "" not in wrong
+        told = {"contradicted": wrong.pop()} if agreed else {}
+        voted.append(word.model_copy(update={**told, "right": votes, "level": level_of(votes, number)}))
+    return Outcome(voted, Counter({IN: len(words), OUT: len(words)}))
+
+
+def run(arguments: Vote) -> int:
+    """Vote, write the lists, print the report and how many words each level has; returns the exit status."""
+    if not arguments.readings:
+        raise UserError("--readings needs a file for each recogniser")
+    folder, out = folder_of([arguments.words], arguments.out), arguments.out
+    forms = [ReadingForm.of(path) for path in arguments.readings]
+    files = [arguments.words, *arguments.readings]
+    plan = {"step": "vote", **{str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}}
+
+    def parts(work: Work) -> list[_Part]:
+        spans = spans_of(arguments.words, _SPAN)
+        if not spans:
+            raise DataError(f"{arguments.words}: holds no words")
+        first = [next(iter(read_words(span._replace(lines=1)))).filename for span in spans]
+        matched = tuple(
+            MatchedLines.match(path, form, spans, first, work.folder / f"index-{number}.npy")
+            for number, (path, form) in enumerate(zip(arguments.readings, forms, strict=True))
+        )
+        for file in matched:
+            if file.others:
+                tell(f"{file.path}: {file.others:,} of its lines are about images that {arguments.words} has not")
+        return [_Part(span, matched) for span in spans]
+
+    run_step(_vote, parts, out, plan, arguments)
+    counts, contradicted = _sort(out, folder)
+    for level in LEVELS:
+        print(f"{counts[level]:>12,}  {folder / f'train_{level}.jsonl'}")
+    print(f"{counts['contradicted']:>12,}  {contradicted}: read otherwise by all recognisers: look at their labels")
+    if counts["contradicted"]:
+        _draw(contradicted, folder)
+    return 0
+
+
+def _sort(out: Path, folder: Path) -> tuple[Counter[str], Path]:
+    """Deal the lines of a list out to the lists of its levels, and of the words that all contradict."""
+    counts, contradicted = Counter[str](), out.with_suffix(".contradicted.jsonl")
+    paths = {level: folder / f"train_{level}.jsonl" for level in LEVELS}
+    fresh = {path: path.with_name(f".{path.name}.new") for path in (*paths.values(), contradicted)}
+    files = {path: name.open("wb") for path, name in fresh.items()}
+    with out.open("rb") as voted:
+        for line in voted:
+            level = line.rsplit(b'"', 2)[1].decode()  # the last field
+            files[paths[level]].write(line)
+            counts[level] += 1
+            if level == "challenging" and "contradicted" in json.loads(line):
+                files[contradicted].write(line)
+                counts["contradicted"] += 1
+    for path, name in fresh.items():
+        files[path].close()
+        name.replace(path)
+    return counts, contradicted
+
+
+def _draw(listed: Path, folder: Path) -> None:
+    """Draw a sheet of the first words of a list, each with its label and what was read."""
+    cells = {}
+    with listed.open("rb") as file:
+        for number, line in enumerate(islice(file, _ON_SHEET)):
+            word = Word.model_validate_json(line)
+            try:
+                pixels = decode_image((folder / word.filename).read_bytes())
+            except (OSError, DecodeError) as error:
+                tell(f"not drawn: {word.filename}: {error}")
+                continue
+            cells[divmod(number, _COLUMNS)] = pixels, f"{word.text} | {json.loads(line)['contradicted']}"
+    if cells:
+        sheet_of(cells, _COLUMNS).save(listed.with_suffix(".png"))
+
+
+main = main_of(Vote, run, "data_pipelines.construct vote")
