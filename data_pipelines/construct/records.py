@@ -79,8 +79,8 @@ def read_words(span: Span) -> Iterator[Word]:
             raise DataError(f"{place}: {field}: {first['msg']}; expected {form}, a word per line") from error
 
 
-def words_as_lines(words: Iterable[Word]) -> Iterator[bytes]:
-    """The lines of a list of words, each with its end."""
+def words_as_lines(words: Iterable[BaseModel]) -> Iterator[bytes]:
+    """The lines of a list of words or the like, each with its end."""
     return (word.model_dump_json().encode() + b"\n" for word in words)
 
 
