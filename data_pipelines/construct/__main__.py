@@ -6,8 +6,10 @@ from importlib import import_module
 
 from data_pipelines.command import fail, guarded
 
-STEPS: dict[str, tuple[str, str]] = {
+STEPS = {
+    "crop": ("data_pipelines.construct.crop", "Cut the marked words out of pictures"),
     "vote": ("data_pipelines.construct.vote", "Sort words by how many recognisers read them right"),
+    "find-unlabelled": ("data_pipelines.construct.find_unlabelled", "Cut out the words that several detectors found"),
 }
 """The module of each step, which has a function ``main``, and what the step does."""
 

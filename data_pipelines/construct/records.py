@@ -51,6 +51,7 @@ class Span(NamedTuple):
 
 def spans_of(path: Path, lines: int) -> list[Span]:
     """The whole of a list in spans of ``lines`` lines, the last of which may have fewer."""
+    path = path.absolute()  # machines of a cluster have other working folders
     spans, start, first = [], 0, 0
     with path.open("rb") as file:
         while block := list(islice(file, lines)):

@@ -90,9 +90,14 @@ def finish_parts(
 def _write_part(work: Callable[[Part], Iterable[bytes]], part: Part, file: Path) -> None:
     # Where a cluster takes a node for dead that is not, two may write the same part.
     fresh = file.with_name(f"{file.name}.{os.uname().nodename}-{os.getpid()}")
-    with fresh.open("wb") as opened:
-        opened.writelines(work(part))
-    fresh.replace(file)
+    try:
+        with fresh.open("wb") as opened:
+            opened.writelines(work(part))
+        fresh.replace(file)
+    except OSError as error:  # where a disk is full, it does not tell of which file
+        raise DataError(
+            f"{error.filename or file}: {error.strerror}; repeat the command when that is mended"
+        ) from error
 
 
 def join(files: Iterable[Path], out: Path, skip: int = 0) -> None:

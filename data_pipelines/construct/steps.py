@@ -84,6 +84,7 @@ def run_step(
     of the ``step`` and all that the result depends on, the checksums of lists among it. A list that was made by the
     same plan is left as it is. Raises ``DataError`` where there is another one.
     """
+    out = out.absolute()  # machines of a cluster have other working folders
     if out.exists():
         report = Report.read(out)
         refuse_differences(report.plan, plan, out)

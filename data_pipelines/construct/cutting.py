@@ -1,0 +1,50 @@
+"""Words cut out of a picture by their polygons, in one of three styles."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from data_pipelines.images.crops import crop
+
+Style = Literal["box", "rotated", "rectified"]
+"""How words are cut out: "box" by the smallest upright rectangle around the polygon, without a margin, as those of
+Union14M are; "rotated" by the smallest rectangle of any direction, its longer side laid level by a turn of less than 90
+degrees; or "rectified", so that the text lies level, as ``predict --crops rectified`` does."""
+
+_LONGEST = 32766  # pixels a side, that OpenCV can turn and JPEG can hold
+
+
+def fault_of(polygon_N2: np.ndarray, height: int, width: int) -> str:
+    """Why a polygon (x, y) marks nothing that can be cut out of a picture of a size; "" where it marks something."""
+    if len(polygon_N2) < 3 or not np.isfinite(polygon_N2).all():
+        return "no polygon of at least 3 corners"
+    first, last = polygon_N2.min(axis=0), polygon_N2.max(axis=0)
+    if (last <= first).any():
+        return "polygon without an area"
+    first, last = np.clip(first, 0, (width, height)), np.clip(last, 0, (width, height))
+    if (last <= first).any():
+        return "polygon outside of the picture"
+    return "more than 32,766 pixels long" if (last - first).max() >= _LONGEST else ""
+
+
+def cut_out(image_HWC: np.ndarray, polygon_N2: np.ndarray, style: Style) -> np.ndarray:
+    """A word, uint8 RGB (height, width, 3), of a picture, uint8 RGB, in which its polygon has no fault."""
+    return _rotated(image_HWC, polygon_N2) if style == "rotated" else crop(image_HWC, polygon_N2, style)
+
+
+def _rotated(image_HWC: np.ndarray, polygon_N2: np.ndarray) -> np.ndarray:
+    """The smallest rectangle of any direction around what of the polygon is in the picture; black where it is not."""
+    height, width = image_HWC.shape[:2]
+    polygon = np.clip(polygon_N2, 0, (width, height))
+    left, top = np.floor(polygon.min(axis=0)).astype(int)
+    right, bottom = np.ceil(polygon.max(axis=0)).astype(int)
+    middle, (w, h), angle = cv2.minAreaRect((polygon - (left, top)).astype(np.float32))
+    if w < h:
+        w, h, angle = h, w, angle + 90
+    angle = (angle + 90) % 180 - 90  # of the longer side: less than a right angle from the horizontal
+    size = max(1, round(w)), max(1, round(h))
+    matrix = cv2.getRotationMatrix2D(middle, angle, 1)
+    # OpenCV counts from the middle of the first pixel, polygons from its corner.
+    matrix[:, 2] += np.array(size) / 2 - middle + (matrix[:, :2] - np.eye(2)).sum(axis=1) / 2
+    return cv2.warpAffine(image_HWC[top:bottom, left:right], matrix, size, flags=cv2.INTER_LINEAR)
