@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ Kept = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True)
-class CropArguments:
+class CropArguments(Running):
     """Cut the words that annotations mark out of pictures, and list them with their labels.
 
     Words are cut out by the smallest upright rectangle, as in Union14M, and saved as JPEG beside the list.
@@ -64,8 +64,6 @@ class CropArguments:
     """What to do with words that have characters outside of the charset."""
     charset: str = ""
     """File with the characters of labels; default: ASCII's letters, digits and symbols, and the blank."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def crop(arguments: CropArguments) -> int:
     )
     plan = {"step": "crop", "annotations": _fingerprint(Path(arguments.annotations)), "format": arguments.format}
     plan |= asdict(how) | {"kept": sorted(how.kept)}
-    run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments.running)
+    run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments)
     return 0
 
 

@@ -15,6 +15,14 @@ _FOLDER = 1000  # pictures whose words share a folder
 _QUALITY = 95  # of JPEG
 
 
+def path_within(folder: str, name: str) -> str:
+    """The path of a file by its name in ``folder``. Raises ``ValueError`` where the name or a link leads out of it."""
+    path = os.path.join(folder, inside(name))
+    if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+        raise ValueError(f"{path} is a link out of {folder}")
+    return path
+
+
 def find_picture(folder: str, name: str) -> str | None:
     """The path of a picture, by its name in ``folder``, or else by the last part of its name; where the name has no
     ending, with any ending of an image. None where it is not there.
@@ -25,11 +33,8 @@ def find_picture(folder: str, name: str) -> str | None:
     endings = ("",) if name.lower().endswith(IMAGE_ENDINGS) else _ENDINGS
     for start in dict.fromkeys((name, name.rsplit("/", 1)[-1])):
         for ending in endings:
-            path = os.path.join(folder, start + ending)
-            if os.path.isfile(path):
-                if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
-                    raise ValueError(f"{path} is a link out of {folder}")
-                return path
+            if os.path.isfile(os.path.join(folder, start + ending)):
+                return path_within(folder, start + ending)
     return None
 
 

@@ -19,7 +19,7 @@ IN, OUT = "in", "out"
 
 def report_of(out: Path) -> Path:
     """Where the report of what made ``out`` is."""
-    return out.with_suffix(".report.json")
+    return out.with_name(f"{out.name.removesuffix('.jsonl')}.report.json")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Doing a step part by part, so that a killed one goes on where it was.
 
 While ``words.jsonl`` is made, ``.words.unfinished`` beside it holds ``plan.json``, what the step was begun with, and a
-file for each finished part. Each file appears under its name when it is whole.
+file for each finished part, which appears under its name when it is whole.
 """
 
 import json
@@ -41,7 +41,7 @@ def refuse_differences(noted: Mapping[str, Any], plan: Mapping[str, Any], out: P
 
 def work_folder(out: Path) -> Path:
     """Where the parts of ``out`` are while it is made."""
-    return out.with_name(f".{out.stem}.unfinished")
+    return out.with_name(f".{out.name.removesuffix('.jsonl')}.unfinished")
 
 
 @contextmanager
@@ -100,13 +100,11 @@ def _write_part(work: Callable[[Part], Iterable[bytes]], part: Part, file: Path)
         ) from error
 
 
-def join(files: Iterable[Path], out: Path, skip: int = 0) -> None:
-    """Put files end to end, less the first ``skip`` lines of each; ``out`` appears when it is whole."""
-    fresh = out.with_name(f".{out.name}.new")
-    with fresh.open("wb") as joined:
+def join(files: Iterable[Path], out: Path, skip: int) -> None:
+    """Put files end to end, less the first ``skip`` lines of each."""
+    with out.open("wb") as joined:
         for file in files:
             with file.open("rb") as opened:
                 for _ in range(skip):
                     opened.readline()
                 shutil.copyfileobj(opened, joined)
-    fresh.replace(out)

@@ -62,7 +62,13 @@ class Work(NamedTuple):
     folder: Path
     """The folder of unfinished work."""
     results: Results
+    """Calls functions, here or elsewhere."""
     progress: Progress
+
+    @property
+    def made(self) -> Path:
+        """Where the result is to be left."""
+        return self.folder / "made"
 
     def finish(self, phase: str, work: Callable[[AnyPart], Iterable[bytes]], parts: Sequence[AnyPart]) -> list[Path]:
         """``finish_parts`` with a progress bar named by the phase."""
@@ -80,9 +86,23 @@ def run_step(
 ) -> Report:
     """Make the list ``out`` of what ``step`` makes of each part; write and print the report.
 
-    ``step`` is pure and picklable. ``parts`` is given the work, for what has to be done first. ``plan`` holds the name
-    of the ``step`` and all that the result depends on, the checksums of lists among it. A list that was made by the
-    same plan is left as it is. Raises ``DataError`` where there is another one.
+    ``step`` is pure and picklable. ``parts`` is given the work, for what has to be done first. Raises what ``make``
+    raises.
+    """
+
+    def make_list(work: Work) -> Counter[str]:
+        files = work.finish("words", partial(_lines, step), parts(work))
+        join(files, work.made, skip=1)
+        return sum(map(_counts, files), Counter[str]())
+
+    return make(make_list, out, plan, running)
+
+
+def make(work_of: Callable[[Work], Counter[str]], out: Path, plan: Mapping[str, Any], running: Running) -> Report:
+    """Make ``out``, a file or folder, which ``work_of`` leaves at ``Work.made``, and write and print the report on it.
+
+    ``plan`` holds the name of the ``step`` and all that the result depends on, the checksums of lists among it. What
+    was made by the same plan is left as it is. Raises ``DataError`` where there is something else.
     """
     out = out.absolute()  # machines of a cluster have other working folders
     if out.exists():
@@ -96,10 +116,9 @@ def run_step(
             progress_bar(Console(stderr=True)) as progress,
         ):
             work = Work(folder, results, progress)
-            files = work.finish("words", partial(_lines, step), parts(work))
-            report = Report(as_noted(plan), sum(map(_counts, files), Counter[str]()))
+            report = Report(as_noted(plan), work_of(work))
             report.write(out)
-            join(files, out, skip=1)
+            work.made.replace(out)
     report.print(out)
     return report
 
