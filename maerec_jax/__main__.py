@@ -7,6 +7,7 @@ from importlib import import_module, metadata
 
 COMMANDS = {
     "read": ("maerec_jax.predict", "Read words in images, folders, LMDBs or whole pictures"),
+    "detect": ("maerec_jax.detect", "List the words that a detector finds in pictures, for making data sets"),
     "evaluate": ("maerec_jax.evaluate", "Measure a recogniser on labelled sets, or compare two results"),
     "train": ("maerec_jax.train", "Pre-train or fine-tune; repeat the command to resume"),
     "serve": ("maerec_jax.serve", "Read over HTTP"),

@@ -1,6 +1,7 @@
 """What recognisers read: a line for each image, as ``evaluate --predictions``, ``read --format jsonl`` and others write
 it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,11 @@ from data_pipelines.sources.records import OUTCOMES, USED
 
 _NAME_FIELDS = ("file", "id", *IMAGE_FIELDS)
 _TEXT_FIELDS = ("reading", "prediction", "pred", "pred_text", "text")  # evaluate's lines have the label as "truth"
+# A line of evaluate's, without escapes: of millions, this takes a third of the time of parsing JSON.
+_PLAIN = re.compile(
+    rb'\{"set": "[^"\\]*", "index": \d+, "file": "([^"\\]*)", "truth": "[^"\\]*", "reading": "([^"\\]*)", '
+    rb'"confidence": ([\d.e-]+), "character_confidences": [^"]*"height": \d+, "width": \d+, "outcome": "used"\}\s*'
+)
 _FORM = '{"file": "...", "reading": "...", "confidence": 0.9}, or name, tab, text'
 
 
@@ -59,6 +65,8 @@ class ReadingForm:
             if not tab:
                 raise ValueError(f"has no tab; expected {_FORM}")
             return name, Reading(_composed(text), float(sure) if sure else None)
+        if plain := _PLAIN.fullmatch(line):
+            return plain[1].decode(), Reading(_composed(plain[2].decode()), float(plain[3]))
         record = _object(line)
         named, read, confidence = record.get(self.name), record.get(self.text), record.get("confidence")
         if type(named) is not str or type(read) is not str or not isinstance(confidence, float | int | None):

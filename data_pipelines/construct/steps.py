@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from data_pipelines.construct.engine import Engine, Results, engine_results
-from data_pipelines.construct.records import Word, words_as_lines
+from data_pipelines.construct.records import words_as_lines
 from data_pipelines.construct.report import Report
 from data_pipelines.construct.resume import as_noted, finish_parts, join, refuse_differences, unfinished, work_folder
 from data_pipelines.errors import UserError
@@ -38,8 +39,8 @@ class Running:
 class Outcome(NamedTuple):
     """What a step made of a part."""
 
-    words: list[Word]
-    """The words that it passes on, in order."""
+    words: Sequence[BaseModel]
+    """The words that it passes on, in order; or what else its list has a line for."""
     counts: Counter[str]
     """How many words came ``in`` and went ``out``, and how many were left out, by reason."""
 

@@ -1,11 +1,14 @@
 """Levels of difficulty: how many recognisers read a word right. ``python -m data_pipelines.construct vote``"""
 
 import json
+import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import tyro
 
 from data_pipelines.charset import composed, without_symbols
 from data_pipelines.command import main_of, tell
@@ -27,7 +30,7 @@ _ON_SHEET, _COLUMNS = 100, 5
 
 
 @dataclass(frozen=True)
-class Vote(Running):
+class VoteArguments:
     """Sort labelled words by difficulty, as Union14M's five levels are.
 
     A word is easy, normal, medium, hard or challenging by the share of recognisers that read it right: letter case and
@@ -38,12 +41,14 @@ class Vote(Running):
     in one other way, whose labels are often wrong.
     """
 
-    words: Path
+    words: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="WORDS")]
     """List of labelled words: of an earlier step, or mmocr's jsonl."""
     readings: tuple[Path, ...]
     """A file for each recogniser: of evaluate --predictions, read --format jsonl, or lines of name, tab, text."""
     out: Path
-    """List to write, in the folder of --words."""
+    """List to write, in the folder of the other, for example words/voted.jsonl."""
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    """How to run."""
 
 
 class _Part(NamedTuple):
@@ -88,7 +93,7 @@ def _vote(part: _Part) -> Outcome:
     return Outcome(voted, Counter({IN: len(words), OUT: len(words)}))
 
 
-def run(arguments: Vote) -> int:
+def run(arguments: VoteArguments) -> int:
     """Vote, write the lists, print the report and how many words each level has; returns the exit status."""
     if not arguments.readings:
         raise UserError("--readings needs a file for each recogniser")
@@ -107,11 +112,11 @@ def run(arguments: Vote) -> int:
             for number, (path, form) in enumerate(zip(arguments.readings, forms, strict=True))
         )
         for file in matched:
-            if file.others:
+            if file.others > 0:
                 tell(f"{file.path}: {file.others:,} of its lines are about images that {arguments.words} has not")
         return [_Part(span, matched) for span in spans]
 
-    run_step(_vote, parts, out, plan, arguments)
+    run_step(_vote, parts, out, plan, arguments.running)
     counts, contradicted = _sort(out, folder)
     for level in LEVELS:
         print(f"{counts[level]:>12,}  {folder / f'train_{level}.jsonl'}")
@@ -157,4 +162,7 @@ def _draw(listed: Path, folder: Path) -> None:
         sheet_of(cells, _COLUMNS).save(listed.with_suffix(".png"))
 
 
-main = main_of(Vote, run, "data_pipelines.construct vote")
+main = main_of(VoteArguments, run, "data_pipelines.construct vote")
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -55,7 +55,7 @@ def write_files(folder):
 
 def run(folder, files, *flags):
     words, out = str(folder / "words.jsonl"), str(folder / "voted.jsonl")
-    return construct.main(["vote", "--words", words, "--readings", *files, "--out", out, "--workers", "0", *flags])
+    return construct.main(["vote", words, "--readings", *files, "--out", out, "--workers", "0", *flags])
 
 
 def lines_of(path):
