@@ -54,14 +54,14 @@ def measure(folder: Path, count: int) -> dict[str, float]:
     spans = spans_of(make_pictures(folder, count), PART)
     seconds: defaultdict[str, float] = defaultdict(float)
     for span in track(spans, f"{count:,} pictures", transient=True):
-        timed(seconds, "decoding", lambda span=span: decode_all(folder, span))
+        timed(seconds, "decoding", decode_all, folder, span)
         for style in ("box", "rectified"):
             how = Cropping(str(folder), str(folder / f"{style}.jsonl"), "made", style, frozenset(), (), "word")
-            found = timed(seconds, f"crop, {style}", lambda how=how, span=span: crop_pictures(how, span))
+            found = timed(seconds, f"crop, {style}", crop_pictures, how, span)
             assert found.counts["out"] == WORDS * span.lines
         (folder / "words.jsonl").write_bytes(b"".join(words_as_lines(found.words)))
         for part in spans_of(folder / "words.jsonl", 1000):
-            timed(seconds, "write", lambda part=part: [*read_images(True, part, Counter())])
+            timed(seconds, "write", read_all, part)
     return seconds
 
 
@@ -70,9 +70,14 @@ def decode_all(folder: Path, span: Span) -> None:
         decode_image((folder / f"{number}.jpg").read_bytes())
 
 
-def timed(seconds: dict[str, float], what: str, work: Callable[[], Any]) -> Any:
+def read_all(span: Span) -> None:
+    for _ in read_images(True, span, Counter()):
+        pass
+
+
+def timed(seconds: dict[str, float], what: str, work: Callable[..., Any], *arguments: Any) -> Any:
     start = time.process_time()
-    result = work()
+    result = work(*arguments)
     seconds[what] += time.process_time() - start
     return result
 
