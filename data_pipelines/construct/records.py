@@ -82,8 +82,7 @@ def read_words(span: Span) -> Iterator[Word]:
 
 def words_as_lines(words: Iterable[BaseModel]) -> Iterator[bytes]:
     """The lines of a list of words or the like, each with its end; fields that say nothing are left out."""
-    return (word.model_dump_json(exclude_defaults=True).encode() + b"
-" for word in words)
+    return (word.model_dump_json(exclude_defaults=True).encode() + b"\n" for word in words)
 
 
 def folder_of(lists: Iterable[Path], out: Path) -> Path:

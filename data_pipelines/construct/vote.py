@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -30,7 +30,7 @@ _ON_SHEET, _COLUMNS = 100, 5
 
 
 @dataclass(frozen=True)
-class VoteArguments:
+class VoteArguments(Running):
     """Sort labelled words by difficulty, as Union14M's five levels are.
 
     A word is easy, normal, medium, hard or challenging by the share of recognisers that read it right: letter case and
@@ -47,8 +47,6 @@ class VoteArguments:
     """A file for each recogniser: of evaluate --predictions, read --format jsonl, or lines of name, tab, text."""
     out: Path
     """List to write, in the folder of the other, for example words/voted.jsonl."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
 
 
 class _Part(NamedTuple):
@@ -116,7 +114,7 @@ def run(arguments: VoteArguments) -> int:
                 tell(f"{file.path}: {file.others:,} of its lines are about images that {arguments.words} has not")
         return [_Part(span, matched) for span in spans]
 
-    run_step(_vote, parts, out, plan, arguments.running)
+    run_step(_vote, parts, out, plan, arguments)
     counts, contradicted = _sort(out, folder)
     for level in LEVELS:
         print(f"{counts[level]:>12,}  {folder / f'train_{level}.jsonl'}")
