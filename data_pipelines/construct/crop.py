@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -196,12 +195,9 @@ def crop(arguments: CropArguments) -> int:
         characters=characters if arguments.other_characters == "drop" else None,
     )
     plan = {"step": "crop", "annotations": _fingerprint(Path(arguments.annotations)), "format": arguments.format}
-    plan |= asdict(how) | {"kept": sorted(how.kept)}
+    plan |= {name: value for name, value in asdict(how).items() if name != "out"} | {"kept": sorted(how.kept)}
     run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments)
     return 0
 
 
 main = main_of(CropArguments, crop, "data_pipelines.construct crop")
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,8 +22,8 @@ _AHEAD = 4  # calls that wait for each processor of a cluster
 def engine_results(engine: Engine, workers: int) -> Iterator[Results]:
     """Start an engine; ``workers`` is the number of processes of the local one, 0 for none.
 
-    Ray is the cluster that this machine belongs to or ``RAY_ADDRESS`` names, or else this machine. Raises ``UserError``
-    where it is not installed.
+    Ray is the cluster that ``RAY_ADDRESS`` names or that was started on this machine. Raises ``UserError`` where there
+    is none, or Ray is not installed.
     """
     if engine == "local":
         with Workers(workers) as pool:
@@ -33,7 +33,10 @@ def engine_results(engine: Engine, workers: int) -> Iterator[Results]:
         import ray
     except ImportError as error:
         raise UserError("--engine ray needs Ray: pip install -e '.[ray]' in the project's folder") from error
-    ray.init(log_to_driver=False, logging_level="error")
+    try:
+        ray.init("auto", log_to_driver=False, logging_level="error")
+    except ConnectionError as error:
+        raise UserError("--engine ray finds no cluster: start one (ray start --head), or set RAY_ADDRESS") from error
     try:
         yield _ray_results
     finally:

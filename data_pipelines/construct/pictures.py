@@ -55,8 +55,15 @@ def save_word(word_HWC: np.ndarray, out: Path, picture: int, place: int) -> str:
     The name is made of two numbers: that of the picture in the annotations, and that of the word in the picture.
     """
     name = f"{out.stem}/{picture // _FOLDER:06d}/{picture:09d}_{place:04d}.jpg"
-    path = out.parent / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(word_HWC, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
-    path.write_bytes(data.tobytes())
+    write_file(out.parent / name, data.tobytes())
     return name
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, and make its folder where that is not there yet."""
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

@@ -57,10 +57,11 @@ class Report:
 
     def print(self, out: Path) -> None:
         """Print it as a table; ``out`` is what was made."""
-        table = Table(title=f"{self.plan['step']}: {out}", title_justify="left", show_header=False)
-        table.add_column("")
-        table.add_column("", justify="right")
+        table = Table("", "", show_header=False)
+        table.columns[1].justify = "right"
         rows = {IN: self.counts[IN], **{f"left out: {why}": n for why, n in self.dropped.items()}}
         for what, number in {**rows, OUT: self.counts[OUT]}.items():
             table.add_row(what, f"{number:,}")
-        table_console().print(table)
+        console = table_console()
+        console.out(f"{self.plan['step']}: {out}", highlight=False)
+        console.print(table)

@@ -1,7 +1,6 @@
 """Write lists of words as data sets in Union14M's layout: ``python -m data_pipelines.construct write LISTS --out``."""
 
 import json
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import tyro
 from data_pipelines.command import main_of
 from data_pipelines.construct.images import is_labelled, read_images
 from data_pipelines.construct.lmdb_writer import write_lmdb
+from data_pipelines.construct.pictures import write_file
 from data_pipelines.construct.records import Span, Word, spans_of
 from data_pipelines.construct.steps import Outcome, Running, make, run_step
 from data_pipelines.errors import DataError
@@ -49,9 +49,7 @@ def _copy_images(out: str, folder: str, span: Span) -> Outcome:
     words, counts = [], Counter[str]()
     for word, image in read_images(True, span, counts):
         name = f"{folder}/{word.filename}"
-        path = Path(out, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image)
+        write_file(Path(out, name), image)
         words.append(Word(filename=name, text=word.text))
     return Outcome(words, counts)
 
@@ -107,6 +105,3 @@ def write(arguments: WriteArguments) -> int:
 
 
 main = main_of(WriteArguments, write, "data_pipelines.construct write")
-
-if __name__ == "__main__":
-    sys.exit(main())
