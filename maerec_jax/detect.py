@@ -27,7 +27,7 @@ _PART = 64  # pictures
 
 
 @dataclass(frozen=True)
-class DetectArguments:
+class DetectArguments(Running):
     """Find the words of many pictures, for data_pipelines.construct find-unlabelled.
 
     Writes a line of JSON a picture: {"img", "polygons", "scores"}. Pictures that cannot be read have a "problem".
@@ -41,8 +41,8 @@ class DetectArguments:
     """List to write, for example first.jsonl."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """How words are found."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=partial(Running, workers=0))
-    """How to run. One process already uses all cores, or the accelerator."""
+    workers: int = field(default=0, kw_only=True)
+    """Worker processes; 0 for none, as one process already uses all cores, or the accelerator."""
 
 
 @cache
@@ -92,7 +92,7 @@ def detect(arguments: DetectArguments) -> int:
         listed.write_bytes(names)
         return spans_of(listed, _PART)
 
-    report = run_step(partial(_detect, str(folder), arguments.detection), parts, out, plan, arguments.running)
+    report = run_step(partial(_detect, str(folder), arguments.detection), parts, out, plan, arguments)
     return int(bool(report.dropped))
 
 

@@ -8,8 +8,10 @@ from data_pipelines.command import fail, guarded
 
 STEPS = {
     "crop": ("data_pipelines.construct.crop", "Cut the marked words out of pictures"),
+    "deduplicate": ("data_pipelines.construct.deduplicate", "Leave out copies and benchmark images"),
     "vote": ("data_pipelines.construct.vote", "Sort words by how many recognisers read them right"),
     "find-unlabelled": ("data_pipelines.construct.find_unlabelled", "Cut out the words that several detectors found"),
+    "pseudo-label": ("data_pipelines.construct.pseudo_label", "Label words by what several recognisers agree on"),
     "write": ("data_pipelines.construct.write", "Write lists of words in Union14M's layout"),
 }
 """The module of each step, which has a function ``main``, and what the step does."""

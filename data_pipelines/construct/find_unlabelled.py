@@ -4,7 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -28,7 +28,7 @@ _PART = 64  # pictures
 
 
 @dataclass(frozen=True)
-class FindArguments:
+class FindArguments(Running):
     """Cut out the words of pictures that several detectors found in the same place.
 
     A word is kept where each two of the detectors' polygons have an intersection over union above 0.7. It is cut out
@@ -52,8 +52,6 @@ class FindArguments:
     """Leave out words whose crop has a side of fewer pixels."""
     source: str = ""
     """Name of the data set, kept with each word; default: the name of the list."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def find(arguments: FindArguments) -> int:
         return [_Part(span, others) for span in spans]
 
     plan = {"step": "find-unlabelled", "detections": [checksum(path) for path in paths], **asdict(how)}
-    run_step(partial(_find, how), parts, out, plan, arguments.running)
+    run_step(partial(_find, how), parts, out, plan, arguments)
     return 0
 
 

@@ -2,6 +2,7 @@
 it."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +10,15 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from data_pipelines.charset import composed
+from data_pipelines.command import tell
+from data_pipelines.construct.matched_lines import MatchedLines
+from data_pipelines.construct.records import Span, read_words, spans_of
+from data_pipelines.construct.steps import Work
 from data_pipelines.errors import DataError
 from data_pipelines.sources.list_fields import IMAGE_FIELDS
 from data_pipelines.sources.records import OUTCOMES, USED
 
+_PART = 16_384  # words
 _NAME_FIELDS = ("file", "id", *IMAGE_FIELDS)
 _TEXT_FIELDS = ("reading", "prediction", "pred", "pred_text", "text")  # evaluate's lines have the label as "truth"
 # A line of evaluate's, without escapes: of millions, this takes a third of the time of parsing JSON.
@@ -73,6 +79,50 @@ class ReadingForm:
             raise ValueError(f"has no {self.name!r} and {self.text!r} that are texts; expected {_FORM}")
         used = record.get("outcome", OUTCOMES[USED]) == OUTCOMES[USED]
         return named, Reading(_composed(read) if used else None, confidence)
+
+
+class ReadPart(NamedTuple):
+    """Some words of a list, and what recognisers read in them."""
+
+    span: Span
+    """The words."""
+    readings: tuple[MatchedLines[Reading], ...]
+    """The readings of each recogniser."""
+
+    @property
+    def lines(self) -> int:
+        """How many words there are."""
+        return self.span.lines
+
+
+def read_parts(words: Path, files: Sequence[Path], work: Work) -> list[ReadPart]:
+    """A list of words in parts, with the readings in ``files``, which may be in any order.
+
+    Raises ``DataError`` where a list cannot be used. What else is in the files is told.
+    """
+    spans = spans_of(words, _PART)
+    if not spans:
+        raise DataError(f"{words}: holds no words")
+    first = [next(read_words(span)).filename for span in spans]
+    matched = [
+        MatchedLines.match(path, ReadingForm.of(path), spans, first, work.folder / f"index-{number}.npy")
+        for number, path in enumerate(files)
+    ]
+    for file in matched:
+        if file.others > 0:
+            tell(f"{file.path}: {file.others:,} of its lines are about images that {words} has not")
+    return [ReadPart(span, tuple(matched)) for span in spans]
+
+
+def stamps(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Size and time of change of files: a checksum of so much would take longer than a step.
+
+    Raises ``DataError`` for one that is not there.
+    """
+    try:
+        return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _composed(text: str) -> str:

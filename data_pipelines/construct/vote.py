@@ -3,20 +3,20 @@
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import tyro
 
 from data_pipelines.charset import composed, without_symbols
 from data_pipelines.command import main_of, tell
-from data_pipelines.construct.matched_lines import MatchedLines
-from data_pipelines.construct.readings import Reading, ReadingForm
-from data_pipelines.construct.records import Span, Word, folder_of, read_words, spans_of
+from data_pipelines.construct.readings import ReadPart, read_parts, stamps
+from data_pipelines.construct.records import Word, folder_of, read_words
 from data_pipelines.construct.report import IN, OUT
-from data_pipelines.construct.steps import Outcome, Running, Work, run_step
+from data_pipelines.construct.steps import Outcome, Running, run_step
 from data_pipelines.errors import DataError, UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.rendering.sheet import sheet_of
@@ -25,12 +25,11 @@ LEVELS = {"challenging": 0, "hard": 4, "medium": 7, "normal": 10, "easy": 13}
 """Of 13 recognisers, how many read the words of each level right at most (Union14M, section 3.2)."""
 
 _OF = 13
-_SPAN = 16_384
 _ON_SHEET, _COLUMNS = 100, 5
 
 
 @dataclass(frozen=True)
-class VoteArguments:
+class VoteArguments(Running):
     """Sort labelled words by difficulty, as Union14M's five levels are.
 
     A word is easy, normal, medium, hard or challenging by the share of recognisers that read it right: letter case and
@@ -47,17 +46,6 @@ class VoteArguments:
     """A file for each recogniser: of evaluate --predictions, read --format jsonl, or lines of name, tab, text."""
     out: Path
     """List to write, in the folder of the other, for example words/voted.jsonl."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
-
-
-class _Part(NamedTuple):
-    span: Span
-    readings: tuple[MatchedLines[Reading], ...]
-
-    @property
-    def lines(self) -> int:
-        return self.span.lines
 
 
 def level_of(right: int, recognisers: int) -> str:
@@ -65,7 +53,7 @@ def level_of(right: int, recognisers: int) -> str:
     return next(level for level, most in LEVELS.items() if right * _OF <= most * recognisers)
 
 
-def _vote(part: _Part) -> Outcome:
+def _vote(part: ReadPart) -> Outcome:
     """Count the votes on the words of a part."""
     words = list(read_words(part.span))
     names = [word.filename for word in words]
@@ -98,25 +86,9 @@ def run(arguments: VoteArguments) -> int:
     if not arguments.readings:
         raise UserError("--readings needs a file for each recogniser")
     folder, out = folder_of([arguments.words], arguments.out), arguments.out
-    forms = [ReadingForm.of(path) for path in arguments.readings]
-    files = [arguments.words, *arguments.readings]
-    plan = {"step": "vote", **{str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}}
-
-    def parts(work: Work) -> list[_Part]:
-        spans = spans_of(arguments.words, _SPAN)
-        if not spans:
-            raise DataError(f"{arguments.words}: holds no words")
-        first = [next(iter(read_words(span._replace(lines=1)))).filename for span in spans]
-        matched = tuple(
-            MatchedLines.match(path, form, spans, first, work.folder / f"index-{number}.npy")
-            for number, (path, form) in enumerate(zip(arguments.readings, forms, strict=True))
-        )
-        for file in matched:
-            if file.others > 0:
-                tell(f"{file.path}: {file.others:,} of its lines are about images that {arguments.words} has not")
-        return [_Part(span, matched) for span in spans]
-
-    run_step(_vote, parts, out, plan, arguments.running)
+    plan = {"step": "vote", **stamps([arguments.words, *arguments.readings])}
+    parts = partial(read_parts, arguments.words, arguments.readings)
+    run_step(_vote, parts, out, plan, arguments)
     counts, contradicted = _sort(out, folder)
     for level in LEVELS:
         print(f"{counts[level]:>12,}  {folder / f'train_{level}.jsonl'}")

@@ -46,30 +46,40 @@ class Findings:
     looked for; pairs of hashes ``examined``, and pairs of images whose pixels were ``compared``."""
 
 
-class _Looks(NamedTuple):
+class Looks(NamedTuple):
+    """What is known of some records before they are compared."""
+
     thumbnails: np.ndarray  # uint8 (n, 32, 64); zeros where unreadable
     digests: np.ndarray  # uint64 (n,)
+    pixels: np.ndarray  # uint64 (n,): digests of the decoded pixels; 0 where unreadable
     usable: np.ndarray  # bool (n,): readable and not flat
     problems: list[str]  # of those that are not readable
     records: list[Record | None]
 
 
-def look_at(source: Source, start: int, stop: int) -> _Looks:
+def look_at(source: Source, start: int, stop: int) -> Looks:
     """Read and shrink some records of a source."""
     count = stop - start
-    thumbnails, digests = np.zeros((count, HEIGHT, WIDTH), np.uint8), np.zeros(count, np.uint64)
+    thumbnails = np.zeros((count, HEIGHT, WIDTH), np.uint8)
+    digests, pixels = np.zeros((2, count), np.uint64)
     readable, problems, records = np.zeros(count, bool), [], []
     for row, index in enumerate(range(start, stop)):
         record = None
         try:
             record = source[index]
-            digests[row] = int.from_bytes(hashlib.blake2b(_bytes(record), digest_size=8).digest(), "little")
-            thumbnails[row] = thumbnail(pixels_of(record))
+            digests[row] = _digest(_bytes(record))
+            image = pixels_of(record)
+            thumbnails[row] = thumbnail(image)
+            pixels[row] = _digest(repr(image.shape).encode() + image.tobytes())
             readable[row] = True
         except (DataError, DecodeError, cv2.error) as error:
             problems.append(f"{source.name(index)}: {' '.join(str(error).split())}")
         records.append(record)
-    return _Looks(thumbnails, digests, readable & ~is_flat(thumbnails), problems, records)
+    return Looks(thumbnails, digests, pixels, readable & ~is_flat(thumbnails), problems, records)
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _bytes(record: Record) -> bytes:
@@ -81,7 +91,7 @@ def plain(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum()) or text
 
 
-def _look_and_hash(source: Source, start: int, stop: int) -> tuple[_Looks, np.ndarray]:
+def _look_and_hash(source: Source, start: int, stop: int) -> tuple[Looks, np.ndarray]:
     looks = look_at(source, start, stop)
     return looks._replace(records=[]), hash_views(looks.thumbnails)[0]
 
@@ -152,14 +162,18 @@ class BenchmarkIndex:
 
 
 def _compare(training: Source, benchmark: BenchmarkIndex, start: int, stop: int) -> Findings:
-    """Find the copies among some training records."""
+    return compare(training, benchmark, start, look_at(training, start, stop))
+
+
+def compare(training: Source, benchmark: BenchmarkIndex, start: int, looks: Looks) -> Findings:
+    """Find the copies among some training records, which ``look_at`` was given, from ``start`` on."""
+    count = len(looks.records)
 
     def overlap(row: int, image: int, kind: Kind, correlation: float) -> Overlap:
         name, other = training.name(start + row), benchmark.source.name(image)
         return Overlap(name, other, kind, round(min(correlation, 1.0), 4))
 
-    looks = look_at(training, start, stop)
-    found: list[dict[int, Overlap]] = [{} for _ in range(stop - start)]
+    found: list[dict[int, Overlap]] = [{} for _ in range(count)]
     for row, record in enumerate(looks.records):
         if record is not None:
             for image in benchmark.equal(record, looks.digests[row]):
@@ -182,7 +196,7 @@ def _compare(training: Source, benchmark: BenchmarkIndex, start: int, stop: int)
             found[row][image] = overlap(row, image, "label" if same else "pixels", correlation)
     overlaps = [o for row in found for o in sorted(row.values(), key=lambda o: -o.correlation)]
     unreadable = len(looks.problems)
-    counts = Counter(records=stop - start, unreadable=unreadable, flat=stop - start - unreadable - len(rows))
+    counts = Counter(records=count, unreadable=unreadable, flat=count - unreadable - len(rows))
     counts += Counter(examined=near.examined, compared=int(compared.sum()))
     return Findings(overlaps, looks.problems[:NAMED], counts)
 

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.charset import composed
 from data_pipelines.construct import __main__ as construct
-from data_pipelines.construct import vote
+from data_pipelines.construct import readings, vote
 from data_pipelines.construct.vote import level_of
 from data_pipelines.sources.files import Annotations
 from maerec_jax.evaluation.predictions import Prediction
@@ -64,7 +64,7 @@ def lines_of(path):
 
 @pytest.fixture
 def short_spans(monkeypatch):
-    monkeypatch.setattr(vote, "_SPAN", 3)
+    monkeypatch.setattr(readings, "_PART", 3)
 
 
 @pytest.mark.usefixtures("short_spans")
