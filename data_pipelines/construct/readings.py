@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
 
 from data_pipelines.charset import composed
 from data_pipelines.command import tell
@@ -18,6 +18,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.sources.list_fields import IMAGE_FIELDS
 from data_pipelines.sources.records import OUTCOMES, USED
 
+_OBJECT = TypeAdapter(dict[str, Any])
 _PART = 16_384  # words
 _NAME_FIELDS = ("file", "id", *IMAGE_FIELDS)
 _TEXT_FIELDS = ("reading", "prediction", "pred", "pred_text", "text")  # evaluate's lines have the label as "truth"
@@ -138,9 +139,6 @@ def _first(record: dict[str, Any], fields: tuple[str, ...]) -> str:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        record = from_json(line, cache_strings="keys")
-    except ValueError as error:
-        raise ValueError(f"is not valid JSON ({error}); expected {_FORM}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"is no object; expected {_FORM}")
-    return record
+        return _OBJECT.validate_json(line)
+    except ValidationError as error:
+        raise ValueError(f"{error.errors()[0]['msg']}; expected {_FORM}") from error

@@ -120,16 +120,17 @@ def _sort(out: Path, folder: Path) -> tuple[Counter[str], Path]:
 
 def _draw(listed: Path, folder: Path) -> None:
     """Draw a sheet of the first words of a list, each with its label and what was read."""
-    cells = {}
+    cells, missing = {}, list[str]()
     with listed.open("rb") as file:
         for number, line in enumerate(islice(file, _ON_SHEET)):
             word = Word.model_validate_json(line)
             try:
                 pixels = decode_image((folder / word.filename).read_bytes())
+                cells[divmod(number, _COLUMNS)] = pixels, f"{word.text} | {json.loads(line)['contradicted']}"
             except (OSError, DecodeError) as error:
-                tell(f"not drawn: {word.filename}: {error}")
-                continue
-            cells[divmod(number, _COLUMNS)] = pixels, f"{word.text} | {json.loads(line)['contradicted']}"
+                missing.append(f"{word.filename}: {error}")
+    if missing:
+        tell(f"{len(missing)} words are not on the sheet, the first is {missing[0]}")
     if cells:
         sheet_of(cells, _COLUMNS).save(listed.with_suffix(".png"))
 

@@ -33,6 +33,12 @@ try_plain() {
   train_recogniser runs/maerec --init-from runs/mae
   try "$python" -m maerec_jax.evaluate --checkpoint runs/maerec --data words --json a.json --csv a.csv --report a.html
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
+  # Names in the list and in the readings count from its folder.
+  sed 's/"filename": "/&imgs\//' $benchmark/imgs/labels.jsonl >$benchmark/curve.jsonl
+  try "$python" -m data_pipelines.construct deduplicate curve.jsonl --root $benchmark --out $benchmark/unique.jsonl
+  try "$python" -m data_pipelines.construct vote $benchmark/unique.jsonl --readings a.jsonl --out $benchmark/voted.jsonl
+  try "$python" -m data_pipelines.construct pseudo-label $benchmark/unique.jsonl --readings a.jsonl a.jsonl \
+    --out $benchmark/labelled.jsonl
   try "$python" -m maerec_jax.evaluate --models runs/maerec a.json --data words --json models.json
   try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
     --sheet read.png --visualise read --attention
@@ -113,6 +119,11 @@ try_docs() {
 
 try_detect() {
   try "$python" -m maerec_jax.predict sheet.png --detect --checkpoint runs/maerec --format jsonl --visualise scenes
+  mkdir -p sheets
+  cp sheet.png sheets
+  try "$python" -m maerec_jax.detect sheets --out found.jsonl
+  try "$python" -m data_pipelines.construct find-unlabelled sheets --detections found.jsonl found.jsonl \
+    --out found/words.jsonl
 }
 
 try_serve() {

@@ -116,7 +116,7 @@ def lose(lines):
             "3.jsonl: has no line about w/0.png, the first",
         ),
         (0, lambda lines: [lines[0], lines[2], *lines[2:]], "0.jsonl:2: is about w/2.png, where w/1.png was"),
-        (0, lambda lines: [*lines[:4], "{", *lines[5:]], "0.jsonl:5: is not valid JSON"),
+        (0, lambda lines: [*lines[:4], "{", *lines[5:]], "0.jsonl:5: Invalid JSON"),
         (0, lambda lines: ['{"file": "a"}'], "0.jsonl:1: has none of the fields reading, prediction"),
         (4, lambda lines: ["w/0.png"], "4.tsv:1: has no tab"),
         (
