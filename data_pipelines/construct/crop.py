@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,7 +31,7 @@ Kept = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True)
-class CropArguments:
+class CropArguments(Running):
     """Cut the words that annotations mark out of pictures, and list them with their labels.
 
     Words are cut out by the smallest upright rectangle, as in Union14M, and saved as JPEG beside the list.
@@ -63,8 +63,6 @@ class CropArguments:
     """What to do with words that have characters outside of the charset."""
     charset: str = ""
     """File with the characters of labels; default: ASCII's letters, digits and symbols, and the blank."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def crop(arguments: CropArguments) -> int:
     )
     plan = {"step": "crop", "annotations": _fingerprint(Path(arguments.annotations)), "format": arguments.format}
     plan |= {name: value for name, value in asdict(how).items() if name != "out"} | {"kept": sorted(how.kept)}
-    run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments.running)
+    run_step(partial(crop_pictures, how), partial(_list_pictures, arguments), out, plan, arguments)
     return 0
 
 

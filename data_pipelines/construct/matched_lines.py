@@ -56,21 +56,30 @@ class MatchedLines(Generic[Told]):
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
-    def told(self, span: Span, names: Sequence[str]) -> Iterator[Told]:
+    def told(self, span: Span, names: Sequence[str]) -> list[Told]:
         """What the file tells of each of the records of a span, which have these names.
 
         Raises ``DataError`` for a record that it has no line about.
         """
+        wanted = [self.prefix + name for name in names]
         with self.path.open("rb") as file:
-            starts = [] if self.starts else self._looked_up(names)
-            file.seek(self.starts[span.first] if self.starts else 0)
-            for row, wanted in enumerate(names):
-                if starts:
-                    file.seek(starts[row])
-                name, told = self._parsed(file.readline(), "" if starts else f":{span.first + row + 1}")
-                if name != self.prefix + wanted:
-                    raise DataError(f"{self.path}:{span.first + row + 1}: is about {name}, where {wanted} was expected")
-                yield told
+            if self.starts:
+                file.seek(self.starts[span.first])
+                lines = enumerate(islice(file, span.lines), span.first + 1)
+                block = [self._parsed(line, f":{number}") for number, line in lines]
+            else:
+                block = []
+                for start in self._looked_up(names):
+                    file.seek(start)
+                    block.append(self._parsed(file.readline(), ""))
+        if [name for name, _ in block] == wanted:
+            return [told for _, told in block]
+        of = dict(block)  # some lines may stand further down: evaluate reads words that stand upright last
+        for row, name in enumerate(wanted):
+            if name not in of:
+                place = f"{self.path}:{span.first + row + 1}"
+                raise DataError(f"{place}: is about {block[row][0]}, where {name} was expected")
+        return [of[name] for name in wanted]
 
     def _looked_up(self, names: Sequence[str]) -> list[int]:
         """Where the lines about these begin."""

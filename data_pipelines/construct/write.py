@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ Output = Literal["annotations", "lmdb", "records"]
 
 
 @dataclass(frozen=True)
-class WriteArguments:
+class WriteArguments(Running):
     """Write lists of words as data sets that check, prepare, train and evaluate read, in Union14M's layout.
 
     annotations: OUT/full_images, and lists in OUT/train_annos for mmocr 0.x and 1.0; lmdb: OUT/LIST_lmdb, without
@@ -42,8 +42,6 @@ class WriteArguments:
     """Folder of the data set; other sets may be in it."""
     outputs: tuple[Output, ...] = ("annotations",)
     """What to write: annotations, lmdb, records."""
-    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
-    """How to run."""
 
 
 def _copy_images(out: str, folder: str, span: Span) -> Outcome:
@@ -63,7 +61,7 @@ def _write_annotations(spans: list[Span], labelled: bool, plan: dict, arguments:
         raise DataError(f"{path}: its words have no labels, so they can be written as --outputs lmdb only")
     lines = out / "train_annos/mmocr-0.x" / f"{path.stem}.jsonl"
     copy = partial(_copy_images, str(out), f"full_images/{path.stem}")
-    run_step(copy, lambda _: spans, lines, plan, arguments.running)
+    run_step(copy, lambda _: spans, lines, plan, arguments)
     document = out / "train_annos/mmocr1.0" / f"{path.stem}.json"
     document.parent.mkdir(exist_ok=True)
     fresh = document.with_name(f".{document.name}.new")
@@ -78,7 +76,7 @@ def _write_annotations(spans: list[Span], labelled: bool, plan: dict, arguments:
 
 
 def _write_records(path: Path, arguments: WriteArguments) -> int:
-    out, workers = f"{arguments.out}/prepared", arguments.running.workers
+    out, workers = f"{arguments.out}/prepared", arguments.workers
     return prepare(PrepareArguments(str(path.parent), out, sources=(path.name,), workers=workers, max_invalid=1.0))
 
 
@@ -100,7 +98,7 @@ def write(arguments: WriteArguments) -> int:
             _write_annotations(spans, labelled, plan, arguments)
         if "lmdb" in arguments.outputs:
             place = Path(arguments.out) / f"{path.stem}_lmdb"
-            make(partial(write_lmdb, spans, labelled), place, plan, arguments.running)
+            make(partial(write_lmdb, spans, labelled), place, plan, arguments)
         if "records" in arguments.outputs:
             status = max(status, _write_records(path, arguments))
     return status

@@ -35,6 +35,9 @@ try_plain() {
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
   # Names in the list and in the readings count from its folder.
   sed 's/"filename": "/&imgs\//' $benchmark/imgs/labels.jsonl >$benchmark/curve.jsonl
+  try "$python" "$clone/scripts/draw_pictures.py" --folder photos --count 4
+  try "$python" -m data_pipelines.construct crop photos/Label.txt --format ppocr --pictures photos --out cut/photos.jsonl
+  try "$python" -m data_pipelines.construct write cut/photos.jsonl --out made --outputs annotations lmdb records
   try "$python" -m data_pipelines.construct deduplicate curve.jsonl --root $benchmark --out $benchmark/unique.jsonl
   try "$python" -m data_pipelines.construct vote $benchmark/unique.jsonl --readings a.jsonl --out $benchmark/voted.jsonl
   try "$python" -m data_pipelines.construct pseudo-label $benchmark/unique.jsonl --readings a.jsonl a.jsonl \
@@ -83,6 +86,18 @@ try_gcs() {
   train_recogniser gs://bucket/runs/maerec
   try "$python" -m maerec_jax.predict words/Union14M-L/full_images/made --checkpoint gs://bucket/runs/maerec
   try "$python" -m data_pipelines.prepare words --out gs://bucket/prepared --sets train_easy
+  stop_servers
+}
+
+try_ray() {
+  local port
+  port=$(free_port)
+  # On the loopback interface only, which Ray otherwise does on macOS alone.
+  local smoke_environment=("${smoke_environment[@]}" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_USAGE_STATS_ENABLED=0
+    RAY_ADDRESS=127.0.0.1:"$port")
+  serve "${python%/*}/ray" start --head --block --port "$port" --num-cpus 1 --include-dashboard false
+  try "$python" -m data_pipelines.construct crop photos/Label.txt --format ppocr --pictures photos --out cut/ray.jsonl \
+    --engine ray
   stop_servers
 }
 
