@@ -1,10 +1,11 @@
 """List the words that a detector finds in pictures: ``python -m maerec_jax.detect PICTURES --out words.jsonl``."""
 
 import hashlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
@@ -83,16 +84,19 @@ def detect(arguments: DetectArguments) -> int:
     source = Folder(path=".").open(folder)
     for note in getattr(source, "notes", ()):
         tell(note)
-    _detect_all(arguments.detection)  # tells now what is wrong with it
+    # Machines of a cluster have other working folders.
+    detector = arguments.detection.detector and os.path.abspath(arguments.detection.detector)
+    config = replace(arguments.detection, detector=detector)
+    _detect_all(config)  # tells now what is wrong with it
     names = "".join(f"{source.name(i)}\n" for i in range(len(source))).encode()
-    plan = {"step": "detect", "pictures": hashlib.sha256(names).hexdigest(), **asdict(arguments.detection)}
+    plan = {"step": "detect", "pictures": hashlib.sha256(names).hexdigest(), **asdict(config)}
 
     def parts(work: Work) -> list[Span]:
         listed = work.folder / "pictures"
         listed.write_bytes(names)
         return spans_of(listed, _PART)
 
-    report = run_step(partial(_detect, str(folder), arguments.detection), parts, out, plan, arguments)
+    report = run_step(partial(_detect, str(folder), config), parts, out, plan, arguments)
     return int(bool(report.dropped))
 
 

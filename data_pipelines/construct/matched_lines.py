@@ -42,6 +42,7 @@ class MatchedLines(Generic[Told]):
         ``first_names`` are the names of the first record of each span. Raises ``DataError`` where the file cannot be
         read, has no line about the first record, or two lines about one record.
         """
+        path = path.absolute()  # machines of a cluster have other working folders
         lines = cls(path, parse, "", None, index, 0)
         try:
             names = (name for name, _ in lines._places())

@@ -5,6 +5,7 @@ training images are streamed and forgotten. What a training image costs does not
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from etils import epath
 
 from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, pixels_of
@@ -22,6 +24,7 @@ from data_pipelines.overlaps.hashing import EDGES, HEIGHT, VIEWS, WIDTH, WORDS, 
 from data_pipelines.overlaps.index import MAX_BUCKET, HashIndex
 from data_pipelines.overlaps.list_file import Kind, Overlap
 from data_pipelines.sources.records import Record, Source
+from data_pipelines.storage import write_whole
 from data_pipelines.worker_processes import in_chunks
 
 NAMED = 5
@@ -32,6 +35,7 @@ SAME_LABEL, NO_LABEL, OTHER_LABEL = 0.92, 0.95, 0.97
 """From which correlation of aligned pixels on a pair with near hashes is a copy: where both have a label, and these
 agree but for case and symbols; where one has none; where they differ, as one of them is wrong, or a letter is small."""
 
+_NOTES = "notes.json"
 _MOST = 8  # benchmark images that one training image is compared with at most, the nearest first
 
 
@@ -108,13 +112,20 @@ class BenchmarkIndex:
 
     @classmethod
     def build(cls, source: Source, folder: Path, workers: int, advance: Callable[[int], None]) -> "BenchmarkIndex":
-        """Read all benchmark images; ``advance`` is told of every few. Writes 3 KB an image into ``folder``."""
+        """Read all benchmark images; ``advance`` is told of every few. Writes 3 KB an image into ``folder``.
+
+        Where an earlier call has written all that, the images are not read again.
+        """
         count = len(source)
+        if (folder / _NOTES).exists():
+            advance(count)
+            notes = json.loads((folder / _NOTES).read_text())
+            return cls(source, folder, np.load(folder / "digests.npy"), np.load(folder / "order.npy"), tuple(notes))
         shape = (count, HEIGHT, WIDTH)
         thumbnails = np.lib.format.open_memmap(folder / "thumbnails.npy", mode="w+", dtype=np.uint8, shape=shape)
         digests, usable = np.zeros(count, np.uint64), np.zeros(count, bool)
         hashes = np.zeros((count, VIEWS, WORDS), np.uint32)
-        notes: list[str] = []
+        notes = list[str]()
         done = unreadable = 0
         for looks, hashes_here in in_chunks(partial(_look_and_hash, source), count, workers):
             here = slice(done, done + len(hashes_here))
@@ -139,6 +150,9 @@ class BenchmarkIndex:
                 f"{hidden:,} benchmark images have no other keys, so only equal files of these are found"
             )
         order = np.argsort(digests, kind="stable")
+        for name, array in (("digests", digests[order]), ("order", order)):
+            np.save(folder / f"{name}.npy", array)
+        write_whole(epath.Path(folder / _NOTES), json.dumps(notes))  # the last file
         return cls(source, folder, digests[order], order, tuple(notes))
 
     @cached_property

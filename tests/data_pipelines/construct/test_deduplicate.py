@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.construct import __main__ as construct
+from data_pipelines.construct import deduplicate
 from data_pipelines.construct.copies import LOOKS, find_copies
+from data_pipelines.overlaps import search
 from data_pipelines.overlaps.hashing import hash_views, short_hashes, thumbnail
 from data_pipelines.overlaps.list_file import read_list
 
@@ -104,9 +106,9 @@ def write(path, lines):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def run(folder, *lists, workers="0"):
+def run(folder, *lists):
     out = str(folder / "unique.jsonl")
-    flags = ["--out", out, "--root", str(folder), "--benchmark", "test.jsonl", "--workers", workers]
+    flags = ["--out", out, "--root", str(folder), "--benchmark", "test.jsonl", "--workers", "0"]
     return construct.main(["deduplicate", *lists, *flags])
 
 
@@ -143,3 +145,23 @@ def test_lists_must_be_there_and_in_one_folder(lists, capsys):
     assert "none.jsonl: is not in the folder of" in capsys.readouterr().err
     assert run(lists, "a.jsonl", "none.jsonl") == 1
     assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_a_stopped_run_does_not_read_the_benchmark_again(lists, monkeypatch):
+    look_at, read = search.look_at, []
+
+    def counted(source, start, stop):
+        read.append(source.name(start))
+        return look_at(source, start, stop)
+
+    monkeypatch.setattr(search, "look_at", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(deduplicate, "look_at", interrupted)
+        assert run(lists, "a.jsonl") == 1
+    assert read == ["test/4.png"]
+    assert run(lists, "a.jsonl") == 0
+    assert read == ["test/4.png"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
