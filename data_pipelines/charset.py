@@ -1,5 +1,6 @@
 """Text to class ids and back, in one Unicode form."""
 
+import re
 import string
 import unicodedata
 import warnings
@@ -18,6 +19,8 @@ UNKNOWN_TEXT = "<UKN>"
 MAEREC_CHARACTERS = string.digits + string.ascii_letters + "!\"#$%&'()*+,-./:;<=>?@[\\]_`~ "
 """The 91 characters of the published recognisers, in the order of their classes."""
 
+_SYMBOLS = re.compile("[^A-Z^a-z0-9\u4e00-\u9fa5]")
+
 
 def composed(text: str) -> str:
     """A text in Unicode's composed form (NFC): each letter one character with its marks, where there is such a one.
@@ -25,6 +28,12 @@ def composed(text: str) -> str:
     The form of all labels, lexicons and readings: texts that are the same but for their form are the same text.
     """
     return unicodedata.normalize("NFC", text)
+
+
+def without_symbols(text: str) -> str:
+    """Lower-cased, with only ASCII letters, digits, carets (as the reference has it) and CJK U+4E00-U+9FA5 kept: what
+    WAICS compares."""
+    return _SYMBOLS.sub("", text.lower())
 
 
 def _joined(pieces: Iterable[str]) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ from importlib import import_module, metadata
 
 COMMANDS = {
     "read": ("maerec_jax.predict", "Read words in images, folders, LMDBs or whole pictures"),
+    "detect": ("maerec_jax.detect", "List the words that a detector finds in pictures, for making data sets"),
     "evaluate": ("maerec_jax.evaluate", "Measure a recogniser on labelled sets, or compare two results"),
     "train": ("maerec_jax.train", "Pre-train or fine-tune; repeat the command to resume"),
     "serve": ("maerec_jax.serve", "Read over HTTP"),
@@ -17,6 +18,7 @@ COMMANDS = {
     "data check": ("data_pipelines.check", "Check a download: what it holds, lacks, and what cannot be read"),
     "data prepare": ("data_pipelines.prepare", "Convert a data set to ArrayRecord shards"),
     "data overlaps": ("data_pipelines.find_overlaps", "Find benchmark images in training sets"),
+    "data construct": ("data_pipelines.construct.__main__", "Make a data set from pictures, in steps"),
     "data render": ("data_pipelines.rendering.__main__", "Draw words for training"),
 }
 """The module of each command, which has a function ``main``, and what the command does."""

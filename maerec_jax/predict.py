@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import DataError, UserError
+from data_pipelines.images.crops import Crops
 from data_pipelines.images.resizing import turn_image
 from data_pipelines.sources.records import Source
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
@@ -26,7 +27,6 @@ from maerec_jax.reading.pictures import annotated_picture, readings_sheet, save_
 from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.reading.word import Word
-from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import load_detector
 from maerec_jax.scenes.drawing import annotated_scene
 from maerec_jax.scenes.regions import DetectionConfig, Detector

@@ -8,10 +8,10 @@ import tyro
 
 from data_pipelines.command import keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
+from data_pipelines.images.crops import Crops
 from maerec_jax.distributed.host_memory import run_steps_in_this_thread
 from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.reading.recognizer import Recognizer
-from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import DetectionConfig, load_detector
 from maerec_jax.serving.limits import Limits, check_hosts
 

@@ -50,6 +50,14 @@ _ORDER = np.argsort(np.hypot(np.arange(_ROWS)[:, None] / _ROWS, np.arange(_COLUM
 _ORDER = np.roll(_ORDER, -1)
 
 
+def short_hashes(thumbnails: np.ndarray) -> np.ndarray:
+    """uint64 ``(n,)``: of uint8 ``(n, 32, 64)``, the signs of the 64 lowest frequencies of the whole images."""
+    images = thumbnails.astype(np.float32)
+    images -= images.mean(axis=(1, 2), keepdims=True)
+    waves = (_VERTICAL_VKH[0] @ images @ _HORIZONTAL_VWL[0]).reshape(len(images), -1)[:, _ORDER[:64]]
+    return np.ascontiguousarray(np.packbits(waves > 0, axis=-1, bitorder="little")).view("<u8")[:, 0]
+
+
 def hash_views(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The hashes of thumbnails, uint8 ``(n, 32, 64)``, and how certain each of their bits is.
 
@@ -65,5 +73,6 @@ def hash_views(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     waves = waves.reshape(len(images), VIEWS, _ROWS * _COLUMNS)[..., _ORDER]
     waves[..., -1] = 0
     waves = waves.reshape(len(images), VIEWS, 32, WORDS).swapaxes(2, 3)
-    hashes = np.packbits(waves > 0, axis=-1, bitorder="little").view("<u4")[..., 0]
+    bits = np.ascontiguousarray(np.packbits(waves > 0, axis=-1, bitorder="little"))  # of one image it is not, else
+    hashes = bits.view("<u4")[..., 0]
     return hashes, np.abs(waves)

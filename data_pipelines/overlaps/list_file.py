@@ -15,21 +15,23 @@ from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.lmdb_words import LmdbSource
 from data_pipelines.sources.records import Source
 
-Kind = Literal["bytes", "label", "pixels"]
+Kind = Literal["bytes", "label", "pixels", "equal", "place", "near"]
 """How a copy was recognised: by equal bytes; by near hashes, equal labels and a high correlation of the pixels; or by
-near hashes and a very high correlation alone."""
+near hashes and a very high correlation alone. And of copies within training sets: by equal pixels; by the same place in
+the same picture; or by nearly equal hashes and equal labels."""
 
 _FORM = '{"train": "...", "benchmark": "...", "kind": "bytes", "correlation": 1.0}'
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """A training record that shows a benchmark image. A list file has one a line, as a JSON object."""
+    """A training record that shows a benchmark image, or what another record shows that stays. A list file has one a
+    line, as a JSON object."""
 
     train: Annotated[str, Field(min_length=1)]  # name of the training record, relative to the data root
-    benchmark: str = ""  # name of the benchmark record
+    benchmark: str = ""  # name of the benchmark record, or of the record that stays
     kind: Kind = "pixels"  # how it was recognised
-    correlation: float = 1.0  # correlation of the aligned pixels, at most 1
+    correlation: float = 1.0  # of the aligned pixels, at most 1; or intersection over union, or the share of equal bits
 
     def to_json(self) -> str:
         """The line of a list file, without its end."""

@@ -5,6 +5,7 @@ training images are streamed and forgotten. What a training image costs does not
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from etils import epath
 
 from data_pipelines.errors import DataError
 from data_pipelines.images.decoding import DecodeError, pixels_of
@@ -22,6 +24,7 @@ from data_pipelines.overlaps.hashing import EDGES, HEIGHT, VIEWS, WIDTH, WORDS, 
 from data_pipelines.overlaps.index import MAX_BUCKET, HashIndex
 from data_pipelines.overlaps.list_file import Kind, Overlap
 from data_pipelines.sources.records import Record, Source
+from data_pipelines.storage import write_whole
 from data_pipelines.worker_processes import in_chunks
 
 NAMED = 5
@@ -32,6 +35,7 @@ SAME_LABEL, NO_LABEL, OTHER_LABEL = 0.92, 0.95, 0.97
 """From which correlation of aligned pixels on a pair with near hashes is a copy: where both have a label, and these
 agree but for case and symbols; where one has none; where they differ, as one of them is wrong, or a letter is small."""
 
+_NOTES = "notes.json"
 _MOST = 8  # benchmark images that one training image is compared with at most, the nearest first
 
 
@@ -46,30 +50,40 @@ class Findings:
     looked for; pairs of hashes ``examined``, and pairs of images whose pixels were ``compared``."""
 
 
-class _Looks(NamedTuple):
+class Looks(NamedTuple):
+    """What is known of some records before they are compared."""
+
     thumbnails: np.ndarray  # uint8 (n, 32, 64); zeros where unreadable
     digests: np.ndarray  # uint64 (n,)
+    pixels: np.ndarray  # uint64 (n,): digests of the decoded pixels; 0 where unreadable
     usable: np.ndarray  # bool (n,): readable and not flat
     problems: list[str]  # of those that are not readable
     records: list[Record | None]
 
 
-def look_at(source: Source, start: int, stop: int) -> _Looks:
+def look_at(source: Source, start: int, stop: int) -> Looks:
     """Read and shrink some records of a source."""
     count = stop - start
-    thumbnails, digests = np.zeros((count, HEIGHT, WIDTH), np.uint8), np.zeros(count, np.uint64)
+    thumbnails = np.zeros((count, HEIGHT, WIDTH), np.uint8)
+    digests, pixels = np.zeros((2, count), np.uint64)
     readable, problems, records = np.zeros(count, bool), [], []
     for row, index in enumerate(range(start, stop)):
         record = None
         try:
             record = source[index]
-            digests[row] = int.from_bytes(hashlib.blake2b(_bytes(record), digest_size=8).digest(), "little")
-            thumbnails[row] = thumbnail(pixels_of(record))
+            digests[row] = _digest(_bytes(record))
+            image = pixels_of(record)
+            thumbnails[row] = thumbnail(image)
+            pixels[row] = _digest(repr(image.shape).encode() + image.tobytes())
             readable[row] = True
         except (DataError, DecodeError, cv2.error) as error:
             problems.append(f"{source.name(index)}: {' '.join(str(error).split())}")
         records.append(record)
-    return _Looks(thumbnails, digests, readable & ~is_flat(thumbnails), problems, records)
+    return Looks(thumbnails, digests, pixels, readable & ~is_flat(thumbnails), problems, records)
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _bytes(record: Record) -> bytes:
@@ -81,7 +95,7 @@ def plain(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum()) or text
 
 
-def _look_and_hash(source: Source, start: int, stop: int) -> tuple[_Looks, np.ndarray]:
+def _look_and_hash(source: Source, start: int, stop: int) -> tuple[Looks, np.ndarray]:
     looks = look_at(source, start, stop)
     return looks._replace(records=[]), hash_views(looks.thumbnails)[0]
 
@@ -98,13 +112,20 @@ class BenchmarkIndex:
 
     @classmethod
     def build(cls, source: Source, folder: Path, workers: int, advance: Callable[[int], None]) -> "BenchmarkIndex":
-        """Read all benchmark images; ``advance`` is told of every few. Writes 3 KB an image into ``folder``."""
+        """Read all benchmark images; ``advance`` is told of every few. Writes 3 KB an image into ``folder``.
+
+        Where an earlier call has written all that, the images are not read again.
+        """
         count = len(source)
+        if (folder / _NOTES).exists():
+            advance(count)
+            notes = json.loads((folder / _NOTES).read_text())
+            return cls(source, folder, np.load(folder / "digests.npy"), np.load(folder / "order.npy"), tuple(notes))
         shape = (count, HEIGHT, WIDTH)
         thumbnails = np.lib.format.open_memmap(folder / "thumbnails.npy", mode="w+", dtype=np.uint8, shape=shape)
         digests, usable = np.zeros(count, np.uint64), np.zeros(count, bool)
         hashes = np.zeros((count, VIEWS, WORDS), np.uint32)
-        notes: list[str] = []
+        notes = list[str]()
         done = unreadable = 0
         for looks, hashes_here in in_chunks(partial(_look_and_hash, source), count, workers):
             here = slice(done, done + len(hashes_here))
@@ -129,6 +150,9 @@ class BenchmarkIndex:
                 f"{hidden:,} benchmark images have no other keys, so only equal files of these are found"
             )
         order = np.argsort(digests, kind="stable")
+        for name, array in (("digests", digests[order]), ("order", order)):
+            np.save(folder / f"{name}.npy", array)
+        write_whole(epath.Path(folder / _NOTES), json.dumps(notes))  # the last file
         return cls(source, folder, digests[order], order, tuple(notes))
 
     @cached_property
@@ -152,14 +176,18 @@ class BenchmarkIndex:
 
 
 def _compare(training: Source, benchmark: BenchmarkIndex, start: int, stop: int) -> Findings:
-    """Find the copies among some training records."""
+    return compare(training, benchmark, start, look_at(training, start, stop))
+
+
+def compare(training: Source, benchmark: BenchmarkIndex, start: int, looks: Looks) -> Findings:
+    """Find the copies among some training records, which ``look_at`` was given, from ``start`` on."""
+    count = len(looks.records)
 
     def overlap(row: int, image: int, kind: Kind, correlation: float) -> Overlap:
         name, other = training.name(start + row), benchmark.source.name(image)
         return Overlap(name, other, kind, round(min(correlation, 1.0), 4))
 
-    looks = look_at(training, start, stop)
-    found: list[dict[int, Overlap]] = [{} for _ in range(stop - start)]
+    found: list[dict[int, Overlap]] = [{} for _ in range(count)]
     for row, record in enumerate(looks.records):
         if record is not None:
             for image in benchmark.equal(record, looks.digests[row]):
@@ -182,7 +210,7 @@ def _compare(training: Source, benchmark: BenchmarkIndex, start: int, stop: int)
             found[row][image] = overlap(row, image, "label" if same else "pixels", correlation)
     overlaps = [o for row in found for o in sorted(row.values(), key=lambda o: -o.correlation)]
     unreadable = len(looks.problems)
-    counts = Counter(records=stop - start, unreadable=unreadable, flat=stop - start - unreadable - len(rows))
+    counts = Counter(records=count, unreadable=unreadable, flat=count - unreadable - len(rows))
     counts += Counter(examined=near.examined, compared=int(compared.sum()))
     return Findings(overlaps, looks.problems[:NAMED], counts)
 

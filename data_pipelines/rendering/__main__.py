@@ -8,18 +8,15 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from data_pipelines.command import main_of
 from data_pipelines.errors import DataError, RecordError
 from data_pipelines.images.decoding import DecodeError, pixels_of
-from data_pipelines.images.resizing import resize_image
-from data_pipelines.rendering.captions import caption_font
+from data_pipelines.rendering.sheet import sheet_of
 from data_pipelines.rendering.source import RenderedSource, RenderedWords
 from data_pipelines.sources.files import Annotations
 from data_pipelines.sources.records import Record, Source
-
-_CELL_WIDTH, _PICTURE_HEIGHT, _LABEL_HEIGHT = 200, 64, 18
 
 
 @dataclass(frozen=True)
@@ -62,25 +59,14 @@ def draw_sheet(source: RenderedSource, count: int, columns: int, beside: Source 
 
     Below each row comes one with as many of ``beside``, which are taken from all of it.
     """
-    count = min(count, len(source))
-    shown = [(source[i], i // columns * (1 if beside is None else 2), i % columns) for i in range(count)]
+    count, step = min(count, len(source)), 1 if beside is None else 2
+    shown = {(i // columns * step, i % columns): source[i] for i in range(count)}
     if beside is not None:
         # Of lists with fewer words all are shown once.
         others = np.linspace(0, len(beside), min(count, len(beside)), endpoint=False, dtype=int)
-        shown += [(_readable(beside, int(n)), i // columns * 2 + 1, i % columns) for i, n in enumerate(others)]
-    rows = 1 + max(row for _, row, _ in shown)
-    sheet = Image.new("RGB", (columns * _CELL_WIDTH, rows * (_PICTURE_HEIGHT + _LABEL_HEIGHT)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for record, row, column in shown:
-        pixels = np.asarray(record.image)
-        height, width = pixels.shape[:2]
-        scale = min((_CELL_WIDTH - 8) / width, (_PICTURE_HEIGHT - 4) / height)
-        fitting = resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)), "bilinear")
-        x, y = column * _CELL_WIDTH, row * (_PICTURE_HEIGHT + _LABEL_HEIGHT)
-        sheet.paste(Image.fromarray(fitting), (x, y))
-        label = record.text or ""
-        pen.text((x, y + _PICTURE_HEIGHT - 2), label, "red", caption_font(label, 12, source.font_folder))
-    return sheet
+        shown |= {(i // columns * 2 + 1, i % columns): _readable(beside, int(n)) for i, n in enumerate(others)}
+    cells = {place: (np.asarray(record.image), record.text or "") for place, record in shown.items()}
+    return sheet_of(cells, columns, source.font_folder)
 
 
 def _readable(source: Source, index: int) -> Record:

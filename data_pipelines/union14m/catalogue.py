@@ -15,6 +15,7 @@ from data_pipelines.prepared.layout import MANIFEST, UNFINISHED
 
 _IMAGE_FOLDERS = ("full_images", "imgs")  # millions of files that only annotation files tell about
 _LIST_ENDINGS = (".jsonl", ".json", ".tsv", ".txt")
+_REPORT = ".report.json"  # of data_pipelines.construct
 
 Kind = Literal["annotations", "lmdb", "records"]
 """In what form a word set is stored."""
@@ -194,7 +195,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, Kind]]:
             if "data.mdb" in files:
                 yield relative.as_posix(), "lmdb"
             for name in sorted(files):
-                if name.lower().endswith(_LIST_ENDINGS):
+                if name.lower().endswith(_LIST_ENDINGS) and not name.endswith(_REPORT):
                     yield (relative / name).as_posix(), "annotations"
         seen.add(real)
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 
 from data_pipelines.errors import UserError
+from data_pipelines.images.crops import Crops
 from maerec_jax.config import TrainConfig
 from maerec_jax.demo_page.uploads import fitted
 from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.reading.recognizer import Recognizer
-from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.regions import Detector
 from maerec_jax.scenes.scene_reader import SceneReader, SceneWord, is_large
 

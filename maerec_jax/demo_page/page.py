@@ -11,12 +11,12 @@ import gradio as gr
 import numpy as np
 
 from data_pipelines.errors import DataError, UserError
+from data_pipelines.images.crops import Crops
 from maerec_jax.demo_page.desk import Desk, Found, Settings
 from maerec_jax.demo_page.examples import Example, draw_examples
 from maerec_jax.demo_page.looks import CLEAR, COPIED, COPY, UNSELECT
 from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
-from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.scene_reader import LARGE
 
 _TITLE = "Reading words in pictures"

@@ -7,20 +7,16 @@ from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
 
-_SYMBOLS = re.compile("[^A-Z^a-z0-9\u4e00-\u9fa5]")
+from data_pipelines.charset import without_symbols
+
 _NOT_ALPHANUMERIC = re.compile("[^a-z0-9]")
-
-
-def without_symbols(text: str) -> str:
-    """Lower-cased, with only ASCII letters, digits, carets (as the reference has it) and CJK U+4E00-U+9FA5 kept."""
-    return _SYMBOLS.sub("", text.lower())
 
 
 def all_letters(text: str) -> str:
     """What ``without_symbols`` keeps, and the letters, marks and digits of all scripts."""
     if text.isascii():
         return without_symbols(text)
-    return "".join(c for c in text.lower() if _is_letter(c) or not _SYMBOLS.match(c))
+    return "".join(c for c in text.lower() if _is_letter(c) or without_symbols(c))
 
 
 def _is_letter(character: str) -> bool:

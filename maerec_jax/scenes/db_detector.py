@@ -6,9 +6,9 @@ from math import ceil
 import cv2
 import numpy as np
 
+from data_pipelines.images.polygons import shorter_side
 from maerec_jax.scenes.db_regions import regions_of
 from maerec_jax.scenes.onnx_network import OnnxNetwork, normalised
-from maerec_jax.scenes.polygons import shorter_side
 from maerec_jax.scenes.regions import DetectionConfig, Region, reading_order
 
 _STRIDE = 32  # the deepest features of these networks have a 32nd of the size

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pyclipper
 
-from maerec_jax.scenes.polygons import level_corners
+from data_pipelines.images.polygons import level_corners
 from maerec_jax.scenes.regions import DetectionSettings, Method, Region
 
 _FINE = 256  # Clipper calculates in whole numbers: so many of them to a pixel

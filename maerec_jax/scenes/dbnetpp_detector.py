@@ -8,8 +8,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from data_pipelines.images.polygons import shorter_side
 from maerec_jax.scenes.db_regions import regions_of
-from maerec_jax.scenes.polygons import shorter_side
 from maerec_jax.scenes.regions import DetectionConfig, DetectionSettings, Region, reading_order
 
 

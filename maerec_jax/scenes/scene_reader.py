@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.images.crops import Crops, crop
+from data_pipelines.images.polygons import within_reach
 from maerec_jax.reading.recognizer import Image, Prepared, Recognizer, load_image
 from maerec_jax.reading.word import Word
-from maerec_jax.scenes.crops import Crops, crop
-from maerec_jax.scenes.polygons import within_reach
 from maerec_jax.scenes.regions import Detector, Region
 
 LARGE = 400

@@ -4,9 +4,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from data_pipelines.errors import UserError
+from data_pipelines.images.crops import Crops, crop
 from maerec_jax.reading.recognizer import Prepared
 from maerec_jax.reading.word import Word
-from maerec_jax.scenes.crops import Crops, crop
 from maerec_jax.scenes.regions import Detector, Region
 from maerec_jax.serving.bodies import Upload
 from maerec_jax.serving.limits import Places

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.command import run_command
 from data_pipelines.images.buckets import Shape
+from data_pipelines.images.crops import Crops
 from data_pipelines.images.decoding import pixels_of
 from data_pipelines.rendering import RenderedWords
 from data_pipelines.rendering.scene import compose_scene
@@ -20,7 +21,6 @@ from data_pipelines.sources.files import Annotations
 from data_pipelines.sources.records import Source
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.reading.scoring import HEADLINE, verdicts
-from maerec_jax.scenes.crops import Crops
 from maerec_jax.scenes.detection import load_detector
 from maerec_jax.scenes.regions import DetectionConfig
 from maerec_jax.scenes.scene_reader import SceneReader

@@ -33,6 +33,15 @@ try_plain() {
   train_recogniser runs/maerec --init-from runs/mae
   try "$python" -m maerec_jax.evaluate --checkpoint runs/maerec --data words --json a.json --csv a.csv --report a.html
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
+  # Names in the list and in the readings count from its folder.
+  sed 's/"filename": "/&imgs\//' $benchmark/imgs/labels.jsonl >$benchmark/curve.jsonl
+  try "$python" "$clone/scripts/draw_pictures.py" --folder photos --count 4
+  try "$python" -m data_pipelines.construct crop photos/Label.txt --format ppocr --pictures photos --out cut/photos.jsonl
+  try "$python" -m data_pipelines.construct write cut/photos.jsonl --out made --outputs annotations lmdb records
+  try "$python" -m data_pipelines.construct deduplicate curve.jsonl --root $benchmark --out $benchmark/unique.jsonl
+  try "$python" -m data_pipelines.construct vote $benchmark/unique.jsonl --readings a.jsonl --out $benchmark/voted.jsonl
+  try "$python" -m data_pipelines.construct pseudo-label $benchmark/unique.jsonl --readings a.jsonl a.jsonl \
+    --out $benchmark/labelled.jsonl
   try "$python" -m maerec_jax.evaluate --models runs/maerec a.json --data words --json models.json
   try "$python" -m maerec_jax.predict $benchmark/imgs --checkpoint runs/maerec --format jsonl --beam 2 \
     --sheet read.png --visualise read --attention
@@ -80,6 +89,18 @@ try_gcs() {
   stop_servers
 }
 
+try_ray() {
+  local port
+  port=$(free_port)
+  # On the loopback interface only, which Ray otherwise does on macOS alone.
+  local smoke_environment=("${smoke_environment[@]}" RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_USAGE_STATS_ENABLED=0
+    RAY_ADDRESS=127.0.0.1:"$port")
+  serve "${python%/*}/ray" start --head --block --port "$port" --num-cpus 1 --include-dashboard false
+  try "$python" -m data_pipelines.construct crop photos/Label.txt --format ppocr --pictures photos --out cut/ray.jsonl \
+    --engine ray
+  stop_servers
+}
+
 try_test() {
   # All of it is what scripts/test.sh does.
   try "$python" -m pytest --version
@@ -113,6 +134,11 @@ try_docs() {
 
 try_detect() {
   try "$python" -m maerec_jax.predict sheet.png --detect --checkpoint runs/maerec --format jsonl --visualise scenes
+  mkdir -p sheets
+  cp sheet.png sheets
+  try "$python" -m maerec_jax.detect sheets --out found.jsonl
+  try "$python" -m data_pipelines.construct find-unlabelled sheets --detections found.jsonl found.jsonl \
+    --out found/words.jsonl
 }
 
 try_serve() {

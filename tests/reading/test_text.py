@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from data_pipelines.charset import UNKNOWN_TEXT, Charset
+from data_pipelines.charset import UNKNOWN_TEXT, Charset, without_symbols
 from maerec_jax.reading.scoring import (
     ALL_LETTERS,
     HEADLINE,
@@ -16,7 +16,6 @@ from maerec_jax.reading.scoring import (
     dropped_by,
     edit_similarity,
     verdicts,
-    without_symbols,
 )
 from tests.conftest import FIXTURES
 

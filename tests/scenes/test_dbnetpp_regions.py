@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maerec_jax.scenes.crops import crop
+from data_pipelines.images.crops import crop
 from maerec_jax.scenes.db_regions import regions_of
 from maerec_jax.scenes.dbnetpp_detector import DBNetPPDetector, network_size
 from maerec_jax.scenes.dbnetpp_networks import frames, whole

@@ -5,8 +5,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from data_pipelines.images.polygons import STEEP, level_corners, long_sides, points_at, within_reach
 from data_pipelines.images.resizing import turn_image
-from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, points_at, within_reach
 
 Crops = Literal["box", "rectified", "app"]
 """How words are cut out: "box" by the smallest upright rectangle around the polygon, as the words of Union14M are;

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from maerec_jax.scenes.crops import crop
-from maerec_jax.scenes.polygons import level_corners, long_sides
+from data_pipelines.images.crops import crop
+from data_pipelines.images.polygons import level_corners, long_sides
 from tests.scenes.shapes import rectangle
 
 
