@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DataError, UserError
 from data_pipelines.worker_processes import Workers
 
 Engine = Literal["local", "ray"]
@@ -16,6 +16,7 @@ Results = Callable[[Callable[..., Any], Iterable[tuple]], Iterator[Any]]
 """``results(function, calls)``: ``function(*call)`` for each of ``calls``, in their order; all of it picklable."""
 
 _AHEAD = 4  # calls that wait for each processor of a cluster
+_TRIES = 20  # of a call whose process or node dies
 
 
 @contextmanager
@@ -46,8 +47,8 @@ def engine_results(engine: Engine, workers: int) -> Iterator[Results]:
 def _ray_results(function: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[Any]:
     import ray
 
-    # What a node was doing when it died is done again elsewhere, however often that happens.
-    remote = ray.remote(max_retries=-1)(function)
+    # What a node was doing when it died is done again elsewhere.
+    remote = ray.remote(max_retries=_TRIES - 1)(function)
     calls, ahead = iter(calls), _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = deque(remote.remote(*call) for call in islice(calls, ahead))
     while waiting:
@@ -55,4 +56,7 @@ def _ray_results(function: Callable[..., Any], calls: Iterable[tuple]) -> Iterat
             yield ray.get(waiting.popleft())
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error  # as the function raised it
+        except ray.exceptions.RayError as error:
+            problem = f"what did a part of the work died {_TRIES} times ({type(error).__name__}); Ray's logs tell why"
+            raise DataError(problem) from error
         waiting += (remote.remote(*call) for call in islice(calls, 1))
