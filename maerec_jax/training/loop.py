@@ -20,6 +20,7 @@ from maerec_jax.distributed.cluster import meet
 from maerec_jax.distributed.sharding import batch_part, put_batch, put_whole, replicated
 from maerec_jax.training.data import make_decoder, source_names
 from maerec_jax.training.evaluation import Evaluator
+from maerec_jax.training.profiling import Profile
 from maerec_jax.training.run import Run
 from maerec_jax.training.run_log import RunLog
 from maerec_jax.training.step import jit_train_step
@@ -60,16 +61,20 @@ def train(config: TrainConfig, changed_data: bool = False, extend: bool = False)
             RunLog(workdir, start, run.total_steps, first) as log,
             _batches(run, start) as batches,
             _Training(run, requests, checkpoints, log, start) as training,
+            Profile(config.profile, workdir, start, run.total_steps, log.alarm) as profile,
         ):
             training.finish_validation()
             if start >= run.total_steps:
                 log.message(f"nothing left to do: step {start:,} is saved, and the run has {run.total_steps:,} steps")
             for done in range(start + 1, run.total_steps + 1):
+                profile.begin(done)
                 training.step(batches)
                 stops = requests.reached()
                 validates = run.is_validated(done) and not stops
-                saves = stops or validates or run.is_saved(done)
-                training.look(up_to=done if saves else done - _LAG)
+                saves, traced = stops or validates or run.is_saved(done), profile.ends(done)
+                training.look(up_to=done if saves or traced else done - _LAG)
+                if traced:
+                    profile.end()
                 if saves:
                     training.save(training.validate() if validates else None)
                 if stops:
@@ -139,7 +144,8 @@ class _Training:
         batch["source"] = self._invalid.parts_of(batch.pop("index"))
         rows, number = put_batch(batch, self._run.mesh), put_whole(np.int32(self._done), replicated(self._run.mesh))
         # Nothing may wait for the device, or move to it unnoticed, while it works.
-        with jax.transfer_guard("disallow"):
+        step = jax.profiler.StepTraceAnnotation("step", step_num=self._done + 1)
+        with jax.transfer_guard("disallow"), step:
             self._state, values = self._step(self._state, rows, number)
         if self._done == self._start:
             jax.block_until_ready(values)
