@@ -63,14 +63,17 @@ class DataConfig:
     """Labels with characters outside the charset: drop, keep (as unknown class), or stop with an error."""
     max_invalid: float = 0.1
     """Stop if a larger share of recent images (and at least 100), of all or of one source, is unusable."""
-    workers: int = 0
-    """Worker processes that read and decode; 0 for a thread. Batches do not depend on it."""
+    workers: int | Literal["auto"] = 0
+    """Worker processes that read and decode; 0 for a thread; auto for as many as keep steps from waiting. Batches do
+    not depend on it."""
     timeout: float = 900.0
     """Seconds to wait for a batch before the run stops; 0 for no limit."""
 
     def __post_init__(self) -> None:
         if self.timeout < 0:
             raise ValueError(f"data.timeout must not be negative, but is {self.timeout}")
+        if self.workers != "auto" and self.workers < 0:
+            raise ValueError(f"data.workers must be auto, 0 or more, not {self.workers}")
 
 
 @dataclass(frozen=True)
