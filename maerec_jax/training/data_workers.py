@@ -70,11 +70,12 @@ class TunedBatches(Iterator[Batch], AbstractContextManager["TunedBatches"]):
     def _tune(self, now: float) -> None:
         """Open the batches anew with more workers, where steps have waited."""
         share = self._waited / (now - self._since)
-        told = f"data.workers auto: {self.workers or 'a thread and no'} workers, steps wait {share:.0%} of their time"
+        readers = f"{self.workers} workers" if self.workers else "a thread"
+        told = f"data.workers auto: with {readers} steps wait {share:.0%} of their time"
         self._tries -= 1
-        if share < _WAIT or self.workers == self._most or not self._tries:
+        if share < _WAIT or self.workers == self._most:
             self._tries = 0
-            self._message(f"{told}{', of all cores' if self.workers == self._most else ''}: it stays at that")
+            self._message(f"{told}: it stays at that{'' if share < _WAIT else ', there are no more cores'}")
             return
         # Readers kept at it all of the time, and were as many times too slow as steps could be faster.
         needed = math.ceil(_MARGIN * max(self.workers, 1) / max(1 - share, 1 / self._most))
