@@ -13,10 +13,10 @@ COPY maerec_jax maerec_jax
 RUN case "$DEVICE" in cpu) extras=gcs ;; cuda | tpu) extras="gcs,$DEVICE" ;; *) exit 2 ;; esac \
     && pip install --no-cache-dir ".[$extras]"
 
-# Programs that train need no rights, and write in their home and to buckets only.
-RUN useradd --create-home --uid 1000 maerec
+# Commands need no rights: they write to this folder, their home, and buckets.
+RUN useradd --create-home --uid 1000 maerec && install -d -o maerec /workspace
 USER 1000
-WORKDIR /home/maerec
+WORKDIR /workspace
 COPY configs configs
 
 ENTRYPOINT ["maerec"]

@@ -31,9 +31,13 @@ _TYPES = {
 _CHIPS_A_HOST = 4  # of slices of several hosts; smaller ones of v5e and v6e are one host
 _SECONDS_TO_SAVE = 120
 
+# Chips are reached through locked memory, of which they need more than a process has by default:
+# https://docs.cloud.google.com/kubernetes-engine/docs/how-to/tpus#privileged-mode
+#
 # A run that is asked to stop saves, and ends with status 0. Here that would mean that it is done: so the process that
 # was asked says that it was. The shell waits for it again, since a signal ends the first wait.
 _COMMAND = """
+ulimit -l 68719476736 || true
 trap 'stopped=143; kill -TERM $run' TERM
 maerec train "$@" & run=$!
 wait $run; status=$?
@@ -106,9 +110,10 @@ def manifest(arguments: GkeArguments, training: Sequence[str]) -> dict[str, Any]
     }
     volumes: list[dict[str, Any]] = [{"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}]
     mounts: list[dict[str, Any]] = [{"name": "memory", "mountPath": "/dev/shm"}]
-    annotations = {}
+    annotations, tolerations = {}, []
     if arguments.spot:
         nodes["cloud.google.com/gke-spot"] = "true"
+        tolerations.append({"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"})
     if arguments.data_bucket:
         annotations["gke-gcsfuse/volumes"] = "true"
         attributes = {"bucketName": arguments.data_bucket, "mountOptions": "implicit-dirs,file-cache:max-size-mb:-1"}
@@ -120,7 +125,11 @@ def manifest(arguments: GkeArguments, training: Sequence[str]) -> dict[str, Any]
         "image": arguments.image,
         "command": ["sh", "-c", _COMMAND, "train", *training],
         "resources": {"limits": {"google.com/tpu": str(chips_a_host)}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "runAsUser": 0,  # to whom alone the right to raise the limit of locked memory can be given
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": ["SYS_RESOURCE"]},
+        },
         "volumeMounts": mounts,
     }
     pod = {
@@ -128,6 +137,7 @@ def manifest(arguments: GkeArguments, training: Sequence[str]) -> dict[str, Any]
         "serviceAccountName": arguments.service_account,
         "terminationGracePeriodSeconds": _SECONDS_TO_SAVE,
         "nodeSelector": nodes,
+        "tolerations": tolerations,
         "containers": [container],
         "volumes": volumes,
     }
