@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from data_pipelines import pipeline
 from maerec_jax import train
+from maerec_jax.training import loop
 from maerec_jax.training.stragglers import Stragglers
 from tests.training.conftest import autoencoder_config
 from tests.training.processes import Processes, write_config
@@ -41,17 +41,16 @@ def test_each_process_tells_its_mean_of_the_steps_since_the_last():
         np.testing.assert_array_equal(stragglers.gather(), [np.mean(seconds)])
 
 
-def train_with_slow_data_in_the_second_process(arguments):
+def train_late_in_the_second_process(arguments):
     if arguments[-2:] == ["--process-id", "1"]:
-        read = pipeline._read_step
-        pipeline._read_step = lambda *step: time.sleep(0.4) or read(*step)
+        put = loop.put_batch
+        loop.put_batch = lambda *batch: time.sleep(0.4) or put(*batch)
     return train.main(arguments)
 
 
 def test_the_process_that_sleeps_is_named(tmp_path):
-    config = autoencoder_config(tmp_path / "run", steps=12, log_every=2)
-    command = train_with_slow_data_in_the_second_process
-    with Processes(write_config(tmp_path, config), 2, command=command) as run:
+    config = autoencoder_config(tmp_path / "run", steps=8, log_every=2)
+    with Processes(write_config(tmp_path, config), 2, command=train_late_in_the_second_process) as run:
         assert run.wait() == [0, 0], run.told()
         assert run.told(0).count("warning: process 1 keeps the others waiting") == 1
         assert "keeps the others waiting" not in run.told(1)
