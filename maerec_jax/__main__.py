@@ -10,6 +10,7 @@ COMMANDS = {
     "detect": ("maerec_jax.detect", "List the words that a detector finds in pictures, for making data sets"),
     "evaluate": ("maerec_jax.evaluate", "Measure a recogniser on labelled sets, or compare two results"),
     "train": ("maerec_jax.train", "Pre-train or fine-tune; repeat the command to resume"),
+    "checkpoints": ("maerec_jax.checkpoints", "List the checkpoints of a run, and what each can be used for"),
     "serve": ("maerec_jax.serve", "Read over HTTP"),
     "demo": ("maerec_jax.demo", "Read in the browser"),
     "export": ("maerec_jax.export", "Write weights as PyTorch, safetensors, ONNX or StableHLO"),

@@ -42,6 +42,8 @@ class CompileArguments:
     """Configurations that the search compiles, at most."""
     json: str = ""
     """Write all results to this JSON file."""
+    save: str = ""
+    """Write operations, bytes, fusions and collectives to this JSON file: commit it, and see what a change does."""
     cache: str = str(CACHE / "compile_ahead")
     """Folder for results, so that nothing is compiled twice; "" for none."""
 
@@ -72,8 +74,11 @@ def _compile_ahead(arguments: CompileArguments, flags: Sequence[str]) -> int:
         chosen = candidate.apply(config, topology) if candidate else config
         return Report(arguments.config, chosen, topology, compile_step(chosen, topology, cache, progress.print))
 
+    if arguments.search and arguments.save:
+        raise UserError("--save is for the step of one configuration: leave out --search")
     if not arguments.search:
         report = evaluate(None)
+        _write(arguments.save, report.summary())
         print_report(report, console)
         _write(arguments.json, report.to_json())
         return 0

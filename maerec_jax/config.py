@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -62,14 +63,17 @@ class DataConfig:
     """Labels with characters outside the charset: drop, keep (as unknown class), or stop with an error."""
     max_invalid: float = 0.1
     """Stop if a larger share of recent images (and at least 100), of all or of one source, is unusable."""
-    workers: int = 0
-    """Worker processes that read and decode; 0 for a thread. Batches do not depend on it."""
+    workers: int | Literal["auto"] = 0
+    """Worker processes that read and decode; 0 for a thread; auto for as many as keep steps from waiting. Batches do
+    not depend on it."""
     timeout: float = 900.0
     """Seconds to wait for a batch before the run stops; 0 for no limit."""
 
     def __post_init__(self) -> None:
         if self.timeout < 0:
             raise ValueError(f"data.timeout must not be negative, but is {self.timeout}")
+        if self.workers != "auto" and self.workers < 0:
+            raise ValueError(f"data.workers must be auto, 0 or more, not {self.workers}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,27 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class ProfileConfig:
+    """A trace of some steps, of what devices and threads did when (docs/profiling.md)."""
+
+    steps: str = ""
+    """FIRST:LAST, the steps to trace, both included; "" for none."""
+    processes: tuple[int, ...] = (0,)
+    """Of several processes, those that are traced."""
+
+    def __post_init__(self) -> None:
+        found = re.fullmatch(r"(\d+):(\d+)", self.steps)
+        if self.steps and (found is None or not 1 <= int(found[1]) <= int(found[2])):
+            raise ValueError(f"profile.steps must be FIRST:LAST, such as 100:110, not {self.steps}")
+
+    @property
+    def span(self) -> range:
+        """The steps to trace."""
+        first, last = map(int, (self.steps or "1:0").split(":"))
+        return range(first, last + 1)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run: pre-training for a masked autoencoder, fine-tuning for a recogniser."""
 
@@ -150,6 +175,8 @@ class TrainConfig:
     """Optimizer and schedule."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Layout of the devices."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Steps to trace."""
     batch_size: int = 256
     """Images per step, over all devices and accumulated parts."""
     accumulation: int = 1
@@ -219,6 +246,7 @@ def compute_dtype(name: str) -> Any:
 # What may differ between the run that wrote a checkpoint and the one that resumes it: the losses do not depend on it.
 _FREE = {"data.root", "data.workers", "data.max_invalid", "data.timeout", "init_from", "init_encoder_from", "workdir"}
 _FREE |= {"log_every", "validate_every", "checkpoint_every", "keep_last", "keep_best"}
+_FREE |= {"profile.steps", "profile.processes"}
 _FREE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"}
 
 

@@ -75,6 +75,8 @@ class Compiled:
     traffic: float | None
     """Bytes that its operations read and write by the compiler's count, some of them in the small memory inside the
     chip; of a loop, one turn."""
+    fusions: int
+    """Operations that the compiler has made of several: more of them, and more bytes, are a sign of worse ones."""
     cycles: int
     """The compiler's estimate of its cycles without collectives; 0 where unknown."""
     collectives: tuple[Collective, ...]
@@ -141,7 +143,7 @@ def compile_step(
     message(f"compiling for {topology}, {config.batch_size // topology.chips} images a chip ...")
     begin = time.perf_counter()
     memory = _arguments(shapes, lies, batch)
-    read: tuple[float | None, float | None, int, tuple[Collective, ...]] = (None, None, 0, ())
+    read: tuple[float | None, float | None, int, int, tuple[Collective, ...]] = (None, None, 0, 0, ())
     try:
         executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -151,8 +153,9 @@ def compile_step(
         memory = replace(memory, total=needed)
     else:
         memory, counted = _measured(memory, executable.memory_analysis()), executable.cost_analysis() or {}
-        found, cycles = read_program(executable.as_text(), topology.devices, topology.slices, config.accumulation)
-        read = (counted.get("flops"), counted.get("bytes accessed"), cycles, found)
+        text = executable.as_text()
+        found, cycles = read_program(text, topology.devices, topology.slices, config.accumulation)
+        read = (counted.get("flops"), counted.get("bytes accessed"), text.count(" fusion("), cycles, found)
     seconds = time.perf_counter() - begin
     compiled = Compiled(memory.temporaries is not None, memory, *read, image_size, seconds, versions)
     if file is not None:

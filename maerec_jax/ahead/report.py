@@ -76,6 +76,18 @@ class Report:
         """What one device needs, for all devices of a chip."""
         return None if value is None else value * self.topology.chip.devices
 
+    def summary(self) -> dict[str, Any]:
+        """What the same program always has in common, by a compiler of the same version, for one device."""
+        compiled = self.compiled
+        return {
+            "topology": str(self.topology),
+            "flops": compiled.flops,
+            "bytes_accessed": compiled.traffic,
+            "fusions": compiled.fusions,
+            "collectives": [asdict(collective) for collective in compiled.collectives],
+            "versions": compiled.versions,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values; bytes and operations are a chip's, times are in seconds."""
         prediction, compiled, chip = self.prediction, self.compiled, self.topology.chip

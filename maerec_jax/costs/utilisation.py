@@ -11,6 +11,8 @@ import time
 import timeit
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
+from statistics import mean, pstdev
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +78,8 @@ def peak(mesh: Mesh, dtype: str) -> float:
 
 
 class Rates:
-    """Images a second, utilisation and the share of time spent waiting for data, since they were last read.
+    """Images a second, utilisation, the share of time spent waiting for data, and how much steps differ in time (their
+    standard deviation over their mean), since they were last read.
 
     ``work`` is what a model needs for one image of a height and width, ``peak`` operations a second of all devices.
     """
@@ -94,11 +97,12 @@ class Rates:
 
     def restart(self) -> None:
         """Leave out what happened since they were last read."""
-        self._begin, self._wait, self._steps, self._operations = self._clock(), 0.0, 0, 0.0
+        self._begin, self._wait, self._operations = self._clock(), 0.0, 0.0
+        self._steps: list[float] = []  # when they began
 
     def count(self, waited: float, image_size: tuple[int, int]) -> None:
         """Count a step, the seconds that it waited for its batch, and the height and width of its images."""
-        self._steps += 1
+        self._steps.append(self._clock())
         self._wait += waited
         self._operations += self._batch_size * self._work(image_size)
 
@@ -107,7 +111,8 @@ class Rates:
 
         Without a utilisation where that is above 1: then the peak was measured while others used the processor.
         """
-        seconds, steps, wait, operations = self._clock() - self._begin, self._steps, self._wait, self._operations
+        seconds, wait, operations = self._clock() - self._begin, self._wait, self._operations
+        steps, lasted = len(self._steps), [after - before for before, after in pairwise(self._steps)]
         if not steps or seconds < 1e-3:
             return {}
         self.restart()
@@ -116,4 +121,5 @@ class Rates:
             "images_per_second": steps * self._batch_size / seconds,
             **({"mfu": utilisation} if utilisation < 1.05 else {}),
             "data_wait": wait / seconds,
+            **({"step_deviation": pstdev(lasted) / mean(lasted)} if len(lasted) > 1 else {}),
         }

@@ -118,17 +118,18 @@ class CrossMaskedAutoencoder(nn.Module):
         order_BU, restore_BN, _ = random_masking(noise_BN, used)
         features = ViTEncoder(cfg.encoder, self.dtype, name="encoder").features(image_BHWC, order_BU[:, :n_keep])
 
-        mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
-        table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
-        pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
-        pos = resize_table(pos, cfg.encoder.grid, cfg.encoder.grid_of(image_BHWC.shape[1:3]))
-        x = mask_token + pos[0, 1:][order_BU[:, n_keep:]]
-        block = rematerialised(CrossBlock, cfg.encoder.remat, cfg.encoder.remat_keeps)
-        for i, memory in enumerate(self._memories(features)):
-            name = f"decoder_blocks_{i}"
-            x = block(cfg.decoder_dim, cfg.decoder_heads, 4, self.dtype, name=name)(x, memory)
-        x = nn.LayerNorm(1e-6, dtype=self.dtype, name="decoder_blocks_norm")(x)
-        pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x)
+        with jax.named_scope("decoder"):
+            mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
+            table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
+            pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
+            pos = resize_table(pos, cfg.encoder.grid, cfg.encoder.grid_of(image_BHWC.shape[1:3]))
+            x = mask_token + pos[0, 1:][order_BU[:, n_keep:]]
+            block = rematerialised(CrossBlock, cfg.encoder.remat, cfg.encoder.remat_keeps)
+            for i, memory in enumerate(self._memories(features)):
+                name = f"decoder_blocks_{i}"
+                x = block(cfg.decoder_dim, cfg.decoder_heads, 4, self.dtype, name=name)(x, memory)
+            x = nn.LayerNorm(1e-6, dtype=self.dtype, name="decoder_blocks_norm")(x)
+            pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x)
 
         pred = jnp.pad(pred, ((0, 0), (n_keep, patches - used), (0, 0)))
         pred = jnp.take_along_axis(pred, restore_BN[..., None], axis=1)

@@ -216,6 +216,7 @@ def widths(batch: Mapping[str, Array]) -> dict[str, Array]:
     return {"width_B": batch["width"]} if "width" in batch else {}
 
 
+@jax.named_scope("loss")
 def token_loss(logits_BTV: Array, target_BT: Array, padding: int, smoothing: float = 0.0) -> tuple[Array, Array]:
     """Cross-entropy of each place, float32 (B, T), 0 at padding; and its weights (B, T), 1 where there is no padding.
 

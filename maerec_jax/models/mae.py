@@ -176,18 +176,19 @@ class MaskedAutoencoder(nn.Module):
         cfg = self.config
         keep_BK, restore_BN, mask_BN = random_masking(noise_BN, cfg.n_keep(noise_BN.shape[1]))
         latent = ViTEncoder(cfg.encoder, self.dtype, name="encoder")(image_BHWC, keep_BK)
-        x = Dense(cfg.decoder_dim, dtype=self.dtype, name="decoder_embed")(latent)
-        mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
-        table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
-        pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
-        pos = resize_table(pos, cfg.encoder.grid, cfg.encoder.grid_of(image_BHWC.shape[1:3]))
-        n_hidden = noise_BN.shape[1] - keep_BK.shape[1]
-        hidden = jnp.broadcast_to(mask_token, (len(x), n_hidden, cfg.decoder_dim))
-        patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
-        patches = jnp.take_along_axis(patches, restore_BN[..., None], axis=1)
-        x = jnp.concatenate([x[:, :1], patches], axis=1) + pos
-        *_, x = apply_blocks(
-            x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder, self.dtype, prefix="decoder_blocks"
-        )
-        pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x[:, 1:])
+        with jax.named_scope("decoder"):
+            x = Dense(cfg.decoder_dim, dtype=self.dtype, name="decoder_embed")(latent)
+            mask_token = self.param("mask_token", normal(0.02), (1, 1, cfg.decoder_dim))
+            table = sincos_2d(cfg.encoder.grid, cfg.decoder_dim, cfg.encoder.position_table)
+            pos = self.param("decoder_pos_embed", lambda _: jnp.asarray(table))
+            pos = resize_table(pos, cfg.encoder.grid, cfg.encoder.grid_of(image_BHWC.shape[1:3]))
+            n_hidden = noise_BN.shape[1] - keep_BK.shape[1]
+            hidden = jnp.broadcast_to(mask_token, (len(x), n_hidden, cfg.decoder_dim))
+            patches = jnp.concatenate([x[:, 1:], hidden], axis=1)
+            patches = jnp.take_along_axis(patches, restore_BN[..., None], axis=1)
+            x = jnp.concatenate([x[:, :1], patches], axis=1) + pos
+            *_, x = apply_blocks(
+                x, cfg.decoder_depth, cfg.decoder_heads, 4, cfg.encoder, self.dtype, prefix="decoder_blocks"
+            )
+            pred = Dense(cfg.encoder.patch_values, dtype=jnp.float32, name="decoder_pred")(x[:, 1:])
         return {"pred": pred, "mask": mask_BN, "predicted": mask_BN, "latent": latent, "restore": restore_BN}

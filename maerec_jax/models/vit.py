@@ -168,6 +168,7 @@ class ViTConfig:
         return {"encoder/patch_embed/kernel": 0} if self.stem == "patches" else {"encoder/stem/conv1/kernel": 2}
 
 
+@jax.named_scope("patchify")
 def patchify(image_BHWC: Array, patch_size: tuple[int, int]) -> Array:
     """Cut images (B, H, W, C) into patches (B, N, P) in raster order; values in (row, column, channel) order."""
     b, h, w, c = image_BHWC.shape

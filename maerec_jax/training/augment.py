@@ -18,6 +18,7 @@ Array = jax.Array
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G and B (ITU-R BT.601)
 
 
+@jax.named_scope("augmentation")
 def augment(batch: dict[str, Array], key: Array, policy: Policy) -> dict[str, Array]:
     """Change the images of a training batch at random.
 

@@ -30,7 +30,9 @@ class Evaluator:
         self._task, self._source, self._mesh, data = task, source, mesh, config.data
         confidence = task.confidence if data.turn_vertical else None
         step, decoder = task.evaluation_step, make_decoder(config)
-        self._passes = Passes(step, source, decoder, config.batch_size, data.workers, mesh, data.buckets, confidence)
+        workers = 0 if data.workers == "auto" else data.workers
+        self.passes = Passes(step, source, decoder, config.batch_size, workers, mesh, data.buckets, confidence)
+        """Whose ``workers`` may change, which ``data.workers`` auto finds out while it trains."""
 
     def __call__(
         self,
@@ -49,7 +51,7 @@ class Evaluator:
         invalid = InvalidImages(self._source, message)
 
         def watched() -> Results:
-            for told, made in self._passes(params, waiting=waiting):
+            for told, made in self.passes(params, waiting=waiting):
                 invalid.tell(told)
                 invalid.count(invalid.outcomes_of(told))
                 yield told, made

@@ -2,7 +2,8 @@
 
 import collections
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from data_pipelines.errors import UserError
-from data_pipelines.pipeline import train_batches
+from data_pipelines.pipeline import Batches, train_batches
 from data_pipelines.shared_memory import remove_leftovers
 from data_pipelines.sources.records import USED
 from data_pipelines.unusable import InvalidImages
@@ -19,11 +20,15 @@ from maerec_jax.costs.utilisation import Rates, peak
 from maerec_jax.distributed.cluster import meet
 from maerec_jax.distributed.sharding import batch_part, put_batch, put_whole, replicated
 from maerec_jax.training.data import make_decoder, source_names
+from maerec_jax.training.data_workers import TunedBatches, cores
 from maerec_jax.training.evaluation import Evaluator
+from maerec_jax.training.profiling import Profile
 from maerec_jax.training.run import Run
 from maerec_jax.training.run_log import RunLog
 from maerec_jax.training.step import jit_train_step
 from maerec_jax.training.stopping import Patience, Stopped, StopRequests
+from maerec_jax.training.stragglers import Stragglers
+from maerec_jax.training.wall_time import WallTime
 from maerec_jax.weights.checkpoint import Checkpoints
 
 # The loop looks at a step's numbers this many steps later, so that the device never waits for it.
@@ -48,6 +53,7 @@ def train(config: TrainConfig, changed_data: bool = False, extend: bool = False)
       NotFiniteError: for a loss or gradient that is not finite; the state before it is saved.
       Stopped: when it was asked to stop by a signal; the state is saved.
     """
+    wall_time = WallTime()
     remove_leftovers()
     run = Run(config, changed_data, extend)
     workdir, first = epath.Path(config.workdir), jax.process_index() == 0
@@ -57,49 +63,70 @@ def train(config: TrainConfig, changed_data: bool = False, extend: bool = False)
     ):
         start = checkpoints.latest or 0
         with (
-            RunLog(workdir, start, run.total_steps, first) as log,
-            _batches(run, start) as batches,
-            _Training(run, requests, checkpoints, log, start) as training,
+            RunLog(workdir, start, run.total_steps, first, wall_time) as log,
+            _batches(run, start, log.alarm) as batches,
+            _Training(run, requests, checkpoints, log, start, wall_time) as training,
+            Profile(config.profile, workdir, start, run.total_steps, log.alarm) as profile,
         ):
+            wall_time.turn_to("stepping")
             training.finish_validation()
             if start >= run.total_steps:
                 log.message(f"nothing left to do: step {start:,} is saved, and the run has {run.total_steps:,} steps")
             for done in range(start + 1, run.total_steps + 1):
+                profile.begin(done)
                 training.step(batches)
                 stops = requests.reached()
                 validates = run.is_validated(done) and not stops
-                saves = stops or validates or run.is_saved(done)
-                training.look(up_to=done if saves else done - _LAG)
+                saves, traced = stops or validates or run.is_saved(done), profile.ends(done)
+                training.look(up_to=done if saves or traced else done - _LAG)
+                if traced:
+                    profile.end()
                 if saves:
                     training.save(training.validate() if validates else None)
                 if stops:
-                    checkpoints.wait()
+                    training.finish_saving()
                     raise Stopped(done, run.total_steps, requests.signal)
+            training.finish_saving()
     meet("the first has put its log in its place")
     return training.metrics
 
 
-def _batches(run: Run, start: int) -> AbstractContextManager:
+def _batches(run: Run, start: int, message: Callable[[str], None]) -> Batches | TunedBatches:
     """This process's part of the batches from step ``start`` on."""
     part, parts = batch_part(run.mesh)
-    return train_batches(
-        run.sources,
-        make_decoder(run.config),
-        batch_size=run.config.batch_size,
-        seed=run.config.seed,
-        buckets=run.buckets,
-        start_step=start,
-        num_workers=run.config.data.workers,
-        process_index=part,
-        process_count=parts,
-    )
+    config = run.config
+
+    def from_step(step: int, workers: int) -> Batches:
+        return train_batches(
+            run.sources,
+            make_decoder(config),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            buckets=run.buckets,
+            start_step=step,
+            num_workers=workers,
+            process_index=part,
+            process_count=parts,
+        )
+
+    if config.data.workers == "auto":
+        return TunedBatches(from_step, start, message, cores())
+    return from_step(start, config.data.workers)
 
 
 class _Training:
     """The state of a run, and what is done with it. As a context: however the run ends, it sums up its images."""
 
-    def __init__(self, run: Run, requests: StopRequests, checkpoints: Checkpoints, log: RunLog, start: int) -> None:
-        config = run.config
+    def __init__(
+        self,
+        run: Run,
+        requests: StopRequests,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        start: int,
+        wall_time: WallTime,
+    ) -> None:
+        config, self._wall_time = run.config, wall_time
         self._run, self._requests, self._checkpoints, self._log, self._start = run, requests, checkpoints, log, start
         self._evaluator = None
         if run.held_out is not None:
@@ -114,6 +141,8 @@ class _Training:
         self._pending: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
         self._invalid = InvalidImages(run.sources, log.alarm, source_names(config.data.train), config.data.max_invalid)
         self._rates = Rates(config.batch_size, config.model.work, devices_peak)
+        self._stragglers = Stragglers(log.message) if jax.process_count() > 1 else None
+        self._compiled: set[tuple[int, ...]] = set()  # the shapes of images that there were
         self._patience = Patience(config.data.timeout, log.alarm)
         self.metrics: dict[str, float] = {}
         """Of the last validation."""
@@ -128,23 +157,39 @@ class _Training:
                 self._log.sources(self._counted, self._invalid.by_source())
             for line in self._invalid.summary():
                 self._log.message(line)
+            self._log.spent(self._done)
+            self._log.message(self._wall_time.told())
 
     def step(self, batches: Any) -> None:
         """Wait for a batch, and let the devices begin a step with it."""
-        waited = time.perf_counter()
-        with self._patience:
+        begun = time.perf_counter()
+        with self._wall_time.during("waiting"), self._patience:
             batch = next(batches)
-        self._rates.count(time.perf_counter() - waited, batch["image"].shape[1:3])
+        if self._evaluator is not None and isinstance(batches, TunedBatches):
+            self._evaluator.passes.workers = batches.workers
+        shape = batch["image"].shape
+        self._rates.count(time.perf_counter() - begun, shape[1:3])
         self._invalid.tell(batch)
         batch["source"] = self._invalid.parts_of(batch.pop("index"))
         rows, number = put_batch(batch, self._run.mesh), put_whole(np.int32(self._done), replicated(self._run.mesh))
+        if self._stragglers is not None:
+            self._stragglers.count(time.perf_counter() - begun)
+        compiles = shape not in self._compiled
+        self._compiled.add(shape)
         # Nothing may wait for the device, or move to it unnoticed, while it works.
-        with jax.transfer_guard("disallow"):
+        with (
+            self._wall_time.during("compiling" if compiles else "stepping"),
+            jax.profiler.StepTraceAnnotation("step", step_num=self._done + 1),
+            jax.transfer_guard("disallow"),
+        ):
             self._state, values = self._step(self._state, rows, number)
-        if self._done == self._start:
-            jax.block_until_ready(values)
+            if compiles:
+                jax.block_until_ready(values)
+        if compiles:
             self._rates.restart()  # compiling is not training
         self._done += 1
+        if self._stragglers is not None and self._done % self._run.config.log_every == 0:
+            values["own_seconds"] = self._stragglers.gather()
         self._pending.append((self._done, values))
 
     def look(self, up_to: int) -> None:
@@ -155,7 +200,7 @@ class _Training:
     def _look_at(self, done: int, values: dict[str, Any]) -> None:
         run, log, every = self._run, self._log, self._run.config.log_every
         values = jax.device_get(values)
-        self._counted, outcomes = done, values.pop("outcomes")
+        self._counted, outcomes, own_P = done, values.pop("outcomes"), values.pop("own_seconds", None)
         numbers = {name: float(value) for name, value in values.items()}
         self._invalid.count(outcomes)
         good, update_norm = numbers.pop("good"), numbers.pop("update_norm")
@@ -171,7 +216,10 @@ class _Training:
         log.advance(done)
         if done == 1 or done % every == 0 or done == run.total_steps:
             shown = {"learning_rate": float(run.schedule(done - 1))}
-            shown |= self._rates.read() | {"epoch": done / run.steps_per_epoch}
+            rates = self._rates.read()
+            if self._stragglers is not None and own_P is not None and rates:
+                self._stragglers.judge(own_P, run.config.batch_size / rates["images_per_second"])
+            shown |= rates | {"epoch": done / run.steps_per_epoch}
             if outcomes[:, USED].any():  # without an image there is no loss
                 shown = {"loss": numbers.pop("loss")} | shown | numbers
             if self._invalid.found:
@@ -191,9 +239,11 @@ class _Training:
                 raise Stopped(self._done, self._run.total_steps, self._requests.signal)
 
         assert self._evaluator is not None
+        params = self._state.ema or self._state.params
         try:
-            found = self._evaluator(self._state.ema or self._state.params, self._log.message, look_up, self._patience)
-            self._log.validation(self._done, found)
+            with self._wall_time.during("validating"):
+                found = self._evaluator(params, self._log.message, look_up, self._patience)
+                self._log.validation(self._done, found)
         except BaseException as error:
             # Where it failed for this process only, the others would not come to save with it.
             if isinstance(error, Stopped) or jax.process_count() == 1:
@@ -211,9 +261,16 @@ class _Training:
 
     def save(self, score: float | None) -> None:
         """Begin to save the state, whose log is in its place by then."""
-        self._log.arrive()
-        self._keep(score)
+        with self._wall_time.during("saving"):
+            self._log.spent(self._done)
+            self._log.arrive()
+            self._keep(score)
         self._rates.restart()  # nor are validating and saving
+
+    def finish_saving(self) -> None:
+        """Wait until what is being saved is on disk."""
+        with self._wall_time.during("saving"):
+            self._checkpoints.wait()
 
     def _keep(self, score: float | None = None) -> None:
         if self._invalid.used:  # otherwise the state is the one that it began with

@@ -41,6 +41,7 @@ class Pretraining:
         image_BHWC = normalize(batch["image"], self.config)
         return self._loss(self.model.apply({"params": params}, image_BHWC, batch["noise"]), image_BHWC, batch["valid"])
 
+    @jax.named_scope("loss")
     def _loss(self, out: dict[str, Array], image_BHWC: Array, valid_B: Array) -> Loss:
         target_BNP, valid_B = reconstruction_target(image_BHWC, self.config), valid_B.astype(jnp.float32)
         error_B = reconstruction_error(out["pred"], target_BNP, out["predicted"])

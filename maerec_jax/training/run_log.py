@@ -5,7 +5,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from data_pipelines.progress import TELL_EVERY
 from data_pipelines.storage import is_bucket
 from maerec_jax.reading.pictures import save_picture
 from maerec_jax.training.task import Validation
+from maerec_jax.training.wall_time import WallTime
 
 METRICS_FILE = "metrics.jsonl"
 _SEND_EVERY = 60.0  # seconds
@@ -32,6 +33,7 @@ _SHOWN = {
     "images_per_second": ("images/s", ",.0f"),
     "mfu": ("MFU", ".1%"),
     "data_wait": ("data wait", ".0%"),
+    "step_deviation": ("deviation", ".0%"),
     "epoch": ("epoch", ".2f"),
     "gradient_norm": ("gradient", ".3g"),
     "character_accuracy": ("characters right", ".1%"),
@@ -104,9 +106,12 @@ class RunLog:
         computed again.
       total_steps: for the progress bar.
       active: whether this is the process that logs.
+      wall_time: that of this run, to which that of earlier runs is added from their log.
     """
 
-    def __init__(self, workdir: epath.PathLike, start_step: int, total_steps: int, active: bool) -> None:
+    def __init__(
+        self, workdir: epath.PathLike, start_step: int, total_steps: int, active: bool, wall_time: WallTime
+    ) -> None:
         self.active = active
         if not active:
             return
@@ -117,9 +122,10 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / METRICS_FILE
         if file.exists():
-            lines = [line for line in file.read_text().splitlines() if _step_of(line) <= start_step]
+            lines = [(line, parsed) for line in file.read_text().splitlines() if (parsed := _parsed(line)) is not None]
+            wall_time.add_earlier([parsed for _, parsed in lines], start_step)
             fresh = file.with_suffix(".new")  # a run that is killed here keeps its log
-            fresh.write_text("".join(f"{line}\n" for line in lines))
+            fresh.write_text("".join(f"{line}\n" for line, parsed in lines if parsed["step"] <= start_step))
             fresh.replace(file)
         self._file = file.open("a")
         self._events = _summary_writer()(str(folder / "tensorboard"), purge_step=start_step + 1)
@@ -134,8 +140,9 @@ class RunLog:
             disable=not sys.stderr.isatty(),
         )
         self._bar = self._progress.add_task("training", total=total_steps, completed=start_step, status="compiling")
-        self._total = total_steps
+        self._total, self._wall_time = total_steps, wall_time
         self._start = time.time()
+        self._write_spent(start_step)
 
     def __enter__(self) -> "RunLog":
         """Show the progress bar."""
@@ -188,18 +195,27 @@ class RunLog:
         """Log numbers after a step: a JSON line, TensorBoard, and the progress bar (or a printed line without one)."""
         if not self.active:
             return
-        if not self._events.file_writer.event_writer._worker.is_alive():  # it would be waited for, without end
-            raise self._no_room("tensorboard")
-        line = {"step": step, "group": group, **values, "seconds": round(time.time() - self._start, 3)}
+        now = time.time()
+        line = {"step": step, "group": group, **values, "seconds": round(now - self._start, 3), "at": round(now, 3)}
         self._write(line)
-        for name, value in values.items():
-            self._events.add_scalar(f"{group}/{name}", value, step)
+        self._plot(step, values, group)
         shown = {name: _SHOWN.get(name, (name.replace("_", " "), ".4g")) for name in values}
         text = "  ".join(f"{shown[name][0]} {value:{shown[name][1]}}" for name, value in values.items())
         if group == "train" and not self._progress.disable:
             self._progress.update(self._bar, status=text)
         else:
             self.message(f"{group} step {step} of {self._total}: {text}")
+
+    def spent(self, step: int) -> None:
+        """Log where the wall time has gone: seconds in a JSON line, and in TensorBoard shares of the whole."""
+        if self.active:
+            seconds = self._write_spent(step)
+            self._plot(step, {part: value / sum(seconds.values()) for part, value in seconds.items()}, "time")
+
+    def _write_spent(self, step: int) -> dict[str, float]:
+        line = self._wall_time.line()
+        self._write({"step": step, "group": "time", **line})
+        return line["workdir"]
 
     def sources(self, step: int, sources: list[dict[str, str | int]]) -> None:
         """Log what has become of the records of each training source since this process started, as a JSON line."""
@@ -221,6 +237,12 @@ class RunLog:
             self._write({"step": step, "group": "samples", "samples": found.samples})
             self.message("read: " + "  ".join(f"{s['text']!r} -> {s['reading']!r}" for s in found.samples[:5]))
 
+    def _plot(self, step: int, values: Mapping[str, float], group: str) -> None:
+        if not self._events.file_writer.event_writer._worker.is_alive():  # it would be waited for, without end
+            raise self._no_room("tensorboard")
+        for name, value in values.items():
+            self._events.add_scalar(f"{group}/{name}", value, step)
+
     def _write(self, line: dict[str, Any]) -> None:
         try:
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -232,9 +254,10 @@ class RunLog:
         return UserError(f"{self._folder / name}: cannot be written: make room, and repeat the command to resume")
 
 
-def _step_of(line: str) -> float:
-    """The step of a JSON line; infinity for a line that a killed run left half-written."""
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A JSON line; None for one that a killed run left half-written."""
     try:
-        return float(json.loads(line)["step"])
+        parsed = json.loads(line)
+        return parsed if isinstance(parsed["step"], int) else None
     except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return None

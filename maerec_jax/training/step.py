@@ -130,16 +130,18 @@ def make_train_step(
         metrics = {name: total / weight for name, total in sums.items()} | {"gradient_norm": norm}
         frozen = map_by_path(task.config.frozen, state.params)
         grads = jax.tree.map(lambda p, f, g: jnp.zeros_like(p) if f else g, state.params, frozen, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        moved = optax.tree.norm(updates)
-        # What is frozen is passed on and not added to: to the last bit it is what others know by its checksum.
-        params = jax.tree.map(lambda p, f, u: p if f else p + u, state.params, frozen, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            moved = optax.tree.norm(updates)
+            # What is frozen is passed on and not added to: to the last bit it is what others know by its checksum.
+            params = jax.tree.map(lambda p, f, u: p if f else p + u, state.params, frozen, updates)
         params = _replaced(params, jax.tree.map(lambda s: s / parts, statistics))
         # The average follows quickly at first: what it starts from has no meaning.
         decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
         ema = {}
         if state.ema:
-            ema = jax.tree.map(lambda e, p, f: p if f else e * decay + p * (1 - decay), state.ema, params, frozen)
+            with jax.named_scope("average"):
+                ema = jax.tree.map(lambda e, p, f: p if f else e * decay + p * (1 - decay), state.ema, params, frozen)
         metrics["update_norm"] = moved
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved)
         good = (finite | ~used) & (state.step == step)

@@ -7,7 +7,7 @@ counts once all have.
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from operator import itemgetter
@@ -27,7 +27,7 @@ from maerec_jax.distributed.cluster import as_first, meet
 from maerec_jax.weights.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
 
 CONFIG_FILE = "config.json"
-_FOLDER = "checkpoints"
+FOLDER = "checkpoints"
 _ITEM = "state"
 _NO_ROOM = "No space left on device|Disk quota exceeded|File too large"  # as C libraries say it
 _GIVE_UP_SECONDS = 20  # after which a process that fails waits no longer for the others to save with it
@@ -76,7 +76,7 @@ def claim_workdir(config: TrainConfig, write: bool, extend: bool = False) -> lis
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
     """The steps of complete checkpoints in a workdir, in order."""
-    folder = epath.Path(workdir) / _FOLDER
+    folder = epath.Path(workdir) / FOLDER
     return [step for step in written_steps(folder) if damage(folder / str(step)) is None]
 
 
@@ -102,7 +102,7 @@ class Checkpoints:
     def __init__(
         self, workdir: epath.PathLike, keep_last: int, keep_best: int, message: Callable[[str], None] = print
     ) -> None:
-        self._folder = absolute(epath.Path(workdir) / _FOLDER)
+        self._folder = absolute(epath.Path(workdir) / FOLDER)
         self._first = jax.process_index() == 0
         meet("all have looked at the checkpoints")
         if self._first:
@@ -131,7 +131,7 @@ class Checkpoints:
         return bool(as_first(self._first and self._has_score(step)))
 
     def _has_score(self, step: int) -> bool:
-        return step in self._manager.all_steps() and _read_score(self._folder / str(step)) is not None
+        return step in self._manager.all_steps() and read_score(self._folder / str(step)) is not None
 
     def save(self, step: int, state: Any, score: float | None = None) -> None:
         """Begin to save a state; returns when it is copied. A step that is saved already stays as it is.
@@ -232,10 +232,16 @@ def write_run(config: TrainConfig, params: Any) -> None:
         checkpoints.save(0, {"params": params})
 
 
-def _read_score(checkpoint: epath.Path) -> float | None:
+def read_score(checkpoint: epath.Path) -> float | None:
     """The validation score of a checkpoint, if it has one."""
     file = checkpoint / "metrics" / "metrics"
     return json.loads(file.read_text())["score"] if file.exists() else None
+
+
+def default_step(scores: Mapping[int, float | None]) -> int:
+    """The step that is read with where none is named, by the scores of all: the best, or else the latest."""
+    scored = {step: score for step, score in scores.items() if score is not None}
+    return max(scored, key=lambda step: (scored[step], step)) if scored else max(scores)
 
 
 def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
@@ -252,18 +258,17 @@ def load_params(path: epath.PathLike) -> tuple[TrainConfig, Any, int]:
     """
     workdir = epath.Path(path)
     step = None
-    if workdir.parent.name == _FOLDER and re.fullmatch(r"\d+", workdir.name):
+    if workdir.parent.name == FOLDER and re.fullmatch(r"\d+", workdir.name):
         step, workdir = int(workdir.name), workdir.parent.parent
     if not workdir.is_dir():
         raise UserError(f"no such checkpoint: {path}")
-    config, steps, folder = read_json(workdir / CONFIG_FILE), saved_steps(workdir), workdir / _FOLDER
+    config, steps, folder = read_json(workdir / CONFIG_FILE), saved_steps(workdir), workdir / FOLDER
     if not steps or (step is not None and step not in steps):
         known = [f"there are {', '.join(map(str, steps))}"] if steps else []
         known += [f"{n} is damaged ({found})" for n in written_steps(folder) if (found := damage(folder / str(n)))]
         raise UserError("; ".join([f"{path}: no complete checkpoint", *known]))
     if step is None:
-        scores = {n: score for n in steps if (score := _read_score(folder / str(n))) is not None}
-        step = max(scores, key=lambda n: (scores[n], n)) if scores else steps[-1]
+        step = default_step({n: read_score(folder / str(n)) for n in steps})
     with ocp.CheckpointManager(
         absolute(folder),
         options=ocp.CheckpointManagerOptions(read_only=True),

@@ -6,6 +6,7 @@ left of one is recognised by that.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +28,17 @@ def absolute(folder: epath.Path) -> epath.Path:
 def written_steps(folder: epath.Path) -> list[int]:
     """The steps of checkpoints that were written to their end, whatever has become of them since."""
     return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def unfinished_steps(folder: epath.Path) -> list[int]:
+    """The steps of checkpoints that are being written, or that a killed process has left half-written."""
+    names = (re.fullmatch(r"(\d+)(\..*tmp.*)?", path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted({int(name[1]) for name in names if name} - set(written_steps(folder)))
+
+
+def size(checkpoint: epath.Path) -> int:
+    """The bytes of all files of a checkpoint."""
+    return sum(_sizes(checkpoint).values())
 
 
 def _sizes(folder: epath.Path) -> dict[str, int]:

@@ -31,6 +31,7 @@ try_plain() {
   try "$python" -m maerec_jax.train --config "$clone/configs/quickstart_mae.py" --workdir runs/mae "${two_steps[@]}" \
     --model.decoder-dim 32 --model.decoder-depth 1 --model.decoder-heads 2
   train_recogniser runs/maerec --init-from runs/mae
+  try "$python" -m maerec_jax.checkpoints runs/maerec
   try "$python" -m maerec_jax.evaluate --checkpoint runs/maerec --data words --json a.json --csv a.csv --report a.html
   try "$python" -m maerec_jax.evaluate --compare a.json a.json
   # Names in the list and in the readings count from its folder.

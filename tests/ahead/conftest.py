@@ -28,6 +28,7 @@ def make_compiled(images=64, megabytes_an_image=100.0, hbm=2.0**34, **changes):
         "memory": memory,
         "flops": 5e10 * images if fits else None,
         "traffic": 1.2e9 * images if fits else None,
+        "fusions": 100 if fits else 0,
         "cycles": 2_000_000 * images if fits else 0,
         "collectives": (Collective("all-reduce", "f32", 8, 2, 180e6),) if fits else (),
         "image_size": (32, 128),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import pytest
@@ -21,43 +22,27 @@ from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.vit import ViTConfig
 from tests.conftest import REPOSITORY
 
-CONFIG = """
-from maerec_jax.config import TrainConfig
-from maerec_jax.models.mae import MAEConfig
-from maerec_jax.models.vit import ViTConfig
-
-def get_config():
-    encoder = ViTConfig(dim=64, depth=1, heads=2, patch_size=(32, 8))
-    model = MAEConfig(encoder=encoder, decoder_dim=32, decoder_depth=1, decoder_heads=2)
-    return TrainConfig(model=model, batch_size=32)
-"""
+SMALL = Path(__file__).with_name("small_mae.py")
 
 
-@pytest.fixture
-def config_file(tmp_path):
-    file = tmp_path / "small.py"
-    file.write_text(CONFIG)
-    return file
-
-
-def test_what_is_missing_or_does_not_exist_is_told(config_file, capsys):
-    for given, missing in ((["--topology", "v5e:2x2"], "--config"), (["--config", str(config_file)], "--topology")):
+def test_what_is_missing_or_does_not_exist_is_told(capsys):
+    for given, missing in ((["--topology", "v5e:2x2"], "--config"), (["--config", str(SMALL)], "--topology")):
         with pytest.raises(SystemExit, match="2"):
             main(given)
         assert missing in capsys.readouterr().err
-    assert main(["--config", str(config_file), "--topology", "v5e:3x3"]) == 1
+    assert main(["--config", str(SMALL), "--topology", "v5e:3x3"]) == 1
     assert capsys.readouterr().err.startswith("error: v5e has no slices of shape 3x3")
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
 
 
-def test_without_the_compiler_it_says_what_to_install(config_file, capsys, monkeypatch):
+def test_without_the_compiler_it_says_what_to_install(capsys, monkeypatch):
     def missing(name):
         raise compilation.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(compilation.importlib.metadata, "version", missing)
     monkeypatch.setattr(compilation.os, "environ", dict(os.environ))
-    assert main(["--config", str(config_file), "--topology", "v5e:2x2"]) == 1
+    assert main(["--config", str(SMALL), "--topology", "v5e:2x2"]) == 1
     assert "pip install -e '.[ahead]'" in capsys.readouterr().err
 
 
@@ -111,16 +96,38 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-@needs_compiler
-def test_a_step_is_compiled_for_chips_that_are_not_there(config_file, tmp_path):
-    """In a process of its own: what the compiler reads from the environment stays there."""
-    cache, result = tmp_path / "cache", tmp_path / "result.json"
-    command = [sys.executable, "-m", "maerec_jax.compile_ahead", "--config", str(config_file), "--topology", "v5e:2x2"]
-    command += ["--cache", str(cache), "--json", str(result)]
+def compile_ahead(config, *flags):
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "maerec_jax.compile_ahead", "--config", str(config), "--topology", "v5e:2x2"]
     environment = os.environ | {"COLUMNS": "140"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    first = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
+    done = subprocess.run(
+        [*command, *flags], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def assert_unchanged(saved, config):
+    """A step's summary is the one beside its config.
+
+    A change that is meant to change the step writes it anew: ``maerec compile-ahead --config tests/ahead/small_mae.py
+    --topology v5e:2x2 --save tests/ahead/small_mae.json``, and so for the other. Reviewers see what it costs.
+    """
+    found, expected = (json.loads(file.read_text()) for file in (saved, config.with_suffix(".json")))
+    if found["versions"] != expected["versions"]:
+        pytest.skip(f"the summary is of {expected['versions']}, and this is {found['versions']}")
+    assert found["collectives"] == expected["collectives"]
+    for name in ("flops", "bytes_accessed", "fusions"):
+        assert found[name] == pytest.approx(expected[name], rel=0.01), name
+
+
+@needs_compiler
+def test_a_step_is_compiled_for_chips_that_are_not_there(tmp_path):
+    """In a process of its own: what the compiler reads from the environment stays there."""
+    flags = "--cache", str(tmp_path / "cache"), "--json", str(result := tmp_path / "result.json")
+    saved = tmp_path / "saved.json"
+    first = compile_ahead(SMALL, "--save", str(saved), *flags)
     assert "compiling for v5e:2x2, 8 images a chip" in first.stderr
     out = json.loads(result.read_text())
     assert out["fits"]
@@ -131,10 +138,16 @@ def test_a_step_is_compiled_for_chips_that_are_not_there(config_file, tmp_path):
     assert out["memory_bytes"]["temporaries"] > 0
     assert out["compiler"]["flops"] == pytest.approx(8 * sum(out["flops_per_image"].values()), rel=0.5)
     assert 0 < out["seconds"]["fastest"] < out["seconds"]["slowest"]
-    second = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert second.returncode == 0, second.stderr
+    second = compile_ahead(SMALL, *flags)
     assert "compiling" not in second.stderr
     assert second.stdout == first.stdout
+    assert_unchanged(saved, SMALL)
+
+
+@needs_compiler
+def test_the_step_of_a_recogniser_is_what_it_was(tmp_path):
+    compile_ahead(SMALL.with_name("small_maerec.py"), "--cache", "", "--save", str(tmp_path / "saved.json"))
+    assert_unchanged(tmp_path / "saved.json", SMALL.with_name("small_maerec.py"))
 
 
 @needs_compiler

@@ -32,11 +32,13 @@ def clock():
 def test_rates_of_known_steps(clock):
     work = MODEL.work(SIZE).model
     rates = Rates(16, MODEL.work, peak=1e12, clock=clock)
-    for _ in range(5):
+    for begin in (0.0, 1.0, 4.0, 5.0, 8.0):  # steps of 1, 3, 1 and 3 seconds
+        clock.now = begin
         rates.count(0.25, SIZE)
     clock.now = 10.0
     found = rates.read()
-    assert found == pytest.approx({"images_per_second": 8.0, "mfu": 8 * work / 1e12, "data_wait": 0.125})
+    rate = {"images_per_second": 8.0, "mfu": 8 * work / 1e12, "data_wait": 0.125}
+    assert found == pytest.approx({**rate, "step_deviation": 0.5})
     # A device that does just that, and nothing else, is used in full.
     rates = Rates(16, MODEL.work, peak=16 * work, clock=clock)
     rates.count(0.0, SIZE)
@@ -54,7 +56,8 @@ def test_each_step_counts_with_its_own_image_size(clock):
     work = [MODEL.work(size).model for size in sizes]
     assert len(set(work[1:])) == 2
     rates = Rates(4, MODEL.work, peak=1e12, clock=clock)
-    for size in sizes:
+    for begin, size in enumerate(sizes):
+        clock.now = begin / 2
         rates.count(0.0, size)
     clock.now = 2.0
     assert rates.read()["mfu"] == pytest.approx(4 * sum(work) / 2.0 / 1e12)

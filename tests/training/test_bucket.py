@@ -13,8 +13,11 @@ import pytest
 from etils import epath
 
 from data_pipelines.command import run_command
+from data_pipelines.errors import UserError
 from data_pipelines.prepare import PrepareArguments, prepare
 from maerec_jax.training.run_log import METRICS_FILE
+from maerec_jax.weights.checkpoint import load_params, saved_steps
+from maerec_jax.weights.checkpoint_files import unfinished_steps
 from tests.scripts.conftest import printed_words, write_list
 from tests.training.conftest import logged, recogniser_config
 from tests.training.processes import PATIENCE, Processes, free_port, write_config
@@ -110,3 +113,11 @@ def test_runs_in_a_bucket_are_killed_resumed_and_read(bucket, unbroken, tmp_path
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     assert json.loads(out.read_text())["sets"]["validation"]["words"] == 20
+
+    # There is no renaming in a bucket: a checkpoint counts once Orbax has put its mark there.
+    steps = saved_steps(WORKDIR)
+    (folder / str(steps[-1]) / "commit_success.txt").unlink()
+    assert saved_steps(WORKDIR) == steps[:-1]
+    assert unfinished_steps(folder) == steps[-1:]
+    with pytest.raises(UserError, match=rf"checkpoints/{steps[-1]}: no complete checkpoint; there are {steps[0]}"):
+        load_params(folder / str(steps[-1]))

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from jax.profiler import ProfileData
 
 from data_pipelines.errors import UserError
 from maerec_jax import train
@@ -49,10 +50,18 @@ def test_two_processes_compute_what_one_does(unbroken, tmp_path, devices, mesh):
 
 
 def test_pretraining_computes_the_same_in_two_processes(pretrained, tmp_path):
+    """And traced, in the process and at the steps that were asked for."""
     workdir = tmp_path / "run"
-    with Processes(write_config(tmp_path, autoencoder_config(workdir)), 2) as run:
+    flags = ("--profile.steps", "3:4", "--profile.processes", "1")
+    with Processes(write_config(tmp_path, autoencoder_config(workdir)), 2, flags=flags) as run:
         assert run.wait() == [0, 0], run.told()
+        assert "process 1 of 2: traced steps 3 to 4: " in run.told(1)
     assert_losses(workdir, logged(pretrained))
+    (trace,) = workdir.rglob("*.xplane.pb")
+    assert trace == workdir / "tensorboard/plugins/profile/steps_3_to_4/process_1.xplane.pb"
+    lines = [line for plane in ProfileData.from_file(str(trace)).planes for line in plane.lines]
+    steps = [dict(event.stats)["step_num"] for line in lines for event in line.events if event.name == "step"]
+    assert steps == [3, 4]
 
 
 def test_sigterm_to_one_saves_on_all(tmp_path):

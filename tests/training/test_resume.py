@@ -49,8 +49,11 @@ def long_run(tmp_path_factory):
 
 
 def test_kills_on_changing_machines(long_run, tmp_path):
-    """kill -9 during steps, saves and validations, each time on another mesh or number of processes."""
-    workdir = tmp_path / "run"
+    """kill -9 during steps, saves and validations, each time on another mesh or number of processes.
+
+    The log tells where all of the time has gone.
+    """
+    workdir, begun = tmp_path / "run", time.time()
     file = write_config(tmp_path, long_config(workdir))
     rng = random.Random(0)
     killed = dict.fromkeys(("step", "save", "validation"), 0)
@@ -69,6 +72,11 @@ def test_kills_on_changing_machines(long_run, tmp_path):
                 for step in saved_steps(workdir)[1:] or saved_steps(workdir):
                     shutil.rmtree(workdir / "checkpoints" / str(step))
     train(long_config(workdir))
+    passed = time.time() - begun
+    spent = logged(workdir, "workdir", "time")[STEPS]
+    assert sum(spent.values()) == pytest.approx(passed, rel=0.02)
+    assert min(spent[part] for part in ("compiling", "stepping", "validating", "saving", "lost", "stopped")) > 0
+    assert logged(workdir, "lost_steps", "time")[STEPS] >= killed["step"]
     expected = logged(long_run)
     assert logged(workdir).keys() == expected.keys()
     assert list(logged(workdir).values()) == pytest.approx(list(expected.values()), rel=1e-4)

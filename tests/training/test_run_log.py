@@ -10,12 +10,13 @@ import pytest
 from data_pipelines.errors import UserError
 from maerec_jax.training import run_log
 from maerec_jax.training.run_log import RunLog
+from maerec_jax.training.wall_time import WallTime
 
 
 @pytest.mark.parametrize("every", [0.0, 60.0])
 def test_a_line_comes_now_and_then_between_those_of_the_log(tmp_path, monkeypatch, capsys, every):
     monkeypatch.setattr(run_log, "TELL_EVERY", every)
-    with RunLog(tmp_path, 0, 9, active=True) as log:
+    with RunLog(tmp_path, 0, 9, True, WallTime()) as log:
         log.advance(3)
         log.advance(3, validating=True)
     assert capsys.readouterr().err.splitlines() == (["step 3 of 9", "step 3 of 9, validating"] if not every else [])
@@ -28,7 +29,7 @@ def test_a_disk_that_is_full_ends_the_run_with_a_line_for_each_file(tmp_path, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    with RunLog(tmp_path, 0, 9, active=True) as log:
+    with RunLog(tmp_path, 0, 9, True, WallTime()) as log:
         writer = log._events.file_writer.event_writer
         monkeypatch.setattr(writer._ev_writer, "write_event", fail)
         log.scalars(1, {"loss": 1.0})

@@ -1,0 +1,78 @@
+"""A trace of some steps: what devices and threads did when, for xprof, TensorBoard and Perfetto (docs/profiling.md)."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from data_pipelines.errors import UserError
+from data_pipelines.storage import publish, staging
+from maerec_jax.config import ProfileConfig
+
+_FOLDER = "tensorboard/plugins/profile"  # in the workdir, where TensorBoard looks for traces
+
+
+class Profile:
+    """Traces the steps that a config asks for. As a context: a run that ends among them keeps its trace.
+
+    Args:
+      config: which steps, and in which processes.
+      workdir: the run's folder. All processes write to one folder in it, which xprof shows as those of one run.
+      start: the steps that are done already.
+      total: those of the whole run.
+      message: prints a line.
+
+    Raises ``UserError`` for steps or processes that the run does not have.
+    """
+
+    def __init__(
+        self, config: ProfileConfig, workdir: epath.Path, start: int, total: int, message: Callable[[str], None]
+    ) -> None:
+        if config.span.stop > total + 1:
+            raise UserError(f"profile.steps {config.steps}: the run has {total:,} steps")
+        if not set(config.processes) <= set(range(jax.process_count())):
+            told = ", ".join(map(str, config.processes))
+            raise UserError(f"profile.processes {told}: the run has {jax.process_count()}, counted from 0")
+        self._steps = config.span[max(0, start + 1 - config.span.start) :]
+        if config.steps and not self._steps:
+            message(f"profile.steps {config.steps} are done already: nothing is traced")
+        if jax.process_index() not in config.processes:
+            self._steps = range(0)
+        self._workdir, self._message, self._running = workdir, message, ExitStack()
+
+    def __enter__(self) -> "Profile":
+        """Nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what was traced, if that is not done."""
+        self._running.close()
+
+    def begin(self, step: int) -> None:
+        """Begin to trace, where this is the first of the steps."""
+        if step not in self._steps[:1]:
+            return
+        place = self._workdir / _FOLDER / f"steps_{self._steps[0]}_to_{self._steps[-1]}"
+        place.mkdir(parents=True, exist_ok=True)
+        folder = self._running.enter_context(staging(place))
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # the calls of Python functions, so many that the step would take longer
+        jax.profiler.start_trace(folder, profiler_options=options)
+        self._running.callback(self._write, folder, place)
+
+    def ends(self, step: int) -> bool:
+        """Whether this is the last of the steps: ``end`` comes next, when the devices are done with it."""
+        return step in self._steps[-1:]
+
+    def end(self) -> None:
+        """Write the trace."""
+        self._running.close()
+
+    def _write(self, folder: Path, place: epath.Path) -> None:
+        jax.profiler.stop_trace()
+        for kind in (".xplane.pb", ".trace.json.gz"):
+            for file in folder.rglob(f"*{kind}"):  # named after the machine, which may have several processes
+                publish(file, place / f"process_{jax.process_index()}{kind}")
+        self._message(f"traced steps {self._steps[0]} to {self._steps[-1]}: {place}")
