@@ -108,7 +108,7 @@ class Handlers:
     def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
         """What was read of a word, where the model looked, and what else it may be."""
         if found is None or not found.words:
-            return None, None, gr.update(visible=False)
+            return gr.update(value=None, label="Reading"), None, gr.update(visible=False)
         word = found.words[_index(number, len(found.words))]
         read = word.word
         panels: list[tuple[Any, str]] = [(word.crop, "")] if found.scene else []
@@ -121,8 +121,9 @@ class Handlers:
                 (attention_picture(turned, map_RC, *_PANEL), f"{character} {confidence:.0%}")
                 for character, confidence, map_RC in zip(characters, read.character_confidences, maps, strict=True)
             ]
-        others = [[other.text, f"{other.confidence:.1%}"] for other in read.alternatives]
-        label = {(read.text or "(nothing)") + read.remark: read.confidence}
+        others = [[other.text, f"{other.confidence:.1%}", f"{other.probability:.1%}"] for other in read.alternatives]
+        sure = {(read.text or "(nothing)") + read.remark: read.confidence}
+        label = gr.update(value=sure, label=f"Reading (probability {read.probability:.1%})")
         return label, panels, gr.update(value=others, visible=bool(others))
 
 
@@ -210,7 +211,10 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     label="Characters, and where it looked", elem_id="characters", **tiles, **shown_only
                 )
                 others = gr.Dataframe(
-                    headers=["Other readings", "Confidence"], visible=False, elem_id="others", **shown_only
+                    headers=["Other readings", "Confidence", "Probability"],
+                    visible=False,
+                    elem_id="others",
+                    **shown_only,
                 )
         settings, closely = [mode, beam, crops, lexicon], [reading, panels, others]
         outputs = [picture, *closely, table, actions, save, text, shown, found]

@@ -1,6 +1,7 @@
 """Words: what is read in an image, and how it comes out of what the devices return."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,11 @@ from maerec_jax.models.interface import RecogniserConfig, normalize, widths
 from maerec_jax.reading.lexicon import Lexicon
 
 
+def probability_of(character_confidences: Sequence[float]) -> float:
+    """The probability of a text with such characters, their product; 0 for a text without any."""
+    return math.prod(character_confidences) if character_confidences else 0.0
+
+
 @dataclass(frozen=True)
 class Word:
     """What was read in an image."""
@@ -21,8 +27,8 @@ class Word:
     """The text."""
     confidence: float
     """Mean of the character confidences, 0 to 1; 0 where nothing was read. It is how sure the model was on its way, not
-    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
-    several views it is that of the first in which this was read, however many others agree."""
+    the probability that the text is right, which ``probability`` comes closer to. Of several views it is that of the
+    first in which this was read, however many others agree."""
     character_confidences: tuple[float, ...]
     """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = 0
@@ -38,6 +44,12 @@ class Word:
     """It is as long as the model can write, without an end: the image may show more."""
 
     @property
+    def probability(self) -> float:
+        """How likely the text is by the model, 0 to 1: the product of the character confidences; 0 where nothing was
+        read. ``evaluate --report`` shows how near it comes to the share of words that are right."""
+        return probability_of(self.character_confidences)
+
+    @property
     def remark(self) -> str:
         """What its marks say to people, to be written after it: " (doubtful)", or "" without any."""
         marks = [name for name in ("doubtful", "cut") if getattr(self, name)]
@@ -45,14 +57,18 @@ class Word:
 
     def described(self) -> dict[str, Any]:
         """The word as JSON can hold it; turns, marks and alternatives only where there are some."""
-        found: dict[str, Any] = {"text": self.text, "confidence": self.confidence}
+        found = self._summary
         found["character_confidences"] = self.character_confidences
         if self.turns:
             found["turns"] = self.turns
         found |= {name: True for name in ("doubtful", "cut") if getattr(self, name)}
         if self.alternatives:
-            found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in self.alternatives]
+            found["alternatives"] = [w._summary for w in self.alternatives]
         return found
+
+    @property
+    def _summary(self) -> dict[str, Any]:
+        return {"text": self.text, "confidence": self.confidence, "probability": self.probability}
 
 
 NOTHING = Word("", 0.0, ())

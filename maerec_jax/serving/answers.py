@@ -25,6 +25,8 @@ class Alternative(_Answer):
     """The text."""
     confidence: float = Field(examples=[0.61])
     """Mean of its character confidences."""
+    probability: float = Field(examples=[0.07])
+    """Product of its character confidences."""
 
 
 class _WordReading(_Answer):
@@ -33,6 +35,9 @@ class _WordReading(_Answer):
     confidence: float | None = Field(default=None, examples=[0.93])
     """Mean of the character confidences, 0 to 1: how sure the model was on its way, not the probability that the text
     is right. null where the image was not read."""
+    probability: float | None = Field(default=None, examples=[0.69])
+    """Product of the character confidences, 0 to 1: how likely the text is by the model. null where the image was not
+    read."""
     character_confidences: list[float] = Field(default=[], examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
     """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = Field(default=0, examples=[0])

@@ -46,7 +46,8 @@ def test_a_word_is_read_as_the_recogniser_reads_it(handlers, desk, word_files):
     assert saved(made) == {"file": "lemon.png", **json.loads(json.dumps(word.described()))}
     assert Path(made[SAVE]).name == "lemon.json"
     assert word.doubtful  # it has learnt little
-    assert made[READING] == {word.text + word.remark: word.confidence}
+    assert made[READING]["value"] == {word.text + word.remark: word.confidence}
+    assert made[READING]["label"] == f"Reading (probability {word.probability:.1%})"
     captions = [f"{confidence:.0%}" for confidence in word.character_confidences]
     assert [caption.split(" ")[-1] for _, caption in made[CHARACTERS]] == captions
     np.testing.assert_array_equal(made[PICTURE], decode_image(word_files["lemon"].read_bytes()))
@@ -189,7 +190,7 @@ def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     (word_files["lemon"].parent / "notes.png").write_text("no picture")
     with pytest.warns(UserWarning, match=r"notes\.png cannot be read: it is text, not an image"):
         made = take(handlers, word_files["lemon"].parent / "notes.png")
-    assert made[PICTURE] is made[READING] is made[CHARACTERS] is made[FOUND] is None
+    assert made[PICTURE] is made[READING]["value"] is made[CHARACTERS] is made[FOUND] is None
     assert not made[OTHERS]["visible"]
     assert not made[TABLE]["visible"]
     assert handlers.cleared()[:SAVE] == made[:SAVE]

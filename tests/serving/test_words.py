@@ -25,6 +25,7 @@ def check(result, word):
     assert result["error"] is None
     assert result["text"] == word.text
     assert result["confidence"] == pytest.approx(word.confidence, abs=1e-5)
+    assert result["probability"] == pytest.approx(word.probability, abs=1e-5)
     assert result["character_confidences"] == pytest.approx(list(word.character_confidences), abs=1e-5)
     assert [other["text"] for other in result["alternatives"]] == [other.text for other in word.alternatives]
 
