@@ -96,8 +96,8 @@ def prepare(image: np.ndarray, about: dict) -> tuple[np.ndarray, ...]:
     return filled, np.array([whole], np.int32)
 
 
-def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float]:
-    """The text of a row of the output, and its confidence: the mean probability of its characters."""
+def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float, float]:
+    """The text of a row of the output, its confidence (mean over its characters) and its probability (product)."""
     text, confidences = "", []
     for token, probability in zip(tokens.tolist(), probabilities.tolist(), strict=True):
         if token == about["start_end"]:
@@ -106,7 +106,8 @@ def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple
             text += about["unknown_text"] if token == about["unknown"] else about["characters"][token]
             confidences.append(probability)
     # Letters and the marks on them may be characters of their own.
-    return normalize("NFC", text), float(np.mean(confidences)) if confidences else 0.0
+    mean, product = (float(np.mean(confidences)), math.prod(confidences)) if confidences else (0.0, 0.0)
+    return normalize("NFC", text), mean, product
 
 
 def main(model: str, *files: str) -> int:
@@ -128,7 +129,7 @@ def main(model: str, *files: str) -> int:
         for turn in turns:  # images of one size can also be read at once
             tokens, probabilities = read(*prepare(np.ascontiguousarray(np.rot90(image, turn)), about))
             found.append(text_of(tokens[0], probabilities[0], about))
-        text, confidence = max(found, key=lambda word: word[1])
+        text, confidence, _ = max(found, key=lambda word: word[2])
         print(f"{confidence:6.1%}  {text:<24}  {file}")
     return int(failed)
 

@@ -41,9 +41,9 @@ class ReadingConfig:
     match_case: bool = False
     """Match the case of lexicon words; without it, "Exit" in the lexicon also allows "EXIT"."""
     turn: bool | None = None
-    """Also read tall images turned left and right, and keep the most confident reading; default: as in training."""
+    """Also read tall images turned left and right, and keep the likeliest reading; default: as in training."""
     views: int = 1
-    """Views of each image, 1 to 10 (whole, tilted ...): the text with most confidence wins. N times the work."""
+    """Views of each image, 1 to 10 (whole, tilted ...): the likeliest text wins. N times the work."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
     """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Default: as in the run."""
     int8: bool = False
@@ -181,7 +181,7 @@ class Reader:
         return (views if self.reading.views > 1 else views[0]), width
 
     def word_and_votes(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
-        """What ``step`` has read in an image, and how much speaks for it: the sum of the confidences of all views that
+        """What ``step`` has read in an image, and how much speaks for it: the sum of its probabilities in all views that
         read so. The word is as the first of these views shows it; what others read is among its alternatives.
         """
         word, votes = self._best(made, row)
@@ -191,7 +191,7 @@ class Reader:
     def _best(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
         if self.reading.views == 1:
             word = word_of(made, row, self.config.charset, self.lexicon)
-            return word, word.confidence
+            return word, word.probability
         seen = {name: value[row] for name, value in made.items()}
         seen["turns"] = np.repeat(seen["turns"], self.reading.views)
         words: dict[str, Word] = {}
@@ -199,7 +199,7 @@ class Reader:
         for view in range(self.reading.views):
             word = word_of(seen, view, self.config.charset, self.lexicon)
             words.setdefault(word.text, word)
-            votes[word.text] = votes.get(word.text, 0.0) + word.confidence
+            votes[word.text] = votes.get(word.text, 0.0) + word.probability
         first, *others = sorted(votes, key=votes.__getitem__, reverse=True)
         best = words[first]
         # Views that read otherwise come before what a beam found beside the best.

@@ -153,7 +153,16 @@ def test_every_chart_can_be_read_by_a_screen_reader(tmp_path):
     assert charts == ["bars"] * 4 + ["heat"]
     assert all(heading["scope"] in ("row", "col") for heading in page.named("th"))
     assert all(image["alt"] for image in page.named("img"))
-    for unit in ("characters", "width/height", "confidence", "conf. (%)", "probability", "prob. (%)", "WAICS (%)", "words"):
+    for unit in (
+        "characters",
+        "width/height",
+        "confidence",
+        "conf. (%)",
+        "probability",
+        "prob. (%)",
+        "WAICS (%)",
+        "words",
+    ):
         assert unit in page.text("th")
 
 

@@ -41,5 +41,5 @@ def test_widths_that_keep_the_aspect_ratio(script_module, model):
 
 def test_letters_and_marks_that_are_characters_of_their_own_are_composed(script_module):
     about = {"characters": ["e", "\u0301"], "start_end": 2, "padding": 3, "unknown": 4, "unknown_text": "<UKN>"}
-    text, _ = script_module("read_exported").text_of(np.array([0, 1, 2]), np.ones(3), about)
+    text, *_ = script_module("read_exported").text_of(np.array([0, 1, 2]), np.ones(3), about)
     assert text == "\u00e9"
