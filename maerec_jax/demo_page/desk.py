@@ -30,6 +30,8 @@ class Settings:
     beam: int = 1  # as in ``ReadingConfig``
     crops: Crops = "box"  # as in ``SceneReader``
     lexicon: str = ""  # the only words that may be read, with spaces, commas or line ends between them; none for all
+    characters: str = ""  # the only characters that may be read, all if there are none
+    blocklist: str = ""  # those that may not
 
     def words(self) -> tuple[str, ...]:
         """The words of the lexicon. Raises ``UserError`` where they are too many."""
@@ -83,16 +85,17 @@ class Desk:
           UserError: with a sentence for the visitor, where the settings cannot be used.
         """
         recognizer, notes = self._recognizer(settings.beam, settings.words())
+        lists = settings.characters or None, settings.blocklist or None
         height, width = pixels.shape[:2]
         large = self.detector is not None and is_large(pixels)
         is_scene = settings.mode == "scene" or (settings.mode == "auto" and large)
         if is_scene:
             if self.detector is None:
                 raise UserError("Whole scenes cannot be read here: no detector was loaded.")
-            scene = SceneReader(recognizer, self.detector, settings.crops).read(pixels)
+            scene = SceneReader(recognizer, self.detector, settings.crops).read(pixels, *lists)
             words, described = scene.words, scene.described()
         else:
-            prepared = recognizer.prepare_pixels(pixels)
+            prepared = recognizer.prepare_pixels(pixels, allowed_C=recognizer.reader.allowed(*lists))
             (word,) = recognizer.read_prepared([prepared])
             corners_N2 = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
             words, described = (SceneWord(corners_N2, 1.0, word, pixels, prepared),), word.described()

@@ -41,10 +41,12 @@ class Handlers:
         """An upload has arrived: what Gradio knows of its file."""
         return self._show(str((file or {}).get("path") or ""), self._settings(*settings))
 
-    def example(self, beam: Any, crops: Any, lexicon: Any, event: gr.SelectData) -> tuple[Any, ...]:
+    def example(
+        self, beam: Any, crops: Any, lexicon: Any, characters: Any, blocklist: Any, event: gr.SelectData
+    ) -> tuple[Any, ...]:
         """An example was chosen; its size tells what it shows."""
         example = self._examples[_index(event.index, len(self._examples))]
-        return "auto", *self._show(example, self._settings("auto", beam, crops, lexicon))
+        return "auto", *self._show(example, self._settings("auto", beam, crops, lexicon, characters, blocklist))
 
     def again(self, shown: Example | str | None, found: Found | None, *chosen: Any) -> tuple[Any, ...]:
         """A setting may have changed."""
@@ -71,13 +73,13 @@ class Handlers:
                 return self._closely(found, number)
         return (gr.skip(),) * 3
 
-    def _settings(self, mode: Any, beam: Any, crops: Any, lexicon: Any) -> Settings:
+    def _settings(self, mode: Any, beam: Any, crops: Any, lexicon: Any, characters: Any, blocklist: Any) -> Settings:
         """What the page sent, which anybody can send."""
         return Settings(
             mode if mode in ("word", "scene") else "auto",
             int(beam) if beam in self.beams else self._desk.reading.beam,
             crops if crops in get_args(Crops) else "box",
-            str(lexicon or ""),
+            *(str(listed or "") for listed in (lexicon, characters, blocklist)),
         )
 
     def _show(self, shown: Example | str, settings: Settings) -> tuple[Any, ...]:
@@ -193,6 +195,9 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                         placeholder="coffee tea bakery",
                         info="Nothing else is read. Works best with a beam width of 5 or more.",
                     )
+                    with gr.Row():
+                        characters = gr.Textbox(label="Only these characters", placeholder="0123456789")
+                        blocklist = gr.Textbox(label="Never these characters", placeholder="|~")
             with gr.Column():
                 table = gr.Dataframe(
                     headers=["#", "Text", "Reading", "Detection"],
@@ -216,7 +221,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     elem_id="others",
                     **shown_only,
                 )
-        settings, closely = [mode, beam, crops, lexicon], [reading, panels, others]
+        settings, closely = [mode, beam, crops, lexicon, characters, blocklist], [reading, panels, others]
         outputs = [picture, *closely, table, actions, save, text, shown, found]
         # One visitor at a time has the device; the others see their place in the queue over the picture.
         device: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "device", "api_visibility": "private"}
@@ -228,7 +233,8 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         picture.upload(handlers.take, [picture, *settings], outputs, preprocess=False, **busy)
         picture.clear(handlers.cleared, None, outputs, api_visibility="private", show_progress="hidden")
         gallery.select(handlers.example, settings[1:], [mode, *outputs], trigger_mode="always_last", **busy)
-        changes = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
+        changes = [mode.input, beam.input, crops.input]
+        changes += [event for box in (lexicon, characters, blocklist) for event in (box.submit, box.blur)]
         gr.on(changes, handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **busy)
         for part, chosen in ((picture, handlers.point), (table, handlers.choose)):
             part.select(chosen, [found], closely, trigger_mode="always_last", show_progress="minimal", **device)

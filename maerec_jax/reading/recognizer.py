@@ -39,6 +39,7 @@ class Prepared:
     widths: tuple[int, ...]  # how many columns of each are picture, before the filling
     turns: tuple[int, ...]  # by how many times 90 degrees against the clock the image was turned for each
     name: str = ""  # the path that it came from, if any
+    allowed_C: np.ndarray | None = None  # the classes that may be read (``Reader.allowed``); None as the settings say
 
     def picture(self, word: Word) -> np.ndarray:
         """The whole image, uint8 RGB (H, W, 3), turned as a word was read."""
@@ -154,8 +155,14 @@ class Recognizer:
         """
         save_adapters(path, self._run, self._params, self.step)
 
-    def read(self, images: Iterable[Image]) -> list[Word]:
+    def read(self, images: Iterable[Image], characters: str | None = None, blocklist: str | None = None) -> list[Word]:
         """Read images of every kind in ``Image``: paths, bytes of files, arrays of pixels, Pillow images, also mixed.
+
+        Args:
+          images: the images.
+          characters: the only characters that may be read, such as "0123456789"; "" for all. By default as
+            ``ReadingConfig`` says. No list makes anything compile again.
+          blocklist: characters that may not be read.
 
         Returns:
           A ``Word`` for each image. It has the text, its confidence and those of its characters (``Word`` says what
@@ -164,25 +171,30 @@ class Recognizer:
         Raises:
           DecodeError: for an image that cannot be decoded; the message names its file.
           OSError: for a file that cannot be read.
-          UserError: where the lexicon has no words for an image.
+          UserError: where the lexicon has no words for an image, or characters cannot be written.
         """
         single = isinstance(images, str | Path | bytes | io.BytesIO | PIL.Image.Image)
         if single or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("read takes several images: put a single one into a list")
-        return list(self.read_prepared(self.prepare(image) for image in images))
+        allowed_C = self.reader.allowed(characters, blocklist)
+        return list(self.read_prepared(self.prepare(image, allowed_C) for image in images))
 
-    def prepare(self, image: Image) -> Prepared:
+    def prepare(self, image: Image, allowed_C: np.ndarray | None = None) -> Prepared:
         """Load an image and resize it to a size of the model's. Raises as ``read`` does."""
-        return self.prepare_pixels(*load_image(image))
+        return self.prepare_pixels(*load_image(image), allowed_C)
 
-    def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> Prepared:
-        """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others."""
+    def prepare_pixels(self, pixels: np.ndarray, name: str = "", allowed_C: np.ndarray | None = None) -> Prepared:
+        """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others.
+
+        ``allowed_C`` is what ``Reader.allowed`` makes of the characters that may be read; None as the settings say.
+        """
         _check_pixels(pixels)
         reader = self.reader
         turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]
         prepared = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
-        return Prepared([way for way, _ in prepared], tuple(width for _, width in prepared), turns, name)
+        widths = tuple(width for _, width in prepared)
+        return Prepared([way for way, _ in prepared], widths, turns, name, allowed_C)
 
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
@@ -227,7 +239,8 @@ class Recognizer:
             padded[: len(rows)] = pixels
             turns = np.array([images[number].turns[way] for number, way in rows])
             names = [images[number].name for number, _ in rows] + [None] * (size - len(rows))
-            columns = self.reader.columns(names)
+            allowed = [images[number].allowed_C for number, _ in rows] + [None] * (size - len(rows))
+            columns = self.reader.columns(names, allowed)
             columns |= self._widths([images[number].widths[way] for number, way in rows], size, pixels.shape[-2])
             batch = put_whole({"image": padded} | columns, batch_sharding(self.reader.mesh))
             made = self._read(self.reader.weights, batch)

@@ -78,12 +78,15 @@ NOTHING = Word("", 0.0, ())
 def greedy_step(
     model: RecogniserConfig, params: Any, batch: Mapping[str, jax.Array], dtype: Any = jnp.float32
 ) -> dict[str, jax.Array]:
-    """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``.
+    """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``; only the classes that are
+    ``allowed``, bool (B, classes), if the batch has that.
 
     Returns:
       ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
     """
-    reading = model.read(params, normalize(batch["image"], model), dtype, **widths(batch))
+    read: Any = model.read  # which takes what there is
+    lists = {"allowed_BC": batch["allowed"]} if "allowed" in batch else {}
+    reading = read(params, normalize(batch["image"], model), dtype, **lists, **widths(batch))
     return {"tokens_BKT": reading.tokens_BT[:, None], "probability_BKT": reading.probability_BT[:, None]}
 
 

@@ -89,23 +89,26 @@ class SceneReader:
     def __init__(self, recognizer: Recognizer, detector: Detector, crops: Crops = "box") -> None:
         self.recognizer, self.detector, self.crops = recognizer, detector, crops
 
-    def read(self, image: Image) -> Scene:
-        """Find and read the words of a picture, of any kind in ``reading.recognizer.Image``.
+    def read(self, image: Image, characters: str | None = None, blocklist: str | None = None) -> Scene:
+        """Find and read the words of a picture, of any kind in ``reading.recognizer.Image``, in the characters that
+        ``Recognizer.read`` is told of.
 
         Raises:
           DecodeError: where it cannot be decoded.
           OSError: where the file cannot be read.
           UserError: where the detector or the lexicon cannot take it.
         """
-        (scene,) = self.read_prepared([self.prepare(image)])
+        allowed_C = self.recognizer.reader.allowed(characters, blocklist)
+        (scene,) = self.read_prepared([self.prepare(image, allowed_C)])
         return scene
 
-    def prepare(self, image: Image) -> PreparedScene:
+    def prepare(self, image: Image, allowed_C: np.ndarray | None = None) -> PreparedScene:
         """Load a picture, find its words and cut them out. Raises as ``read`` does."""
-        return self.prepare_pixels(*load_image(image))
+        return self.prepare_pixels(*load_image(image), allowed_C)
 
-    def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> PreparedScene:
-        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon.
+    def prepare_pixels(self, pixels: np.ndarray, name: str = "", allowed_C: np.ndarray | None = None) -> PreparedScene:
+        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon, and
+        ``allowed_C`` as for ``Recognizer.prepare_pixels``.
 
         Raises:
           UserError: where the detector cannot take it, or the lexicon has no words for it.
@@ -114,7 +117,7 @@ class SceneReader:
         found = self.detector.detect(pixels)
         regions = tuple(replace(each, polygon_N2=within_reach(each.polygon_N2, *pixels.shape[:2])) for each in found)
         crops = tuple(crop(pixels, region.polygon_N2, self.crops) for region in regions)
-        prepared = tuple(self.recognizer.prepare_pixels(each, name) for each in crops)
+        prepared = tuple(self.recognizer.prepare_pixels(each, name, allowed_C) for each in crops)
         return PreparedScene(pixels, regions, crops, prepared)
 
     def read_prepared(self, scenes: Iterable[PreparedScene]) -> Iterator[Scene]:

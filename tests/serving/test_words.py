@@ -275,6 +275,19 @@ def test_each_image_has_its_own_words_by_its_name(recognizer, files):
     asyncio.run(run())
 
 
+def test_each_request_has_its_own_characters(recognizer, files):
+    async def run():
+        async with client_of(recognizer) as (client, _):
+            asked = [{}, {"characters": "01"}, {"blocklist": "0123456789"}, {"characters": "0€"}]
+            answers = await asyncio.gather(*(client.post("/words", files=form(files[0]), params=p) for p in asked))
+        for answer, lists in zip(answers[:3], asked, strict=False):
+            check(answer.json()["results"][0], recognizer.read([files[0]], **lists)[0])
+        assert answers[3].status_code == 400
+        assert answers[3].json() == {"code": "characters", "reason": "characters: the model cannot write '€'"}
+
+    asyncio.run(run())
+
+
 def test_the_description_fits_what_is_answered(recognizer, files):
     async def run():
         async with client_of(recognizer) as (client, _):
