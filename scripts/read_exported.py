@@ -87,13 +87,21 @@ def prepare(image: np.ndarray, about: dict) -> tuple[np.ndarray, ...]:
     borders = (ratios[1:] + ratios[:-1]) / 2
     height, width = sizes[np.searchsorted(borders, np.log(image.shape[1] / image.shape[0]))]
     if (keep := about["keep_ratio"]) is None:
-        return (cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None],)
+        return (resized(image, height, width, about)[None],)
     step, whole = keep["reading_divisor"], math.ceil(height / image.shape[0] * image.shape[1])
     whole = min(max(whole, keep["smallest"]), width)
     whole = whole if whole % step == 0 else round(whole / step) * step
     filled = np.zeros((1, height, width, 3), np.uint8)
-    filled[0, :, :whole] = cv2.resize(image, (whole, height), interpolation=cv2.INTER_LINEAR)
+    filled[0, :, :whole] = resized(image, height, whole, about)
     return filled, np.array([whole], np.int32)
+
+
+def resized(image: np.ndarray, height: int, width: int, about: dict) -> np.ndarray:
+    """An image in the size that is asked for, as the model has learnt to see it."""
+    if about["interpolation"] == "area":  # the mean over all pixels along the sides that shrink
+        smaller = min(image.shape[1], width), min(image.shape[0], height)
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float, float]:
@@ -115,7 +123,7 @@ def main(model: str, *files: str) -> int:
     if Path(model).suffix not in OPENERS:
         sys.exit(f"{model}: its name must end in one of {[*OPENERS]}")
     about, read = OPENERS[Path(model).suffix](model)
-    if about["interpolation"] != "bilinear":
+    if about["interpolation"] == "bicubic":
         sys.exit("the model wants images resized as Pillow does it, Image.resize(size, BICUBIC)")
     failed = False
     for file in files:

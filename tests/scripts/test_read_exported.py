@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.images.buckets import WORD_SHAPES, nearest_shape
+from data_pipelines.images.resizing import resize_image
 from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.interop.reading_facts import reading_facts
 from maerec_jax.models.maerec import MAERecConfig
@@ -26,6 +27,14 @@ def test_the_size_that_is_nearest_in_shape(script_module, shapes):
     for size in SIZES:
         (image,) = script_module("read_exported").prepare(np.zeros((*size, 3), np.uint8), about)
         assert image.shape[1:3] == nearest_shape(tuple(size), shapes or ((32, 128),)), size
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "area"])
+def test_images_are_resized_as_the_model_has_learnt_to_see_them(script_module, interpolation):
+    for size in SIZES:
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        resized = script_module("read_exported").resized(image, 32, 128, {"interpolation": interpolation})
+        np.testing.assert_array_equal(resized, resize_image(image, 32, 128, interpolation))
 
 
 @pytest.mark.parametrize("model", [NRTRConfig.tiny(), SARConfig.tiny()], ids=["nrtr", "sar"])
