@@ -18,6 +18,14 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
 
     Every strength and probability grows with ``difficulty`` (0 to 1).
     """
+    return render_located(text, fonts, difficulty, rng)[0]
+
+
+def render_located(
+    text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``render`` draws, and where its letters are: their boxes (left, top, right, bottom) in pixels, float64
+    ``(n, 4)``, of all but spaces, in reading order. A text that needs shaping is one letter."""
     face = fonts.draw(text, rng)
     line, crop = _lay_out(text, face, difficulty, rng)
     fill = line.mask
@@ -29,6 +37,7 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     matrix, (width, height) = _view(line, crop, difficulty, rng)
     beside = _beside_board(line, matrix, (width, height), rng) if rng.random() < 0.3 * difficulty else None
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+    letters = cv2.perspectiveTransform(line.letters, matrix)
     masks = fill if outline is None else cv2.merge([fill, outline])
     if scale < 0.6:  # Halve first: the warp looks at four pixels only.
         half = max(1, fill.shape[1] // 2), max(1, fill.shape[0] // 2)
@@ -42,7 +51,9 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
     if len(text) > 1 and picture.shape[0] < picture.shape[1] and rng.random() < 0.02 * difficulty:
         picture = np.ascontiguousarray(np.rot90(picture, -1))  # as on banners: to be turned against the clock
-    return compress(keep_visible(picture), difficulty, rng)
+        letters = np.stack([height - letters[..., 1], letters[..., 0]], axis=-1)
+    boxes = np.hstack([letters.min(axis=1), letters.max(axis=1)]).clip(0, picture.shape[1::-1] * 2)
+    return compress(keep_visible(picture), difficulty, rng), boxes
 
 
 def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator) -> tuple[Line, np.ndarray]:
@@ -100,7 +111,7 @@ def _stacked(line: Line, second: Line, above: bool, gap: int, rng: np.random.Gen
     cut = ink[:, max(0, -offset) : max(0, -offset) + width - max(0, offset)]
     area = mask[y : y + ink.shape[0], max(0, offset) : max(0, offset) + cut.shape[1]]
     np.maximum(area, cut, out=area)
-    return Line(mask, (x0, y0 + shift, x1, y1 + shift))
+    return Line(mask, (x0, y0 + shift, x1, y1 + shift), line.letters + np.array([0, shift]))
 
 
 def _view(

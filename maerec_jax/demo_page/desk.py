@@ -50,6 +50,7 @@ class Found:
     preview: np.ndarray  # uint8 RGB (height, width, 3): the picture, scaled down where it is large
     # In reading order, with polygons in pixels of the preview, and crops that are scaled down where they are large.
     words: tuple[SceneWord, ...]
+    outlines: tuple[np.ndarray, ...]  # (N, 2) each: of words in a scene, else of the characters of the word
     scene: bool  # whether it was read as a whole scene
     settings: Settings  # what the visitor had chosen
     described: dict[str, Any]  # the same for JSON, as ``predict --format jsonl`` prints it
@@ -104,7 +105,11 @@ class Desk:
         preview = fitted(pixels, *_PREVIEW)
         scale = preview.shape[1] / width
         words = tuple(replace(w, polygon_N2=w.polygon_N2 * scale, crop=fitted(w.crop, *_CROP)) for w in words)
-        return Found(preview, words, is_scene, settings, {"file": name, **described}, tuple(notes))
+        outlines = tuple(word.polygon_N2 for word in words)
+        if not is_scene:
+            boxes = recognizer.boxes(prepared, word) if recognizer.reader.config.has_attention else ()
+            outlines = tuple(scale * np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) for x0, y0, x1, y1 in boxes)
+        return Found(preview, words, outlines, is_scene, settings, {"file": name, **described}, tuple(notes))
 
     def _recognizer(self, beam: int, words: tuple[str, ...]) -> tuple[Recognizer, list[str]]:
         """The recogniser for a beam and a lexicon, and what was told of the lexicon."""

@@ -103,8 +103,8 @@ class Handlers:
         actions = gr.update(visible=True)
         download = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
         download.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
-        polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
-        outlined = cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
+        polygons = [outline_N2.round().astype(np.int32) for outline_N2 in found.outlines]
+        outlined = cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 1 + found.scene, cv2.LINE_AA)
         return outlined, *self._closely(found, 0), table, actions, str(download), text, shown, found
 
     def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
@@ -138,9 +138,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     scenes = desk.detector is not None
     examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
-    (word,) = desk.read(examples[-1][0], "", Settings(beam=desk.reading.beam)).words
-    if desk.recognizer.reader.config.has_attention:
-        desk.recognizer.attention(word.prepared, word.word)
+    desk.read(examples[-1][0], "", Settings("word", desk.reading.beam))
     handlers = Handlers(desk, examples, limits, folder)
     tiles: dict[str, Any] = {"columns": 3, "height": "fit-content", "object_fit": "contain"}
     shown_only: dict[str, Any] = {"interactive": False, "buttons": []}

@@ -48,6 +48,8 @@ class ReadingConfig:
     """Also read tall images turned left and right, and keep the likeliest reading; default: as in training."""
     views: int = 1
     """Views of each image, 1 to 10 (whole, tilted ...): the likeliest text wins. N times the work."""
+    boxes: bool = False
+    """Also tell where each character is, by where the model looked: up to twice the work."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
     """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Default: as in the run."""
     int8: bool = False
@@ -123,6 +125,8 @@ class Reader:
             )
         if reading.int8 and not self.config.has_int8:
             raise UserError(f"a model of kind {self.config.kind!r} has no 8-bit weights: leave out --int8")
+        if reading.boxes and not self.config.has_attention:
+            raise UserError(f"a model of kind {self.config.kind!r} has no attention maps: leave out --boxes")
         self._allowed_C = self.allowed(reading.characters, reading.blocklist)
         self.dtype = compute_dtype(reading.dtype or config.dtype)
         weights = {"params": quantize(params) if reading.int8 else params}

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.images.resizing import turn_image
 from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.reading.boxes import Box, character_boxes
 from maerec_jax.reading.lexicon import Words
 from maerec_jax.reading.reader import Reader, ReadingConfig
 from maerec_jax.reading.word import Word
@@ -38,6 +39,7 @@ class Prepared:
     ways: list[np.ndarray]  # uint8 RGB (H, W, 3), or several views of it (V, H, W, 3), for each way
     widths: tuple[int, ...]  # how many columns of each are picture, before the filling
     turns: tuple[int, ...]  # by how many times 90 degrees against the clock the image was turned for each
+    size: tuple[int, int]  # height and width of the image before
     name: str = ""  # the path that it came from, if any
     allowed_C: np.ndarray | None = None  # the classes that may be read (``Reader.allowed``); None as the settings say
 
@@ -194,7 +196,7 @@ class Recognizer:
         ways = [turn_image(pixels, n) for n in turns]
         prepared = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
         widths = tuple(width for _, width in prepared)
-        return Prepared([way for way, _ in prepared], widths, turns, name, allowed_C)
+        return Prepared([way for way, _ in prepared], widths, turns, pixels.shape[:2], name, allowed_C)
 
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
@@ -209,7 +211,19 @@ class Recognizer:
             for places in groups.values():
                 words |= zip(places, self._read_all(chunk, places), strict=True)
             for number, image in enumerate(chunk):
-                yield max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
+                word = max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
+                yield replace(word, character_boxes=self.boxes(image, word)) if self.reader.reading.boxes else word
+
+    def boxes(self, image: Prepared, word: Word) -> tuple[Box, ...]:
+        """Where the characters of what was read in an image are (``boxes.character_boxes``), in pixels of the image as
+        it was given."""
+        width = image.widths[image.turns.index(word.turns)]
+        shares_T4 = character_boxes(image.picture(word), self.attention(image, word), width)
+        for _ in range(word.turns):  # back with the clock
+            left, top, right, bottom = shares_T4.T
+            shares_T4 = np.stack([1 - bottom, left, 1 - top, right], axis=1)
+        height, width = image.size
+        return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in (shares_T4 * (width, height, width, height)).tolist())
 
     def attention(self, image: Prepared, word: Word) -> np.ndarray:
         """Where the model looked for each character (``RecogniserConfig.attention``) of what it read in an image.

@@ -11,6 +11,7 @@ import numpy as np
 
 from data_pipelines.charset import Charset
 from maerec_jax.models.interface import RecogniserConfig, normalize, widths
+from maerec_jax.reading.boxes import Box
 from maerec_jax.reading.lexicon import Lexicon
 
 
@@ -43,6 +44,18 @@ class Word:
     cut: bool = False
     """It is as long as the model can write, without an end: the image may show more."""
 
+    character_boxes: tuple[Box, ...] = field(default=(), repr=False)
+    """Where each character is in the image as it was given, whichever way it was turned: with
+    ``ReadingConfig.boxes``."""
+
+    @property
+    def box(self) -> Box | None:
+        """Where the word is: the box around those of its characters, None without any."""
+        if not self.character_boxes:
+            return None
+        left, top, right, bottom = zip(*self.character_boxes, strict=True)
+        return min(left), min(top), max(right), max(bottom)
+
     @property
     def probability(self) -> float:
         """How likely the text is by the model, 0 to 1: the product of the character confidences; 0 where nothing was
@@ -62,6 +75,8 @@ class Word:
         if self.turns:
             found["turns"] = self.turns
         found |= {name: True for name in ("doubtful", "cut") if getattr(self, name)}
+        if self.box:
+            found |= {"box": _tenths(self.box), "character_boxes": [_tenths(box) for box in self.character_boxes]}
         if self.alternatives:
             found["alternatives"] = [w._summary for w in self.alternatives]
         return found
@@ -69,6 +84,10 @@ class Word:
     @property
     def _summary(self) -> dict[str, Any]:
         return {"text": self.text, "confidence": self.confidence, "probability": self.probability}
+
+
+def _tenths(box: Box) -> tuple[float, ...]:
+    return tuple(round(edge, 1) for edge in box)
 
 
 NOTHING = Word("", 0.0, ())

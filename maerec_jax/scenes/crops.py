@@ -1,11 +1,13 @@
 """Words cut out of a picture."""
 
+from dataclasses import replace
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from data_pipelines.images.resizing import turn_image
+from maerec_jax.reading.word import Word
 from maerec_jax.scenes.polygons import STEEP, level_corners, long_sides, points_at, within_reach
 
 Crops = Literal["box", "rectified", "app"]
@@ -36,8 +38,25 @@ def crop(image_HWC: np.ndarray, polygon_N2: np.ndarray, how: Crops = "box") -> n
         rectified = _rectified(image_HWC, polygon)
         if rectified is not None:
             return rectified
-    left, top, right, bottom = (_with_margins if how == "app" else _box)(polygon, height, width)
+    left, top, right, bottom = _upright(polygon, height, width, how)
     return np.ascontiguousarray(image_HWC[top:bottom, left:right])
+
+
+def in_picture(word: Word, size: tuple[int, int], polygon_N2: np.ndarray, how: Crops = "box") -> Word:
+    """A word that was read in a crop of a picture of a height and width, with its boxes in pixels of the picture.
+
+    Rectified words lose theirs: an upright box in the crop is none in the picture.
+    """
+    if how == "rectified":
+        return replace(word, character_boxes=())
+    x, y, _, _ = _upright(within_reach(polygon_N2, *size), *size, how)
+    boxes = tuple((x + left, y + top, x + right, y + bottom) for left, top, right, bottom in word.character_boxes)
+    return replace(word, character_boxes=boxes)
+
+
+def _upright(polygon_N2: np.ndarray, height: int, width: int, how: Crops) -> tuple[int, int, int, int]:
+    """Edges of the upright rectangle that is cut out, of words that are not rectified."""
+    return (_with_margins if how == "app" else _box)(polygon_N2, height, width)
 
 
 def _box(polygon_N2: np.ndarray, height: int, width: int, margin: int = 0) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from maerec_jax.reading.recognizer import Image, Prepared, Recognizer, load_image
 from maerec_jax.reading.word import Word
-from maerec_jax.scenes.crops import Crops, crop
+from maerec_jax.scenes.crops import Crops, crop, in_picture
 from maerec_jax.scenes.polygons import within_reach
 from maerec_jax.scenes.regions import Detector, Region
 
@@ -125,8 +125,15 @@ class SceneReader:
         scenes = list(scenes)
         words = self.recognizer.read_prepared(one for scene in scenes for one in scene.prepared)
         for scene in scenes:
+            size = scene.pixels.shape[:2]
             found = tuple(
-                SceneWord(region.polygon_N2, region.confidence, next(words), pixels, prepared)
+                SceneWord(
+                    region.polygon_N2,
+                    region.confidence,
+                    in_picture(next(words), size, region.polygon_N2, self.crops),
+                    pixels,
+                    prepared,
+                )
                 for region, pixels, prepared in zip(scene.regions, scene.crops, scene.prepared, strict=True)
             )
             yield Scene(scene.pixels.shape[1], scene.pixels.shape[0], found)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_Box = tuple[float, float, float, float]
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -46,6 +48,11 @@ class _WordReading(_Answer):
     """Its confidence is so low that most such readings are wrong."""
     cut: bool = False
     """It is as long as the model can write, without an end: the image may show more."""
+    box: _Box | None = Field(default=None, examples=[(3.5, 4.0, 91.0, 27.5)])
+    """Where the word is: left, upper, right and lower edge in pixels of the picture that was sent, turned as its EXIF
+    data say; null unless the service was started with --boxes."""
+    character_boxes: list[_Box] = []
+    """Where its characters are, where the service was started with --boxes."""
     alternatives: list[Alternative] = []
     """Other texts, best first, where the service was started with --beam or --views."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from maerec_jax.reading.recognizer import Prepared
 from maerec_jax.reading.word import Word
-from maerec_jax.scenes.crops import Crops, crop
+from maerec_jax.scenes.crops import Crops, crop, in_picture
 from maerec_jax.scenes.regions import Detector, Region
 from maerec_jax.serving.bodies import Upload
 from maerec_jax.serving.limits import Places
@@ -40,7 +40,7 @@ class Scenes:
             {
                 "polygon": [(round(float(x), 1), round(float(y), 1)) for x, y in region.polygon_N2],
                 "detection_confidence": region.confidence,
-                **word.described(),
+                **in_picture(word, (height, width), region.polygon_N2, self._crops).described(),
             }
             for region, word in zip(regions, words, strict=True)
         ]

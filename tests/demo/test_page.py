@@ -50,7 +50,8 @@ def test_a_word_is_read_as_the_recogniser_reads_it(handlers, desk, word_files):
     assert made[READING]["label"] == f"Reading (probability {word.probability:.1%})"
     captions = [f"{confidence:.0%}" for confidence in word.character_confidences]
     assert [caption.split(" ")[-1] for _, caption in made[CHARACTERS]] == captions
-    np.testing.assert_array_equal(made[PICTURE], decode_image(word_files["lemon"].read_bytes()))
+    assert made[PICTURE].shape == decode_image(word_files["lemon"].read_bytes()).shape
+    assert len(made[FOUND].outlines) == len(captions)
     assert not made[TABLE]["visible"]
 
 

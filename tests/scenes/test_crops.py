@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from maerec_jax.scenes.crops import crop
+from maerec_jax.reading.word import Word
+from maerec_jax.scenes.crops import crop, in_picture
 from maerec_jax.scenes.polygons import level_corners, long_sides
 from tests.scenes.shapes import rectangle
 
@@ -156,3 +157,11 @@ def test_pictures_that_opencv_cannot_warp():
     corners = np.array([(39_910, 5), (39_990, 8), (39_990, 30), (39_910, 27)])
     assert (crop(image, corners, "rectified") == 200).all()
     assert crop(image, [(0, 0), (40_000, 10), (40_000, 40), (0, 30)], "rectified").shape == image.shape
+
+
+def test_boxes_of_characters_are_moved_into_the_picture():
+    word = Word("ab", 1.0, (1.0, 1.0), character_boxes=((1.0, 2.0, 3.0, 4.0), (5.5, 2.0, 7.0, 9.0)))
+    polygon = np.array([(100.4, 50), (150, 50), (150, 70), (100.4, 70)])
+    assert in_picture(word, (400, 300), polygon).box == (101, 52, 107, 59)
+    assert in_picture(word, (400, 300), polygon, "app").box == (101 - 8, 52 - 4, 107 - 8, 59 - 4)
+    assert in_picture(word, (400, 300), polygon, "rectified").box is None
