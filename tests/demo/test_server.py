@@ -100,7 +100,7 @@ def test_the_server_opens_no_files_that_a_request_names(address, tmp_path):
     take = next(one for one in uploads if one["backend_fn"])
     Image.fromarray(draw_word("secret")).save(tmp_path / "secret.png")
     values = [None, "word", 1, "box", "", "", ""]
-    for number in range(5):
+    for number in range(len(values)):
         named = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
         data = [named if i == number else value for i, value in enumerate(values)]
         body = {"data": data, "event_data": {**named, "name": "secret.png"}, "fn_index": take["id"]}
