@@ -41,6 +41,7 @@ def get_config() -> TrainConfig:
             root="data",
             train=(rendered,),
             validation=(replace(rendered, size=512, split="validation"),),
+            interpolation="area",
             augmentation=Augmentation(scale=(0.8, 1.2), shear=20.0, translation=0.1, distortion=0.3),
             turn_vertical=True,
         ),

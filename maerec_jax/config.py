@@ -52,7 +52,7 @@ class DataConfig:
     exclude: tuple[str, ...] = ()
     """Lists of training records to leave out, written by data_pipelines.find_overlaps (relative to root)."""
     interpolation: Interpolation = "bilinear"
-    """How images are resized; published: bicubic for pre-training, bilinear for fine-tuning."""
+    """How images are resized: area is right for large ones, too; published: bicubic, for fine-tuning bilinear."""
     augmentation: AugmentationConfig = NO_AUGMENTATION
     """Augmentation of training images; all probabilities 0 for none."""
     buckets: tuple[tuple[int, int], ...] = ()

@@ -23,7 +23,7 @@ from data_pipelines.sources.records import Source
 from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.named_images import loaded_ahead, open_images
-from maerec_jax.reading.pictures import annotated_picture, readings_sheet, save_picture
+from maerec_jax.reading.pictures import annotated_picture, outlined, readings_sheet, save_picture
 from maerec_jax.reading.reader import ReadingArguments
 from maerec_jax.reading.recognizer import Prepared, Recognizer
 from maerec_jax.reading.word import Word
@@ -189,6 +189,7 @@ class _Words:
 
     def _draw(self, pixels: np.ndarray, prepared: Prepared, word: Word) -> np.ndarray:
         maps = self._recognizer.attention(prepared, word) if self._attention and word.text else None
+        pixels = outlined(pixels, word.character_boxes) if word.character_boxes else pixels
         image = turn_image(pixels, word.turns)
         return annotated_picture(image, word.text, word.confidence, word.character_confidences, maps)
 

@@ -87,17 +87,25 @@ def prepare(image: np.ndarray, about: dict) -> tuple[np.ndarray, ...]:
     borders = (ratios[1:] + ratios[:-1]) / 2
     height, width = sizes[np.searchsorted(borders, np.log(image.shape[1] / image.shape[0]))]
     if (keep := about["keep_ratio"]) is None:
-        return (cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None],)
+        return (resized(image, height, width, about)[None],)
     step, whole = keep["reading_divisor"], math.ceil(height / image.shape[0] * image.shape[1])
     whole = min(max(whole, keep["smallest"]), width)
     whole = whole if whole % step == 0 else round(whole / step) * step
     filled = np.zeros((1, height, width, 3), np.uint8)
-    filled[0, :, :whole] = cv2.resize(image, (whole, height), interpolation=cv2.INTER_LINEAR)
+    filled[0, :, :whole] = resized(image, height, whole, about)
     return filled, np.array([whole], np.int32)
 
 
-def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float]:
-    """The text of a row of the output, and its confidence: the mean probability of its characters."""
+def resized(image: np.ndarray, height: int, width: int, about: dict) -> np.ndarray:
+    """An image in the size that is asked for, as the model has learnt to see it."""
+    if about["interpolation"] == "area":  # the mean over all pixels along the sides that shrink
+        smaller = min(image.shape[1], width), min(image.shape[0], height)
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple[str, float, float]:
+    """The text of a row of the output, its confidence (mean over its characters) and its probability (product)."""
     text, confidences = "", []
     for token, probability in zip(tokens.tolist(), probabilities.tolist(), strict=True):
         if token == about["start_end"]:
@@ -106,7 +114,8 @@ def text_of(tokens: np.ndarray, probabilities: np.ndarray, about: dict) -> tuple
             text += about["unknown_text"] if token == about["unknown"] else about["characters"][token]
             confidences.append(probability)
     # Letters and the marks on them may be characters of their own.
-    return normalize("NFC", text), float(np.mean(confidences)) if confidences else 0.0
+    mean, product = (float(np.mean(confidences)), math.prod(confidences)) if confidences else (0.0, 0.0)
+    return normalize("NFC", text), mean, product
 
 
 def main(model: str, *files: str) -> int:
@@ -114,7 +123,7 @@ def main(model: str, *files: str) -> int:
     if Path(model).suffix not in OPENERS:
         sys.exit(f"{model}: its name must end in one of {[*OPENERS]}")
     about, read = OPENERS[Path(model).suffix](model)
-    if about["interpolation"] != "bilinear":
+    if about["interpolation"] == "bicubic":
         sys.exit("the model wants images resized as Pillow does it, Image.resize(size, BICUBIC)")
     failed = False
     for file in files:
@@ -128,7 +137,7 @@ def main(model: str, *files: str) -> int:
         for turn in turns:  # images of one size can also be read at once
             tokens, probabilities = read(*prepare(np.ascontiguousarray(np.rot90(image, turn)), about))
             found.append(text_of(tokens[0], probabilities[0], about))
-        text, confidence = max(found, key=lambda word: word[1])
+        text, confidence, _ = max(found, key=lambda word: word[2])
         print(f"{confidence:6.1%}  {text:<24}  {file}")
     return int(failed)
 

@@ -21,7 +21,7 @@ class BatchDecoder:
 
     height: int = 32  # of the images in a batch
     width: int = 128
-    interpolation: Interpolation = "bilinear"  # of the recogniser; "bicubic" for pre-training
+    interpolation: Interpolation = "bilinear"  # of the published recogniser; "bicubic" for pre-training
     tokenize: Callable[[str], np.ndarray] | None = None  # to int32 ``(length,)``; None where labels are not read
     augmentation: Policy | None = None  # in training; only its geometry happens here, the rest on the device
     turn_vertical: bool = False  # whether vertical words are turned by 90 degrees against the clock, in training

@@ -31,13 +31,18 @@ def crop(image_HWC: np.ndarray, polygon_N2: np.ndarray, how: Crops = "box") -> n
       uint8 RGB (height, width, 3), at least one pixel whatever the polygon is.
     """
     height, width = image_HWC.shape[:2]
-    polygon = within_reach(polygon_N2, height, width)
     if how == "rectified":
-        rectified = _rectified(image_HWC, polygon)
+        rectified = _rectified(image_HWC, within_reach(polygon_N2, height, width))
         if rectified is not None:
             return rectified
-    left, top, right, bottom = (_with_margins if how == "app" else _box)(polygon, height, width)
+    left, top, right, bottom = upright(polygon_N2, height, width, how)
     return np.ascontiguousarray(image_HWC[top:bottom, left:right])
+
+
+def upright(polygon_N2: np.ndarray, height: int, width: int, how: Crops) -> tuple[int, int, int, int]:
+    """Left, upper, right and lower edge of the upright rectangle that is cut out, of words that are not rectified."""
+    polygon = within_reach(polygon_N2, height, width)
+    return (_with_margins if how == "app" else _box)(polygon, height, width)
 
 
 def _box(polygon_N2: np.ndarray, height: int, width: int, margin: int = 0) -> tuple[int, int, int, int]:

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-Interpolation = Literal["bilinear", "bicubic"]
-"""How images are resized: "bilinear" as OpenCV does it (the reference's recogniser), "bicubic" as Pillow does it, which
-averages over all source pixels when it shrinks (the reference's pre-training)."""
+Interpolation = Literal["bilinear", "bicubic", "area"]
+"""How images are resized: "bilinear" as OpenCV does it, which looks at four source pixels however far it shrinks (the
+reference's recogniser); "bicubic" as Pillow does it, which averages over all source pixels when it shrinks (the
+reference's pre-training); "area", the mean over all source pixels along a side that shrinks, bilinear along others."""
 
 cv2.setNumThreads(1)  # see decoding.py
 
@@ -47,7 +48,9 @@ def resize_image(
 ) -> np.ndarray:
     """Resize uint8 RGB ``(h, w, 3)`` to ``(height, width, 3)``, aspect ratio not kept; into ``out`` if given."""
     if image.shape[:2] != (height, width):
-        if interpolation == "bilinear":
+        if interpolation == "area":
+            image = _shrunk(image, height, width)
+        if interpolation != "bicubic":
             return cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
     if out is None:
@@ -56,23 +59,31 @@ def resize_image(
     return out
 
 
+def _shrunk(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image ``(h, w, 3)`` averaged down to ``height`` and ``width`` along each side that is longer."""
+    size = min(image.shape[1], width), min(image.shape[0], height)
+    return image if size == image.shape[1::-1] else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def warp_image(image: np.ndarray, matrix: np.ndarray, out: np.ndarray, interpolation: Interpolation) -> None:
     """Move and resize uint8 RGB ``(h, w, 3)`` into ``out`` ``(height, width, 3)`` in one go.
 
     What comes in from outside of the image repeats its border: black corners would tell where the border was. As in
-    ``resize_image``, bilinear samples the source as it is. "bicubic" averages a source that is far larger beforehand.
+    ``resize_image``, bilinear samples the source as it is. "bicubic" averages a source that is far larger beforehand,
+    and "area" one that is larger at all, as if it were not turned.
 
     ``matrix`` is float64 (3, 3), from pixels (x, y, 1) of the image to those of ``out``. Raises ``cv2.error`` for
     an image with a side of over 32,766 pixels.
     """
     height, width = out.shape[:2]
-    flags = cv2.INTER_LINEAR
+    flags, (rows, columns) = cv2.INTER_LINEAR, image.shape[:2]
     if interpolation == "bicubic":
         flags = cv2.INTER_CUBIC
-        y, x = max(1, image.shape[0] // height), max(1, image.shape[1] // width)
-        if max(y, x) > 1:
-            small = (image.shape[1] // x, image.shape[0] // y)
-            grow = np.diag([image.shape[1] / small[0], image.shape[0] / small[1], 1.0])
-            grow[:2, 2] = (grow[0, 0] - 1) / 2, (grow[1, 1] - 1) / 2
-            image, matrix = cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix @ grow
+        image = _shrunk(image, rows // max(1, rows // height), columns // max(1, columns // width))
+    elif interpolation == "area":
+        image = _shrunk(image, height, width)
+    if image.shape[:2] != (rows, columns):
+        grow = np.diag([columns / image.shape[1], rows / image.shape[0], 1.0])
+        grow[:2, 2] = (grow[0, 0] - 1) / 2, (grow[1, 1] - 1) / 2
+        matrix = matrix @ grow
     cv2.warpPerspective(image, matrix, (width, height), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)

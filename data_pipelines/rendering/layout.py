@@ -14,10 +14,17 @@ PAD = 14
 
 
 class Line(NamedTuple):
-    """A drawn text: uint8 mask ``(h, w)`` and the box of its ink in it as (left, top, right, bottom)."""
+    """A drawn text: uint8 mask ``(h, w)``, and the box of its ink in it as (left, top, right, bottom)."""
 
     mask: np.ndarray
     box: tuple[int, int, int, int]
+    letters: np.ndarray
+    """The corners (x, y) of the boxes of its letters with ink, float64 ``(n, 4, 2)``, in reading order."""
+
+
+def corners_of(boxes: np.ndarray) -> np.ndarray:
+    """The corners (x, y), float64 ``(n, 4, 2)``, of boxes (left, top, right, bottom), ``(n, 4)``."""
+    return boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(float)
 
 
 def draw_line(
@@ -58,7 +65,7 @@ def draw_line(
     start = len(parts[0])
     own = [start <= i < start + len(parts[1]) for i in inked]
     (x0, y0), (x1, y1) = places[own].min(axis=0).tolist(), ends[own].max(axis=0).tolist()
-    return Line(mask, (x0, y0, x1, y1))
+    return Line(mask, (x0, y0, x1, y1), corners_of(np.hstack([places[own], ends[own]])))
 
 
 def _pieces(text: str) -> list[str]:
@@ -93,12 +100,13 @@ def draw_column(text: str, face: Face, gap: float) -> Line:
     width = max(mask.shape[1] for mask in masks)
     height = sum(mask.shape[0] for mask in masks) + gaps * (len(masks) - 1)
     column = np.zeros((height + 2 * PAD, width + 2 * PAD), np.uint8)
-    y = PAD
+    y, boxes = PAD, []
     for mask in masks:
         x = PAD + (width - mask.shape[1]) // 2
+        boxes.append((x, y, x + mask.shape[1], y + mask.shape[0]))
         column[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
         y += mask.shape[0] + gaps
-    return Line(column, (PAD, PAD, PAD + width, PAD + height))
+    return Line(column, (PAD, PAD, PAD + width, PAD + height), corners_of(np.array(boxes)))
 
 
 def _ink(mask: np.ndarray) -> np.ndarray:
@@ -129,10 +137,14 @@ def bend(line: Line, angle: float) -> Line:
     source_x = (x0 + x1) / 2 + theta * radius
     source_y = middle_y + (radius - distance) if angle > 0 else middle_y - (radius - distance)
     mask = cv2.remap(line.mask, source_x, source_y, cv2.INTER_LINEAR)
+    # And where the letters go: their distance from the centre, and their angle.
+    along, away = (line.letters - ((x0 + x1) / 2, middle_y)).transpose(2, 0, 1)
+    distance, theta = radius - np.sign(angle) * away, along / radius
+    letters = np.stack([out_width / 2 + distance * np.sin(theta), outer + PAD - distance * np.cos(theta)], axis=-1)
     if angle < 0:
-        mask = mask[::-1]
+        mask, letters[..., 1] = mask[::-1], out_height - 1 - letters[..., 1]
     box = (PAD, PAD, out_width - PAD, out_height - PAD)
-    return Line(np.ascontiguousarray(mask), box)
+    return Line(np.ascontiguousarray(mask), box, letters)
 
 
 def thicken(mask: np.ndarray, pixels: float) -> np.ndarray:

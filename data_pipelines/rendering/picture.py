@@ -1,5 +1,7 @@
 """One word as a picture: a mask of its letters, seen from somewhere, in two colours, through a bad camera."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -18,6 +20,30 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
 
     Every strength and probability grows with ``difficulty`` (0 to 1).
     """
+    return _draw(text, fonts, difficulty, rng).picture
+
+
+def render_located(
+    text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``render`` draws, and where its letters are: their boxes (left, top, right, bottom) in pixels, float64
+    ``(n, 4)``, of all but spaces, in reading order. A text that needs shaping is one letter."""
+    picture, line, matrix, turned = _draw(text, fonts, difficulty, rng)
+    corners = cv2.perspectiveTransform(line.letters, matrix)
+    if turned:  # the columns of the upright picture are the rows of the one before, the last first
+        corners = np.stack([picture.shape[1] - corners[..., 1], corners[..., 0]], axis=-1)
+    boxes = np.hstack([corners.min(axis=1), corners.max(axis=1)])
+    return picture, boxes.clip(0, picture.shape[1::-1] * 2)
+
+
+class _Drawn(NamedTuple):
+    picture: np.ndarray
+    line: Line
+    matrix: np.ndarray  # 3x3, from the line's mask to the picture before that was turned
+    turned: bool  # by a quarter, with the clock
+
+
+def _draw(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator) -> _Drawn:
     face = fonts.draw(text, rng)
     line, crop = _lay_out(text, face, difficulty, rng)
     fill = line.mask
@@ -28,21 +54,23 @@ def render(text: str, fonts: Fonts, difficulty: float, rng: np.random.Generator)
     outline = thicken(fill, 1 + 3 * rng.random()) if rng.random() < 0.18 * difficulty else None
     matrix, (width, height) = _view(line, crop, difficulty, rng)
     beside = _beside_board(line, matrix, (width, height), rng) if rng.random() < 0.3 * difficulty else None
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    scale = abs(a * d - b * c) ** 0.5
     masks = fill if outline is None else cv2.merge([fill, outline])
     if scale < 0.6:  # Halve first: the warp looks at four pixels only.
         half = max(1, fill.shape[1] // 2), max(1, fill.shape[0] // 2)
         masks = cv2.resize(masks, half, interpolation=cv2.INTER_AREA)
-        matrix = matrix @ np.diag([fill.shape[1] / masks.shape[1], fill.shape[0] / masks.shape[0], 1.0])
-    warped = cv2.warpPerspective(masks, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    of_half = np.diag([fill.shape[1] / masks.shape[1], fill.shape[0] / masks.shape[0], 1.0])
+    warped = cv2.warpPerspective(masks, matrix @ of_half, (width, height), flags=cv2.INTER_LINEAR)
     alpha = warped.astype(np.float32) * np.float32(1 / 255)
     picture = _paint(alpha, beside, scale, difficulty, rng)
     if rng.random() < 0.08 * difficulty:
         _cover(picture, rng)
     picture = blur(expose(picture, difficulty, rng), scale * CAPITAL_HEIGHT, difficulty, rng)
-    if len(text) > 1 and picture.shape[0] < picture.shape[1] and rng.random() < 0.02 * difficulty:
+    turned = len(text) > 1 and height < width and rng.random() < 0.02 * difficulty
+    if turned:
         picture = np.ascontiguousarray(np.rot90(picture, -1))  # as on banners: to be turned against the clock
-    return compress(keep_visible(picture), difficulty, rng)
+    return _Drawn(compress(keep_visible(picture), difficulty, rng), line, matrix, turned)
 
 
 def _lay_out(text: str, face: Face, difficulty: float, rng: np.random.Generator) -> tuple[Line, np.ndarray]:
@@ -100,7 +128,7 @@ def _stacked(line: Line, second: Line, above: bool, gap: int, rng: np.random.Gen
     cut = ink[:, max(0, -offset) : max(0, -offset) + width - max(0, offset)]
     area = mask[y : y + ink.shape[0], max(0, offset) : max(0, offset) + cut.shape[1]]
     np.maximum(area, cut, out=area)
-    return Line(mask, (x0, y0 + shift, x1, y1 + shift))
+    return Line(mask, (x0, y0 + shift, x1, y1 + shift), line.letters + np.array([0, shift]))
 
 
 def _view(

@@ -30,6 +30,8 @@ class Settings:
     beam: int = 1  # as in ``ReadingConfig``
     crops: Crops = "box"  # as in ``SceneReader``
     lexicon: str = ""  # the only words that may be read, with spaces, commas or line ends between them; none for all
+    characters: str = ""  # the only characters that may be read, all if there are none
+    blocklist: str = ""  # those that may not
 
     def words(self) -> tuple[str, ...]:
         """The words of the lexicon. Raises ``UserError`` where they are too many."""
@@ -48,6 +50,7 @@ class Found:
     preview: np.ndarray  # uint8 RGB (height, width, 3): the picture, scaled down where it is large
     # In reading order, with polygons in pixels of the preview, and crops that are scaled down where they are large.
     words: tuple[SceneWord, ...]
+    outlines: tuple[np.ndarray, ...]  # (N, 2) each: of words in a scene, else of the characters of the word
     scene: bool  # whether it was read as a whole scene
     settings: Settings  # what the visitor had chosen
     described: dict[str, Any]  # the same for JSON, as ``predict --format jsonl`` prints it
@@ -83,16 +86,17 @@ class Desk:
           UserError: with a sentence for the visitor, where the settings cannot be used.
         """
         recognizer, notes = self._recognizer(settings.beam, settings.words())
+        lists = settings.characters or None, settings.blocklist or None
         height, width = pixels.shape[:2]
         large = self.detector is not None and is_large(pixels)
         is_scene = settings.mode == "scene" or (settings.mode == "auto" and large)
         if is_scene:
             if self.detector is None:
                 raise UserError("Whole scenes cannot be read here: no detector was loaded.")
-            scene = SceneReader(recognizer, self.detector, settings.crops).read(pixels)
+            scene = SceneReader(recognizer, self.detector, settings.crops).read(pixels, *lists)
             words, described = scene.words, scene.described()
         else:
-            prepared = recognizer.prepare_pixels(pixels)
+            prepared = recognizer.prepare_pixels(pixels, allowed_C=recognizer.reader.allowed(*lists))
             (word,) = recognizer.read_prepared([prepared])
             corners_N2 = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
             words, described = (SceneWord(corners_N2, 1.0, word, pixels, prepared),), word.described()
@@ -101,7 +105,11 @@ class Desk:
         preview = fitted(pixels, *_PREVIEW)
         scale = preview.shape[1] / width
         words = tuple(replace(w, polygon_N2=w.polygon_N2 * scale, crop=fitted(w.crop, *_CROP)) for w in words)
-        return Found(preview, words, is_scene, settings, {"file": name, **described}, tuple(notes))
+        outlines = tuple(word.polygon_N2 for word in words)
+        if not is_scene:
+            boxes = recognizer.boxes(prepared, word) if recognizer.reader.config.has_attention else ()
+            outlines = tuple(scale * np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) for x0, y0, x1, y1 in boxes)
+        return Found(preview, words, outlines, is_scene, settings, {"file": name, **described}, tuple(notes))
 
     def _recognizer(self, beam: int, words: tuple[str, ...]) -> tuple[Recognizer, list[str]]:
         """The recogniser for a beam and a lexicon, and what was told of the lexicon."""

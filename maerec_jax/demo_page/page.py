@@ -41,10 +41,12 @@ class Handlers:
         """An upload has arrived: what Gradio knows of its file."""
         return self._show(str((file or {}).get("path") or ""), self._settings(*settings))
 
-    def example(self, beam: Any, crops: Any, lexicon: Any, event: gr.SelectData) -> tuple[Any, ...]:
+    def example(
+        self, beam: Any, crops: Any, lexicon: Any, characters: Any, blocklist: Any, event: gr.SelectData
+    ) -> tuple[Any, ...]:
         """An example was chosen; its size tells what it shows."""
         example = self._examples[_index(event.index, len(self._examples))]
-        return "auto", *self._show(example, self._settings("auto", beam, crops, lexicon))
+        return "auto", *self._show(example, self._settings("auto", beam, crops, lexicon, characters, blocklist))
 
     def again(self, shown: Example | str | None, found: Found | None, *chosen: Any) -> tuple[Any, ...]:
         """A setting may have changed."""
@@ -71,13 +73,13 @@ class Handlers:
                 return self._closely(found, number)
         return (gr.skip(),) * 3
 
-    def _settings(self, mode: Any, beam: Any, crops: Any, lexicon: Any) -> Settings:
+    def _settings(self, mode: Any, beam: Any, crops: Any, lexicon: Any, characters: Any, blocklist: Any) -> Settings:
         """What the page sent, which anybody can send."""
         return Settings(
             mode if mode in ("word", "scene") else "auto",
             int(beam) if beam in self.beams else self._desk.reading.beam,
             crops if crops in get_args(Crops) else "box",
-            str(lexicon or ""),
+            *(str(listed or "") for listed in (lexicon, characters, blocklist)),
         )
 
     def _show(self, shown: Example | str, settings: Settings) -> tuple[Any, ...]:
@@ -101,14 +103,14 @@ class Handlers:
         actions = gr.update(visible=True)
         download = Path(tempfile.mkdtemp(dir=self._folder)) / f"{Path(name).stem}.json"
         download.write_text(json.dumps(found.described, ensure_ascii=False, indent=1))
-        polygons = [word.polygon_N2.round().astype(np.int32) for word in found.words if found.scene]
-        outlined = cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 2, cv2.LINE_AA)
+        polygons = [outline_N2.round().astype(np.int32) for outline_N2 in found.outlines]
+        outlined = cv2.polylines(found.preview.copy(), polygons, True, _OUTLINE, 1 + found.scene, cv2.LINE_AA)
         return outlined, *self._closely(found, 0), table, actions, str(download), text, shown, found
 
     def _closely(self, found: Found | None, number: int) -> tuple[Any, ...]:
         """What was read of a word, where the model looked, and what else it may be."""
         if found is None or not found.words:
-            return None, None, gr.update(visible=False)
+            return gr.update(value=None, label="Reading"), None, gr.update(visible=False)
         word = found.words[_index(number, len(found.words))]
         read = word.word
         panels: list[tuple[Any, str]] = [(word.crop, "")] if found.scene else []
@@ -121,8 +123,9 @@ class Handlers:
                 (attention_picture(turned, map_RC, *_PANEL), f"{character} {confidence:.0%}")
                 for character, confidence, map_RC in zip(characters, read.character_confidences, maps, strict=True)
             ]
-        others = [[other.text, f"{other.confidence:.1%}"] for other in read.alternatives]
-        label = {(read.text or "(nothing)") + read.remark: read.confidence}
+        others = [[other.text, f"{other.confidence:.1%}", f"{other.probability:.1%}"] for other in read.alternatives]
+        sure = {(read.text or "(nothing)") + read.remark: read.confidence}
+        label = gr.update(value=sure, label=f"Reading (probability {read.probability:.1%})")
         return label, panels, gr.update(value=others, visible=bool(others))
 
 
@@ -135,9 +138,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
     scenes = desk.detector is not None
     examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
-    (word,) = desk.read(examples[-1][0], "", Settings(beam=desk.reading.beam)).words
-    if desk.recognizer.reader.config.has_attention:
-        desk.recognizer.attention(word.prepared, word.word)
+    desk.read(examples[-1][0], "", Settings("word", desk.reading.beam))
     handlers = Handlers(desk, examples, limits, folder)
     tiles: dict[str, Any] = {"columns": 3, "height": "fit-content", "object_fit": "contain"}
     shown_only: dict[str, Any] = {"interactive": False, "buttons": []}
@@ -192,6 +193,9 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                         placeholder="coffee tea bakery",
                         info="Nothing else is read. Works best with a beam width of 5 or more.",
                     )
+                    with gr.Row():
+                        characters = gr.Textbox(label="Only these characters", placeholder="0123456789")
+                        blocklist = gr.Textbox(label="Never these characters", placeholder="|~")
             with gr.Column():
                 table = gr.Dataframe(
                     headers=["#", "Text", "Reading", "Detection"],
@@ -210,9 +214,12 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
                     label="Characters, and where it looked", elem_id="characters", **tiles, **shown_only
                 )
                 others = gr.Dataframe(
-                    headers=["Other readings", "Confidence"], visible=False, elem_id="others", **shown_only
+                    headers=["Other readings", "Confidence", "Probability"],
+                    visible=False,
+                    elem_id="others",
+                    **shown_only,
                 )
-        settings, closely = [mode, beam, crops, lexicon], [reading, panels, others]
+        settings, closely = [mode, beam, crops, lexicon, characters, blocklist], [reading, panels, others]
         outputs = [picture, *closely, table, actions, save, text, shown, found]
         # One visitor at a time has the device; the others see their place in the queue over the picture.
         device: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "device", "api_visibility": "private"}
@@ -224,7 +231,8 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
         picture.upload(handlers.take, [picture, *settings], outputs, preprocess=False, **busy)
         picture.clear(handlers.cleared, None, outputs, api_visibility="private", show_progress="hidden")
         gallery.select(handlers.example, settings[1:], [mode, *outputs], trigger_mode="always_last", **busy)
-        changes = [mode.input, beam.input, crops.input, lexicon.submit, lexicon.blur]
+        changes = [mode.input, beam.input, crops.input]
+        changes += [event for box in (lexicon, characters, blocklist) for event in (box.submit, box.blur)]
         gr.on(changes, handlers.again, [shown, found, *settings], outputs, trigger_mode="always_last", **busy)
         for part, chosen in ((picture, handlers.point), (table, handlers.choose)):
             part.select(chosen, [found], closely, trigger_mode="always_last", show_progress="minimal", **device)

@@ -108,6 +108,7 @@ def made_with(reader: Reader, params: Any, step: int, sets: Mapping[str, SetRead
     weights = _checksum(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
     found: dict[str, Any] = {"step": step, "weights": weights, "dtype": str(reader.dtype)}
     found |= {"beam": reading.beam, "turn": reader.turn, "int8": reading.int8}
+    found |= {name: value for name in ("characters", "blocklist") if (value := getattr(reading, name))}
     if reading.views > 1:
         found["views"] = [list(view) for view in VIEWS[: reading.views]]
     if reading.beam > 1:

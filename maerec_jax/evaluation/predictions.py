@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from data_pipelines.charset import composed
 from data_pipelines.errors import UserError
 from data_pipelines.sources.records import OUTCOMES
+from maerec_jax.reading.word import probability_of
 
 MADE_WITH = ".made_with.json"
 """The ending of what stands beside a file of predictions, after the whole name of that."""
@@ -40,6 +41,11 @@ class Prediction:
     def judged_reading(self) -> str | None:
         """The reading as ``scoring.verdicts`` takes it: None where the image could not be used."""
         return self.reading if self.outcome == OUTCOMES[0] else None
+
+    @property
+    def probability(self) -> float:
+        """How likely the reading is by the model: ``Word.probability``."""
+        return probability_of(self.character_confidences)
 
     def to_line(self) -> str:
         """The line of JSON that ``read_predictions`` reads, without its end."""

@@ -60,6 +60,23 @@ class Tally:
         return wilson(self.accuracy, self.words)
 
 
+class Calibration:
+    """Words by how sure the model was of them, in ``CONFIDENCE_BINS`` bins."""
+
+    def __init__(self) -> None:
+        self.bins = [Tally(label=f"{10 * i} to {10 * (i + 1)} %") for i in range(CONFIDENCE_BINS)]
+
+    def add(self, right: bool, confidence: float) -> None:
+        """Count a word."""
+        self.bins[min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)].add(right, confidence)
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of accuracy and confidence over bins, weighted by their words."""
+        words = sum(one.words for one in self.bins)
+        return sum(one.words * abs(one.accuracy - one.confidence) for one in self.bins) / max(words, 1)
+
+
 @dataclass
 class Confusions:
     """What characters were read as, case ignored."""
@@ -111,7 +128,8 @@ class Tallies:
         # By ``ASPECTS``; images that cannot be used are in none, nor in what follows.
         self.aspects = [Tally(label=f"{a:g} to {b:g}" if a else f"below {b:g}") for a, b in pairwise(ASPECTS)]
         self.aspects.append(Tally(label=f"{ASPECTS[-1]:g} or more"))
-        self.calibration = [Tally(label=f"{10 * i} to {10 * (i + 1)} %") for i in range(CONFIDENCE_BINS)]
+        self.calibration = Calibration()  # of confidences
+        self.probabilities = Calibration()  # of ``Prediction.probability``
         self._more_wrong = [0] * DOUBT_STEPS  # wrong readings less right ones, by confidence
         self.confusions = Confusions()
         self.wrong = 0
@@ -133,7 +151,8 @@ class Tallies:
             return
         if prediction.height and prediction.width:
             self.aspects[bisect_right(ASPECTS, prediction.width / prediction.height) - 1].add(right, confidence)
-        self.calibration[min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)].add(right, confidence)
+        self.calibration.add(right, confidence)
+        self.probabilities.add(right, prediction.probability)
         self._more_wrong[min(int(confidence * DOUBT_STEPS), DOUBT_STEPS - 1)] += -1 if right else 1
         self.confusions.add(prediction.truth, prediction.reading)
         if right:
@@ -146,12 +165,6 @@ class Tallies:
         heapq.heappush(heap, (confidence, -number, prediction))
         if len(heap) > self._keep:
             heapq.heappop(heap)
-
-    @property
-    def calibration_error(self) -> float:
-        """Expected calibration error: mean distance of accuracy and confidence over bins, weighted by their words."""
-        words = sum(one.words for one in self.calibration)
-        return sum(one.words * abs(one.accuracy - one.confidence) for one in self.calibration) / max(words, 1)
 
     @property
     def doubtful_below(self) -> float:

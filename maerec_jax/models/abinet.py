@@ -15,7 +15,7 @@ from maerec_jax.models import abinet_parts, batch_norm, convolution, vit
 from maerec_jax.models.abinet_parts import Encoder, Fusion, LanguageModel, PositionAttention
 from maerec_jax.models.batch_norm import STATISTICS
 from maerec_jax.models.convolution import ResNet45
-from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, token_loss
+from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, limited, token_loss
 from maerec_jax.models.names.abinet import abinet_names
 from maerec_jax.models.names.table import NameTable
 from maerec_jax.models.vit import check_positive
@@ -45,6 +45,7 @@ class ABINetConfig(RecogniserConfig):
 
     sharding: ClassVar = (*batch_norm.SHARDING, *convolution.SHARDING, *vit.SHARDING, *abinet_parts.SHARDING)
     has_attention: ClassVar = True
+    has_lists: ClassVar = True
     needs_batches: ClassVar = True
     pixel_axes: ClassVar = {"backbone/stem/conv/kernel": 2}
 
@@ -185,10 +186,12 @@ class ABINetConfig(RecogniserConfig):
                 loss_BT += jax.vmap(term)(logits_IBTC)[0].mean(axis=0)
         return loss_BT, weight_BT
 
-    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32) -> Reading:
-        """Read normalised pixels, all places at once."""
+    def read(
+        self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32, allowed_BC: Array | None = None
+    ) -> Reading:
+        """Read normalised pixels, all places at once. The language model may think of classes that are not allowed."""
         seen: Any = self.module(dtype).apply({"params": params}, image_BHWC)
-        probability_BTC = jax.nn.softmax(seen.final)
+        probability_BTC = jax.nn.softmax(limited(seen.final, allowed_BC))
         token_BT = probability_BTC.argmax(axis=-1).astype(jnp.int32)
         ends_BT = token_BT == self.charset.start_end
         ended_BT = ends_BT.cumsum(axis=1) - ends_BT > 0

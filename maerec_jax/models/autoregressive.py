@@ -23,6 +23,7 @@ class AutoregressiveConfig(RecogniserConfig):
 
     has_beams: ClassVar = True
     has_attention: ClassVar = True
+    has_lists: ClassVar = True
     character_tables: ClassVar[dict[str, int]] = {
         "decoder/embedding": 0,
         "decoder/classifier/kernel": -1,
@@ -70,9 +71,16 @@ class AutoregressiveConfig(RecogniserConfig):
         total = (loss_BT * valid_B[:, None]).sum()
         return Loss(total, weight, {"character_accuracy": correct}, found.get(STATISTICS))
 
-    def read(self, params: Any, image_BHWC: Array, dtype: Any = jnp.float32, **widths: Array) -> Reading:
+    def read(
+        self,
+        params: Any,
+        image_BHWC: Array,
+        dtype: Any = jnp.float32,
+        allowed_BC: Array | None = None,
+        **widths: Array,
+    ) -> Reading:
         """Read normalised pixels greedily (``greedy_read``)."""
-        return greedy_read(self.module(dtype), params, image_BHWC, **widths)
+        return greedy_read(self.module(dtype), params, image_BHWC, allowed_BC, **widths)
 
     def attention(
         self, params: Any, image_BHWC: Array, tokens_BT: Array, dtype: Any = jnp.float32, **widths: Array

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from maerec_jax.models.interface import limited
 from maerec_jax.models.trie import Trie, next_nodes
 
 Array = jax.Array
@@ -48,6 +49,7 @@ def beam_read(
     length_normalisation: float = 0.5,
     trie: Trie | None = None,
     root_B: Array | None = None,
+    allowed_BC: Array | None = None,
     **widths: Array,
 ) -> Hypotheses:
     """Read images by keeping the ``size`` best beginnings of a text at each place, ended ones among them.
@@ -65,6 +67,7 @@ def beam_read(
       trie: the words that may be written: only their characters, and the end only where one of them ends. All its words
         must be shorter than ``max_length``.
       root_B: int (B), each image's word list as its root in ``trie``; the first list by default.
+      allowed_BC: the classes that may be written in each image (``interface.limited``).
       widths: ``interface.widths``.
 
     Returns:
@@ -87,6 +90,7 @@ def beam_read(
     def step(carry: tuple[Array, _Beam]) -> tuple[Array, _Beam]:
         position, beam = carry
         logits_BKC, state = apply(beam.token_BK, position, beam.state, memory, method="step")
+        logits_BKC = limited(logits_BKC, allowed_BC)
         probability_BKC, log_BKC = jax.nn.softmax(logits_BKC), jax.nn.log_softmax(logits_BKC)
         if trie is not None:
             next_BKC = next_nodes(trie, beam.found.node_BK, charset.start_end)

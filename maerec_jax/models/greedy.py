@@ -5,17 +5,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from maerec_jax.models.interface import Reading
+from maerec_jax.models.interface import Reading, limited
 
 Array = jax.Array
 
 
-def greedy_read(model: Any, params: Any, image_BHWC: Array, **widths: Array) -> Reading:
+def greedy_read(
+    model: Any, params: Any, image_BHWC: Array, allowed_BC: Array | None = None, **widths: Array
+) -> Reading:
     """Read normalised pixels (B, H, W, 3) by taking the likeliest token at each place, with cached keys and values.
 
     Stops as soon as every text has ended. What comes before each end equals decoding all ``max_length`` places.
     ``model`` is the module of a recogniser that writes one class after the other (``RecogniserConfig.has_beams``);
-    ``widths`` are those of ``interface.widths``.
+    ``allowed_BC`` is that of ``interface.limited``, and ``widths`` are those of ``interface.widths``.
     """
     charset, length = model.config.charset, model.config.max_length
     batch = image_BHWC.shape[0]  # no int where a program is exported for batches of any size
@@ -31,8 +33,9 @@ def greedy_read(model: Any, params: Any, image_BHWC: Array, **widths: Array) -> 
     def step(carry: tuple) -> tuple:
         position, ended_B, token_B, state, reading = carry
         logits_BKC, state = model.apply({"params": params}, token_B[:, None], position, state, memory, method="step")
-        probability = jax.nn.softmax(logits_BKC[:, 0])
-        token_B = jnp.argmax(logits_BKC[:, 0], axis=-1).astype(jnp.int32)
+        logits_BC = limited(logits_BKC[:, 0], allowed_BC)
+        probability = jax.nn.softmax(logits_BC)
+        token_B = jnp.argmax(logits_BC, axis=-1).astype(jnp.int32)
         reading = Reading(
             reading.tokens_BT.at[:, position].set(jnp.where(ended_B, charset.padding, token_B)),
             reading.probability_BT.at[:, position].set(jnp.where(ended_B, 0.0, probability.max(axis=-1))),

@@ -137,6 +137,9 @@ class RecogniserConfig(ModelConfig):
     has_int8: ClassVar[bool] = False
     """Whether it reads with 8-bit kernels of ``models.dense`` (``models.int8``), whatever others it has."""
 
+    has_lists: ClassVar[bool] = False
+    """Whether ``read`` also takes ``allowed_BC``, bool (B, classes): what may be read in each image (``limited``)."""
+
     character_tables: ClassVar[dict[str, int]] = {}
     """The parameters with a row for each class, by path, and the axis that classes lie along: what a recogniser of
     other characters starts with."""
@@ -209,6 +212,14 @@ def normalize(image_BHWC: Array, scale: Any) -> Array:
     """uint8 RGB (B, H, W, 3) to the float32 pixels that a model expects; ``scale`` has ``pixel_mean`` and ``_std``."""
     mean, std = jnp.array(scale.pixel_mean, jnp.float32), jnp.array(scale.pixel_std, jnp.float32)
     return (image_BHWC.astype(jnp.float32) - mean) / std
+
+
+def limited(logits: Array, allowed_BC: Array | None) -> Array:
+    """Logits (B, ..., classes) without the classes of each image that ``allowed_BC``, bool (B, classes), leaves out:
+    theirs are -inf, so that a softmax divides all probability among the others. None allows all."""
+    if allowed_BC is None:
+        return logits
+    return jnp.where(jnp.expand_dims(allowed_BC, range(1, logits.ndim - 1)), logits, -jnp.inf)
 
 
 def widths(batch: Mapping[str, Array]) -> dict[str, Array]:

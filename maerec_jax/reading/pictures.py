@@ -10,12 +10,14 @@ from PIL import Image, ImageDraw, ImageOps
 from data_pipelines.charset import UNKNOWN_TEXT
 from data_pipelines.rendering.captions import caption_font
 from data_pipelines.rendering.shaping import needs_shaping
+from maerec_jax.reading.boxes import Box
 
 _SCALE = 2
 _LINE = 18
 _MARGIN = 6
 _COLUMNS = 4  # words in a row of a sheet
 _PICTURE = (640, 160)  # width and height that an annotated picture's image may have
+_OUTLINE = (79, 70, 229)
 _PANEL = (176, 72)  # and each of the images with a map over it
 
 
@@ -86,6 +88,15 @@ def annotated_picture(
         sheet.paste(part, (_MARGIN, y))
         y += part.height + _MARGIN
     return np.asarray(sheet)
+
+
+def outlined(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """An image, uint8 RGB (height, width, 3), with outlines of boxes in it, as large as annotated pictures show it."""
+    picture = _fitted(image, *_PICTURE)
+    draw, scale = ImageDraw.Draw(picture), picture.width / image.shape[1]
+    for left, top, right, bottom in boxes:
+        draw.rectangle([scale * left, scale * top, scale * right, scale * bottom], outline=_OUTLINE)
+    return np.asarray(picture)
 
 
 def attention_picture(image: np.ndarray, map_RC: np.ndarray, width: int, height: int) -> Image.Image:

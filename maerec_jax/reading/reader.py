@@ -40,10 +40,16 @@ class ReadingConfig:
     """Read only words in this file: .txt, a word per line; .jsonl, "file" and "words". Best with --beam 5."""
     match_case: bool = False
     """Match the case of lexicon words; without it, "Exit" in the lexicon also allows "EXIT"."""
+    characters: str = ""
+    """Read only these characters, such as 0123456789; all of the model's by default."""
+    blocklist: str = ""
+    """Never read these characters."""
     turn: bool | None = None
-    """Also read tall images turned left and right, and keep the most confident reading; default: as in training."""
+    """Also read tall images turned left and right, and keep the likeliest reading; default: as in training."""
     views: int = 1
-    """Views of each image, 1 to 10 (whole, tilted ...): the text with most confidence wins. N times the work."""
+    """Views of each image, 1 to 10 (whole, tilted ...): the likeliest text wins. N times the work."""
+    boxes: bool = False
+    """Also tell where each character is, by where the model looked: up to twice the work."""
     dtype: Literal["auto", "float32", "bfloat16"] | None = None
     """Dtype of the computation: auto is bfloat16 on GPU and TPU, float32 on CPU. Default: as in the run."""
     int8: bool = False
@@ -119,6 +125,9 @@ class Reader:
             )
         if reading.int8 and not self.config.has_int8:
             raise UserError(f"a model of kind {self.config.kind!r} has no 8-bit weights: leave out --int8")
+        if reading.boxes and not self.config.has_attention:
+            raise UserError(f"a model of kind {self.config.kind!r} has no attention maps: leave out --boxes")
+        self._allowed_C = self.allowed(reading.characters, reading.blocklist)
         self.dtype = compute_dtype(reading.dtype or config.dtype)
         weights = {"params": quantize(params) if reading.int8 else params}
         if self.lexicon is not None:
@@ -149,6 +158,7 @@ class Reader:
             self.reading.length_normalisation,
             weights.get("trie"),
             batch.get("root"),
+            batch.get("allowed"),
             **widths(batch),
         )
         return found._asdict()
@@ -158,15 +168,53 @@ class Reader:
         image_BHWC = normalize(batch["image"], self.config)
         return self.config.attention(weights["params"], image_BHWC, batch["tokens"], self.dtype, **widths(batch))
 
-    def columns(self, names: Sequence[str | None]) -> dict[str, np.ndarray]:
-        """What a batch needs beside its images: each image's word list by its name (None for rows without an image).
+    def allowed(self, characters: str | None, blocklist: str | None) -> np.ndarray:
+        """The classes that may be read, bool (classes): all, only those of ``characters`` if there are any, and none of
+        ``blocklist``; None for what the settings say. With either, the end of a text stays allowed, but not the class
+        of unknown characters. Of a letter that the charset has in parts its parts count.
+
+        Raises:
+          UserError: for characters that the model does not know, none that are left, or a model or lexicon that has no
+            such lists.
+        """
+        charset, reading = self.config.charset, self.reading
+        only = reading.characters if characters is None else characters
+        without = reading.blocklist if blocklist is None else blocklist
+        allowed_C = np.ones(charset.n_classes, bool)
+        if not only and not without:
+            return allowed_C
+        if not self.config.has_lists:
+            raise UserError(f"a model of kind {self.config.kind!r} cannot be told which characters to read")
+        if self.lexicon is not None:
+            raise UserError("give either a lexicon or lists of characters, not both")
+        allowed_C[:] = not only
+        for name, listed, value in (("characters", only, True), ("blocklist", without, False)):
+            spelt = charset.spell(listed.lower() if charset.lower_case else listed)
+            if outside := [c for c in dict.fromkeys(spelt) if c not in charset.characters]:
+                raise UserError(f"{name}: the model cannot write {', '.join(map(repr, outside[:8]))}")
+            allowed_C[[charset.characters.index(c) for c in spelt]] = value
+        if not allowed_C[: charset.start_end].any():
+            raise UserError("blocklist: no character is left to be read")
+        allowed_C[[charset.start_end, charset.padding, charset.unknown]] = True, False, False
+        return allowed_C
+
+    def columns(
+        self, names: Sequence[str | None], allowed: Sequence[np.ndarray | None] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What a batch needs beside its images: each image's word list by its name (None for rows without an image),
+        and the classes that may be read in it, by default those of the settings.
 
         Raises:
           UserError: where the lexicon has no words for one of them.
         """
-        if self.lexicon is None:
-            return {}
-        return {"root": np.array([0 if name is None else self.lexicon.root_of(name) for name in names], np.int32)}
+        columns: dict[str, np.ndarray] = {}
+        if self.lexicon is not None:
+            roots = [0 if name is None else self.lexicon.root_of(name) for name in names]
+            columns["root"] = np.array(roots, np.int32)
+        if self.config.has_lists:
+            rows = allowed or [None] * len(names)
+            columns["allowed"] = np.stack([self._allowed_C if row is None else row for row in rows])
+        return columns
 
     def prepare(self, pixels: np.ndarray, shape: Shape) -> tuple[np.ndarray, int]:
         """Resize uint8 RGB pixels (h, w, 3) to ``shape``: (H, W, 3), or (V, H, W, 3) where there are V > 1 views.
@@ -181,8 +229,8 @@ class Reader:
         return (views if self.reading.views > 1 else views[0]), width
 
     def word_and_votes(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
-        """What ``step`` has read in an image, and how much speaks for it: the sum of the confidences of all views that
-        read so. The word is as the first of these views shows it; what others read is among its alternatives.
+        """What ``step`` has read in an image, and how much speaks for it: the sum of its probabilities in the views
+        that read so. The word is as the first of these views shows it; what others read is among its alternatives.
         """
         word, votes = self._best(made, row)
         doubtful = word.text != "" and word.confidence < self.reading.doubtful_below
@@ -191,7 +239,7 @@ class Reader:
     def _best(self, made: Mapping[str, np.ndarray], row: int) -> tuple[Word, float]:
         if self.reading.views == 1:
             word = word_of(made, row, self.config.charset, self.lexicon)
-            return word, word.confidence
+            return word, word.probability
         seen = {name: value[row] for name, value in made.items()}
         seen["turns"] = np.repeat(seen["turns"], self.reading.views)
         words: dict[str, Word] = {}
@@ -199,7 +247,7 @@ class Reader:
         for view in range(self.reading.views):
             word = word_of(seen, view, self.config.charset, self.lexicon)
             words.setdefault(word.text, word)
-            votes[word.text] = votes.get(word.text, 0.0) + word.confidence
+            votes[word.text] = votes.get(word.text, 0.0) + word.probability
         first, *others = sorted(votes, key=votes.__getitem__, reverse=True)
         best = words[first]
         # Views that read otherwise come before what a beam found beside the best.

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.images.resizing import turn_image
 from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.reading.boxes import Box, character_boxes
 from maerec_jax.reading.lexicon import Words
 from maerec_jax.reading.reader import Reader, ReadingConfig
 from maerec_jax.reading.word import Word
@@ -38,7 +39,9 @@ class Prepared:
     ways: list[np.ndarray]  # uint8 RGB (H, W, 3), or several views of it (V, H, W, 3), for each way
     widths: tuple[int, ...]  # how many columns of each are picture, before the filling
     turns: tuple[int, ...]  # by how many times 90 degrees against the clock the image was turned for each
+    size: tuple[int, int]  # height and width of the image before
     name: str = ""  # the path that it came from, if any
+    allowed_C: np.ndarray | None = None  # the classes that may be read (``Reader.allowed``); None as the settings say
 
     def picture(self, word: Word) -> np.ndarray:
         """The whole image, uint8 RGB (H, W, 3), turned as a word was read."""
@@ -154,8 +157,14 @@ class Recognizer:
         """
         save_adapters(path, self._run, self._params, self.step)
 
-    def read(self, images: Iterable[Image]) -> list[Word]:
+    def read(self, images: Iterable[Image], characters: str | None = None, blocklist: str | None = None) -> list[Word]:
         """Read images of every kind in ``Image``: paths, bytes of files, arrays of pixels, Pillow images, also mixed.
+
+        Args:
+          images: the images.
+          characters: the only characters that may be read, such as "0123456789"; "" for all. By default as
+            ``ReadingConfig`` says. No list makes anything compile again.
+          blocklist: characters that may not be read.
 
         Returns:
           A ``Word`` for each image. It has the text, its confidence and those of its characters (``Word`` says what
@@ -164,25 +173,30 @@ class Recognizer:
         Raises:
           DecodeError: for an image that cannot be decoded; the message names its file.
           OSError: for a file that cannot be read.
-          UserError: where the lexicon has no words for an image.
+          UserError: where the lexicon has no words for an image, or characters cannot be written.
         """
         single = isinstance(images, str | Path | bytes | io.BytesIO | PIL.Image.Image)
         if single or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("read takes several images: put a single one into a list")
-        return list(self.read_prepared(self.prepare(image) for image in images))
+        allowed_C = self.reader.allowed(characters, blocklist)
+        return list(self.read_prepared(self.prepare(image, allowed_C) for image in images))
 
-    def prepare(self, image: Image) -> Prepared:
+    def prepare(self, image: Image, allowed_C: np.ndarray | None = None) -> Prepared:
         """Load an image and resize it to a size of the model's. Raises as ``read`` does."""
-        return self.prepare_pixels(*load_image(image))
+        return self.prepare_pixels(*load_image(image), allowed_C)
 
-    def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> Prepared:
-        """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others."""
+    def prepare_pixels(self, pixels: np.ndarray, name: str = "", allowed_C: np.ndarray | None = None) -> Prepared:
+        """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others.
+
+        ``allowed_C`` is what ``Reader.allowed`` makes of the characters that may be read; None as the settings say.
+        """
         _check_pixels(pixels)
         reader = self.reader
         turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]
         prepared = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
-        return Prepared([way for way, _ in prepared], tuple(width for _, width in prepared), turns, name)
+        widths = tuple(width for _, width in prepared)
+        return Prepared([way for way, _ in prepared], widths, turns, pixels.shape[:2], name, allowed_C)
 
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
@@ -197,7 +211,19 @@ class Recognizer:
             for places in groups.values():
                 words |= zip(places, self._read_all(chunk, places), strict=True)
             for number, image in enumerate(chunk):
-                yield max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
+                word = max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
+                yield replace(word, character_boxes=self.boxes(image, word)) if self.reader.reading.boxes else word
+
+    def boxes(self, image: Prepared, word: Word) -> tuple[Box, ...]:
+        """Where the characters of what was read in an image are (``boxes.character_boxes``), in pixels of the image as
+        it was given."""
+        width = image.widths[image.turns.index(word.turns)]
+        shares_T4 = character_boxes(image.picture(word), self.attention(image, word), width)
+        for _ in range(word.turns):  # back with the clock
+            left, top, right, bottom = shares_T4.T
+            shares_T4 = np.stack([1 - bottom, left, 1 - top, right], axis=1)
+        height, width = image.size
+        return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in (shares_T4 * (width, height, width, height)).tolist())
 
     def attention(self, image: Prepared, word: Word) -> np.ndarray:
         """Where the model looked for each character (``RecogniserConfig.attention``) of what it read in an image.
@@ -227,7 +253,8 @@ class Recognizer:
             padded[: len(rows)] = pixels
             turns = np.array([images[number].turns[way] for number, way in rows])
             names = [images[number].name for number, _ in rows] + [None] * (size - len(rows))
-            columns = self.reader.columns(names)
+            allowed = [images[number].allowed_C for number, _ in rows] + [None] * (size - len(rows))
+            columns = self.reader.columns(names, allowed)
             columns |= self._widths([images[number].widths[way] for number, way in rows], size, pixels.shape[-2])
             batch = put_whole({"image": padded} | columns, batch_sharding(self.reader.mesh))
             made = self._read(self.reader.weights, batch)

@@ -1,6 +1,7 @@
 """Words: what is read in an image, and how it comes out of what the devices return."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,13 @@ import numpy as np
 
 from data_pipelines.charset import Charset
 from maerec_jax.models.interface import RecogniserConfig, normalize, widths
+from maerec_jax.reading.boxes import Box
 from maerec_jax.reading.lexicon import Lexicon
+
+
+def probability_of(character_confidences: Sequence[float]) -> float:
+    """The probability of a text with such characters, their product; 0 for a text without any."""
+    return math.prod(character_confidences) if character_confidences else 0.0
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,8 @@ class Word:
     """The text."""
     confidence: float
     """Mean of the character confidences, 0 to 1; 0 where nothing was read. It is how sure the model was on its way, not
-    the probability that the text is right: ``evaluate --report`` shows how the two are related on labelled words. Of
-    several views it is that of the first in which this was read, however many others agree."""
+    the probability that the text is right, which ``probability`` comes closer to. Of several views it is that of the
+    first in which this was read, however many others agree."""
     character_confidences: tuple[float, ...]
     """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = 0
@@ -37,6 +44,24 @@ class Word:
     cut: bool = False
     """It is as long as the model can write, without an end: the image may show more."""
 
+    character_boxes: tuple[Box, ...] = field(default=(), repr=False)
+    """Where each character is in the image as it was given, whichever way it was turned: with
+    ``ReadingConfig.boxes``."""
+
+    @property
+    def box(self) -> Box | None:
+        """Where the word is: the box around those of its characters, None without any."""
+        if not self.character_boxes:
+            return None
+        left, top, right, bottom = zip(*self.character_boxes, strict=True)
+        return min(left), min(top), max(right), max(bottom)
+
+    @property
+    def probability(self) -> float:
+        """How likely the text is by the model, 0 to 1: the product of the character confidences; 0 where nothing was
+        read. ``evaluate --report`` shows how near it comes to the share of words that are right."""
+        return probability_of(self.character_confidences)
+
     @property
     def remark(self) -> str:
         """What its marks say to people, to be written after it: " (doubtful)", or "" without any."""
@@ -45,14 +70,24 @@ class Word:
 
     def described(self) -> dict[str, Any]:
         """The word as JSON can hold it; turns, marks and alternatives only where there are some."""
-        found: dict[str, Any] = {"text": self.text, "confidence": self.confidence}
+        found = self._summary
         found["character_confidences"] = self.character_confidences
         if self.turns:
             found["turns"] = self.turns
         found |= {name: True for name in ("doubtful", "cut") if getattr(self, name)}
+        if self.box:
+            found |= {"box": _tenths(self.box), "character_boxes": [_tenths(box) for box in self.character_boxes]}
         if self.alternatives:
-            found["alternatives"] = [{"text": w.text, "confidence": w.confidence} for w in self.alternatives]
+            found["alternatives"] = [w._summary for w in self.alternatives]
         return found
+
+    @property
+    def _summary(self) -> dict[str, Any]:
+        return {"text": self.text, "confidence": self.confidence, "probability": self.probability}
+
+
+def _tenths(box: Box) -> tuple[float, ...]:
+    return tuple(round(edge, 1) for edge in box)
 
 
 NOTHING = Word("", 0.0, ())
@@ -62,12 +97,15 @@ NOTHING = Word("", 0.0, ())
 def greedy_step(
     model: RecogniserConfig, params: Any, batch: Mapping[str, jax.Array], dtype: Any = jnp.float32
 ) -> dict[str, jax.Array]:
-    """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``.
+    """Read ``image`` of a batch, uint8 RGB (B, H, W, 3), greedily, computing in ``dtype``; only the classes that are
+    ``allowed``, bool (B, classes), if the batch has that.
 
     Returns:
       ``tokens_BKT`` int32 and ``probability_BKT`` float32, for ``word_of``; here K is 1.
     """
-    reading = model.read(params, normalize(batch["image"], model), dtype, **widths(batch))
+    read: Any = model.read  # which takes what there is
+    lists = {"allowed_BC": batch["allowed"]} if "allowed" in batch else {}
+    reading = read(params, normalize(batch["image"], model), dtype, **lists, **widths(batch))
     return {"tokens_BKT": reading.tokens_BT[:, None], "probability_BKT": reading.probability_BT[:, None]}
 
 

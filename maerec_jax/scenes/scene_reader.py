@@ -10,6 +10,7 @@ from data_pipelines.images.crops import Crops, crop
 from data_pipelines.images.polygons import within_reach
 from maerec_jax.reading.recognizer import Image, Prepared, Recognizer, load_image
 from maerec_jax.reading.word import Word
+from maerec_jax.scenes.placing import in_picture
 from maerec_jax.scenes.regions import Detector, Region
 
 LARGE = 400
@@ -89,23 +90,26 @@ class SceneReader:
     def __init__(self, recognizer: Recognizer, detector: Detector, crops: Crops = "box") -> None:
         self.recognizer, self.detector, self.crops = recognizer, detector, crops
 
-    def read(self, image: Image) -> Scene:
-        """Find and read the words of a picture, of any kind in ``reading.recognizer.Image``.
+    def read(self, image: Image, characters: str | None = None, blocklist: str | None = None) -> Scene:
+        """Find and read the words of a picture, of any kind in ``reading.recognizer.Image``, in the characters that
+        ``Recognizer.read`` is told of.
 
         Raises:
           DecodeError: where it cannot be decoded.
           OSError: where the file cannot be read.
           UserError: where the detector or the lexicon cannot take it.
         """
-        (scene,) = self.read_prepared([self.prepare(image)])
+        allowed_C = self.recognizer.reader.allowed(characters, blocklist)
+        (scene,) = self.read_prepared([self.prepare(image, allowed_C)])
         return scene
 
-    def prepare(self, image: Image) -> PreparedScene:
+    def prepare(self, image: Image, allowed_C: np.ndarray | None = None) -> PreparedScene:
         """Load a picture, find its words and cut them out. Raises as ``read`` does."""
-        return self.prepare_pixels(*load_image(image))
+        return self.prepare_pixels(*load_image(image), allowed_C)
 
-    def prepare_pixels(self, pixels: np.ndarray, name: str = "") -> PreparedScene:
-        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon.
+    def prepare_pixels(self, pixels: np.ndarray, name: str = "", allowed_C: np.ndarray | None = None) -> PreparedScene:
+        """Find the words of a picture, uint8 RGB (height, width, 3), and cut them out; its name is for the lexicon, and
+        ``allowed_C`` as for ``Recognizer.prepare_pixels``.
 
         Raises:
           UserError: where the detector cannot take it, or the lexicon has no words for it.
@@ -114,7 +118,7 @@ class SceneReader:
         found = self.detector.detect(pixels)
         regions = tuple(replace(each, polygon_N2=within_reach(each.polygon_N2, *pixels.shape[:2])) for each in found)
         crops = tuple(crop(pixels, region.polygon_N2, self.crops) for region in regions)
-        prepared = tuple(self.recognizer.prepare_pixels(each, name) for each in crops)
+        prepared = tuple(self.recognizer.prepare_pixels(each, name, allowed_C) for each in crops)
         return PreparedScene(pixels, regions, crops, prepared)
 
     def read_prepared(self, scenes: Iterable[PreparedScene]) -> Iterator[Scene]:
@@ -122,8 +126,15 @@ class SceneReader:
         scenes = list(scenes)
         words = self.recognizer.read_prepared(one for scene in scenes for one in scene.prepared)
         for scene in scenes:
+            size = scene.pixels.shape[:2]
             found = tuple(
-                SceneWord(region.polygon_N2, region.confidence, next(words), pixels, prepared)
+                SceneWord(
+                    region.polygon_N2,
+                    region.confidence,
+                    in_picture(next(words), size, region.polygon_N2, self.crops),
+                    pixels,
+                    prepared,
+                )
                 for region, pixels, prepared in zip(scene.regions, scene.crops, scene.prepared, strict=True)
             )
             yield Scene(scene.pixels.shape[1], scene.pixels.shape[0], found)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_Box = tuple[float, float, float, float]
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -25,6 +27,8 @@ class Alternative(_Answer):
     """The text."""
     confidence: float = Field(examples=[0.61])
     """Mean of its character confidences."""
+    probability: float = Field(examples=[0.07])
+    """Product of its character confidences."""
 
 
 class _WordReading(_Answer):
@@ -33,6 +37,9 @@ class _WordReading(_Answer):
     confidence: float | None = Field(default=None, examples=[0.93])
     """Mean of the character confidences, 0 to 1: how sure the model was on its way, not the probability that the text
     is right. null where the image was not read."""
+    probability: float | None = Field(default=None, examples=[0.69])
+    """Product of the character confidences, 0 to 1: how likely the text is by the model. null where the image was not
+    read."""
     character_confidences: list[float] = Field(default=[], examples=[[0.99, 0.97, 0.95, 0.98, 0.76]])
     """The model's probability of each character, given those before it; ``<UKN>`` counts as one character."""
     turns: int = Field(default=0, examples=[0])
@@ -41,6 +48,11 @@ class _WordReading(_Answer):
     """Its confidence is so low that most such readings are wrong."""
     cut: bool = False
     """It is as long as the model can write, without an end: the image may show more."""
+    box: _Box | None = Field(default=None, examples=[(3.5, 4.0, 91.0, 27.5)])
+    """Where the word is: left, upper, right and lower edge in pixels of the picture that was sent, turned as its EXIF
+    data say; null unless the service was started with --boxes."""
+    character_boxes: list[_Box] = []
+    """Where its characters are, where the service was started with --boxes."""
     alternatives: list[Alternative] = []
     """Other texts, best first, where the service was started with --beam or --views."""
 

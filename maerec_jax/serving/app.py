@@ -1,9 +1,10 @@
 """The pages of the service, and their description (OpenAPI)."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -20,13 +21,14 @@ from maerec_jax.serving.metrics import measured
 from maerec_jax.serving.scenes import Scenes
 from maerec_jax.serving.service import Result, Service
 
+_Listed = Annotated[str | None, Query(description="Characters; by default as the service was started.")]
 _HUNG_UP = 499  # the status that proxies log where the client did not wait; nobody receives it
 _JSON = "application/json"
 BEYOND = "beyond"
 """The key in the state of a request that says whether it came on a connection beyond ``Limits.connections``."""
 
 _REFUSALS = {
-    400: "The body is empty or damaged, or has fields that are not files.",
+    400: "The body is empty or damaged, or has fields that are not files; or the model cannot write the characters.",
     408: "The body was not received in time.",
     413: "The body is too large, or has too many images.",
     415: "The Content-Type is neither multipart/form-data nor image/*.",
@@ -113,7 +115,7 @@ def _add_reading(
     path: str,
     model: type[Readings] | type[SceneReadings],
     places: Places,
-    read: Callable[[Upload], Awaitable[Result]],
+    read: Callable[[Upload, np.ndarray], Awaitable[Result]],
 ) -> None:
     """Add a page that takes images."""
     responses: dict[int | str, dict[str, Any]] = {
@@ -129,8 +131,10 @@ def _add_reading(
         responses=responses,
         openapi_extra={"requestBody": _BODY},
     )
-    async def answer(request: Request) -> Response:
+    async def answer(request: Request, characters: _Listed = None, blocklist: _Listed = None) -> Response:
         """Send one or more images as the files of a form, or one image as the body.
+
+        `characters` are the only ones that are read, as in `?characters=0123456789`; those of `blocklist` never are.
 
         An image that cannot be used does not spoil the others: its result has an `error`. The status is 200 if at least
         one image was read. A picture without any words has an empty list of them, and no error.
@@ -142,7 +146,8 @@ def _add_reading(
                 if getattr(request.state, BEYOND, False):
                     told = f"{limits.connections} connections are open: try again later"
                     raise RefusedError(503, "too_many_connections", told, busy=True)
-                results = await service.answer(request, body, places, read)
+                allowed_C = service.allowed(characters, blocklist)
+                results = await service.answer(request, body, places, lambda upload: read(upload, allowed_C))
             except ClientDisconnect:
                 return Response(status_code=_HUNG_UP)
             except RefusedError as refusal:

@@ -104,7 +104,7 @@ class Batcher:
         for shape in reader.shapes:
             for size in self._recognizer.batch_sizes:
                 pixels, width = reader.prepare(np.zeros((*shape, 3), np.uint8), shape)
-                images = [Prepared([pixels], (width,), (0,), name)] * size
+                images = [Prepared([pixels], (width,), (0,), shape, name)] * size
                 times = []
                 for _ in range(4):  # the first compiles
                     if self._closing:

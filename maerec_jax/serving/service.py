@@ -127,16 +127,23 @@ class Service:
         self.metrics.images.labels(outcome).inc()
         return {"file": upload.name, **found}
 
-    async def word(self, upload: Upload) -> Result:
-        """Read an image of one word."""
-        prepared, large = await asyncio.wrap_future(self._pool.submit(self._prepare, upload))
+    def allowed(self, characters: str | None, blocklist: str | None) -> np.ndarray:
+        """``Reader.allowed`` for a request. Raises ``RefusedError`` where that cannot be."""
+        try:
+            return self.recognizer.reader.allowed(characters, blocklist)
+        except UserError as error:
+            raise RefusedError(400, "characters", str(error)) from error
+
+    async def word(self, upload: Upload, allowed_C: np.ndarray) -> Result:
+        """Read an image of one word, in the classes that are allowed."""
+        prepared, large = await asyncio.wrap_future(self._pool.submit(self._prepare, upload, allowed_C))
         word = await asyncio.wrap_future(self.batcher.submit(prepared))
         return word.described() | ({"note": _LARGE} if large else {})
 
-    def _prepare(self, upload: Upload) -> tuple[Prepared, bool]:
+    def _prepare(self, upload: Upload, allowed_C: np.ndarray) -> tuple[Prepared, bool]:
         """An image as the model gets it, and whether it is more likely a whole picture."""
         pixels = self.decode(upload)
-        return self.recognizer.prepare_pixels(pixels, upload.name), is_large(pixels)
+        return self.recognizer.prepare_pixels(pixels, upload.name, allowed_C), is_large(pixels)
 
     def decode(self, upload: Upload) -> np.ndarray:
         """The pixels of an upload, which loses its data.

@@ -45,8 +45,8 @@ class Recognition:
         return greedy_step(self.config, params, batch, self.dtype)
 
     def confidence(self, made: dict[str, np.ndarray], row: int) -> float:
-        """How sure the reading in row ``row`` of what ``evaluation_step`` returned is."""
-        return word_of(made, row, self.config.charset).confidence
+        """How likely the reading in row ``row`` of what ``evaluation_step`` returned is."""
+        return word_of(made, row, self.config.charset).probability
 
     def validate(self, results: Iterable[tuple[Batch, dict[str, np.ndarray]]], labels: Source) -> Validation:
         """Word accuracies over the batches, and a sheet of readings. An image that could not be decoded is misread."""

@@ -7,7 +7,7 @@ import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from data_pipelines.command import check_outputs, run_command
 from data_pipelines.errors import RecordError, UserError
+from data_pipelines.images.resizing import Interpolation
 from maerec_jax.reading.scoring import METRICS, Scores
 
 CONSOLE = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
@@ -58,6 +59,8 @@ class ReaderArguments:
     """Beam width of ours; 1 is greedy decoding."""
     views: int = 1
     """Views of each image for ours."""
+    interpolation: Interpolation | None = None
+    """How ours resizes images; default: as it was trained."""
     json: str = ""
     """Write all figures to this JSON file."""
     misread: str = ""
@@ -69,9 +72,12 @@ class ReaderArguments:
 def open_ours(arguments: ReaderArguments) -> Read:
     """Our recogniser."""
     from maerec_jax.reading.recognizer import ReadingConfig, Recognizer
+    from maerec_jax.weights.finding import load_recognizer
 
     reading = ReadingConfig(beam=arguments.beam, views=arguments.views)
-    recognizer = Recognizer.load(arguments.checkpoint or None, reading, batch_size=1)
+    run, params, _ = load_recognizer(arguments.checkpoint or None)
+    run = replace(run, data=replace(run.data, interpolation=arguments.interpolation or run.data.interpolation))
+    recognizer = Recognizer(run, params, reading, batch_size=1)
     return lambda pixels: recognizer.read([pixels])[0].text
 
 

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.images.resizing import resize_image
+from data_pipelines.images.augmentation import resizing_matrices
+from data_pipelines.images.resizing import resize_image, warp_image
 from data_pipelines.images.views import VIEWS, view_image
 
 
@@ -16,7 +17,7 @@ def smooth_image(height, width):
 
 def test_the_first_view_is_the_image():
     image = smooth_image(40, 150)
-    for interpolation in ("bilinear", "bicubic"):
+    for interpolation in ("bilinear", "bicubic", "area"):
         views = view_image(image, 3, 32, 128, interpolation)
         assert views.shape == (3, 32, 128, 3)
         np.testing.assert_array_equal(views[0], resize_image(image, 32, 128, interpolation))
@@ -57,3 +58,16 @@ def test_tilted_views_are_tilted_about_the_middle(number):
 def test_an_image_too_long_to_be_warped_is_seen_whole():
     views = view_image(np.full((4, 40_000, 3), 7, np.uint8), len(VIEWS), 32, 128, "bilinear")
     assert (views == 7).all()
+
+
+@pytest.mark.parametrize("size", [(32, 128), (20, 90), (320, 1280), (77, 100), (20, 700)])
+def test_area_averages_what_shrinks_and_is_bilinear_where_it_grows(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    area, bilinear = (resize_image(image, 32, 128, way) for way in ("area", "bilinear"))
+    grows = size[0] <= 32 and size[1] <= 128
+    assert np.array_equal(area, bilinear) == grows
+    if size == (320, 1280):  # a hundred pixels become one, whatever four of them are
+        np.testing.assert_allclose(area, image.reshape(32, 10, 128, 10, 3).mean(axis=(1, 3)), atol=0.6)
+    warped = np.empty_like(area)
+    warp_image(image, resizing_matrices(np.array([size]), np.array([[32, 128]]))[0], warped, "area")
+    np.testing.assert_allclose(warped, area, atol=8 if grows else 2)  # OpenCV warps in 32nds of a pixel

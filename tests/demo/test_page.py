@@ -31,8 +31,8 @@ def handlers(desk, word_files):
     )
 
 
-def take(handlers, path, mode="word", beam=1, lexicon=""):
-    return handlers.take({"path": str(path)}, mode, beam, "box", lexicon)
+def take(handlers, path, mode="word", beam=1, lexicon="", characters="", blocklist=""):
+    return handlers.take({"path": str(path)}, mode, beam, "box", lexicon, characters, blocklist)
 
 
 def saved(made):
@@ -46,10 +46,12 @@ def test_a_word_is_read_as_the_recogniser_reads_it(handlers, desk, word_files):
     assert saved(made) == {"file": "lemon.png", **json.loads(json.dumps(word.described()))}
     assert Path(made[SAVE]).name == "lemon.json"
     assert word.doubtful  # it has learnt little
-    assert made[READING] == {word.text + word.remark: word.confidence}
+    assert made[READING]["value"] == {word.text + word.remark: word.confidence}
+    assert made[READING]["label"] == f"Reading (probability {word.probability:.1%})"
     captions = [f"{confidence:.0%}" for confidence in word.character_confidences]
     assert [caption.split(" ")[-1] for _, caption in made[CHARACTERS]] == captions
-    np.testing.assert_array_equal(made[PICTURE], decode_image(word_files["lemon"].read_bytes()))
+    assert made[PICTURE].shape == decode_image(word_files["lemon"].read_bytes()).shape
+    assert len(made[FOUND].outlines) == len(captions)
     assert not made[TABLE]["visible"]
 
 
@@ -121,13 +123,14 @@ def test_a_long_list_tells_that_it_goes_on(handlers, desk, monkeypatch):
 def test_settings_change_how_the_same_picture_is_read(handlers, word_files):
     made = take(handlers, word_files["amber"], lexicon="amber, river\nstone")
     assert saved(made)["text"] in ("amber", "river", "stone")
-    wider = handlers.again(*made[SHOWN:], "word", 5, "box", "")
+    assert set(saved(take(handlers, word_files["amber"], characters="xyz", blocklist="z"))["text"]) <= {"x", "y"}
+    wider = handlers.again(*made[SHOWN:], "word", 5, "box", "", "", "")
     assert saved(wider)["alternatives"]
     assert [row[0] for row in wider[OTHERS]["value"]] == [other["text"] for other in saved(wider)["alternatives"]]
-    assert len(saved(handlers.again(*made[SHOWN:], "scene", 1, "rectified", ""))["words"]) == 2
+    assert len(saved(handlers.again(*made[SHOWN:], "scene", 1, "rectified", "", "", ""))["words"]) == 2
     # Without a picture, or another setting, nothing changes.
-    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "") == (page.gr.skip(),) * 10
-    assert handlers.again(None, None, "word", 1, "box", "") == (page.gr.skip(),) * 10
+    assert handlers.again(*wider[SHOWN:], "word", 5, "box", "", "", "") == (page.gr.skip(),) * 10
+    assert handlers.again(None, None, "word", 1, "box", "", "", "") == (page.gr.skip(),) * 10
 
 
 def test_settings_that_the_page_does_not_offer_are_none(handlers, word_files):
@@ -136,7 +139,7 @@ def test_settings_that_the_page_does_not_offer_are_none(handlers, word_files):
         (["word"], {"a": 1}, [], ""),
         ("auto", 1.0, "box", ""),
     ):
-        made = handlers.take({"path": str(word_files["amber"])}, mode, beam, crops, lexicon)
+        made = handlers.take({"path": str(word_files["amber"])}, mode, beam, crops, lexicon, None, None)
         assert made[FOUND].settings == Settings()
         assert isinstance(made[FOUND].settings.beam, int)
 
@@ -175,7 +178,7 @@ def test_settings_that_cannot_be_used_are_told(handlers, word_files):
             made = take(handlers, word_files["amber"], lexicon=lexicon)
         assert made[FOUND] is None
         # The picture is still there for other settings.
-        assert saved(handlers.again(*made[SHOWN:], "word", 1, "box", ""))["file"] == "amber.png"
+        assert saved(handlers.again(*made[SHOWN:], "word", 1, "box", "", "", ""))["file"] == "amber.png"
 
 
 def test_words_of_a_list_that_cannot_be_read_are_told(handlers, word_files, capsys):
@@ -189,7 +192,7 @@ def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     (word_files["lemon"].parent / "notes.png").write_text("no picture")
     with pytest.warns(UserWarning, match=r"notes\.png cannot be read: it is text, not an image"):
         made = take(handlers, word_files["lemon"].parent / "notes.png")
-    assert made[PICTURE] is made[READING] is made[CHARACTERS] is made[FOUND] is None
+    assert made[PICTURE] is made[READING]["value"] is made[CHARACTERS] is made[FOUND] is None
     assert not made[OTHERS]["visible"]
     assert not made[TABLE]["visible"]
     assert handlers.cleared()[:SAVE] == made[:SAVE]
@@ -197,7 +200,7 @@ def test_what_cannot_be_read_is_told_on_the_page(handlers, word_files):
     assert handlers.cleared()[SAVE:] == (None, "", None, None)
     for file in (None, {}, {"path": None}, {"path": ["a"]}, {"path": "/etc/hostname"}):
         with pytest.warns(UserWarning, match="no longer on the server"):
-            handlers.take(file, "word", 1, "box", "")
+            handlers.take(file, "word", 1, "box", "", "", "")
 
 
 def test_few_recognisers_are_kept(desk):

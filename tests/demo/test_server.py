@@ -60,7 +60,7 @@ take = next(one for one in page.fns.values() if one.targets[0][1] == "upload" an
 named = {"path": "https://example.org/a.png", "meta": {"_type": "gradio.FileData"}}
 for _ in range(2):
     try:
-        asyncio.run(page.preprocess_data(take, [named, "word", 1, "box", ""], None))
+        asyncio.run(page.preprocess_data(take, [named, "word", 1, "box", "", "", ""], None))
     except ValueError as error:
         print("refused", error)
     make_app(page, Limits(), folder)
@@ -99,8 +99,8 @@ def test_the_server_opens_no_files_that_a_request_names(address, tmp_path):
     uploads = [one for one in config["dependencies"] if [target[1] for target in one["targets"]] == ["upload"]]
     take = next(one for one in uploads if one["backend_fn"])
     Image.fromarray(draw_word("secret")).save(tmp_path / "secret.png")
-    values = [None, "word", 1, "box", ""]
-    for number in range(5):
+    values = [None, "word", 1, "box", "", "", ""]
+    for number in range(len(values)):
         named = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
         data = [named if i == number else value for i, value in enumerate(values)]
         body = {"data": data, "event_data": {**named, "name": "secret.png"}, "fn_index": take["id"]}

@@ -122,7 +122,7 @@ def test_the_page_can_be_printed_and_captured_whole(tmp_path):
 def test_each_mark_of_a_chart_has_its_key(tmp_path):
     page = Page(report(tmp_path, mixed()))
     keys = [span["class"] for span in page.named("span") if span.get("class", "").startswith("key")]
-    assert keys == ["key bar", "key interval"] * 3 + ["key confidence"]
+    assert keys == ["key bar", "key interval"] * 3 + ["key confidence", "key bar", "key interval", "key confidence"]
     assert {mark["class"] for mark in page.named("i")} == {"bar", "interval", "confidence"}
 
 
@@ -150,10 +150,19 @@ def test_every_chart_can_be_read_by_a_screen_reader(tmp_path):
     """Charts are tables: what is drawn is hidden, and the same stands beside it in numbers."""
     page = Page(report(tmp_path, mixed()))
     charts = [table["class"] for table in page.named("table") if "class" in table]
-    assert charts == ["bars"] * 3 + ["heat"]
+    assert charts == ["bars"] * 4 + ["heat"]
     assert all(heading["scope"] in ("row", "col") for heading in page.named("th"))
     assert all(image["alt"] for image in page.named("img"))
-    for unit in ("characters", "width/height", "confidence", "conf. (%)", "WAICS (%)", "words"):
+    for unit in (
+        "characters",
+        "width/height",
+        "confidence",
+        "conf. (%)",
+        "probability",
+        "prob. (%)",
+        "WAICS (%)",
+        "words",
+    ):
         assert unit in page.text("th")
 
 
@@ -163,11 +172,11 @@ def test_bars_are_as_long_as_the_numbers_say(tmp_path):
     styles = {}
     for mark in page.named("i"):
         styles.setdefault(mark["class"], []).append(mark["style"])
-    assert styles["bar"] == ["width:75.0%"] * 3
+    assert styles["bar"] == ["width:75.0%"] * 4
     low, high = (f"{100 * bound:.1f}" for bound in Tally(4, 3).bounds())
     assert all(style.startswith(f"left:{low}%") for style in styles["interval"])
     assert float(high) == pytest.approx(float(low) + float(styles["interval"][0].split("width:")[1][:-1]), abs=0.1)
-    assert styles["confidence"] == ["left:75.0%"]
+    assert styles["confidence"] == ["left:75.0%", "left:31.6%"]  # the probability is 0.75 to the power of 4
 
 
 def test_confused_characters_are_coloured_by_how_often(tmp_path):
@@ -237,7 +246,7 @@ def test_tallies_are_sound():
     tallies = Tallies(some, 2)
     usable = some[:-2]
     assert sum(t.words for t in tallies.lengths) == len(some)
-    for counts in (tallies.aspects, tallies.calibration):
+    for counts in (tallies.aspects, tallies.calibration.bins, tallies.probabilities.bins):
         assert sum(t.words for t in counts) == len(usable)
         assert sum(t.right for t in counts) == sum(p.truth == p.reading for p in usable)
     assert tallies.lengths[LENGTHS.index(6)].words == sum(len(p.truth) == 6 for p in some)
@@ -249,11 +258,12 @@ def test_tallies_are_sound():
 def test_calibration_error_is_the_distance_of_accuracy_and_confidence():
     sure = [prediction("a", "a" if i % 2 else "b", 0.95, index=i) for i in range(40)]
     unsure = [prediction("a", "a" if i % 4 == 0 else "b", 0.25, index=i) for i in range(40)]
-    assert Tallies(sure, 1).calibration_error == pytest.approx(0.45)
-    assert Tallies(unsure, 1).calibration_error == pytest.approx(0)
-    assert Tallies(sure + unsure, 1).calibration_error == pytest.approx(0.225)
+    assert Tallies(sure, 1).calibration.error == pytest.approx(0.45)
+    assert Tallies(unsure, 1).calibration.error == pytest.approx(0)
+    assert Tallies(sure + unsure, 1).calibration.error == pytest.approx(0.225)
+    assert Tallies([prediction("ab", "ab", 0.5)], 1).probabilities.error == pytest.approx(0.75)
     certain = Tallies([prediction(confidence=1.0), prediction(confidence=0.0)], 1)
-    assert (certain.calibration[-1].words, certain.calibration[0].words) == (1, 1)
+    assert (certain.calibration.bins[-1].words, certain.calibration.bins[0].words) == (1, 1)
 
 
 def test_confusions_are_aligned_and_ignore_case():

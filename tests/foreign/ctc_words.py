@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from data_pipelines.charset import Charset
-from maerec_jax.models.interface import Loss, Reading, RecogniserConfig
+from maerec_jax.models.interface import Loss, Reading, RecogniserConfig, limited
 from maerec_jax.models.names.table import NameTable, Rule, biased, same
 
 STRIDES = ((2, 2), (2, 2), (2, 1), (4, 1))  # 32 x 128 pixels become 32 frames
@@ -25,6 +25,7 @@ class CTCConfig(RecogniserConfig):
     max_length: int = 26
 
     encoder: ClassVar = None
+    has_lists: ClassVar = True
     image_size: ClassVar = (32, 128)
     pixel_mean: ClassVar = (127.5,) * 3
     pixel_std: ClassVar = (127.5,) * 3
@@ -51,8 +52,9 @@ class CTCConfig(RecogniserConfig):
         loss_B = optax.ctc_loss(logits_BFC, frames_BF, tokens_BT[:, 1:], 1.0 * none_BT, blank_id=self.charset.start_end)
         return Loss((loss_B * valid_B).sum(), valid_B.sum(), {})
 
-    def read(self, params, image_BHWC, dtype=jnp.float32) -> Reading:
-        probability_BFC = jax.nn.softmax(self.module(dtype).apply({"params": params}, image_BHWC))
+    def read(self, params, image_BHWC, dtype=jnp.float32, allowed_BC=None) -> Reading:
+        logits_BFC = self.module(dtype).apply({"params": params}, image_BHWC)
+        probability_BFC = jax.nn.softmax(limited(logits_BFC, allowed_BC))
         class_BF = probability_BFC.argmax(-1).astype(jnp.int32)
         repeated_BF = jnp.pad(class_BF[:, 1:] == class_BF[:, :-1], ((0, 0), (1, 0)))
         silent_BF = repeated_BF | (class_BF == self.charset.start_end)

@@ -222,3 +222,20 @@ def test_only_words_of_the_images_own_list_are_read(size):
             assert model.config.charset.start_end in beam.tokens_BKT[i, k]
             assert word in words
     assert (beam.score_BK[-1, 2:] == -np.inf).all()  # "e" can be written as "E", and that is all
+
+
+def test_what_is_not_allowed_is_never_read_and_the_rest_shares_its_probability():
+    """As by a classifier that never thinks of it; each image has a list of its own."""
+    model, params, image = small_model("abcd")
+    allowed_BC = jnp.array([[c in some for c in range(7)] for some in ((0, 2, 4), (1, 3, 4))])
+    greedy = jax.jit(lambda p, x, a=None: greedy_read(model, p, x, a))
+    beams = jax.jit(lambda p, x, a=None: beam_read(model, p, x, 3, allowed_BC=a))
+    limited, several = greedy(params, image, allowed_BC), beams(params, image, allowed_BC)
+    for row in range(2):
+        classifier = params["decoder"]["classifier"]
+        bias = jnp.where(allowed_BC[row], classifier["bias"], -jnp.inf)
+        blind = params | {"decoder": params["decoder"] | {"classifier": classifier | {"bias": bias}}}
+        found, wanted = (*limited, *several), (*greedy(blind, image), *beams(blind, image))
+        for one, same in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one[row], same[row], rtol=1e-5)
+    assert not np.array_equal(limited.tokens_BT, greedy(params, image).tokens_BT)

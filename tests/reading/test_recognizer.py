@@ -161,7 +161,7 @@ def test_attention_has_a_map_for_each_character(recognizer, pixels):
         np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-5)
 
 
-def test_views_vote_with_their_confidences(recognizer, unbroken, pixels):  # noqa: F811
+def test_views_vote_with_their_probabilities(recognizer, unbroken, pixels):  # noqa: F811
     """What is read of all views is what its views, read one by one, say in sum."""
     several = Recognizer.load(unbroken, ReadingConfig(views=5), batch_size=4)
     lone = Recognizer.load(unbroken, batch_size=4)
@@ -172,7 +172,7 @@ def test_views_vote_with_their_confidences(recognizer, unbroken, pixels):  # noq
         read = lone.read(list(views))
         votes = {}
         for each in read:
-            votes[each.text] = votes.get(each.text, 0) + each.confidence
+            votes[each.text] = votes.get(each.text, 0) + each.probability
         assert votes[word.text] == pytest.approx(max(votes.values()), abs=1e-4)
         first = next(each for each in read if each.text == word.text)
         assert word.character_confidences == pytest.approx(first.character_confidences, abs=1e-5)

@@ -51,10 +51,20 @@ def test_a_letter_in_parts_is_one_character_with_the_confidence_of_its_last_part
     assert word.tokens == (0, 2, 3, 1)
 
 
+def test_the_probability_is_the_product_and_the_confidence_the_mean():
+    word = read([0, 1, 0, END])
+    assert word.character_confidences == pytest.approx((1, 5 / 6, 4 / 6))
+    assert (word.probability, word.confidence) == pytest.approx((5 / 9, 5 / 6))
+    assert word.described()["probability"] == word.probability
+    assert read([END, PADDING, PADDING, PADDING]).probability == 0
+
+
 def test_marks_are_told_to_people_and_programs():
     word = Word("a", 0.5, (0.5,), doubtful=True, cut=True)
     assert word.remark == " (doubtful, cut)"
     assert word.described()["doubtful"] is word.described()["cut"] is True
-    assert Word("a", 0.5, (0.5,)).described().keys() == {"text", "confidence", "character_confidences"}
+    assert Word("a", 0.5, (0.5,)).described().keys() == {
+        *("text", "confidence", "probability", "character_confidences")
+    }
     with pytest.raises(UserError, match="doubtful_below must be from 0 to 1, not 2"):
         ReadingConfig(doubtful_below=2)

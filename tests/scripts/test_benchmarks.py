@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -131,3 +132,9 @@ def test_copies_are_found(script_module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["overlaps.py", "--sizes", "4000", "--queries", "4000"])
     script_module("benchmarks/overlaps").main()
     assert "%" in capsys.readouterr().out
+
+
+def test_overlaps_of_boxes_are_shares_of_their_union(script_module):
+    boxes = np.array([(0, 0, 4, 4), (0, 0, 4, 4), (0, 0, 4, 4), (2, 0, 6, 4)], float)
+    true = np.array([(0, 0, 4, 4), (0, 0, 4, 2), (5, 5, 6, 6), (0, 0, 4, 4)], float)
+    np.testing.assert_allclose(script_module("benchmarks/boxes").overlap(boxes, true), [1, 1 / 2, 0, 1 / 3])

@@ -42,7 +42,7 @@ def text_of(image):
 def image_of(number, shape=SHAPES[0], ways=1):
     pixels = np.zeros((*shape, 3), np.uint8)
     pixels[0, 0] = number % 256, number // 256 % 256, number // 65536
-    return Prepared([pixels] * ways, (pixels.shape[1],) * ways, tuple(range(ways)))
+    return Prepared([pixels] * ways, (pixels.shape[1],) * ways, tuple(range(ways)), pixels.shape[:2])
 
 
 @pytest.fixture
@@ -109,7 +109,10 @@ def test_everybody_gets_the_answer_to_what_was_asked(echo, batcher):
 
 def test_images_of_several_views_share_batches_by_size(echo, batcher):
     images = [image_of(number, SHAPES[number % 3]) for number in range(30)]
-    images = [Prepared([np.stack([way, way]) for way in image.ways], image.widths, image.turns) for image in images]
+    images = [
+        Prepared([np.stack([way, way]) for way in image.ways], image.widths, image.turns, image.size)
+        for image in images
+    ]
     futures = [batcher.submit(image) for image in images]
     assert [future.result(60).text for future in futures] == [text_of(image) for image in images]
     for batch in echo.batches:

@@ -25,6 +25,7 @@ def check(result, word):
     assert result["error"] is None
     assert result["text"] == word.text
     assert result["confidence"] == pytest.approx(word.confidence, abs=1e-5)
+    assert result["probability"] == pytest.approx(word.probability, abs=1e-5)
     assert result["character_confidences"] == pytest.approx(list(word.character_confidences), abs=1e-5)
     assert [other["text"] for other in result["alternatives"]] == [other.text for other in word.alternatives]
 
@@ -270,6 +271,19 @@ def test_each_image_has_its_own_words_by_its_name(recognizer, files):
             results = (await client.post("/words", files=form(*files[:4]))).json()["results"]
             assert [result["text"] for result in results] == ["word0", "word1", "word2", None]
             assert "has no words for 3.png" in results[3]["error"]["reason"]
+
+    asyncio.run(run())
+
+
+def test_each_request_has_its_own_characters(recognizer, files):
+    async def run():
+        async with client_of(recognizer) as (client, _):
+            asked = [{}, {"characters": "01"}, {"blocklist": "0123456789"}, {"characters": "0€"}]
+            answers = await asyncio.gather(*(client.post("/words", files=form(files[0]), params=p) for p in asked))
+        for answer, lists in zip(answers[:3], asked, strict=False):
+            check(answer.json()["results"][0], recognizer.read([files[0]], **lists)[0])
+        assert answers[3].status_code == 400
+        assert answers[3].json() == {"code": "characters", "reason": "characters: the model cannot write '€'"}
 
     asyncio.run(run())
 
