@@ -9,11 +9,11 @@ import numpy as np
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.demo_page.uploads import fitted
-from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.reading.recognizer import Recognizer
+from maerec_jax.reading.settings import ReadingConfig
 from maerec_jax.scenes.crops import Crops
-from maerec_jax.scenes.regions import Detector
-from maerec_jax.scenes.scene_reader import SceneReader, SceneWord, is_large
+from maerec_jax.scenes.regions import Detector, is_large
+from maerec_jax.scenes.scene_reader import SceneReader, SceneWord
 
 MOST_WORDS, MOST_LETTERS = 500, 20_000
 """Of a lexicon that a visitor types."""

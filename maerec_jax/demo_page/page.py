@@ -17,7 +17,7 @@ from maerec_jax.demo_page.looks import CLEAR, COPIED, COPY, UNSELECT
 from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
 from maerec_jax.scenes.crops import Crops
-from maerec_jax.scenes.scene_reader import LARGE
+from maerec_jax.scenes.regions import LARGE
 
 _TITLE = "Reading words in pictures"
 _ABOUT = "A MAERec recogniser in JAX reads the words in a picture. It shows its confidence and where it looked."
@@ -113,7 +113,7 @@ class Handlers:
         read = word.word
         panels: list[tuple[Any, str]] = [(word.crop, "")] if found.scene else []
         recognizer = self._desk.recognizer
-        if read.character_confidences and recognizer.reader.config.has_attention:
+        if read.character_confidences and recognizer.handling.has_attention:
             turned = np.rot90(word.crop, read.turns)
             characters = characters_of(read.text, len(read.character_confidences))
             maps = recognizer.attention(word.prepared, read)
@@ -133,10 +133,10 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
       DataError: where no examples can be drawn.
     """
     scenes = desk.detector is not None
-    examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
+    examples = draw_examples(desk.recognizer.handling.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
     (word,) = desk.read(examples[-1][0], "", Settings(beam=desk.reading.beam)).words
-    if desk.recognizer.reader.config.has_attention:
+    if desk.recognizer.handling.has_attention:
         desk.recognizer.attention(word.prepared, word.word)
     handlers = Handlers(desk, examples, limits, folder)
     tiles: dict[str, Any] = {"columns": 3, "height": "fit-content", "object_fit": "contain"}
