@@ -93,13 +93,9 @@ def main(arguments: StartArguments) -> int:
     """Measure and print; returns 0."""
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(arguments, Path(scratch))
-    table = Table("", "processor, s", "wall, s", "memory, MB", *(f"/ {name}" for name in found if name != "this build"))
-    ours = found["this build"]
+    table = Table("", "processor, s", "wall, s", "MB", "this build / it: processor", "wall", "MB")
     for name, cost in found.items():
-        ratios = [] if name != "this build" else [
-            " ".join(f"{mine / its:.2f}" for mine, its in zip(ours, other, strict=True))
-            for rival, other in found.items() if rival != name
-        ]  # fmt: skip
+        ratios = (f"{ours / its:.2f}" for ours, its in zip(found["this build"], cost, strict=True))
         table.add_row(name, f"{cost.processor:.2f}", f"{cost.wall:.2f}", f"{cost.memory:.0f}", *ratios)
     Console().print(table)
     return 0
