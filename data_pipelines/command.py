@@ -155,3 +155,5 @@ def keep_compiled_programs() -> None:
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        # Others would be told the folder, which then is a part of the keys: a copy would be of no use.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

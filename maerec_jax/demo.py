@@ -10,8 +10,8 @@ import tyro
 from data_pipelines.command import main_of, tell
 from data_pipelines.errors import UserError
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.reading.reader import ReadingArguments
-from maerec_jax.scenes.detection import DetectionConfig, Detector, load_detector
+from maerec_jax.reading.settings import ReadingArguments
+from maerec_jax.scenes.regions import DetectionConfig, Detector
 from maerec_jax.serving.limits import check_hosts
 
 
@@ -80,6 +80,8 @@ def _detector(arguments: DemoArguments) -> Detector | None:
     """Finds the words of scenes; None where that is not wanted or not installed, which is told."""
     if not arguments.scenes:
         return None
+    from maerec_jax.scenes.detection import load_detector
+
     try:
         return load_detector(config=arguments.detection)
     except UserError as error:

@@ -133,7 +133,8 @@ def _load(arguments: ExportArguments) -> "tuple[TrainConfig, Any, int]":
     import jax
     import numpy as np
 
-    from maerec_jax.weights.finding import SHIPPED, load_weights
+    from maerec_jax.weights.finding import load_weights
+    from maerec_jax.weights.shipped_files import SHIPPED
 
     config, params, step = load_weights(arguments.checkpoint)
     if not arguments.average:

@@ -7,30 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 
 from data_pipelines.command import check_outputs, keep_compiled_programs, main_of, tell
 from data_pipelines.errors import DataError, UserError
 from data_pipelines.images.crops import Crops
 from data_pipelines.images.resizing import turn_image
 from data_pipelines.sources.records import Source
-from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
 from maerec_jax.reading.marking import printable
 from maerec_jax.reading.named_images import loaded_ahead, open_images
-from maerec_jax.reading.pictures import annotated_picture, outlined, readings_sheet, save_picture
-from maerec_jax.reading.reader import ReadingArguments
-from maerec_jax.reading.recognizer import Prepared, Recognizer
-from maerec_jax.reading.word import Word
-from maerec_jax.scenes.detection import load_detector
-from maerec_jax.scenes.drawing import annotated_scene
-from maerec_jax.scenes.regions import DetectionConfig, Detector
-from maerec_jax.scenes.scene_reader import LARGE, PreparedScene, SceneReader, is_large
+from maerec_jax.reading.settings import ReadingArguments
+from maerec_jax.scenes.regions import LARGE, DetectionConfig, Detector, is_large
+
+if TYPE_CHECKING:  # what takes long to import has no part in --help, nor in reading what does not need it
+    from maerec_jax.reading.recognizer import Prepared, Recognizer
+    from maerec_jax.reading.word import Word
+    from maerec_jax.scenes.scene_reader import PreparedScene
 
 _ON_SHEET = 48
 
@@ -85,6 +80,14 @@ class PredictArguments(ReadingArguments):
 
 def predict(arguments: PredictArguments) -> int:
     """Read and print; returns 1 if an image could not be read, else 0."""
+    import jax
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
+    from maerec_jax.reading.recognizer import Recognizer
+    from maerec_jax.scenes.detection import load_detector
+
     run_steps_in_this_thread()
     if jax.default_backend() == "cpu":
         keep_freed_memory()
@@ -150,7 +153,7 @@ class _Read(NamedTuple):
     described: dict[str, Any]  # for JSON
     rows: Sequence[Sequence[str]]  # for comma-separated values
     text: str  # for people
-    words: list[tuple[Prepared, Word]]
+    words: "list[tuple[Prepared, Word]]"
     draw: Callable[[], np.ndarray]
     noted: bool  # whether it is one of those that the note at the end counts
 
@@ -164,19 +167,19 @@ class _Words:
         "use --detect to find the words of whole pictures"
     )
 
-    def __init__(self, arguments: PredictArguments, recognizer: Recognizer) -> None:
+    def __init__(self, arguments: PredictArguments, recognizer: "Recognizer") -> None:
         self._attention, self._recognizer = arguments.attention, recognizer
         self._least, self.left_out = arguments.min_confidence, 0
-        model = recognizer.reader.config
+        model = recognizer.handling
         if self._attention and not model.has_attention:
             raise UserError(f"a model of kind {model.kind!r} has no attention maps: leave out --attention")
-        self.size = arguments.batch_size * len(recognizer.reader.shapes)
+        self.size = arguments.batch_size * len(recognizer.handling.shapes)
 
-    def load(self, pixels: np.ndarray, name: str) -> tuple[np.ndarray, Prepared]:
-        self._recognizer.reader.columns([name])  # the lexicon may have no words for it
+    def load(self, pixels: np.ndarray, name: str) -> "tuple[np.ndarray, Prepared]":
+        self._recognizer.handling.columns([name])  # the lexicon may have no words for it
         return pixels, self._recognizer.prepare_pixels(pixels, name)
 
-    def read(self, images: Sequence[tuple[str, tuple[np.ndarray, Prepared]]]) -> Iterator[_Read]:
+    def read(self, images: "Sequence[tuple[str, tuple[np.ndarray, Prepared]]]") -> Iterator[_Read]:
         words = self._recognizer.read_prepared(prepared for _, (_, prepared) in images)
         for (name, (pixels, prepared)), word in zip(images, words, strict=True):
             if word.confidence < self._least:
@@ -187,7 +190,9 @@ class _Words:
             draw = partial(self._draw, pixels, prepared, word)
             yield _Read(name, word.described(), rows, text, [(prepared, word)], draw, is_large(pixels))
 
-    def _draw(self, pixels: np.ndarray, prepared: Prepared, word: Word) -> np.ndarray:
+    def _draw(self, pixels: np.ndarray, prepared: "Prepared", word: "Word") -> np.ndarray:
+        from maerec_jax.reading.pictures import annotated_picture, outlined
+
         maps = self._recognizer.attention(prepared, word) if self._attention and word.text else None
         pixels = outlined(pixels, word.character_boxes) if word.character_boxes else pixels
         image = turn_image(pixels, word.turns)
@@ -201,12 +206,16 @@ class _Scenes:
     note = "pictures have no words"
     size = 1  # a picture may have a hundred megabytes
 
-    def __init__(self, arguments: PredictArguments, recognizer: Recognizer, detector: Detector) -> None:
+    def __init__(self, arguments: PredictArguments, recognizer: "Recognizer", detector: Detector) -> None:
+        from maerec_jax.scenes.scene_reader import SceneReader
+
         self._reader = SceneReader(recognizer, detector, arguments.crops)
         self._least, self.left_out = arguments.min_confidence, 0
         self.load = self._reader.prepare_pixels
 
-    def read(self, images: Sequence[tuple[str, PreparedScene]]) -> Iterator[_Read]:
+    def read(self, images: "Sequence[tuple[str, PreparedScene]]") -> Iterator[_Read]:
+        from maerec_jax.scenes.drawing import annotated_scene
+
         scenes = self._reader.read_prepared(prepared for _, prepared in images)
         for (name, prepared), whole in zip(images, scenes, strict=True):
             scene = replace(whole, words=tuple(each for each in whole.words if each.word.confidence >= self._least))
@@ -224,7 +233,7 @@ class _Scenes:
             yield _Read(name, scene.described(), rows, "\n".join(lines), words, draw, not whole.words)
 
 
-def _others(word: Word) -> str:
+def _others(word: "Word") -> str:
     return "".join(f"  | {other.text}" for other in word.alternatives)
 
 
@@ -246,6 +255,8 @@ class _Output:
         else:
             print(read.text)
         if self._arguments.visualise:
+            from maerec_jax.reading.pictures import save_picture
+
             # Files of several folders may share a name, and names may be too long with a number before.
             stem = Path(read.name).stem.encode()[:80].decode(errors="ignore")
             save_picture(read.draw(), Path(self._arguments.visualise) / f"{self.done:06d}_{stem}{self._ending}")
@@ -259,11 +270,13 @@ class _Output:
         written = []
         if self._arguments.visualise and self.done:
             written.append(f"{self.done:,} picture{'s' * (self.done > 1)} to {self._arguments.visualise}")
-        samples = [{"text": None, "reading": word.text, "confidence": word.confidence} for _, word in self._sheet]
-        sheet = readings_sheet([prepared.picture(word) for prepared, word in self._sheet], samples)
-        if sheet is not None:
+        if words := len(self._sheet):
+            from maerec_jax.reading.pictures import readings_sheet, save_picture
+
+            samples = [{"text": None, "reading": word.text, "confidence": word.confidence} for _, word in self._sheet]
+            sheet = readings_sheet([prepared.picture(word) for prepared, word in self._sheet], samples)
+            assert sheet is not None
             save_picture(sheet, self._arguments.sheet)
-            words = len(samples)
             written.append(f"{words} word{'s' * (words > 1)} to {self._arguments.sheet}")
         return f"wrote {' and '.join(written)}" if written else ""
 

@@ -9,10 +9,8 @@ import tyro
 from data_pipelines.command import keep_compiled_programs, main_of, tell
 from data_pipelines.errors import UserError
 from data_pipelines.images.crops import Crops
-from maerec_jax.distributed.host_memory import run_steps_in_this_thread
-from maerec_jax.reading.reader import ReadingArguments
-from maerec_jax.reading.recognizer import Recognizer
-from maerec_jax.scenes.detection import DetectionConfig, load_detector
+from maerec_jax.reading.settings import ReadingArguments
+from maerec_jax.scenes.regions import DetectionConfig
 from maerec_jax.serving.limits import Limits, check_hosts
 
 
@@ -63,6 +61,10 @@ class ServeArguments(ReadingArguments):
 
 def serve(arguments: ServeArguments) -> int:
     """Serve until a signal; returns 0."""
+    from maerec_jax.distributed.host_memory import run_steps_in_this_thread
+    from maerec_jax.reading.recognizer import Recognizer
+    from maerec_jax.scenes.detection import load_detector
+
     try:
         from maerec_jax.serving.scenes import Scenes
         from maerec_jax.serving.server import serve_forever

@@ -10,10 +10,10 @@ from data_pipelines.errors import UserError
 from data_pipelines.images.crops import Crops
 from maerec_jax.config import TrainConfig
 from maerec_jax.demo_page.uploads import fitted
-from maerec_jax.reading.reader import ReadingConfig
 from maerec_jax.reading.recognizer import Recognizer
-from maerec_jax.scenes.regions import Detector
-from maerec_jax.scenes.scene_reader import SceneReader, SceneWord, is_large
+from maerec_jax.reading.settings import ReadingConfig
+from maerec_jax.scenes.regions import Detector, is_large
+from maerec_jax.scenes.scene_reader import SceneReader, SceneWord
 
 MOST_WORDS, MOST_LETTERS = 500, 20_000
 """Of a lexicon that a visitor types."""
@@ -96,7 +96,7 @@ class Desk:
             scene = SceneReader(recognizer, self.detector, settings.crops).read(pixels, *lists)
             words, described = scene.words, scene.described()
         else:
-            prepared = recognizer.prepare_pixels(pixels, allowed_C=recognizer.reader.allowed(*lists))
+            prepared = recognizer.prepare_pixels(pixels, allowed_C=recognizer.handling.allowed(*lists))
             (word,) = recognizer.read_prepared([prepared])
             corners_N2 = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
             words, described = (SceneWord(corners_N2, 1.0, word, pixels, prepared),), word.described()

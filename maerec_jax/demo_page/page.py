@@ -17,7 +17,7 @@ from maerec_jax.demo_page.examples import Example, draw_examples
 from maerec_jax.demo_page.looks import CLEAR, COPIED, COPY, UNSELECT
 from maerec_jax.demo_page.uploads import Limits, open_upload
 from maerec_jax.reading.pictures import attention_picture, characters_of
-from maerec_jax.scenes.scene_reader import LARGE
+from maerec_jax.scenes.regions import LARGE
 
 _TITLE = "Reading words in pictures"
 _ABOUT = "A MAERec recogniser in JAX reads the words in a picture. It shows its confidence and where it looked."
@@ -115,7 +115,7 @@ class Handlers:
         read = word.word
         panels: list[tuple[Any, str]] = [(word.crop, "")] if found.scene else []
         recognizer = self._desk.recognizer
-        if read.character_confidences and recognizer.reader.config.has_attention:
+        if read.character_confidences and recognizer.handling.has_attention:
             turned = np.rot90(word.crop, read.turns)
             characters = characters_of(read.text, len(read.character_confidences))
             maps = recognizer.attention(word.prepared, read)
@@ -136,7 +136,7 @@ def build_page(desk: Desk, limits: Limits, folder: Path) -> gr.Blocks:
       DataError: where no examples can be drawn.
     """
     scenes = desk.detector is not None
-    examples = draw_examples(desk.recognizer.reader.config.charset.characters, scenes)
+    examples = draw_examples(desk.recognizer.handling.charset.characters, scenes)
     # What the first visitor needs is compiled by reading a word.
     desk.read(examples[-1][0], "", Settings("word", desk.reading.beam))
     handlers = Handlers(desk, examples, limits, folder)

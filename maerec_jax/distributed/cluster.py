@@ -1,4 +1,4 @@
-"""Several processes that train together: how they find each other, and how they end."""
+"""Several processes that run together: how they find each other, and how they end."""
 
 import os
 import re
@@ -6,15 +6,11 @@ import socket
 import sys
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import jax
-import numpy as np
 import tyro
-from jax.experimental import multihost_utils
 
 from data_pipelines.command import guarded
 from data_pipelines.errors import UserError
@@ -68,6 +64,8 @@ class Cluster:
             self._await_coordinator()
         elif method == "none":
             return
+        import jax  # not for --help
+
         try:
             jax.distributed.initialize(
                 self.coordinator or None,
@@ -108,41 +106,10 @@ class Cluster:
                 time.sleep(0.5)
 
 
-def meet(name: str) -> None:
-    """Wait until all processes are here; no devices take part. A name is used once in a run."""
-    if jax.process_count() > 1:
-        import orbax.checkpoint as ocp  # not for --help
-
-        ocp.multihost.get_barrier_sync_fn()(key=f"maerec_jax: {name}", timeout_ms=1_800_000)
-
-
-def as_first(value: int) -> int:
-    """The value of the first process: what a folder holds need not look the same to all of them at the same time."""
-    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
-def array_of_first(values: np.ndarray) -> np.ndarray:
-    """An array of the first process, in all; the others give one of the same shape and dtype."""
-    return values if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(values))
-
-
-def agree(values: Mapping[str, object]) -> None:
-    """See to it that all processes have the same values, by their names. Raises ``UserError`` in all where not.
-
-    Processes that differ would wait for each other at different places, or train something that is no model.
-    """
-    if jax.process_count() == 1:
-        return
-    digests_V = np.array([zlib.crc32(str(value).encode()) for value in values.values()], np.uint32)
-    all_PV = np.asarray(multihost_utils.process_allgather(digests_V))
-    differ_P = [[name for name, same in zip(values, row == all_PV[0], strict=True) if not same] for row in all_PV]
-    for process, names in enumerate(differ_P):
-        if names:
-            raise UserError(f"process {process} differs from process 0 in: {', '.join(names)}")
-
-
 def _detect(environment: Mapping[str, str]) -> Method:
     """What has started this process as one of several, by the variables that it has set."""
+    import jax
+
     if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment:  # under srun
         return "slurm"
     if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
@@ -206,6 +173,8 @@ def _place() -> str:
     """Which of several processes this is, as the beginning of a message."""
     if not _joined:  # asking for the number of processes would look for devices
         return ""
+    import jax
+
     return f"process {jax.process_index()} of {jax.process_count()}: "
 
 

@@ -75,21 +75,6 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def batch_ladder(batch_size: int, parts: int) -> tuple[int, ...]:
-    """Batch sizes to choose from for any number of images: the largest, a fourth of it, a sixteenth ..., and 1.
-
-    At most three quarters of a batch are filled up, and few programs are compiled.
-
-    Args:
-      batch_size: the largest.
-      parts: all are multiples of this number.
-    """
-    sizes = [batch_size]
-    while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // 4))
-    return tuple(sorted({-(-size // parts) * parts for size in sizes}))
-
-
 def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule]) -> Any:
     """Where each array of a training state, or of parameters alone, lies.
 

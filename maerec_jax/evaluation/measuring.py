@@ -48,20 +48,21 @@ class SetReader:
         self._message = lambda text: message(f"{name}: {text}")
         labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep", cut=False)
         self.source: Sources = open_sources((spec,), root, self._message, labels)
-        if reader.lexicon is not None:
+        handling = reader.handling
+        if handling.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
-                reader.lexicon.root_of(self.source.name(index))
+                handling.lexicon.root_of(self.source.name(index))
         height, width = reader.config.image_size
         self._passes = Passes(
             reader.step,
             self.source,
-            BatchDecoder(height, width, reader.data.interpolation, views=reader.reading.views),
+            BatchDecoder(height, width, handling.interpolation, views=reader.reading.views),
             batch_size,
             workers,
             reader.mesh,
             reader.data.buckets,
-            (lambda made, row: reader.word_and_votes(made, row)[1]) if reader.turn else None,
-            lambda batch: reader.columns([self.source.name(i) if i >= 0 else None for i in batch["index"].tolist()]),
+            (lambda made, row: handling.word_and_votes(made, row)[1]) if handling.turn else None,
+            lambda batch: handling.columns([self.source.name(i) if i >= 0 else None for i in batch["index"].tolist()]),
         )
 
     def described(self) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class SetReader:
 
     def _predict(self, told: Batch, made: dict[str, np.ndarray], row: int) -> Prediction:
         index, usable = int(told["index"][row]), bool(told["valid"][row])
-        word = self._reader.word_and_votes(made, row)[0] if usable else NOTHING
+        word = self._reader.handling.word_and_votes(made, row)[0] if usable else NOTHING
         height, width = told["size"][row].tolist()
         file, truth, outcome = self.source.name(index), self.source.text(index) or "", OUTCOMES[told["outcome"][row]]
         read = word.text, word.confidence, word.character_confidences
@@ -107,15 +108,15 @@ def made_with(reader: Reader, params: Any, step: int, sets: Mapping[str, SetRead
     reading = reader.reading
     weights = _checksum(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
     found: dict[str, Any] = {"step": step, "weights": weights, "dtype": str(reader.dtype)}
-    found |= {"beam": reading.beam, "turn": reader.turn, "int8": reading.int8}
+    found |= {"beam": reading.beam, "turn": reader.handling.turn, "int8": reading.int8}
     found |= {name: value for name in ("characters", "blocklist") if (value := getattr(reading, name))}
     if reading.views > 1:
         found["views"] = [list(view) for view in VIEWS[: reading.views]]
     if reading.beam > 1:
         found["length_normalisation"] = reading.length_normalisation
-    if reader.lexicon is not None:
-        listed = (list(reader.lexicon.words), reader.lexicon.roots and dict(reader.lexicon.roots))
-        found["lexicon"] = f"{len(reader.lexicon.words):,} words, {_checksum([repr(listed).encode()])}"
+    if (lexicon := reader.handling.lexicon) is not None:
+        listed = (list(lexicon.words), lexicon.roots and dict(lexicon.roots))
+        found["lexicon"] = f"{len(lexicon.words):,} words, {_checksum([repr(listed).encode()])}"
         found["match_case"] = reading.match_case
     return found | {"sets": {name: each.described() for name, each in sets.items()}}
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from data_pipelines.charset import MAEREC_CHARACTERS, Charset, characters_of_file
 from data_pipelines.errors import UserError
-from maerec_jax.interop.model_of_shapes import WORD, ImportOptions, Numbers, Shapes, _count, _heads, _shape
+from maerec_jax.interop.import_options import ImportOptions, Numbers
+from maerec_jax.interop.model_of_shapes import WORD, Shapes, _count, _heads, _shape
 from maerec_jax.models.abinet import ABINetConfig, LanguageConfig
 from maerec_jax.models.aster import STRIDES, ASTERConfig
 from maerec_jax.models.nrtr import NRTRConfig

@@ -7,7 +7,8 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from maerec_jax.interop.foreign_files import WeightFile
-from maerec_jax.interop.model_of_shapes import ImportOptions, given_beside
+from maerec_jax.interop.import_options import ImportOptions
+from maerec_jax.interop.model_of_shapes import given_beside
 from maerec_jax.interop.state_dict_checks import compare
 from maerec_jax.models.dbnetpp import DBNetPPConfig
 from maerec_jax.models.names.table import COUNTS

@@ -16,13 +16,12 @@ from maerec_jax.interop.baselines_of_shapes import SAR_PIXELS, abinet_of, aster_
 from maerec_jax.interop.detector_import import ImportedDetector, import_detector
 from maerec_jax.interop.encoder_weights import DROPPED, flip_channels, table_with_class_row
 from maerec_jax.interop.foreign_files import WeightFile, open_weights
+from maerec_jax.interop.import_options import ImportOptions, Numbers
 from maerec_jax.interop.model_of_shapes import (
     HALF,
     IMAGENET,
     WORD,
-    ImportOptions,
     Kind,
-    Numbers,
     contradicting,
     encoder_of,
     kind_of,

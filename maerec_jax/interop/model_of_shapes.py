@@ -4,15 +4,15 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import tyro
 
 from data_pipelines.charset import MAEREC_CHARACTERS, Charset, characters_of_file
 from data_pipelines.errors import UserError
+from maerec_jax.interop.import_options import ImportOptions, Numbers
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.position import sincos_2d
@@ -22,7 +22,6 @@ from maerec_jax.models.vit import ViTConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 Kind = Literal["mae", "maerec", "abinet", "aster", "nrtr", "sar", "satrn", "encoder", "detector"]
-Numbers = tuple[float, float, float]
 
 IMAGENET: tuple[Numbers, Numbers] = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """Mean and standard deviation of pixels with which the released recognisers and DeiT were trained."""
@@ -35,40 +34,6 @@ HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """Attention heads of the published Vision Transformers, by their width."""
 WORD = (32, 128)
 """Height and width of a word in pixels."""
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """What cannot be read from the file of weights."""
-
-    characters: Annotated[str, tyro.conf.arg(metavar="FILE_OR_STRING")] = ""
-    """Charset in class order: the characters, or a file with them. Default for 94 classes: the published 91."""
-    encoder_only: bool = False
-    """Import the image encoder only, to start training from it."""
-    encoder_heads: int = 0
-    """Attention heads of the encoder; default: as in published models of its width, else width / 64."""
-    decoder_heads: int = 0
-    """Attention heads of the decoder; default: 8 (text decoder) or 16 (autoencoder)."""
-    image_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
-    """Image size in pixels; default: four times as wide as high, by the patches; 32 128 for timm and DeiT."""
-    patch_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
-    """Patch size in pixels that an encoder is converted to; default: 4 4 for those of timm and DeiT."""
-    source_grid: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="ROWS COLUMNS")] = None
-    """Rows and columns of an encoder's position table; default: a square."""
-    max_length: int = 0
-    """Longest text in tokens, start token included; default: as published, 48 for MAERec."""
-    color: Literal["auto", "rgb", "bgr"] = "auto"
-    """Channel order that the weights expect; auto: bgr for recognisers, as released, else rgb."""
-    pixel_mean: Annotated[Numbers | None, tyro.conf.arg(metavar="MEAN MEAN MEAN")] = None
-    """Mean subtracted from pixels (0 to 255), in --color order; default: ImageNet's, 127.5 for MAE pre-training."""
-    pixel_std: Annotated[Numbers | None, tyro.conf.arg(metavar="STD STD STD")] = None
-    """Deviation that pixels are divided by; default: ImageNet's, 127.5 for MAE pre-training."""
-    merge_lora: bool = True
-    """Merge LoRA adapters into the weights that they adapt."""
-    entry: str = ""
-    """Entry of the file that holds the weights, such as state_dict_ema; default: state_dict or model."""
-    ignore_code: bool = False
-    """Also read files whose pickle names unknown functions or classes; these are never run."""
 
 
 def contradicting(options: ImportOptions) -> list[str]:

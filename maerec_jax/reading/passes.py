@@ -13,7 +13,8 @@ from data_pipelines.images.buckets import Buckets, Shape, image_sizes
 from data_pipelines.pipeline import evaluation_batches
 from data_pipelines.sources.combining import Subset
 from data_pipelines.sources.records import Batch, Source
-from maerec_jax.distributed.sharding import batch_ladder, batch_part, fetch, put_batch, replicated, row_shards
+from maerec_jax.distributed.batch_sizes import batch_ladder
+from maerec_jax.distributed.sharding import batch_part, fetch, put_batch, replicated, row_shards
 
 Outputs = dict[str, np.ndarray]
 """What a step has made of a batch; arrays with a row for each image, and others."""

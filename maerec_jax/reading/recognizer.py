@@ -1,31 +1,37 @@
 """Reading word images from Python: ``Recognizer.load("runs/maerec_s").read(["word.jpg"])``."""
 
 import io
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import PIL.Image
-from etils import epath
 
+from data_pipelines.command import keep_compiled_programs
 from data_pipelines.errors import UserError
 from data_pipelines.images.buckets import Shape, nearest_shape
 from data_pipelines.images.decoding import DecodeError, decode_image, rgb_of
 from data_pipelines.images.resizing import turn_image
-from maerec_jax.config import TrainConfig
-from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, row_shards
+from maerec_jax.distributed.batch_sizes import batch_ladder
 from maerec_jax.reading.boxes import Box, character_boxes
+from maerec_jax.reading.handling import Handling
+from maerec_jax.reading.kept import Kept, Step, folder_for
 from maerec_jax.reading.lexicon import Words
-from maerec_jax.reading.reader import Reader, ReadingConfig
+from maerec_jax.reading.settings import ReadingConfig
 from maerec_jax.reading.word import Word
-from maerec_jax.weights.adapters import save_adapters
-from maerec_jax.weights.finding import load_recognizer, save_weights
+from maerec_jax.weights.shipped_files import ENDING, SHIPPED, is_shipped, shipped_file
+
+if TYPE_CHECKING:  # what takes long to import has no part in reading with kept programs
+    from maerec_jax.config import TrainConfig
+    from maerec_jax.reading.reader import Reader
 
 Image = str | Path | bytes | io.BytesIO | np.ndarray | PIL.Image.Image
 """An image to be read: the path of a file, its bytes, also in an ``io.BytesIO``, a Pillow image, or uint8 pixels: RGB
@@ -41,7 +47,7 @@ class Prepared:
     turns: tuple[int, ...]  # by how many times 90 degrees against the clock the image was turned for each
     size: tuple[int, int]  # height and width of the image before
     name: str = ""  # the path that it came from, if any
-    allowed_C: np.ndarray | None = None  # the classes that may be read (``Reader.allowed``); None as the settings say
+    allowed_C: np.ndarray | None = None  # the classes that may be read (``Handling.allowed``); None as the settings say
 
     def picture(self, word: Word) -> np.ndarray:
         """The whole image, uint8 RGB (H, W, 3), turned as a word was read."""
@@ -104,7 +110,7 @@ class Recognizer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: "TrainConfig",
         params: Any,
         reading: ReadingConfig | None = None,
         batch_size: int = 32,
@@ -112,20 +118,28 @@ class Recognizer:
         step: int = 0,
         tell: Callable[[str], Any] = warnings.warn,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        from maerec_jax.distributed.sharding import make_mesh, row_shards
+        from maerec_jax.reading.reader import Reader
+
         self._run, self._params, self.step = config, params, step
         mesh = make_mesh(devices=jax.local_devices())
         self.reader = Reader(config, params, reading or ReadingConfig(), mesh, words, tell)
         """The model on its devices, and how it reads."""
-        self._read, self._look = jax.jit(self.reader.step), jax.jit(self.reader.attention)
-        self.batch_sizes = batch_ladder(batch_size, row_shards(mesh))
+        self._start(self.reader.handling, batch_size, row_shards(mesh))
+
+    def _start(self, handling: Handling, batch_size: int, parts: int, kept: Kept | None = None) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        self._kept = kept
+        self.handling = handling
+        """How images go in and words come out."""
+        self.batch_sizes = batch_ladder(batch_size, parts)
         """The numbers of images that are read at a time."""
 
     @classmethod
     def load(
         cls,
-        path: epath.PathLike | None = None,
+        path: str | os.PathLike[str] | None = None,
         reading: ReadingConfig | None = None,
         batch_size: int = 32,
         words: Words | None = None,
@@ -134,7 +148,7 @@ class Recognizer:
     ) -> "Recognizer":
         """Load weights: a fine-tuning workdir (its best checkpoint by validation, else its latest), one of its
         checkpoints, an exported ``.safetensors`` file, or a name of those that come with the package
-        (``weights.finding.SHIPPED``), of which the first are the default.
+        (``weights.shipped_files.SHIPPED``), of which the first are the default.
 
         With a file of ``adapters`` (``save_adapters``) the weights are those that these were trained beside, also those
         of a pre-training workdir.
@@ -143,11 +157,31 @@ class Recognizer:
           UserError: where there are none, they are not a recogniser's, the adapters belong to other weights, or the
             lexicon cannot be used.
         """
-        config, params, step = load_recognizer(path, adapters)
-        return cls(config, params, reading, batch_size, words, step, tell)
+        keep_compiled_programs()
+        reading = reading or ReadingConfig()
+
+        def load() -> Recognizer:
+            from maerec_jax.weights.finding import load_recognizer
+
+            config, params, step = load_recognizer(path, adapters)
+            return cls(config, params, reading, batch_size, words, step, tell)
+
+        name = os.fspath(path or "")
+        folder = None
+        if words is None and not adapters and (is_shipped(name) or name.endswith(ENDING)):
+            folder = folder_for(shipped_file(name or SHIPPED[0]) if is_shipped(name) else Path(name), reading)
+        if folder is None:
+            return load()
+        if (kept := Kept.open(folder, reading)) is not None:
+            return _KeptRecognizer(kept, batch_size, load)
+        recognizer = load()
+        recognizer._kept = Kept.write(folder, recognizer.handling, jax.tree.leaves(recognizer.reader.weights))
+        return recognizer
 
     def save(self, path: str | Path) -> None:
         """Write the weights, and what else reading needs, to one ``.safetensors`` file that ``load`` takes."""
+        from maerec_jax.weights.finding import save_weights
+
         save_weights(path, self._run, self._params, self.step)
 
     def save_adapters(self, path: str | Path) -> None:
@@ -155,6 +189,8 @@ class Recognizer:
 
         ``load`` takes it beside the weights that the run started from.
         """
+        from maerec_jax.weights.adapters import save_adapters
+
         save_adapters(path, self._run, self._params, self.step)
 
     def read(self, images: Iterable[Image], characters: str | None = None, blocklist: str | None = None) -> list[Word]:
@@ -178,7 +214,7 @@ class Recognizer:
         single = isinstance(images, str | Path | bytes | io.BytesIO | PIL.Image.Image)
         if single or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise TypeError("read takes several images: put a single one into a list")
-        allowed_C = self.reader.allowed(characters, blocklist)
+        allowed_C = self.handling.allowed(characters, blocklist)
         return list(self.read_prepared(self.prepare(image, allowed_C) for image in images))
 
     def prepare(self, image: Image, allowed_C: np.ndarray | None = None) -> Prepared:
@@ -188,20 +224,20 @@ class Recognizer:
     def prepare_pixels(self, pixels: np.ndarray, name: str = "", allowed_C: np.ndarray | None = None) -> Prepared:
         """Resize uint8 RGB pixels (height, width, 3) to a size of the model's. Raises ``DecodeError`` for others.
 
-        ``allowed_C`` is what ``Reader.allowed`` makes of the characters that may be read; None as the settings say.
+        ``allowed_C`` is what ``Handling.allowed`` makes of the characters that may be read; None as the settings say.
         """
         _check_pixels(pixels)
-        reader = self.reader
-        turns = (0, 1, 3) if reader.turn and pixels.shape[0] > pixels.shape[1] else (0,)
+        handling = self.handling
+        turns = (0, 1, 3) if handling.turn and pixels.shape[0] > pixels.shape[1] else (0,)
         ways = [turn_image(pixels, n) for n in turns]
-        prepared = [reader.prepare(way, nearest_shape(way.shape[:2], reader.shapes)) for way in ways]
+        prepared = [handling.prepare(way, nearest_shape(way.shape[:2], handling.shapes)) for way in ways]
         widths = tuple(width for _, width in prepared)
         return Prepared([way for way, _ in prepared], widths, turns, pixels.shape[:2], name, allowed_C)
 
     def read_prepared(self, images: Iterable[Prepared]) -> Iterator[Word]:
         """Read what ``prepare`` returned, in order; a few batches are collected at a time."""
         images = iter(images)
-        while chunk := list(islice(images, self.batch_sizes[-1] * len(self.reader.shapes))):
+        while chunk := list(islice(images, self.batch_sizes[-1] * len(self.handling.shapes))):
             # Images of one size share a batch; (image, way) is where each comes from.
             groups: dict[Shape, list[tuple[int, int]]] = defaultdict(list)
             for number, image in enumerate(chunk):
@@ -212,7 +248,7 @@ class Recognizer:
                 words |= zip(places, self._read_all(chunk, places), strict=True)
             for number, image in enumerate(chunk):
                 word = max((words[number, way] for way in range(len(image.ways))), key=lambda found: found[1])[0]
-                yield replace(word, character_boxes=self.boxes(image, word)) if self.reader.reading.boxes else word
+                yield replace(word, character_boxes=self.boxes(image, word)) if self.handling.reading.boxes else word
 
     def boxes(self, image: Prepared, word: Word) -> tuple[Box, ...]:
         """Where the characters of what was read in an image are (``boxes.character_boxes``), in pixels of the image as
@@ -232,6 +268,8 @@ class Recognizer:
           Maps over the patches of the whole image, as it was turned when it was read, float32 (characters, rows,
           columns).
         """
+        from maerec_jax.distributed.sharding import batch_sharding, put_whole
+
         charset, length = self.reader.config.charset, self.reader.config.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
         tokens[0, : len(word.tokens)] = word.tokens
@@ -254,10 +292,9 @@ class Recognizer:
             turns = np.array([images[number].turns[way] for number, way in rows])
             names = [images[number].name for number, _ in rows] + [None] * (size - len(rows))
             allowed = [images[number].allowed_C for number, _ in rows] + [None] * (size - len(rows))
-            columns = self.reader.columns(names, allowed)
+            columns = self.handling.columns(names, allowed)
             columns |= self._widths([images[number].widths[way] for number, way in rows], size, pixels.shape[-2])
-            batch = put_whole({"image": padded} | columns, batch_sharding(self.reader.mesh))
-            made = self._read(self.reader.weights, batch)
+            made = self._read({"image": padded} | columns)
             # The devices have this batch before anybody looks at what they made of the one before.
             if pending is not None:
                 yield from self._words(*pending)
@@ -265,12 +302,61 @@ class Recognizer:
         if pending is not None:
             yield from self._words(*pending)
 
+    def _read(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """What ``Reader.step`` makes of a batch."""
+        if self._kept is not None:
+            return self._kept.read(batch, self._step)
+        from maerec_jax.distributed.sharding import batch_sharding, put_whole
+
+        return self._compiled(self.reader.weights, put_whole(batch, batch_sharding(self.reader.mesh)))
+
+    def _step(self) -> Step:
+        """``Reader.step`` of a list of weights."""
+        step, weights = self.reader.step, jax.tree.structure(self.reader.weights)
+        return lambda leaves, batch: step(jax.tree.unflatten(weights, leaves), dict(batch))
+
+    @cached_property
+    def _compiled(self) -> Callable[..., dict[str, jax.Array]]:
+        return jax.jit(self.reader.step)
+
+    @cached_property
+    def _look(self) -> Callable[..., jax.Array]:
+        return jax.jit(self.reader.attention)
+
     def _widths(self, widths: list[int], size: int, filling: int) -> dict[str, np.ndarray]:
         """The ``width`` of a batch, for models that keep the aspect ratio."""
-        if self.reader.config.keep_ratio is None:
+        if self.handling.keep_ratio is None:
             return {}
         return {"width": np.array(widths + [filling] * (size - len(widths)), np.int32)}
 
     def _words(self, made: dict[str, jax.Array], turns: np.ndarray) -> Iterator[tuple[Word, float]]:
         found = jax.device_get(made) | {"turns": turns}
-        return (self.reader.word_and_votes(found, row) for row in range(len(turns)))
+        return (self.handling.word_and_votes(found, row) for row in range(len(turns)))
+
+
+class _KeptRecognizer(Recognizer):
+    """A recogniser that was kept, of which the model itself is loaded when something else is asked of it."""
+
+    def __init__(self, kept: Kept, batch_size: int, load: Callable[[], Recognizer]) -> None:
+        self._load = load
+        self._start(kept.handling, batch_size, 1, kept)
+
+    @cached_property
+    def _whole(self) -> Recognizer:
+        return self._load()
+
+    @property
+    def reader(self) -> "Reader":  # type: ignore[override]
+        return self._whole.reader
+
+    @property
+    def step(self) -> int:  # type: ignore[override]
+        return self._whole.step
+
+    @property
+    def _run(self) -> "TrainConfig":  # type: ignore[override]
+        return self._whole._run
+
+    @property
+    def _params(self) -> Any:  # type: ignore[override]
+        return self._whole._params

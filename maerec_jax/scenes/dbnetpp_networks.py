@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from data_pipelines.errors import UserError
-from maerec_jax.distributed.sharding import batch_ladder, batch_sharding, make_mesh, put_whole, replicated, row_shards
+from maerec_jax.distributed.batch_sizes import batch_ladder
+from maerec_jax.distributed.sharding import batch_sharding, make_mesh, put_whole, replicated, row_shards
 from maerec_jax.models.dbnetpp import STRIDE, maps_of
 from maerec_jax.scenes.regions import DetectionConfig, DetectionSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipelines.errors import UserError
 from maerec_jax.scenes.regions import DetectionConfig, Detector
-from maerec_jax.weights.files import ENDING
+from maerec_jax.weights.shipped_files import ENDING
 
 _INSTALL = "pip install -e '.[detect]' in the project's folder"
 

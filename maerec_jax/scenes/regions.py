@@ -8,6 +8,15 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 
+LARGE = 400
+"""Pixels of the shorter side, from which a picture is taken for a whole scene: crops of one word are hardly ever as
+large."""
+
+
+def is_large(pixels: np.ndarray) -> bool:
+    """Whether a picture, uint8 RGB (height, width, 3), is more likely a whole scene than the crop of one word."""
+    return min(pixels.shape[:2]) >= LARGE
+
 
 @dataclass(frozen=True)
 class Region:

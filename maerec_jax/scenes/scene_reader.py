@@ -13,15 +13,6 @@ from maerec_jax.reading.word import Word
 from maerec_jax.scenes.placing import in_picture
 from maerec_jax.scenes.regions import Detector, Region
 
-LARGE = 400
-"""Pixels of the shorter side, from which a picture is taken for a whole scene: crops of one word are hardly ever as
-large."""
-
-
-def is_large(pixels: np.ndarray) -> bool:
-    """Whether a picture, uint8 RGB (height, width, 3), is more likely a whole scene than the crop of one word."""
-    return min(pixels.shape[:2]) >= LARGE
-
 
 @dataclass(frozen=True)
 class SceneWord:
@@ -99,7 +90,7 @@ class SceneReader:
           OSError: where the file cannot be read.
           UserError: where the detector or the lexicon cannot take it.
         """
-        allowed_C = self.recognizer.reader.allowed(characters, blocklist)
+        allowed_C = self.recognizer.handling.allowed(characters, blocklist)
         (scene,) = self.read_prepared([self.prepare(image, allowed_C)])
         return scene
 
@@ -114,7 +105,7 @@ class SceneReader:
         Raises:
           UserError: where the detector cannot take it, or the lexicon has no words for it.
         """
-        self.recognizer.reader.columns([name])
+        self.recognizer.handling.columns([name])
         found = self.detector.detect(pixels)
         regions = tuple(replace(each, polygon_N2=within_reach(each.polygon_N2, *pixels.shape[:2])) for each in found)
         crops = tuple(crop(pixels, region.polygon_N2, self.crops) for region in regions)

@@ -97,13 +97,13 @@ class Batcher:
 
     def _warm_up(self) -> None:
         """Compile every shape, and see how long it takes."""
-        reader = self._recognizer.reader
+        handling = self._recognizer.handling
         # Where each image has words of its own, one without a name has none.
-        roots = reader.lexicon.roots if reader.lexicon is not None else None
+        roots = handling.lexicon.roots if handling.lexicon is not None else None
         name = next(iter(roots)) if roots else ""
-        for shape in reader.shapes:
+        for shape in handling.shapes:
             for size in self._recognizer.batch_sizes:
-                pixels, width = reader.prepare(np.zeros((*shape, 3), np.uint8), shape)
+                pixels, width = handling.prepare(np.zeros((*shape, 3), np.uint8), shape)
                 images = [Prepared([pixels], (width,), (0,), shape, name)] * size
                 times = []
                 for _ in range(4):  # the first compiles

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from maerec_jax.reading.recognizer import Prepared, Recognizer
-from maerec_jax.scenes.scene_reader import LARGE, is_large
+from maerec_jax.scenes.regions import LARGE, is_large
 from maerec_jax.serving.batching import Batcher
 from maerec_jax.serving.bodies import Body, Upload
 from maerec_jax.serving.limits import MEGA, Limits, Places, RefusedError
@@ -130,7 +130,7 @@ class Service:
     def allowed(self, characters: str | None, blocklist: str | None) -> np.ndarray:
         """``Reader.allowed`` for a request. Raises ``RefusedError`` where that cannot be."""
         try:
-            return self.recognizer.reader.allowed(characters, blocklist)
+            return self.recognizer.handling.allowed(characters, blocklist)
         except UserError as error:
             raise RefusedError(400, "characters", str(error)) from error
 
@@ -151,7 +151,7 @@ class Service:
         Raises ``DecodeError``, and ``UserError`` where the lexicon has no words for it.
         """
         data, upload.data = upload.data, b""
-        self.recognizer.reader.columns([upload.name])
+        self.recognizer.handling.columns([upload.name])
         with self.metrics.stage_seconds.labels("decode").time():
             return decode_image(data, int(self.limits.max_megapixels * MEGA))
 

@@ -17,7 +17,7 @@ from data_pipelines.sources.records import USED
 from data_pipelines.unusable import InvalidImages
 from maerec_jax.config import TrainConfig
 from maerec_jax.costs.utilisation import Rates, peak
-from maerec_jax.distributed.cluster import meet
+from maerec_jax.distributed.processes import meet
 from maerec_jax.distributed.sharding import batch_part, put_batch, put_whole, replicated
 from maerec_jax.training.data import make_decoder, source_names
 from maerec_jax.training.data_workers import TunedBatches, cores

@@ -14,8 +14,8 @@ from etils import epath
 from data_pipelines.errors import UserError
 from data_pipelines.sources.combining import Sources
 from maerec_jax.config import TrainConfig, compute_dtype, to_json
-from maerec_jax.distributed.cluster import agree, as_first, meet
 from maerec_jax.distributed.host_memory import keep_freed_memory
+from maerec_jax.distributed.processes import agree, as_first, meet
 from maerec_jax.distributed.sharding import (
     batch_part,
     describe,

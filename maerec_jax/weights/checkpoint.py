@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from data_pipelines.errors import UserError
 from data_pipelines.storage import write_whole
 from maerec_jax.config import TrainConfig, differences, read_json, to_json
-from maerec_jax.distributed.cluster import as_first, meet
+from maerec_jax.distributed.processes import as_first, meet
 from maerec_jax.weights.checkpoint_files import absolute, damage, note_files, set_aside_damaged, written_steps
 
 CONFIG_FILE = "config.json"

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.names.table import COUNTS
+from maerec_jax.weights.shipped_files import ENDING
 
-ENDING = ".safetensors"
 ABOUT = "maerec_jax"
 """The key of our entry in the metadata of a file."""
 BASE = "base"

@@ -1,7 +1,6 @@
 """Weights to read with, wherever they are: training runs, exported files, and those that come with the package."""
 
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,16 +8,14 @@ import numpy as np
 from etils import epath
 
 from data_pipelines.errors import UserError
-from data_pipelines.storage import checksum, is_bucket
+from data_pipelines.storage import is_bucket
 from maerec_jax.config import TrainConfig
 from maerec_jax.models.interface import RecogniserConfig
 from maerec_jax.weights.adapters import attach_adapters
 from maerec_jax.weights.checkpoint import load_params
-from maerec_jax.weights.files import BASE, ENDING, read_weights, write_weights
+from maerec_jax.weights.files import BASE, read_weights, write_weights
+from maerec_jax.weights.shipped_files import ENDING, SHIPPED, is_shipped, shipped_file
 from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
-
-SHIPPED = ("maerec_tiny", "maerec_tiny_rendered")
-"""The names of the weights that come with the package, which stand for their files; the first are the default."""
 
 
 def load_recognizer(
@@ -28,7 +25,7 @@ def load_recognizer(
 
     Args:
       path: a workdir of a fine-tuning run (its best checkpoint by validation, or its latest), one of its
-        ``checkpoints/<step>``, a file of ``save_weights``, or one of ``SHIPPED``; by default the first of these.
+        ``checkpoints/<step>``, a file of ``save_weights``, or one of ``shipped_files.SHIPPED``, by default the first.
       adapters: a file of ``save_adapters``, if any. Then ``path`` is what has its encoder, which may be a masked
         autoencoder, too, and the adapters are merged into that.
 
@@ -54,7 +51,7 @@ def load_weights(
     ``adapters`` is what users of files with nothing but adapters are told to do.
     """
     name = os.fspath(path or "")
-    if not name or (name in SHIPPED and not Path(name).exists()):  # the default whatever has its name here
+    if is_shipped(name):
         file = shipped_file(name or SHIPPED[0])
     elif name.endswith(ENDING):
         if is_bucket(name):
@@ -73,21 +70,6 @@ def load_weights(
         return config, params_from_state_dict(tensors, config.model), step
     except ValueError as error:
         raise UserError(f"{file}: its metadata and tensors do not fit: {error}") from error
-
-
-def shipped_file(name: str) -> Path:
-    """The file of weights that come with the package. Raises ``UserError`` where it is missing or was changed."""
-    folder = Path(str(resources.files("maerec_jax.weights"))) / "shipped"
-    file = folder / f"{name}{ENDING}"
-    try:
-        lines = (folder / "SHA256SUMS").read_text().splitlines()
-        expected = {name: digest for digest, name in map(str.split, lines)}[file.name]
-        found = checksum(file)
-    except (OSError, LookupError, ValueError) as error:
-        raise UserError(f"the built-in weights {name} cannot be read ({error}): install maerec-jax again") from error
-    if found != expected:
-        raise UserError(f"{file} is damaged, its SHA-256 is {found} and not {expected}: install maerec-jax again")
-    return file
 
 
 def save_weights(

@@ -14,8 +14,7 @@ from maerec_jax.demo_page import page
 from maerec_jax.demo_page.desk import MOST_WORDS, Desk, Settings
 from maerec_jax.demo_page.examples import draw_examples
 from maerec_jax.demo_page.uploads import Limits
-from maerec_jax.scenes.regions import Region
-from maerec_jax.scenes.scene_reader import LARGE, is_large
+from maerec_jax.scenes.regions import LARGE, Region, is_large
 from tests.demo.conftest import WORDS, draw_word
 
 PICTURE, READING, CHARACTERS, OTHERS, TABLE, ACTIONS, SAVE, TEXT, SHOWN, FOUND = range(10)
@@ -25,7 +24,7 @@ PICTURE, READING, CHARACTERS, OTHERS, TABLE, ACTIONS, SAVE, TEXT, SHOWN, FOUND =
 def handlers(desk, word_files):
     return page.Handlers(
         desk,
-        draw_examples(desk.recognizer.reader.config.charset.characters, True),
+        draw_examples(desk.recognizer.handling.charset.characters, True),
         Limits(),
         word_files["lemon"].parent,
     )

@@ -8,8 +8,8 @@ from safetensors.numpy import save_file
 
 from data_pipelines.command import run_command
 from maerec_jax import import_pytorch
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FULL_SIZE = Path(__file__).parents[3] / "shared" / "fixtures" / "state_dicts.json"

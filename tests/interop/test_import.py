@@ -11,8 +11,8 @@ from data_pipelines.charset import MAEREC_CHARACTERS
 from data_pipelines.errors import UserError
 from maerec_jax import train
 from maerec_jax.config import TrainConfig, to_json
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.interop.state_dict_checks import grouped
 from maerec_jax.models.lora import merge_lora
 from maerec_jax.models.mae import MAEConfig

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from maerec_jax.config import TrainConfig
 from maerec_jax.interop import importing
 from maerec_jax.interop.foreign_files import WeightFile
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.models.mae import MAEConfig
 from maerec_jax.models.maerec import MAERecConfig
 from maerec_jax.models.names.transformer import POSITION_BUFFER

@@ -9,8 +9,9 @@ import torch
 
 from maerec_jax.config import TrainConfig, UserError
 from maerec_jax.interop import pytorch_twin as twin
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import IMAGENET, ImportOptions
+from maerec_jax.interop.model_of_shapes import IMAGENET
 from maerec_jax.interop.pytorch_file import write_pytorch
 from maerec_jax.models.interface import normalize
 from maerec_jax.models.mae import MAEConfig

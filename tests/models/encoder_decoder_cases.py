@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from data_pipelines.charset import Charset
 from maerec_jax.config import MeshConfig, TrainConfig
 from maerec_jax.distributed.sharding import make_mesh, put_batch, put_whole, replicated, state_shardings
-from maerec_jax.interop.model_of_shapes import ImportOptions
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.models.interface import token_loss
 from maerec_jax.models.names.table import COUNTS
 from maerec_jax.models.text_decoder import TextDecoderConfig

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from data_pipelines.charset import MAEREC_CHARACTERS, Charset
 from data_pipelines.errors import UserError
 from maerec_jax.config import TrainConfig
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.interop.pytorch_file import write_pytorch
 from maerec_jax.interop.stablehlo_file import reading_program
 from maerec_jax.models.beam import beam_read

@@ -17,8 +17,8 @@ from data_pipelines.errors import UserError
 from maerec_jax.config import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from maerec_jax.distributed.sharding import AXES, gather, make_mesh, put_batch, put_whole, state_shardings
 from maerec_jax.interop.baselines_of_shapes import abinet_of
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions
 from maerec_jax.interop.stablehlo_file import reading_program
 from maerec_jax.models.abinet import ABINetConfig, LanguageConfig
 from maerec_jax.models.interface import normalize

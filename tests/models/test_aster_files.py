@@ -19,8 +19,9 @@ from maerec_jax.config import TrainConfig
 from maerec_jax.distributed.sharding import put_batch, put_whole, replicated
 from maerec_jax.interop.baselines_of_shapes import aster_of
 from maerec_jax.interop.encoder_weights import flip_channels
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions, kind_of
+from maerec_jax.interop.model_of_shapes import kind_of
 from maerec_jax.interop.pytorch_file import write_pytorch
 from maerec_jax.interop.stablehlo_file import reading_program
 from maerec_jax.models.aster import ASTERConfig

@@ -16,8 +16,9 @@ from maerec_jax.config import MeshConfig
 from maerec_jax.distributed.sharding import batch_sharding, make_mesh, state_shardings
 from maerec_jax.export import ExportArguments, export
 from maerec_jax.interop.baselines_of_shapes import sar_of
+from maerec_jax.interop.import_options import ImportOptions
 from maerec_jax.interop.importing import import_weights
-from maerec_jax.interop.model_of_shapes import ImportOptions, kind_of
+from maerec_jax.interop.model_of_shapes import kind_of
 from maerec_jax.interop.stablehlo_file import reading_program
 from maerec_jax.models.interface import Reading
 from maerec_jax.models.sar import SARConfig

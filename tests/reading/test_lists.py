@@ -42,7 +42,7 @@ def test_only_listed_characters_are_read_and_nothing_is_compiled_again(recognize
     assert letters_of(recognizer.read(images, some, blocklist=some[0])) <= set(some[1:])
     assert recognizer.read(images, characters="") == free
     mixed = [
-        recognizer.prepare(image, recognizer.reader.allowed(some, None) if i % 2 else None)
+        recognizer.prepare(image, recognizer.handling.allowed(some, None) if i % 2 else None)
         for i, image in enumerate(images)
     ]
     expected = zip(free, recognizer.read(images, some), strict=True)
@@ -79,8 +79,8 @@ def test_a_lexicon_is_a_list_already(recognizer, images):
 
 def test_capitals_and_letters_in_parts_are_what_the_charset_writes(recognizer):
     for charset, listed, classes in ((Charset("abc", True), "AC", {0, 2, 3}), (Charset("abe\u0301"), "é", {2, 3, 4})):
-        reader = Recognizer(recogniser_config("", model=recogniser_model(charset)), recognizer._params).reader
-        assert set(np.flatnonzero(reader.allowed(listed, None))) == classes
+        handling = Recognizer(recogniser_config("", model=recogniser_model(charset)), recognizer._params).handling
+        assert set(np.flatnonzero(handling.allowed(listed, None))) == classes
 
 
 def recogniser_model(charset):

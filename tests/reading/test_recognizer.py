@@ -62,7 +62,7 @@ def test_any_number_of_images_compiles_a_few_shapes(recognizer, pixels):
         assert [word.text for word in read] == [one_by_one[i % 9].text for i in range(count)]
         for i, word in enumerate(read):
             assert word.confidence == pytest.approx(one_by_one[i % 9].confidence, abs=1e-5)
-    assert recognizer._read._cache_size() == 3
+    assert recognizer._compiled._cache_size() == 3
 
 
 def test_what_is_no_image_is_refused(recognizer, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
 from maerec_jax.reading.lexicon import Lexicon
-from maerec_jax.reading.reader import ReadingConfig
+from maerec_jax.reading.settings import ReadingConfig
 from maerec_jax.reading.word import Word, word_of
 
 CHARSET = Charset("abe\u0301")

@@ -40,7 +40,7 @@ def weights(recognizer, tmp_path_factory):
 
 @pytest.fixture
 def run(scene, weights, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "load_detector", lambda config: KnownUnlessWhite(scene.polygons))
+    monkeypatch.setattr("maerec_jax.scenes.detection.load_detector", lambda config: KnownUnlessWhite(scene.polygons))
 
     def run(*arguments):
         command = [*map(str, arguments), "--checkpoint", weights]

@@ -120,6 +120,24 @@ def test_the_service_answers_under_load_what_a_recognizer_reads(call, script_mod
     assert re.search(r"failed\W+0 ", told)
 
 
+def test_starts_are_measured_in_turns_after_a_first_that_fills_the_caches(call, script_module, monkeypatch, tmp_path):
+    start, folders = script_module("benchmarks/start"), []
+
+    def run(command, folder, environment):
+        folders.append(folder)
+        return start.Cost(len(folders), 1.0, 100.0)
+
+    monkeypatch.setattr(start, "run", run)
+    status, told = call(start.main, "--base", tmp_path, "--rounds", 1)
+    assert status == 0, told
+    assert folders == 2 * [REPOSITORY, tmp_path, REPOSITORY]
+    assert [(cells[0], cells[1], cells[4]) for cells in cells_of(told)] == [
+        ("this build", "4.00", "1.00"),
+        ("base", "5.00", "0.80"),
+        ("rapidocr", "6.00", "0.67"),
+    ]
+
+
 def test_words_of_scenes_are_found(call, script_module):
     scenes = script_module("benchmarks/scenes")
     status, told = call(scenes.measure, "--sizes", 480, 640, "--pictures", 1, "--words", 4)

@@ -6,8 +6,8 @@ import httpx
 import numpy as np
 import pytest
 
-from maerec_jax.scenes.regions import Region
-from maerec_jax.scenes.scene_reader import LARGE, SceneReader
+from maerec_jax.scenes.regions import LARGE, Region
+from maerec_jax.scenes.scene_reader import SceneReader
 from maerec_jax.serving.app import make_app
 from maerec_jax.serving.limits import Limits
 from maerec_jax.serving.scenes import Scenes

@@ -113,7 +113,7 @@ def test_the_surest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words)
     run = config(recogniser_config, tmp_path / "run", words, buckets=SHAPES, turn_vertical=True)
     train(run)
     recognizer = Recognizer.load(tmp_path / "run")
-    assert recognizer.reader.turn
+    assert recognizer.handling.turn
     upright = Recognizer.load(tmp_path / "run", ReadingConfig(turn=False))
     paths = sorted((words / "imgs").iterdir())
     read = recognizer.read(paths)

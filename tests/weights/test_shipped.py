@@ -13,8 +13,9 @@ from data_pipelines.rendering import RenderedWords
 from maerec_jax import Recognizer
 from maerec_jax.export import ExportArguments, export
 from maerec_jax.training.starting import load_start, loaded_params
-from maerec_jax.weights import finding
-from maerec_jax.weights.finding import SHIPPED, load_recognizer, load_weights, save_weights, shipped_file
+from maerec_jax.weights import shipped_files
+from maerec_jax.weights.finding import load_recognizer, load_weights, save_weights
+from maerec_jax.weights.shipped_files import SHIPPED, shipped_file
 from tests.conftest import REPOSITORY
 from tests.training.conftest import recogniser_config
 
@@ -52,7 +53,7 @@ def test_there_is_nothing_else_and_it_is_small():
 
 def test_damage_is_told(tmp_path, monkeypatch):
     shutil.copytree(FOLDER, tmp_path / "shipped")
-    monkeypatch.setattr(finding.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(shipped_files.resources, "files", lambda package: tmp_path)
     file = shipped_file(SHIPPED[0])
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
