@@ -32,7 +32,7 @@ def letters_of(read):
 
 def test_only_listed_characters_are_read_and_nothing_is_compiled_again(recognizer, images):
     free = recognizer.read(images)
-    compiled = recognizer._read._cache_size()
+    compiled = recognizer._compiled._cache_size()
     some = "".join(sorted(letters_of(free)))[::2]
     assert letters_of(recognizer.read(images, characters=some)) <= set(some)
     without = recognizer.read(images, blocklist=some)
@@ -47,7 +47,7 @@ def test_only_listed_characters_are_read_and_nothing_is_compiled_again(recognize
     ]
     expected = zip(free, recognizer.read(images, some), strict=True)
     assert [w.text for w in recognizer.read_prepared(mixed)] == [pair[i % 2].text for i, pair in enumerate(expected)]
-    assert recognizer._read._cache_size() == compiled
+    assert recognizer._compiled._cache_size() == compiled
 
 
 def test_the_settings_hold_where_a_call_says_nothing(recognizer, images):
