@@ -65,6 +65,8 @@ def guarded(run: Callable[[], int], place: Callable[[], str] = lambda: "") -> in
     except KeyboardInterrupt as stop:
         return fail(f"{place()}{str(stop) or 'interrupted'}")
     except Exception as error:
+        if isinstance(error, ImportError) and "gcsfs" in str(error):  # fsspec's, which names what it lacks
+            return fail(f"{place()}buckets need gcsfs: pip install -e '.[gcs]' in the project's folder")
         if _is_of_a_bucket(error):
             told = f"a bucket cannot be used ({error or type(error).__name__}): check its name, rights and the network"
             return fail(f"{place()}{told}")

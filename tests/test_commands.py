@@ -10,6 +10,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from fsspec.registry import known_implementations
 
 from data_pipelines.command import guarded, run_command
 from maerec_jax import evaluate, predict, train
@@ -61,6 +62,13 @@ def test_a_bucket_that_cannot_be_reached_is_one_clear_line(error, capsys, monkey
         raise error
 
     assert "a bucket cannot be used (" in refused(guarded(fail), capsys)
+
+
+def test_a_bucket_without_its_client_is_one_line_that_names_the_extra(capsys):
+    def fail():
+        raise ImportError(known_implementations["gs"]["err"])
+
+    assert "pip install -e '.[gcs]'" in refused(guarded(fail), capsys)
 
 
 def test_train_explains_itself(capsys, config_file):
