@@ -142,6 +142,13 @@ def test_the_style_of_cutting():
         assert box.shape[0] == int(np.ceil(polygon[:, 1].max()) - np.floor(polygon[:, 1].min()))
 
 
+def test_a_rotated_word_is_black_outside_of_the_picture_only():
+    white = np.full((60, 120, 3), 255, np.uint8)
+    slanted = np.array([[20, 20], [80, 22], [70, 40], [24, 36]], float)
+    assert cut_out(white, slanted, "rotated").min() == 255
+    assert cut_out(white, np.array([[0, 0], [50, 20], [46, 30], [0, 14]], float), "rotated").min() == 0
+
+
 def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
