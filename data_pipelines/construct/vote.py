@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -77,6 +78,8 @@ def _vote(part: ReadPart) -> Outcome:
     for word, votes, wrong in zip(words, right, others, strict=True):
         agreed = votes == 0 and number > 1 and len(wrong) == 1 and "" not in wrong
         told = {"contradicted": wrong.pop()} if agreed else {}
+        for field in ("contradicted", "right", "level"):  # of an earlier vote
+            (word.model_extra or {}).pop(field, None)
         voted.append(word.model_copy(update={**told, "right": votes, "level": level_of(votes, number)}))
     return Outcome(voted, Counter({IN: len(words), OUT: len(words)}))
 
@@ -86,22 +89,25 @@ def run(arguments: VoteArguments) -> int:
     if not arguments.readings:
         raise UserError("--readings needs a file for each recogniser")
     folder, out = folder_of([arguments.words], arguments.out), arguments.out
+    lists = {level: folder / f"train_{level}.jsonl" for level in LEVELS}
+    if not out.exists() and (other := next(filter(Path.exists, lists.values()), None)):
+        raise UserError(f"{other}: is there, and vote would write its own: move it, or vote in another folder")
     plan = {"step": "vote", **stamps([arguments.words, *arguments.readings])}
     parts = partial(read_parts, arguments.words, arguments.readings)
     run_step(_vote, parts, out, plan, arguments)
-    counts, contradicted = _sort(out, folder)
-    for level in LEVELS:
-        print(f"{counts[level]:>12,}  {folder / f'train_{level}.jsonl'}")
+    contradicted = out.with_suffix(".contradicted.jsonl")
+    counts = _sort(out, lists, contradicted)
+    for level, path in lists.items():
+        print(f"{counts[level]:>12,}  {path}")
     print(f"{counts['contradicted']:>12,}  {contradicted}: read otherwise by all recognisers: look at their labels")
     if counts["contradicted"]:
         _draw(contradicted, folder)
     return 0
 
 
-def _sort(out: Path, folder: Path) -> tuple[Counter[str], Path]:
+def _sort(out: Path, paths: Mapping[str, Path], contradicted: Path) -> Counter[str]:
     """Deal the lines of a list out to the lists of its levels, and of the words that all contradict."""
-    counts, contradicted = Counter[str](), out.with_suffix(".contradicted.jsonl")
-    paths = {level: folder / f"train_{level}.jsonl" for level in LEVELS}
+    counts = Counter[str]()
     fresh = {path: path.with_name(f".{path.name}.new") for path in (*paths.values(), contradicted)}
     files = {path: name.open("wb") for path, name in fresh.items()}
     with out.open("rb") as voted:
@@ -109,13 +115,13 @@ def _sort(out: Path, folder: Path) -> tuple[Counter[str], Path]:
             level = line.rsplit(b'"', 2)[1].decode()  # the last field
             files[paths[level]].write(line)
             counts[level] += 1
-            if level == "challenging" and "contradicted" in json.loads(line):
+            if b'"contradicted":' in line:  # quotes in texts have a backslash
                 files[contradicted].write(line)
                 counts["contradicted"] += 1
     for path, name in fresh.items():
         files[path].close()
         name.replace(path)
-    return counts, contradicted
+    return counts
 
 
 def _draw(listed: Path, folder: Path) -> None:

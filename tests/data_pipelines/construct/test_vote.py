@@ -91,6 +91,20 @@ def test_a_label_that_all_contradict_alike_is_listed_and_drawn(tmp_path):
     assert cv2.imread(str(tmp_path / "voted.contradicted.png")).shape == (82, 1000, 3)
 
 
+def test_levels_of_an_earlier_vote_are_forgotten_and_lists_of_others_kept(tmp_path, capsys):
+    files = write_files(tmp_path)
+    words = lines_of(tmp_path / "words.jsonl")
+    old = [word | {"level": "easy", "contradicted": "x", "right": 9} for word in words]
+    (tmp_path / "words.jsonl").write_text("".join(json.dumps(word) + "\n" for word in old))
+    (tmp_path / "train_hard.jsonl").write_text("another list")
+    assert run(tmp_path, files) == 1
+    assert "train_hard.jsonl: is there, and vote would write its own" in capsys.readouterr().err
+    (tmp_path / "train_hard.jsonl").unlink()
+    assert run(tmp_path, files) == 0
+    assert [word["level"] for word in lines_of(tmp_path / "voted.jsonl")] == EXPECTED
+    assert len(lines_of(tmp_path / "voted.contradicted.jsonl")) == 1
+
+
 @pytest.mark.parametrize("recognisers", [1, 2, 3, 13, 26])
 def test_thresholds_are_the_papers_shares(recognisers):
     levels = [level_of(right, recognisers) for right in range(recognisers + 1)]
