@@ -28,7 +28,7 @@ class Copies(NamedTuple):
 
     word: np.ndarray  # int64 ``(n,)``
     of: np.ndarray  # int64 ``(n,)``
-    likeness: np.ndarray  # float64 ``(n,)``: 1 for equal pixels; the share of equal bits; intersection over union
+    likeness: np.ndarray  # float64 ``(n,)``: the share of equal bits; intersection over union; else 1
 
 
 _NONE = Copies(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
@@ -41,7 +41,8 @@ def find_copies(looks: np.ndarray, stays: np.ndarray) -> dict[Kind, Copies]:
       looks: ``LOOKS`` of all words, those of the better list first.
       stays: bool ``(n,)``: the words that are looked at; copies are struck out.
     """
-    ways: dict[Kind, Callable[[np.ndarray], Copies]] = {"equal": _equal, "place": _same_place, "near": _near}
+    ways: dict[Kind, Callable[[np.ndarray], Copies]]
+    ways = {"equal": _equal, "place": _same_place, "near": _near, "picture": _labelled_pictures}
     found = {}
     for kind, way in ways.items():
         rows = np.flatnonzero(stays)
@@ -104,3 +105,13 @@ def _near(looks: np.ndarray) -> Copies:
             rows = (distance <= NEAR) & (texts[first] == texts[second])
             found.append(Copies(second[rows], first[rows], 1 - distance[rows] / 64))
     return Copies(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _labelled_pictures(looks: np.ndarray) -> Copies:
+    """Words without labels, of pictures that a better list has labelled words of."""
+    labelled = np.flatnonzero((looks["text"] != 0) & (looks["picture"] != 0))
+    pictures, first = np.unique(looks["picture"][labelled], return_index=True)
+    words = np.flatnonzero((looks["text"] == 0) & np.isin(looks["picture"], pictures))
+    of = labelled[first[np.searchsorted(pictures, looks["picture"][words])]]
+    better = looks["list"][of] < looks["list"][words]
+    return Copies(words[better], of[better], np.ones(better.sum()))

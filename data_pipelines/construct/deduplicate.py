@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
 
@@ -18,6 +19,7 @@ from etils import epath
 from data_pipelines.charset import composed
 from data_pipelines.command import main_of, tell
 from data_pipelines.construct.copies import LOOKS, find_copies
+from data_pipelines.construct.images import is_labelled
 from data_pipelines.construct.records import Span, folder_of, read_words, spans_of
 from data_pipelines.construct.report import IN, OUT
 from data_pipelines.construct.resume import work_folder
@@ -27,8 +29,10 @@ from data_pipelines.find_overlaps import spec_by_ending
 from data_pipelines.overlaps.hashing import short_hashes
 from data_pipelines.overlaps.list_file import Kind, Overlap
 from data_pipelines.overlaps.search import BenchmarkIndex, compare, look_at, plain
+from data_pipelines.packed_strings import StringPacker
+from data_pipelines.sources.annotations import Listing
 from data_pipelines.sources.combining import Sources
-from data_pipelines.sources.files import Annotations
+from data_pipelines.sources.files import AnnotatedImages
 from data_pipelines.sources.records import Source, portion
 from data_pipelines.storage import checksum, write_whole
 
@@ -43,6 +47,7 @@ _WHY: dict[Kind, str] = {
     "equal": "equal pixels",
     "place": "same place of the same picture",
     "near": "near copy with the same label",
+    "picture": "without a label, of a picture with labelled words",
 }
 _REASONS = ("", _UNREADABLE, *_WHY.values())
 
@@ -53,7 +58,8 @@ class DeduplicateArguments(Running):
 
     A word is left out if an earlier one has the same pixels; or nearly the same look (a hash that differs in at most 4
     of 64 bits) and the same label but for case and symbols; or if a better list has a word in the same place of the
-    same picture (an intersection over union above 0.5). Benchmark images are found as find_overlaps finds them.
+    same picture (an intersection over union above 0.5), or, for a word without a label, labelled words of its picture.
+    Benchmark images are found as find_overlaps finds them.
 
     What is left out is listed in OUT.removed.jsonl, each with the word that stays. Training can leave it out as well:
     --data.exclude OUT.removed.jsonl
@@ -80,6 +86,20 @@ class _Part(NamedTuple):
     @property
     def lines(self) -> int:
         return self.span.lines
+
+
+def _images_of(path: Path, spans: list[Span], root: Path) -> Source:
+    """The images of a list of words, with or without labels."""
+    if not spans:
+        raise DataError(f"{path}: holds no words")
+    names, texts = StringPacker(), StringPacker()
+    for word in chain.from_iterable(map(read_words, spans)):
+        names.append(word.filename)
+        texts.append(word.text or "")
+    labels = texts.finish() if is_labelled(spans[0]) else None
+    images = AnnotatedImages(root, Listing(path, names.finish(), labels, entry=""))
+    images.find_images()
+    return images
 
 
 def _look(benchmark: BenchmarkIndex | None, part: _Part) -> Iterator[bytes]:
@@ -158,8 +178,9 @@ def deduplicate(arguments: DeduplicateArguments) -> int:
     def parts(work: Work) -> list[_Part]:
         parts, start = list[_Part](), 0
         for number, path in enumerate(lists):
-            source = Annotations(path=str(path), format="jsonl").open(root)
-            for span in spans_of(path, _PART):
+            spans = spans_of(path, _PART)
+            source = _images_of(path, spans, root)
+            for span in spans:
                 words, _ = portion(source, span.first, span.first + span.lines)
                 parts.append(_Part(span, words, number, start + span.first))
             start += len(source)

@@ -15,10 +15,10 @@ from data_pipelines.sources.combining import Sources, Subset
 from data_pipelines.sources.lmdb_words import LmdbSource
 from data_pipelines.sources.records import Source
 
-Kind = Literal["bytes", "label", "pixels", "equal", "place", "near"]
+Kind = Literal["bytes", "label", "pixels", "equal", "place", "near", "picture"]
 """How a copy was recognised: by equal bytes; by near hashes, equal labels and a high correlation of the pixels; or by
 near hashes and a very high correlation alone. And of copies within training sets: by equal pixels; by the same place in
-the same picture; or by nearly equal hashes and equal labels."""
+the same picture; by nearly equal hashes and equal labels; or as a word without a label by its picture."""
 
 _FORM = '{"train": "...", "benchmark": "...", "kind": "bytes", "correlation": 1.0}'
 

@@ -47,6 +47,18 @@ def test_words_in_the_same_place_are_those_of_other_lists_only():
     assert copies.likeness[0] == pytest.approx(36 / 44)
 
 
+def test_words_without_labels_are_of_pictures_without_labelled_words():
+    looks = np.zeros(6, LOOKS)
+    looks["pixels"], looks["list"] = np.arange(6) + 1, [0, 0, 1, 1, 1, 1]
+    looks["picture"], looks["text"] = [7, 8, 7, 7, 8, 0], [5, 0, 0, 6, 0, 0]
+    looks["box"][:, 0] = np.arange(6) * 100
+    looks["box"][:, 2:] = 99
+    stays = np.ones(6, bool)
+    copies = find_copies(looks, stays)["picture"]
+    assert (copies.word.tolist(), copies.of.tolist()) == ([2], [0])
+    assert stays.tolist() == [True, True, False, True, True, True]
+
+
 def paler(image):
     return cv2.convertScaleAbs(image, alpha=0.9, beta=9)
 
@@ -132,6 +144,18 @@ def test_copies_are_left_out_and_named(lists, capsys):
         "same place of the same picture": 1,
         "near copy with the same label": 1,
     }
+
+
+def test_unlabelled_words_of_labelled_pictures_are_left_out(lists):
+    lines = [json.loads(line) for line in (lists / "b.jsonl").read_text().splitlines()]
+    unlabelled = {"text": None, "polygon": [[90, 90], [99, 90], [99, 99]]}
+    words = [(lines[2], "0123456789abcdef.png"), (lines[4], "new.jpg")]
+    write(lists / "b.jsonl", [line | unlabelled | {"picture": picture} for line, picture in words])
+    assert run(lists, "a.jsonl", "b.jsonl") == 0
+    kept = [json.loads(line) for line in (lists / "unique.jsonl").read_text().splitlines()]
+    assert [(word["filename"], word["text"]) for word in kept[3:]] == [("b/4.png", None)]
+    dropped = {"without a label, of a picture with labelled words": 1}
+    assert json.loads((lists / "unique.report.json").read_text())["dropped"] == dropped
 
 
 def test_the_better_list_keeps_its_words(lists):
