@@ -55,7 +55,7 @@ def folder_for(weights: Path, reading: ReadingConfig) -> Path | None:
     about = [checksum(weights), repr(programs_of), jax.__version__, version("jaxlib"), platform.machine(), _processor()]
     about += [os.environ.get("XLA_FLAGS", ""), *(str(jax.config.values[name]) for name in _SETTINGS)]
     package = Path(__file__).parents[1]
-    sources = sorted(file for room in ("models", "reading") for file in (package / room).rglob("*.py"))
+    sources = sorted(file for room in ("models", "reading", "weights") for file in (package / room).rglob("*.py"))
     digest = hashlib.sha256("\0".join(about).encode())
     for source in sources:
         digest.update(source.read_bytes())
@@ -95,16 +95,17 @@ class Kept:
         try:
             about = json.loads((folder / "about.json").read_text("utf-8"))
             mapped = np.memmap(folder / "weights", np.uint8, "r")
+            leaves = []
+            for dtype, shape, start in about.pop("arrays"):
+                size = math.prod(shape) * np.dtype(dtype).itemsize
+                leaves.append(mapped[start : start + size].view(dtype).reshape(shape))
+            about |= {_CHARSET: Charset(**about[_CHARSET]), "shapes": tuple(map(tuple, about["shapes"]))}
+            about[_KEEP_RATIO] = about[_KEEP_RATIO] and KeepRatio(**about[_KEEP_RATIO])
+            handling = Handling(**about, reading=reading)
             os.utime(folder)  # used now
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError):
             return None
-        leaves = []
-        for dtype, shape, start in about.pop("arrays"):
-            size = math.prod(shape) * np.dtype(dtype).itemsize
-            leaves.append(mapped[start : start + size].view(dtype).reshape(shape))
-        about |= {_CHARSET: Charset(**about[_CHARSET]), "shapes": tuple(map(tuple, about["shapes"]))}
-        about[_KEEP_RATIO] = about[_KEEP_RATIO] and KeepRatio(**about[_KEEP_RATIO])
-        return cls(folder, Handling(**about, reading=reading), jax.device_put(leaves))
+        return cls(folder, handling, jax.device_put(leaves))
 
     @classmethod
     def write(cls, folder: Path, handling: Handling, leaves: Sequence[jax.Array]) -> "Kept":
@@ -124,6 +125,7 @@ class Kept:
                     for leaf in leaves:
                         file.write(np.asarray(leaf).tobytes().ljust(-(-leaf.nbytes // _ALIGNMENT) * _ALIGNMENT, b"\0"))
                 (fresh / "about.json").write_text(json.dumps(about | {"arrays": arrays}), "utf-8")
+                shutil.rmtree(folder, ignore_errors=True)  # what could not be opened
                 fresh.rename(folder)
             for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-_MOST]:
                 shutil.rmtree(old)

@@ -175,7 +175,8 @@ class Recognizer:
         if (kept := Kept.open(folder, reading)) is not None:
             return _KeptRecognizer(kept, batch_size, load)
         recognizer = load()
-        recognizer._kept = Kept.write(folder, recognizer.handling, jax.tree.leaves(recognizer.reader.weights))
+        if type(recognizer.reader.config).__module__.startswith("maerec_jax."):  # code of others is not in the checksum
+            recognizer._kept = Kept.write(folder, recognizer.handling, jax.tree.leaves(recognizer.reader.weights))
         return recognizer
 
     def save(self, path: str | Path) -> None:

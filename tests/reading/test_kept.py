@@ -46,9 +46,10 @@ def test_what_is_kept_reads_the_same_without_its_model(cache, weights, tmp_path,
     assert kept.step == 7  # of the model, which is loaded now
     assert kept.read(pixels)[:2] == Recognizer.load(weights).read(pixels)[:2]
 
-    for program in moved.glob("readers/*/program-*"):
-        program.write_bytes(b"damaged")
-    assert Recognizer.load(weights).read(pixels[:2]) == read
+    for pattern in ("program-*", "weights"):
+        for file in moved.glob(f"readers/*/{pattern}"):
+            file.write_bytes(b"damaged")
+        assert Recognizer.load(weights).read(pixels[:2]) == read
 
 
 def test_what_reads_otherwise_lies_elsewhere(cache, weights, tmp_path):
