@@ -20,23 +20,25 @@ from data_pipelines.storage import held, write_whole
 
 Part = TypeVar("Part")
 
+_LONG = 64  # characters of a value that tells nobody anything: a checksum
+
 
 def as_noted(plan: Mapping[str, Any]) -> dict[str, Any]:
     """A plan as it is read back from JSON; paths become text."""
     return json.loads(json.dumps(plan, default=str))
 
 
-def refuse_differences(noted: Mapping[str, Any], plan: Mapping[str, Any], out: Path) -> None:
-    """Raise ``DataError`` where ``out`` was made, or begun, with another plan than now."""
+def refuse_differences(noted: Mapping[str, Any], plan: Mapping[str, Any], out: Path, made: Path) -> None:
+    """Raise ``DataError`` where ``made``, which is ``out`` or its finished parts, was made by another plan than now."""
     now = as_noted(plan)
     changed = [
-        f"{key}: {noted.get(key)!r}, now {now.get(key)!r}" for key in {**noted, **now} if noted.get(key) != now.get(key)
+        f"{key}: {noted.get(key)!r}, now {now.get(key)!r}" if len(str(now.get(key))) < _LONG else f"{key} has changed"
+        for key in {**noted, **now}
+        if noted.get(key) != now.get(key)
     ]
     if changed:
         told = "; ".join(changed)
-        raise DataError(
-            f"{out}: was made with other settings ({told}): give another --out, or delete {work_folder(out)}"
-        )
+        raise DataError(f"{out}: was made with other settings ({told}): give another --out, or delete {made}")
 
 
 def work_folder(out: Path) -> Path:
@@ -48,16 +50,19 @@ def work_folder(out: Path) -> Path:
 def unfinished(out: Path, plan: Mapping[str, Any]) -> Iterator[Path]:
     """The folder for the parts of ``out``; it is removed when the block ends without error.
 
-    ``plan`` is all that the result depends on, as JSON holds it. Raises ``DataError`` where ``out`` was begun with
-    another plan, or is being made by another process.
+    ``plan`` is all that the result depends on, as JSON holds it. Raises ``DataError`` where parts of ``out`` were made
+    by another plan, or it is being made by another process.
     """
     folder = work_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     with held(epath.Path(folder)):
         noted = folder / "plan.json"
-        if noted.exists():
-            refuse_differences(json.loads(noted.read_text()), plan, out)
-        else:
+        if (folder / "made").exists() or any(folder.glob("*-??????")):
+            refuse_differences(json.loads(noted.read_text()), plan, out, folder)
+        elif not noted.exists() or json.loads(noted.read_text()) != as_noted(plan):
+            # Nothing was finished by another plan, which was probably a mistake.
+            for leftover in set(folder.iterdir()) - {folder / "lock"}:
+                leftover.unlink()
             write_whole(epath.Path(noted), json.dumps(as_noted(plan), indent=1) + "\n")
         yield folder
     shutil.rmtree(folder)
@@ -89,7 +94,7 @@ def finish_parts(
 
 def _write_part(work: Callable[[Part], Iterable[bytes]], part: Part, file: Path) -> None:
     # Where a cluster takes a node for dead that is not, two may write the same part.
-    fresh = file.with_name(f"{file.name}.{os.uname().nodename}-{os.getpid()}")
+    fresh = file.with_name(f"{file.name}.{os.uname().nodename}-{os.getpid()}.new")
     try:
         with fresh.open("wb") as opened:
             opened.writelines(work(part))

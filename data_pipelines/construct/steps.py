@@ -107,7 +107,7 @@ def make(work_of: Callable[[Work], Counter[str]], out: Path, plan: Mapping[str, 
     out = out.absolute()  # machines of a cluster have other working folders
     if out.exists():
         report = Report.read(out)
-        refuse_differences(report.plan, plan, out)
+        refuse_differences(report.plan, plan, out, out)
         shutil.rmtree(work_folder(out), ignore_errors=True)  # the run was killed at its very end
     else:
         with (

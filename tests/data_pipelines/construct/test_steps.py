@@ -66,11 +66,19 @@ def test_a_stopped_step_goes_on_where_it_was(stop, listed, tmp_path):
 
 def test_other_settings_are_refused(listed, tmp_path):
     out = tmp_path / "even.jsonl"
+    other = {"step": "even", "words": 11, "list": "f" * 64}
+
+    def fail(span):
+        return keep_even(span) if span.first == 0 else 1 / 0
+
+    with pytest.raises(ZeroDivisionError):  # before anything is finished, they may change
+        run_step(lambda span: 1 / 0, lambda _: spans_of(listed, 3), out, other, Running(workers=0))
     with pytest.raises(ZeroDivisionError):
-        run(listed, out, lambda span: 1 / 0)
-    for _ in range(2):  # while it is unfinished, and when it is finished
-        with pytest.raises(DataError, match=r"was made with other settings \(words: 10, now 11\)"):
-            run_step(keep_even, lambda _: [], out, {"step": "even", "words": 11}, Running())
+        run(listed, out, fail)
+    for made in (tmp_path / ".even.unfinished", out):
+        told = rf"was made with other settings \(words: 10, now 11; list has changed\).* delete {made}$"
+        with pytest.raises(DataError, match=told):
+            run_step(keep_even, lambda _: [], out, other, Running(workers=0))
         run(listed, out)
     (tmp_path / "even.report.json").unlink()
     with pytest.raises(DataError, match="is there, without a report"):
