@@ -129,7 +129,7 @@ def test_training_leaves_out_what_its_config_excludes(sets):
         (b'["a"]', "Input should be an object"),
         (b'{"benchmark": "a"}', "train: Field required"),
         (b'{"train": 3}', "train: Input should be a valid string"),
-        (b'{"train": "a", "kind": "guess"}', "kind: Input should be 'bytes', 'label' or 'pixels'"),
+        (b'{"train": "a", "kind": "guess"}', "kind: Input should be 'bytes', 'label', 'pixels', "),
         (b'{"train": "a", "correlation": "high"}', "correlation: Input should be a valid number"),
         (b'{"train": "\xff"}', "invalid unicode code point"),
     ],
