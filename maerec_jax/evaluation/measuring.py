@@ -52,11 +52,11 @@ class SetReader:
         if handling.lexicon is not None:
             for index in range(len(self.source)):  # rather than after hours
                 handling.lexicon.root_of(self.source.name(index))
-        height, width = reader.config.image_size
+        ratio, views = handling.keep_ratio, reader.reading.views
         self._passes = Passes(
             reader.step,
             self.source,
-            BatchDecoder(height, width, handling.interpolation, views=reader.reading.views),
+            BatchDecoder(*reader.config.image_size, handling.interpolation, keep_ratio=ratio, views=views),
             batch_size,
             workers,
             reader.mesh,

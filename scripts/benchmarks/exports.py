@@ -39,8 +39,10 @@ FILES: dict[Kind, tuple[str, Callable[..., Any]]] = {
     "stablehlo": (".stablehlo", write_stablehlo),
 }
 """How a file is named, and what writes it."""
-Step = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""uint8 RGB images (B, H, W, 3) to ``tokens_BKT`` and ``probability_BKT``, as ``reading.reader.Reader.step``."""
+Batch = dict[str, np.ndarray]
+"""``image``, uint8 RGB (B, H, W, 3); ``width``, int32 (B), for models that keep the aspect ratio."""
+Step = Callable[[Batch], dict[str, np.ndarray]]
+"""To ``tokens_BKT`` and ``probability_BKT``, as ``reading.reader.Reader.step``."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,14 @@ def open_step(path: Path) -> Step:
     if path.suffix == ".safetensors":
         reader = Recognizer.load(path).reader
         compiled = jax.jit(reader.step)
-        return lambda image_BHWC: jax.device_get(compiled(reader.weights, {"image": image_BHWC}))
+        return lambda batch: jax.device_get(compiled(reader.weights, batch))
     sys.path.append(str(Path(__file__).parents[1]))
     from read_exported import open_onnx, open_stablehlo
 
     read = open_onnx(str(path), cores())[1] if path.suffix == ".onnx" else open_stablehlo(str(path))[1]
 
-    def step(image_BHWC: np.ndarray) -> dict[str, np.ndarray]:
-        tokens_BT, probability_BT = read(image_BHWC)
+    def step(batch: Batch) -> dict[str, np.ndarray]:
+        tokens_BT, probability_BT = read(*(batch[name] for name in ("image", "width") if name in batch))
         return {"tokens_BKT": tokens_BT[:, None], "probability_BKT": probability_BT[:, None]}
 
     return step
@@ -115,19 +117,26 @@ class Reading:
         keep_freed_memory()
         self._step = open_step(path)
 
-    def run(self, image_BHWC: np.ndarray) -> tuple[float]:
+    def run(self, batch: Batch) -> tuple[float]:
         """Seconds that reading takes."""
         begin = time.perf_counter()
-        self._step(image_BHWC)
+        self._step(batch)
         return (time.perf_counter() - begin,)
 
 
-def measure(arguments: ExportArguments, files: dict[str, Path], image_size: tuple[int, int]) -> Table:
+def random_batch(rng: np.random.Generator, model: Any, images: int) -> Batch:
+    """Images that fill the whole width."""
+    height, width = model.image_size
+    batch = {"image": rng.integers(0, 256, (images, height, width, 3), np.uint8)}
+    return batch | ({"width": np.full(images, width, np.int32)} if model.keep_ratio is not None else {})
+
+
+def measure(arguments: ExportArguments, files: dict[str, Path], model: Any) -> Table:
     """Times of all contenders."""
     rng = np.random.default_rng(0)
     table = Table("images", "contender", "file", "runs", "median ms", "time, of the first's")
     for batch in arguments.batch_sizes:
-        images = partial(rng.integers, 0, 256, (batch, *image_size, 3), np.uint8)
+        images = partial(random_batch, rng, model, batch)
         with Contenders(CONSOLE) as running:
             for name, path in files.items():
                 if running.start(name, Reading, path):
@@ -145,8 +154,8 @@ def compare(arguments: ExportArguments, files: dict[str, Path], first: Recognize
     """Accuracies in percent of all contenders over sets of labelled words, and how many texts are not the first's."""
     recognizers: dict[str, Any] = {}
     for name, path in files.items():
-        recognizers[name], step = copy(first), open_step(path)
-        recognizers[name]._read = lambda _, batch, step=step: step(np.asarray(batch["image"]))
+        recognizers[name] = copy(first)
+        recognizers[name]._read = open_step(path)
     table = Table("set", "words", "read with", "WA", "WAICS", "other texts", "confidences differ by")
     for title, spec in find_sets(Path(arguments.data), arguments.sets, CONSOLE.print).items():
         source = spec.open(Path(arguments.data))
@@ -183,7 +192,7 @@ def benchmark(arguments: ExportArguments) -> int:
         if arguments.data:
             table = compare(arguments, files, Recognizer(config, params, batch_size=arguments.batch_sizes[-1]))
         else:
-            table = measure(arguments, files, config.model.encoder.image_size)
+            table = measure(arguments, files, config.model)
     CONSOLE.print(table)
     return 0
 

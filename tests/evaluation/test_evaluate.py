@@ -6,11 +6,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from data_pipelines.command import run_command
 from maerec_jax import ReadingConfig, Recognizer, evaluate, predict
+from maerec_jax.config import DataConfig, TrainConfig
 from maerec_jax.evaluation.predictions import Prediction, read_predictions
+from maerec_jax.models.sar import SARConfig
 from tests.training.processes import PATIENCE, fork, free_port
 
 # The run that they read with is trained once, not by each worker.
@@ -103,6 +106,22 @@ def test_evaluate_and_recognizer_agree_on_several_views(trained, real_data, tmp_
     recognizer = Recognizer.load(trained, ReadingConfig(views=3), batch_size=16)
     words = recognizer.read([real_data / p.file for p in predictions])
     assert any(word.turns for word in words)
+    for prediction, word in zip(predictions, words, strict=True):
+        assert prediction.reading == word.text
+        assert word.confidence == pytest.approx(prediction.confidence, abs=2e-5)
+
+
+def test_evaluate_and_recognizer_agree_on_models_that_keep_the_ratio(real_data, tmp_path):
+    config = TrainConfig(model=SARConfig.tiny(image_size=(24, 96)), data=DataConfig())
+    params = jax.tree.map(lambda array: 1.5 * array, config.model.init(jax.random.key(0)))  # it writes something then
+    recognizer = Recognizer(config, params, ReadingConfig(views=2), batch_size=16)
+    recognizer.save(weights := tmp_path / "sar.safetensors")
+    where = ("--checkpoint", weights, "--data", real_data, "--sets", "incomplete", "--views", 2)
+    assert run_evaluate(*where, *BATCH, "--predictions", tmp_path / "p.jsonl") == 0
+    predictions = list(by_image(tmp_path / "p.jsonl").values())
+    assert any(p.width < 4 * p.height for p in predictions)  # which are filled up
+    words = recognizer.read([real_data / p.file for p in predictions])
+    assert len({round(word.confidence, 4) for word in words}) > len(words) // 2
     for prediction, word in zip(predictions, words, strict=True):
         assert prediction.reading == word.text
         assert word.confidence == pytest.approx(prediction.confidence, abs=2e-5)
