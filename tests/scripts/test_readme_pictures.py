@@ -13,7 +13,7 @@ PICTURES = REPOSITORY / "docs" / "pictures"
 
 def test_the_pictures_are_drawn_by_the_script(script_module, tmp_path):
     script_module("readme_pictures").main(tmp_path)
-    for path in PICTURES.iterdir():
+    for path in {*PICTURES.iterdir()} - {PICTURES / "trace.png"}:  # which shows another program
         committed, drawn = (np.asarray(Image.open(folder / path.name), int) for folder in (PICTURES, tmp_path))
         assert drawn.shape == committed.shape, path.name
         assert np.abs(drawn - committed).mean() < 2, path.name

@@ -22,7 +22,7 @@ class Echo:
     batch_sizes = (1, 4, 16)
 
     def __init__(self, shapes=SHAPES):
-        self.reader = SimpleNamespace(shapes=shapes, lexicon=None, prepare=lambda pixels, shape: (pixels, shape[1]))
+        self.handling = SimpleNamespace(shapes=shapes, lexicon=None, prepare=lambda pixels, shape: (pixels, shape[1]))
         self.gate, self.entered, self.batches, self.fail = threading.Event(), threading.Event(), [], False
         self.gate.set()
 

@@ -199,7 +199,7 @@ def test_a_validation_without_a_usable_image_has_no_score(tmp_path, capsys, make
     train(replace(config, data=data))
     assert "validation: none of its images could be used, so it has no score" in capsys.readouterr().err
     (line, _) = (
-        {name: value for name, value in line.items() if name not in ("step", "group", "seconds")}
+        {name: value for name, value in line.items() if name not in ("step", "group", "seconds", "at")}
         for line in map(json.loads, (tmp_path / "run" / METRICS_FILE).read_text().splitlines())
         if line["group"] == "validation"
     )

@@ -109,7 +109,7 @@ def test_models_take_images_of_other_sizes_with_the_same_parameters(size):
     assert np.isfinite(out["pred"]).all()
 
 
-def test_the_surest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words):
+def test_the_likeliest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words):
     run = config(recogniser_config, tmp_path / "run", words, buckets=SHAPES, turn_vertical=True)
     train(run)
     recognizer = Recognizer.load(tmp_path / "run")
@@ -121,7 +121,7 @@ def test_the_surest_of_three_ways_to_read_a_portrait_image_wins(tmp_path, words)
     ways = [upright.read([np.rot90(image, turns).copy() for image in pixels]) for turns in (0, 1, 3)]
     for image, word, *three in zip(pixels, read, *ways, strict=True):
         portrait = image.shape[0] > image.shape[1]
-        best = max(three, key=lambda way: way.confidence) if portrait else three[0]
+        best = max(three, key=lambda way: way.probability) if portrait else three[0]
         assert word.text == best.text
         np.testing.assert_allclose(word.confidence, best.confidence, atol=1e-5)
 
