@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -208,6 +207,3 @@ def deduplicate(arguments: DeduplicateArguments) -> int:
 
 
 main = main_of(DeduplicateArguments, deduplicate, "data_pipelines.construct deduplicate")
-
-if __name__ == "__main__":
-    sys.exit(main())

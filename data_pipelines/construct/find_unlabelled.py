@@ -1,7 +1,6 @@
 """Words without labels, where detectors agree: ``python -m data_pipelines.construct find-unlabelled PICTURES ...``."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -166,6 +165,3 @@ def find(arguments: FindArguments) -> int:
 
 
 main = main_of(FindArguments, find, "data_pipelines.construct find-unlabelled")
-
-if __name__ == "__main__":
-    sys.exit(main())

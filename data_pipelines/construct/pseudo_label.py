@@ -1,6 +1,5 @@
 """Labels that recognisers agree on: ``python -m data_pipelines.construct pseudo-label WORDS --readings FILE FILE``."""
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +75,3 @@ def label(arguments: LabelArguments) -> int:
 
 
 main = main_of(LabelArguments, label, "data_pipelines.construct pseudo-label")
-
-if __name__ == "__main__":
-    sys.exit(main())

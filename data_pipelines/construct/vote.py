@@ -1,7 +1,6 @@
 """Levels of difficulty: how many recognisers read a word right. ``python -m data_pipelines.construct vote``"""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,6 +141,3 @@ def _draw(listed: Path, folder: Path) -> None:
 
 
 main = main_of(VoteArguments, run, "data_pipelines.construct vote")
-
-if __name__ == "__main__":
-    sys.exit(main())
