@@ -1,15 +1,14 @@
 """Preparing that is stopped, killed or begun twice: nothing else comes out, and nothing is done twice."""
 
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import LEFT_OUT
 from data_pipelines.prepared import Records, shards
+from tests.data_pipelines.killing import kill_9
 from tests.data_pipelines.preparing import LINES, SET, run, told, tree
 
 
@@ -75,19 +74,10 @@ def test_kill_9_costs_no_finished_shard(dataset):
         "20",
     ]
 
-    process = subprocess.Popen([*command, "--workers", "2", "--out", str(dataset / "out")])
     folder = dataset / "out" / SET
     reports = folder / ".unfinished"
-    deadline = time.monotonic() + 60
-    while len(list(reports.glob("0*.json"))) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = {}
-    while finished != (finished := _stats(folder)):  # the workers follow
-        time.sleep(0.5)
+    started = [*command, "--workers", "2", "--out", str(dataset / "out")]
+    finished = kill_9(started, reports, "0*.json", lambda: _stats(folder))
     numbers = {path.stem for path in reports.glob("0*.json")}
     assert 3 <= len(numbers) < 60
     assert not (folder / "records.json").exists()

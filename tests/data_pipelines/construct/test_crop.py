@@ -1,10 +1,8 @@
 """Cutting words out of pictures: what is cut, what is left out and why; and that being killed changes nothing."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -14,6 +12,7 @@ from data_pipelines.construct.__main__ import main
 from data_pipelines.construct.cutting import cut_out, fault_of
 from data_pipelines.images.decoding import decode_image
 from data_pipelines.sources.files import Annotations
+from tests.data_pipelines.killing import kill_9
 
 
 def corners(left, top, right, bottom):
@@ -160,18 +159,8 @@ def test_kill_9_changes_nothing_and_costs_no_finished_part(marked, tmp_path):
     (tmp_path / "words").rename(tmp_path / "whole")
 
     command = [sys.executable, "-m", "data_pipelines.construct", *arguments, "--workers", "1"]
-    process = subprocess.Popen(command)
     parts = tmp_path / "words/.shops.unfinished"
-    deadline = time.monotonic() + 60
-    while len(list(parts.glob("words-??????"))) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = {}
-    while finished != (finished := _stats(parts)):  # the worker follows
-        time.sleep(0.3)
+    finished = kill_9(command, parts, "words-??????", lambda: _stats(parts))
     assert 3 <= len(finished) < 8
     assert not (tmp_path / "words/shops.jsonl").exists()
     (tmp_path / "words/shops/000000/000000000_0000.jpg").unlink()  # nothing of a finished part is made again

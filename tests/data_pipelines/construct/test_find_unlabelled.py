@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("shapely")
 from data_pipelines.construct import __main__ as construct
 from data_pipelines.construct.agreement import agreements
 
