@@ -54,6 +54,7 @@ def published_peak(device_kind: str, dtype: str) -> float | None:
     return None
 
 
+@cache
 def measured_peak(device: jax.Device, dtype: str) -> float:
     """Operations a second of a square matrix multiplication on a device, the best of a few.
 

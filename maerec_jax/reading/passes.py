@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -23,6 +24,16 @@ Results = Iterator[tuple[Batch, Outputs]]
 """Batches of all processes together, without their images, and what the step has made of them."""
 
 _TOLD = ("index", "valid", "outcome", "size")
+
+
+def _told(told: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return told
+
+
+@lru_cache(maxsize=8)
+def _jitted(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """The function under jit, every device with all of the result; what was asked for before is not compiled again."""
+    return jax.jit(function, out_shardings=replicated(mesh))
 
 
 class Passes:
@@ -59,10 +70,10 @@ class Passes:
         self.workers, self.shapes = workers, shapes
         self._sizes_N2 = image_sizes(source) if shapes else None
         self._confidence, self._columns = confidence, columns
-        self._step = jax.jit(step, out_shardings=replicated(mesh))
+        self._step = _jitted(step, mesh)
         # A program of its own: on CPUs a step that communicates in a loop may do so at the same time as what does not
         # depend on the loop, in another order in each process, and then all wait for each other.
-        self._gather = jax.jit(lambda told: told, out_shardings=replicated(mesh))
+        self._gather = _jitted(_told, mesh)
 
     def __call__(
         self, params: Any, records: np.ndarray | None = None, waiting: AbstractContextManager | None = None

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -20,6 +22,68 @@ from maerec_jax.reading.settings import ReadingConfig
 from maerec_jax.reading.word import greedy_step
 
 Array = jax.Array
+
+
+@dataclass(frozen=True)
+class ReadingStep:
+    """How a batch is read, for use under jit: those that are equal share what is compiled (``jitted``)."""
+
+    model: RecogniserConfig
+    """The recogniser."""
+    dtype: Any
+    """Dtype of the computation."""
+    views: int
+    """Views of each image."""
+    beam: int
+    """Width of the beam; 0 for greedy reading."""
+    length_normalisation: float
+    """Of the beam."""
+
+    def __call__(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
+        """Read a batch: from ``image`` (and ``root`` and ``width``, see ``Handling``)
+        to what ``Handling.word_and_votes`` takes, beside ``turns``.
+
+        With several views images are (B, V, H, W, 3), and results have an axis V after B. One view is read after the
+        other, so that a batch takes no more memory than with one.
+        """
+        if self.views == 1:
+            return self._read(weights, batch)
+        image_VBHWC = jnp.moveaxis(batch["image"], 1, 0)
+        found = jax.lax.map(lambda image_BHWC: self._read(weights, batch | {"image": image_BHWC}), image_VBHWC)
+        return {name: jnp.moveaxis(value, 0, 1) for name, value in found.items()}
+
+    def _read(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
+        if not self.beam:
+            return greedy_step(self.model, weights["params"], batch, self.dtype)
+        found = beam_read(
+            self.model.module(self.dtype),
+            weights["params"],
+            normalize(batch["image"], self.model),
+            self.beam,
+            self.length_normalisation,
+            weights.get("trie"),
+            batch.get("root"),
+            batch.get("allowed"),
+            **widths(batch),
+        )
+        return found._asdict()
+
+    def attention(self, weights: Any, batch: dict[str, Array]) -> Array:
+        """Attention maps of ``image`` and the ``tokens`` that were read, under jit."""
+        image_BHWC = normalize(batch["image"], self.model)
+        return self.model.attention(weights["params"], image_BHWC, batch["tokens"], self.dtype, **widths(batch))
+
+
+@lru_cache(maxsize=8)
+def jitted(step: ReadingStep) -> Callable[..., dict[str, Array]]:
+    """The step under jit; what was asked for before is not compiled again."""
+    return jax.jit(step)
+
+
+@lru_cache(maxsize=8)
+def jitted_attention(step: ReadingStep) -> Callable[..., Array]:
+    """Its attention maps under jit."""
+    return jax.jit(step.attention)
 
 
 class Reader:
@@ -71,37 +135,6 @@ class Reader:
             data.interpolation, merged.keep_ratio, turn, reading, lexicon,
         )  # fmt: skip
         self.weights = put_whole(weights, replicated(mesh))  # what ``step`` needs, on the devices
-
-    def step(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        """Read a batch, for use under jit: from ``image`` (and ``root`` and ``width``, see ``Handling``)
-        to what ``Handling.word_and_votes`` takes, beside ``turns``.
-
-        With several views images are (B, V, H, W, 3), and results have an axis V after B. One view is read after the
-        other, so that a batch takes no more memory than with one.
-        """
-        if self.reading.views == 1:
-            return self._read(weights, batch)
-        image_VBHWC = jnp.moveaxis(batch["image"], 1, 0)
-        found = jax.lax.map(lambda image_BHWC: self._read(weights, batch | {"image": image_BHWC}), image_VBHWC)
-        return {name: jnp.moveaxis(value, 0, 1) for name, value in found.items()}
-
-    def _read(self, weights: Any, batch: dict[str, Array]) -> dict[str, Array]:
-        if self.reading.beam == 1 and self.handling.lexicon is None:
-            return greedy_step(self.config, weights["params"], batch, self.dtype)
-        found = beam_read(
-            self.config.module(self.dtype),
-            weights["params"],
-            normalize(batch["image"], self.config),
-            self.reading.beam,
-            self.reading.length_normalisation,
-            weights.get("trie"),
-            batch.get("root"),
-            batch.get("allowed"),
-            **widths(batch),
-        )
-        return found._asdict()
-
-    def attention(self, weights: Any, batch: dict[str, Array]) -> Array:
-        """Attention maps of ``image`` and the ``tokens`` that were read, under jit."""
-        image_BHWC = normalize(batch["image"], self.config)
-        return self.config.attention(weights["params"], image_BHWC, batch["tokens"], self.dtype, **widths(batch))
+        greedy = reading.beam == 1 and lexicon is None
+        beam = 0 if greedy else reading.beam
+        self.step = ReadingStep(merged, self.dtype, reading.views, beam, reading.length_normalisation * bool(beam))

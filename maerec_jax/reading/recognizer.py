@@ -270,6 +270,7 @@ class Recognizer:
           columns).
         """
         from maerec_jax.distributed.sharding import batch_sharding, put_whole
+        from maerec_jax.reading.reader import jitted_attention
 
         charset, length = self.reader.config.charset, self.reader.config.max_length
         tokens = np.full((self.batch_sizes[0], length), charset.padding, np.int32)
@@ -278,7 +279,7 @@ class Recognizer:
         width = image.widths[image.turns.index(word.turns)]
         batch = {"image": images, "tokens": tokens} | self._widths([width], self.batch_sizes[0], images.shape[2])
         batch = put_whole(batch, batch_sharding(self.reader.mesh))
-        maps_TRC = jax.device_get(self._look(self.reader.weights, batch))[0]
+        maps_TRC = jax.device_get(jitted_attention(self.reader.step)(self.reader.weights, batch))[0]
         return maps_TRC[charset.decode(word.tokens)[1]]
 
     def _read_all(self, images: list[Prepared], places: list[tuple[int, int]]) -> Iterator[tuple[Word, float]]:
@@ -308,21 +309,14 @@ class Recognizer:
         if self._kept is not None:
             return self._kept.read(batch, self._step)
         from maerec_jax.distributed.sharding import batch_sharding, put_whole
+        from maerec_jax.reading.reader import jitted
 
-        return self._compiled(self.reader.weights, put_whole(batch, batch_sharding(self.reader.mesh)))
+        return jitted(self.reader.step)(self.reader.weights, put_whole(batch, batch_sharding(self.reader.mesh)))
 
     def _step(self) -> Step:
         """``Reader.step`` of a list of weights."""
         step, weights = self.reader.step, jax.tree.structure(self.reader.weights)
         return lambda leaves, batch: step(jax.tree.unflatten(weights, leaves), dict(batch))
-
-    @cached_property
-    def _compiled(self) -> Callable[..., dict[str, jax.Array]]:
-        return jax.jit(self.reader.step)
-
-    @cached_property
-    def _look(self) -> Callable[..., jax.Array]:
-        return jax.jit(self.reader.attention)
 
     def _widths(self, widths: list[int], size: int, filling: int) -> dict[str, np.ndarray]:
         """The ``width`` of a batch, for models that keep the aspect ratio."""

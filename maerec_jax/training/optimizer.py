@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -58,7 +59,9 @@ def learning_rate_schedule(
     """The schedule of a run: its peak scaled to the batch size, its warm-up in steps."""
     peak = config.learning_rate * (batch_size / config.reference_batch if config.reference_batch else 1.0)
     warmup = config.warmup_steps or config.warmup_epochs * steps_per_epoch
-    return Schedule(config, peak, warmup, total_steps, steps_per_epoch)
+    # What it does not depend on is left out: schedules that give the same are the same.
+    ends = config.schedule in ("cosine", "one_cycle")
+    return Schedule(config, peak, warmup, total_steps * ends, steps_per_epoch * bool(config.step_epochs))
 
 
 def is_vector(path: str) -> bool:
@@ -85,19 +88,23 @@ _MATRICES: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
     (r"blocks_\d+/q?kv", (0,), (2, 3)),  # width, 3 or 2, heads, head width
     (r"blocks_\d+/q|attention/(query|key|value)", (0,), (1, 2)),
     (r"blocks_\d+/proj|attention/out", (0, 1), (2,)),
-    (r"(blocks|layers)_\d+/fc[12]", (0,), (1,)),
-    (r"stem/conv[23]", (0, 1, 2), (3,)),  # rows, columns, channels, channels
+    (r"(blocks|layers)_\d+/fc[12]|linear|keys|query|(rows|columns)\d", (0,), (1,)),
+    (r"(lstm|gru)\d*/(input|hidden)", (0,), (1,)),
+    (r"conv\w*", (0, 1, 2), (3,)),  # rows, columns, channels, channels
 )
+_PIXEL_CHANNELS = 3
 
 
-def muon_axes(path: str) -> contrib.MuonDimensionNumbers | None:
+def muon_axes(path: str, shape: tuple[int, ...]) -> contrib.MuonDimensionNumbers | None:
     """Which axes of a parameter are the inputs and the outputs of a matrix that Muon updates; None for Adam's.
 
-    Queries, keys and values that share an array are a matrix each. First and last layers, embeddings and the thin
-    matrices of adapters are Adam's.
+    Queries, keys and values that share an array are a matrix each; the gates of a recurrent cell are one. First and
+    last layers, embeddings, depthwise filters and the thin matrices of adapters are Adam's.
     """
     for pattern, inputs, outputs in _MATRICES:
-        if re.search(rf"(^|_|/)({pattern})/kernel$", path):
+        if re.search(rf"(^|_|/)({pattern})[/_]kernel$", path):
+            if len(inputs) == 3 and shape[2] <= _PIXEL_CHANNELS:
+                return None
             return contrib.MuonDimensionNumbers(inputs, outputs)
     return None
 
@@ -112,14 +119,17 @@ def _moments(config: OptimizerConfig) -> optax.GradientTransformation:
         adam_b1=config.betas[0],
         adam_b2=config.betas[1],
         consistent_rms=0.2,  # that of AdamW's updates
-        muon_weight_dimension_numbers=lambda params: map_by_path(muon_axes, params),
+        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(
+            lambda path, leaf: muon_axes(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape), params
+        ),
     )
 
 
+@lru_cache(maxsize=8)
 def make_optimizer(
     config: OptimizerConfig, schedule: Callable[[Any], Any], depth: int, frozen: Callable[[str], bool]
 ) -> optax.GradientTransformation:
-    """The optimizer of a parameter tree.
+    """The optimizer of a parameter tree: for the same arguments the same object, which JAX traces once.
 
     Args:
       config: settings.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from maerec_jax.distributed.sharding import (
     state_bytes,
     state_shardings,
 )
-from maerec_jax.models.interface import RecogniserConfig
+from maerec_jax.models.interface import ModelConfig, RecogniserConfig
 from maerec_jax.models.mae import AutoencoderConfig
 from maerec_jax.training.changed_data import check_data, held_by
 from maerec_jax.training.data import make_buckets, open_training, open_validation
@@ -34,18 +34,22 @@ from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from maerec_jax.training.pretraining import Pretraining
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.starting import LoadedRun, load_start, loaded_params
-from maerec_jax.training.step import TrainState, initial_state, state_shapes
+from maerec_jax.training.step import TrainState, completing, state_shapes
 from maerec_jax.training.task import Task
 from maerec_jax.weights.checkpoint import Checkpoints, claim_workdir, saved_steps
 
 
 def make_task(config: TrainConfig) -> Task:
-    """The stage that a config's model belongs to."""
-    model, dtype = config.model, compute_dtype(config.dtype)
+    """The stage that a config's model belongs to. Runs of the same model share it, and what JAX has compiled of it."""
+    return _task(config.model, config.dtype, config.label_smoothing)
+
+
+@lru_cache(maxsize=8)
+def _task(model: ModelConfig, dtype: str, smoothing: float) -> Task:
     if isinstance(model, AutoencoderConfig):
-        return Pretraining(model, dtype)
+        return Pretraining(model, compute_dtype(dtype))
     assert isinstance(model, RecogniserConfig)
-    return Recognition(model, dtype, config.label_smoothing)
+    return Recognition(model, compute_dtype(dtype), smoothing)
 
 
 def check_batch_size(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
@@ -74,7 +78,7 @@ def fresh_state(
             replace_params(params),
             shardings.params,
         )
-    complete = partial(initial_state, optimizer=optimizer, config=config)
+    complete = completing(optimizer, bool(config.ema_decay))
     return jax.jit(complete, out_shardings=shardings, donate_argnums=0)(params)
 
 
@@ -143,7 +147,8 @@ class Run:
                 f"warning: a warm-up of {self.schedule.warmup_steps:,.0f} steps in a run of {self.total_steps:,}: "
                 "its learning rate stays below the peak (optimizer.warmup_epochs, optimizer.warmup_steps)"
             )
-        self.optimizer = make_optimizer(config.optimizer, self.schedule, config.model.layers, config.model.frozen)
+        model = self.task.config
+        self.optimizer = make_optimizer(config.optimizer, self.schedule, model.layers, model.frozen)
         self.shapes = state_shapes(self.task, self.optimizer, config)
         self.shardings = self._shardings_of(self.shapes)
 

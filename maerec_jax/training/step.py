@@ -1,7 +1,7 @@
 """One training step: gradients over a whole batch, the optimizer, the moving average, and what happens to NaNs."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from data_pipelines.sources.records import OUTCOMES
-from maerec_jax.config import TrainConfig
+from maerec_jax.config import AugmentationConfig, TrainConfig
 from maerec_jax.distributed.sharding import batch_sharding, gather
 from maerec_jax.training.augment import augment
 from maerec_jax.training.optimizer import map_by_path
@@ -31,16 +31,43 @@ class TrainState(NamedTuple):
     """Moving average of the parameters, or an empty dict where none is kept."""
 
 
-def initial_state(params: Any, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
-    """The state before the first step, from float32 parameters. Not jitted."""
-    ema = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
+class StepSettings(NamedTuple):
+    """What a step depends on beside its task and optimizer: runs that have it in common share what is compiled."""
+
+    accumulation: int
+    """Parts that a batch is split into."""
+    augmentation: AugmentationConfig
+    """What is done to images."""
+    ema_decay: float
+    """Of the moving average; 0 for none."""
+    seed: int
+    """Of all that is drawn."""
+    sources: int
+    """Sources of training data, whose images are counted."""
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "StepSettings":
+        """Those of a run."""
+        data = config.data
+        return cls(config.accumulation, data.augmentation, config.ema_decay, config.seed, len(data.train))
+
+
+def initial_state(params: Any, optimizer: optax.GradientTransformation, averages: bool) -> TrainState:
+    """The state before the first step, from float32 parameters, with their average or without. Not jitted."""
+    ema = jax.tree.map(jnp.copy, params) if averages else {}
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema)
+
+
+@lru_cache(maxsize=8)
+def completing(optimizer: optax.GradientTransformation, averages: bool) -> Callable[[Any], TrainState]:
+    """``initial_state`` of parameters: always the same object, which JAX traces once."""
+    return partial(initial_state, optimizer=optimizer, averages=averages)
 
 
 def state_shapes(task: Task, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
     """The shapes and dtypes of a run's state, as ``jax.ShapeDtypeStruct``; nothing is computed."""
     params = jax.eval_shape(task.init, jax.random.key(0))
-    return jax.eval_shape(partial(initial_state, optimizer=optimizer, config=config), params)
+    return jax.eval_shape(completing(optimizer, bool(config.ema_decay)), params)
 
 
 def jit_train_step(
@@ -51,8 +78,17 @@ def jit_train_step(
     Takes a state laid out by ``shardings`` (``state_shardings``), a batch laid out by ``batch_sharding``, and the step
     as a replicated int32 scalar.
     """
+    leaves, structure = jax.tree.flatten(shardings)
+    return _jitted(task, optimizer, StepSettings.of(config), tuple(leaves), structure)
+
+
+@lru_cache(maxsize=8)
+def _jitted(
+    task: Task, optimizer: optax.GradientTransformation, settings: StepSettings, leaves: Sequence[Any], structure: Any
+) -> Any:
+    shardings = jax.tree.unflatten(structure, leaves)
     return jax.jit(
-        make_train_step(task, optimizer, config, partial(gather, shardings=shardings.params)),
+        make_train_step(task, optimizer, settings, partial(gather, shardings=shardings.params)),
         in_shardings=(shardings, batch_sharding(shardings.step.mesh), shardings.step),
         out_shardings=(shardings, shardings.step),
         donate_argnums=0,
@@ -89,7 +125,7 @@ def _replaced(params: Any, statistics: Any) -> Any:
 def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformation,
-    config: TrainConfig,
+    settings: StepSettings,
     gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
     """The update of one step: (state, batch, step) to (state, metrics). Not yet jitted.
@@ -100,16 +136,16 @@ def make_train_step(
     usable image changes nothing but counts. Where the loss, the gradient or the update is not finite the state stays as
     it was, and from then on, since its step falls behind: the run stops with the state before that step.
     """
-    parts = config.accumulation
+    parts = settings.accumulation
 
     def split(x: Array) -> Array:
         # Every part takes rows from all over the batch, so that each device has its share of every part.
         return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def train_step(state: TrainState, batch: dict[str, Array], step: Array) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        key = jax.random.fold_in(jax.random.key(settings.seed), step)
         augment_key, batch_key, loss_key = jax.random.split(key, 3)
-        batch = task.prepare(augment(batch, augment_key, config.data.augmentation), batch_key)
+        batch = task.prepare(augment(batch, augment_key, settings.augmentation), batch_key)
         if parts == 1:
             grads, weight, sums, statistics = loss_gradients(task, state.params, batch, loss_key, gather)
         else:
@@ -137,7 +173,7 @@ def make_train_step(
             params = jax.tree.map(lambda p, f, u: p if f else p + u, state.params, frozen, updates)
         params = _replaced(params, jax.tree.map(lambda s: s / parts, statistics))
         # The average follows quickly at first: what it starts from has no meaning.
-        decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
+        decay = jnp.minimum(settings.ema_decay, (1.0 + step) / (10.0 + step))
         ema = {}
         if state.ema:
             with jax.named_scope("average"):
@@ -154,7 +190,7 @@ def make_train_step(
         metrics["good"] = good
         if "outcome" in batch:
             # Rows of all processes are counted here, so that each of them knows all: (sources, outcomes).
-            counts = jnp.zeros((len(config.data.train), len(OUTCOMES)), jnp.int32)
+            counts = jnp.zeros((settings.sources, len(OUTCOMES)), jnp.int32)
             metrics["outcomes"] = counts.at[batch["source"], batch["outcome"]].add(1)
         return state, metrics
 

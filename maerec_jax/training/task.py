@@ -35,6 +35,9 @@ class Task(Protocol):
     init: Any
     """``config.init``: always the same object, which JAX traces once."""
 
+    def __hash__(self) -> int:
+        """What is compiled of it is kept by."""
+
     def prepare(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Add what is drawn for the whole batch, before it is split for gradient accumulation."""
 

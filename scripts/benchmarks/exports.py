@@ -26,6 +26,7 @@ from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_t
 from maerec_jax.evaluation.sets import find_sets
 from maerec_jax.interop.onnx_file import write_onnx
 from maerec_jax.interop.stablehlo_file import write_stablehlo
+from maerec_jax.reading.reader import jitted
 from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.reading.scoring import HEADLINE, Scores
 from maerec_jax.weights.finding import save_weights
@@ -97,7 +98,7 @@ def open_step(path: Path) -> Step:
     """What reads with an exported file, or with weights as ``Recognizer`` does."""
     if path.suffix == ".safetensors":
         reader = Recognizer.load(path).reader
-        compiled = jax.jit(reader.step)
+        compiled = jitted(reader.step)
         return lambda batch: jax.device_get(compiled(reader.weights, batch))
     sys.path.append(str(Path(__file__).parents[1]))
     from read_exported import open_onnx, open_stablehlo

@@ -97,7 +97,7 @@ class JaxStep:
             params = jax.device_put(params_from_state_dict(file, model))
         schedule = learning_rate_schedule(recipe, settings.batch_size, 1000.0, 10_000)
         optimizer = make_optimizer(recipe, schedule, model.encoder.depth, model.frozen)
-        self._state = initial_state(params, optimizer, self._config)
+        self._state = initial_state(params, optimizer, bool(self._config.ema_decay))
         shardings = state_shardings(self._state, self._mesh, model.sharding)
         self._step = jit_train_step(task, optimizer, self._config, shardings)
         self._batch, self._count = jax.device_put(make_batch(self._config)), 0

@@ -26,7 +26,7 @@ from maerec_jax.reading.recognizer import Recognizer
 from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.run import make_task
 from maerec_jax.training.starting import with_characters
-from maerec_jax.training.step import initial_state, loss_gradients, make_train_step
+from maerec_jax.training.step import StepSettings, initial_state, loss_gradients, make_train_step
 from maerec_jax.weights.files import about_weights, run_of_metadata
 from maerec_jax.weights.finding import save_weights
 from maerec_jax.weights.state_dicts import (
@@ -101,8 +101,8 @@ def test_one_batch_is_learnt_by_heart():
     batch = batch_of(model, WORDS)
     config = TrainConfig(model=model, batch_size=len(WORDS), optimizer=OptimizerConfig(weight_decay=0.0))
     task, optimizer = make_task(config), make_optimizer(config.optimizer, lambda step: 3e-3, 0, model.frozen)
-    step = jax.jit(make_train_step(task, optimizer, config))
-    state = initial_state(jax.jit(model.init)(jax.random.key(0)), optimizer, config)
+    step = jax.jit(make_train_step(task, optimizer, StepSettings.of(config)))
+    state = initial_state(jax.jit(model.init)(jax.random.key(0)), optimizer, bool(config.ema_decay))
     for number in range(100):
         state, told = step(state, batch, jnp.int32(number))
     assert told["loss"] < 0.1

@@ -21,7 +21,7 @@ from maerec_jax.models.rectifier import sample, spline_points, spline_tables
 from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.run import make_task
-from maerec_jax.training.step import initial_state, make_train_step
+from maerec_jax.training.step import StepSettings, initial_state, make_train_step
 from maerec_jax.weights.state_dicts import params_from_state_dict, state_dict_from_params
 from tests.conftest import FIXTURES
 
@@ -344,11 +344,11 @@ def test_a_batch_is_learnt_by_heart():
     """From a rectifier that straightens nothing yet; and then it is read, by the running statistics."""
     task = make_task(RUN)
     optimizer = make_optimizer(RUN.optimizer, lambda step: 2e-2 * 0.985**step, 0, SMALL.frozen)
-    learn = jax.jit(make_train_step(task, optimizer, RUN))
+    learn = jax.jit(make_train_step(task, optimizer, StepSettings.of(RUN)))
     first = jax.jit(SMALL.init)(jax.random.key(0))
     assert not first["rectifier"]["fc2"]["kernel"].any()
     image = np.random.default_rng(1).integers(0, 256, (4, 4, 8, 3), np.uint8).repeat(10, axis=1).repeat(15, axis=2)
-    state, batch, losses = initial_state(first, optimizer, RUN), batch_of(image, TEXTS, (1, 1, 1, 1)), []
+    state, batch, losses = initial_state(first, optimizer, averages=False), batch_of(image, TEXTS, (1, 1, 1, 1)), []
     for number in range(80):
         state, values = learn(state, batch, number)
         losses.append(float(values["loss"]))

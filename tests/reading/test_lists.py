@@ -10,6 +10,7 @@ from data_pipelines.charset import Charset
 from data_pipelines.errors import UserError
 from maerec_jax import ReadingConfig, Recognizer
 from maerec_jax.models.abinet import ABINetConfig
+from maerec_jax.reading.reader import jitted
 from tests.foreign.ctc_words import CTCConfig
 from tests.serving.conftest import random_recognizer
 from tests.training.conftest import random_params, recogniser_config, words
@@ -32,7 +33,7 @@ def letters_of(read):
 
 def test_only_listed_characters_are_read_and_nothing_is_compiled_again(recognizer, images):
     free = recognizer.read(images)
-    compiled = recognizer._compiled._cache_size()
+    compiled = jitted(recognizer.reader.step)._cache_size()
     some = "".join(sorted(letters_of(free)))[::2]
     assert letters_of(recognizer.read(images, characters=some)) <= set(some)
     without = recognizer.read(images, blocklist=some)
@@ -47,7 +48,7 @@ def test_only_listed_characters_are_read_and_nothing_is_compiled_again(recognize
     ]
     expected = zip(free, recognizer.read(images, some), strict=True)
     assert [w.text for w in recognizer.read_prepared(mixed)] == [pair[i % 2].text for i, pair in enumerate(expected)]
-    assert recognizer._compiled._cache_size() == compiled
+    assert jitted(recognizer.reader.step)._cache_size() == compiled
 
 
 def test_the_settings_hold_where_a_call_says_nothing(recognizer, images):

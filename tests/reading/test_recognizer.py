@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from data_pipelines.errors import UserError
 from data_pipelines.images.decoding import DecodeError
 from maerec_jax import ReadingConfig, Recognizer
+from maerec_jax.reading.reader import jitted
 from maerec_jax.weights.checkpoint import load_params
 from maerec_jax.weights.finding import load_recognizer, save_weights
 from tests.training.conftest import pretrained, unbroken, words  # noqa: F401
@@ -56,13 +57,14 @@ def test_every_kind_of_image_reads_the_same(recognizer, pixels, tmp_path):
 
 def test_any_number_of_images_compiles_a_few_shapes(recognizer, pixels):
     assert recognizer.batch_sizes == (1, 4, 16)
+    jitted.cache_clear()  # of what others of the same model have read
     one_by_one = [recognizer.read([image])[0] for image in pixels]
     for count in (*range(10), 23, 40):
         read = recognizer.read([pixels[i % 9] for i in range(count)])
         assert [word.text for word in read] == [one_by_one[i % 9].text for i in range(count)]
         for i, word in enumerate(read):
             assert word.confidence == pytest.approx(one_by_one[i % 9].confidence, abs=1e-5)
-    assert recognizer._compiled._cache_size() == 3
+    assert jitted(recognizer.reader.step)._cache_size() == 3
 
 
 def test_what_is_no_image_is_refused(recognizer, tmp_path):

@@ -14,7 +14,7 @@ from maerec_jax.config import ProfileConfig
 from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.profiling import Profile
 from maerec_jax.training.run import make_task
-from maerec_jax.training.step import make_train_step, state_shapes
+from maerec_jax.training.step import StepSettings, make_train_step, state_shapes
 from tests.training.conftest import autoencoder_config, cross_autoencoder_config, recogniser_config
 
 
@@ -27,7 +27,7 @@ def test_the_operations_of_a_step_are_named_after_its_parts(make_config):
     batch = {"image": jax.ShapeDtypeStruct((4, 32, 128, 3), jnp.uint8), "valid": jax.ShapeDtypeStruct((4,), bool)}
     if make_config is recogniser_config:
         batch["tokens"] = jax.ShapeDtypeStruct((4, 9), jnp.int32)
-    step = jax.jit(make_train_step(task, optimizer, config))
+    step = jax.jit(make_train_step(task, optimizer, StepSettings.of(config)))
     text = step.lower(state_shapes(task, optimizer, config), batch, jnp.int32(0)).as_text(debug_info=True)
     for scope in ("augmentation", "encoder", "patchify", "decoder", "loss", "optimizer", "average"):
         assert re.search(rf"[/(]{scope}\b", text), scope
