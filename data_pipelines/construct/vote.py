@@ -63,12 +63,12 @@ def _vote(part: ReadPart) -> Outcome:
     compared = [without_symbols(label) for label in labels]
     right, others = [0] * len(words), [set[str]() for _ in words]
     for file in part.readings:
-        for row, reading in enumerate(file.told(part.span, names)):
-            if reading.text == labels[row]:
+        for row, (text, _) in enumerate(file.told(part.span, names)):
+            if text == labels[row]:
                 right[row] += 1
-            elif reading.text is None:
+            elif text is None:
                 others[row].add("")
-            elif (read := without_symbols(reading.text)) == compared[row]:
+            elif (read := without_symbols(text)) == compared[row]:
                 right[row] += 1
             else:
                 others[row].add(read)
