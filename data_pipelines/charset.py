@@ -33,7 +33,8 @@ def composed(text: str) -> str:
 def without_symbols(text: str) -> str:
     """Lower-cased, with only ASCII letters, digits, carets (as the reference has it) and CJK U+4E00-U+9FA5 kept: what
     WAICS compares."""
-    return _SYMBOLS.sub("", text.lower())
+    lowered = text.lower()
+    return lowered if lowered.isascii() and lowered.isalnum() else _SYMBOLS.sub("", lowered)  # most have no symbols
 
 
 def _joined(pieces: Iterable[str]) -> list[tuple[str, int]]:

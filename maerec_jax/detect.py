@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import tyro
@@ -44,6 +44,7 @@ class DetectArguments(Running):
     """How words are found."""
     workers: int = field(default=0, kw_only=True)
     """Worker processes; 0 for none, as one process already uses all cores, or the accelerator."""
+    takes_device: ClassVar[bool] = True
 
 
 @cache

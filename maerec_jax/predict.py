@@ -42,7 +42,7 @@ class PredictArguments(ReadingArguments):
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files, folders (with subfolders), and LMDBs in the format of Union14M."""
+    """Image files, folders (with subfolders), ZIP archives, and LMDBs in the format of Union14M."""
     follow_links: bool = False
     """Search subfolders that are links, too."""
     format: Literal["table", "jsonl", "csv"] = "table"

@@ -15,7 +15,7 @@ import tyro
 from data_pipelines.charset import MAEREC_CHARACTERS, characters_of_file, composed
 from data_pipelines.command import main_of, tell
 from data_pipelines.construct.cutting import Style, cut_out, fault_of
-from data_pipelines.construct.pictures import decode_picture, find_picture, save_word
+from data_pipelines.construct.pictures import Images, SaveWord, decode_picture, find_picture, word_images
 from data_pipelines.construct.readers.forms import READERS, Form
 from data_pipelines.construct.readers.pictures import MarkedWord
 from data_pipelines.construct.records import Span, Word, read_lines, spans_of
@@ -53,6 +53,8 @@ class CropArguments(Running):
     """Name of the data set, kept with each word; default: the name of the list."""
     style: Style = "box"
     """How words are cut out: by an upright box, turned level (rotated), or straightened (rectified)."""
+    images: Images = "files"
+    """How the words' images are kept: each in a file, or those of 64 pictures in a ZIP archive, which is faster."""
     ignored: Kept = "drop"
     """What to do with words that are marked to be ignored."""
     illegible: Kept = "drop"
@@ -73,6 +75,7 @@ class Cropping:
     out: str  # the list
     source: str
     style: Style
+    images: Images
     kept: frozenset[str]  # marks of words that are kept all the same
     illegible_marks: tuple[str, ...]
     characters: str | None  # the only ones that labels may have; None for any
@@ -80,7 +83,12 @@ class Cropping:
 
 def crop_pictures(how: Cropping, span: Span) -> Outcome:
     """Cut the words out of the pictures of a span, lines as ``_list_pictures`` writes them, and save their images."""
-    words, counts, out = list[Word](), Counter[str](), Path(how.out)
+    with word_images(Path(how.out), how.images, span.first) as save:
+        return _crop(how, span, save)
+
+
+def _crop(how: Cropping, span: Span, save: SaveWord) -> Outcome:
+    words, counts = list[Word](), Counter[str]()
     for number, (_, line) in enumerate(read_lines(span), span.first):
         name, marked = json.loads(line)
         counts[IN] += len(marked)
@@ -97,7 +105,7 @@ def crop_pictures(how: Cropping, span: Span) -> Outcome:
                 continue
             words.append(
                 Word(
-                    filename=save_word(cut_out(image, polygon, how.style), out, number, place),
+                    filename=save(cut_out(image, polygon, how.style), number, place),
                     text=word.text,
                     source=how.source,
                     picture=name,
@@ -190,6 +198,7 @@ def crop(arguments: CropArguments) -> int:
         out=os.path.abspath(arguments.out),
         source=arguments.source or out.stem,
         style=arguments.style,
+        images=arguments.images,
         kept=frozenset(mark for mark in ("ignored", "illegible") if getattr(arguments, mark) == "keep"),
         illegible_marks=arguments.illegible_marks,
         characters=characters if arguments.other_characters == "drop" else None,

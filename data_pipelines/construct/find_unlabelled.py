@@ -16,7 +16,7 @@ from data_pipelines.construct.agreement import agreements
 from data_pipelines.construct.cutting import cut_out, fault_of
 from data_pipelines.construct.detections import Detections, parse_detections
 from data_pipelines.construct.matched_lines import MatchedLines
-from data_pipelines.construct.pictures import decode_picture, save_word
+from data_pipelines.construct.pictures import Images, SaveWord, decode_picture, word_images
 from data_pipelines.construct.records import Span, Word, read_lines, spans_of
 from data_pipelines.construct.report import IN, OUT
 from data_pipelines.construct.steps import Outcome, Running, Work, run_step
@@ -49,6 +49,8 @@ class FindArguments(Running):
     """Leave out what a detector is less sure of: a number for each detector. Default: take all that the files have."""
     min_side: int = 8
     """Leave out words whose crop has a side of fewer pixels."""
+    images: Images = "files"
+    """How the words' images are kept: each in a file, or those of 64 pictures in a ZIP archive, which is faster."""
     source: str = ""
     """Name of the data set, kept with each word; default: the name of the list."""
 
@@ -61,6 +63,7 @@ class _Finding:
     out: str
     min_scores: tuple[float, ...]
     min_side: int
+    images: Images
     source: str
 
 
@@ -89,6 +92,11 @@ def _parsed(place: str, line: bytes) -> Detections:
 
 def _find(how: _Finding, part: _Part) -> Outcome:
     """Cut the words that all detectors found out of the pictures of a part, and save their images."""
+    with word_images(Path(how.out), how.images, part.span.first) as save:
+        return _cut(how, part, save)
+
+
+def _cut(how: _Finding, part: _Part, save: SaveWord) -> Outcome:
     words, counts, number = list[Word](), Counter[str](), len(how.min_scores)
     for picture, found in enumerate(_found_in(part), part.span.first):
         agreed = agreements(
@@ -113,7 +121,7 @@ def _find(how: _Finding, part: _Part) -> Outcome:
                 continue
             words.append(
                 Word(
-                    filename=save_word(crop, Path(how.out), picture, place),
+                    filename=save(crop, picture, place),
                     text=None,
                     source=how.source,
                     picture=found[0].img,
@@ -143,6 +151,7 @@ def find(arguments: FindArguments) -> int:
         out=os.path.abspath(out),
         min_scores=arguments.min_scores or (0.0,) * number,
         min_side=arguments.min_side,
+        images=arguments.images,
         source=arguments.source or out.stem,
     )
 

@@ -10,6 +10,7 @@ from data_pipelines.construct.pictures import path_within
 from data_pipelines.construct.records import Span, Word, read_words
 from data_pipelines.construct.report import IN, OUT
 from data_pipelines.images.decoding import DecodeError, decode_image
+from data_pipelines.sources.archives import read_file
 
 
 def is_labelled(span: Span) -> bool:
@@ -37,7 +38,7 @@ def read_images(labelled: bool, span: Span, counts: Counter[str]) -> Iterator[tu
 def _read(folder: Path, name: str) -> bytes | str:
     """The bytes of an image, or the reason why it cannot be used."""
     try:
-        data = Path(path_within(str(folder), name)).read_bytes()
+        data = read_file(path_within(str(folder), name))
         decode_image(data)
         return data
     except FileNotFoundError:

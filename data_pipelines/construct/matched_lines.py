@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 
@@ -65,13 +65,15 @@ class MatchedLines(Generic[Told]):
         with self.path.open("rb") as file:
             if self.starts:
                 file.seek(self.starts[span.first])
-                lines = enumerate(islice(file, span.lines), span.first + 1)
-                block = [self._parsed(line, f":{number}") for number, line in lines]
+                lines = list(islice(file, span.lines))
             else:
-                block = []
-                for start in self._looked_up(names):
-                    file.seek(start)
-                    block.append(self._parsed(file.readline(), ""))
+                lines = [_line_at(file, start) for start in self._looked_up(names)]
+        try:
+            block = [*map(self.parse, lines)]
+        except ValueError:
+            block = [
+                self._parsed(line, f":{span.first + row}" if self.starts else "") for row, line in enumerate(lines, 1)
+            ]
         if [name for name, _ in block] == wanted:
             return [told for _, told in block]
         of = dict(block)  # some lines may stand further down: evaluate reads words that stand upright last
@@ -127,6 +129,11 @@ class MatchedLines(Generic[Told]):
             raise DataError(f"{self.path}: has two lines about {name}: leave one of them out")
         np.save(self.index, entries)
         return len(entries)
+
+
+def _line_at(file: BinaryIO, start: int) -> bytes:
+    file.seek(start)
+    return file.readline()
 
 
 def _hash(name: str) -> int:

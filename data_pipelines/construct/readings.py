@@ -66,14 +66,15 @@ class ReadingForm:
 
     def __call__(self, line: bytes) -> tuple[str, Reading]:
         """The name of an image, and what was read in it. Raises ``ValueError`` for a line of another form."""
+        if plain := _PLAIN.fullmatch(line):
+            name, text, sure = plain.groups()
+            return name.decode(), Reading(_composed(text.decode()), float(sure))
         if not self.name:
             name, tab, rest = line.decode().rstrip("\r\n").partition("\t")
             text, _, sure = rest.partition("\t")
             if not tab:
                 raise ValueError(f"has no tab; expected {_FORM}")
             return name, Reading(_composed(text), float(sure) if sure else None)
-        if plain := _PLAIN.fullmatch(line):
-            return plain[1].decode(), Reading(_composed(plain[2].decode()), float(plain[3]))
         record = _object(line)
         named, read, confidence = record.get(self.name), record.get(self.text), record.get("confidence")
         if type(named) is not str or type(read) is not str or not isinstance(confidence, float | int | None):
@@ -105,14 +106,16 @@ def read_parts(words: Path, files: Sequence[Path], work: Work) -> list[ReadPart]
     if not spans:
         raise DataError(f"{words}: holds no words")
     first = [next(read_words(span)).filename for span in spans]
-    matched = [
-        MatchedLines.match(path, ReadingForm.of(path), spans, first, work.folder / f"index-{number}.npy")
-        for number, path in enumerate(files)
-    ]
+    calls = [(path, spans, first, work.folder / f"index-{number}.npy") for number, path in enumerate(files)]
+    matched = list(work.results(_match, calls))
     for file in matched:
         if file.others > 0:
             tell(f"{file.path}: {file.others:,} of its lines are about images that {words} has not")
     return [ReadPart(span, tuple(matched)) for span in spans]
+
+
+def _match(path: Path, spans: list[Span], first: list[str], index: Path) -> MatchedLines[Reading]:
+    return MatchedLines.match(path, ReadingForm.of(path), spans, first, index)
 
 
 def stamps(paths: Iterable[Path]) -> dict[str, list[int]]:

@@ -4,6 +4,7 @@ While ``words.jsonl`` is made, ``.words.unfinished`` beside it holds ``plan.json
 file for each finished part, which appears under its name when it is whole.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -96,13 +97,25 @@ def _write_part(work: Callable[[Part], Iterable[bytes]], part: Part, file: Path)
     # Where a cluster takes a node for dead that is not, two may write the same part.
     fresh = file.with_name(f"{file.name}.{os.uname().nodename}-{os.getpid()}.new")
     try:
-        with fresh.open("wb") as opened:
+        with _no_collections(), fresh.open("wb") as opened:
             opened.writelines(work(part))
         fresh.replace(file)
     except OSError as error:  # where a disk is full, it does not tell of which file
         raise DataError(
             f"{error.filename or file}: {error.strerror}; repeat the command when that is mended"
         ) from error
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Records are many objects without cycles: looking through them for cycles takes as long as the votes on them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def join(files: Iterable[Path], out: Path, skip: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -30,6 +30,8 @@ class Running:
     """Worker processes; 0 for none."""
     engine: Engine = "local"
     """Where to work: in processes of this machine, or on a Ray cluster (needs: pip install -e '.[ray]')."""
+    takes_device: ClassVar[bool] = False
+    """Whether a call uses all cores, or an accelerator."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -112,7 +114,7 @@ def make(work_of: Callable[[Work], Counter[str]], out: Path, plan: Mapping[str, 
     else:
         with (
             unfinished(out, plan) as folder,
-            engine_results(running.engine, running.workers) as results,
+            engine_results(running.engine, running.workers, running.takes_device) as results,
             progress_bar(Console(stderr=True)) as progress,
         ):
             work = Work(folder, results, progress)

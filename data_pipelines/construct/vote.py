@@ -20,6 +20,7 @@ from data_pipelines.construct.steps import Outcome, Running, run_step
 from data_pipelines.errors import DataError, UserError
 from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.rendering.sheet import sheet_of
+from data_pipelines.sources.archives import read_file
 
 LEVELS = {"challenging": 0, "hard": 4, "medium": 7, "normal": 10, "easy": 13}
 """Of 13 recognisers, how many read the words of each level right at most (Union14M, section 3.2)."""
@@ -63,12 +64,12 @@ def _vote(part: ReadPart) -> Outcome:
     compared = [without_symbols(label) for label in labels]
     right, others = [0] * len(words), [set[str]() for _ in words]
     for file in part.readings:
-        for row, reading in enumerate(file.told(part.span, names)):
-            if reading.text == labels[row]:
+        for row, (text, _) in enumerate(file.told(part.span, names)):
+            if text == labels[row]:
                 right[row] += 1
-            elif reading.text is None:
+            elif text is None:
                 others[row].add("")
-            elif (read := without_symbols(reading.text)) == compared[row]:
+            elif (read := without_symbols(text)) == compared[row]:
                 right[row] += 1
             else:
                 others[row].add(read)
@@ -130,7 +131,7 @@ def _draw(listed: Path, folder: Path) -> None:
         for number, line in enumerate(islice(file, _ON_SHEET)):
             word = Word.model_validate_json(line)
             try:
-                pixels = decode_image((folder / word.filename).read_bytes())
+                pixels = decode_image(read_file(str(folder / word.filename)))
                 cells[divmod(number, _COLUMNS)] = pixels, f"{word.text} | {json.loads(line)['contradicted']}"
             except (OSError, DecodeError) as error:
                 missing.append(f"{word.filename}: {error}")

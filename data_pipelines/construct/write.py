@@ -17,6 +17,7 @@ from data_pipelines.construct.records import Span, Word, spans_of
 from data_pipelines.construct.steps import Outcome, Running, make, run_step
 from data_pipelines.errors import DataError
 from data_pipelines.prepare import PrepareArguments, prepare
+from data_pipelines.sources.archives import ENDING
 from data_pipelines.storage import checksum
 
 _PART = 1000  # words
@@ -48,7 +49,7 @@ def _copy_images(out: str, folder: str, span: Span) -> Outcome:
     """Copy the images of a span's words to ``out/folder``; words have a name and a label then."""
     words, counts = [], Counter[str]()
     for word, image in read_images(True, span, counts):
-        name = f"{folder}/{word.filename}"
+        name = f"{folder}/{word.filename.replace(f'{ENDING}/', '/')}"  # the folder of an archive's files
         write_file(Path(out, name), image)
         words.append(Word(filename=name, text=word.text))
     return Outcome(words, counts)

@@ -14,6 +14,7 @@ from data_pipelines.charset import composed
 from data_pipelines.errors import DataError, MissingError, OutsideError, RecordError
 from data_pipelines.packed_strings import PackedStrings
 from data_pipelines.sources.annotations import Format, Listing, place_of, read_annotations
+from data_pipelines.sources.archives import file_exists, read_file
 from data_pipelines.sources.lmdb_words import LmdbSource
 from data_pipelines.sources.records import IMAGE_ENDINGS, Record, Source, SourceSpec
 
@@ -126,7 +127,7 @@ class ImageFolder:
     def __getitem__(self, index: int) -> Record:
         path = self.root / self.names[index]
         try:
-            return Record(path.read_bytes(), None)
+            return Record(read_file(str(path)), None)
         except OSError as error:
             kind = MissingError if isinstance(error, FileNotFoundError) else RecordError
             raise kind(f"{path}: cannot be read ({error.strerror}); was the folder changed?") from error
@@ -231,7 +232,7 @@ class AnnotatedImages:
         return [self.names[index] for index in range(0, len(self.names), step)][:_INSPECTED]
 
     def _found(self, base: str) -> int:
-        return sum(os.path.exists(os.path.join(base, name)) for name in self._sample())
+        return sum(file_exists(os.path.join(base, name)) for name in self._sample())
 
     def _may_read(self, path: str) -> bool:
         return self._follow_links or (os.path.realpath(path, strict=True) + os.sep).startswith(self._inside)
@@ -246,8 +247,7 @@ class AnnotatedImages:
             self._safe_folders.add(folder)
         if os.path.islink(path) and not self._may_read(path):
             raise OutsideError(f"{path}: is a link out of the dataset; {self._refused}")
-        with open(path, "rb") as file:
-            return file.read()
+        return read_file(path)
 
 
 def _files_in(folder: str, follow_links: bool) -> tuple[list[str], list[str]]:

@@ -5,13 +5,9 @@ its end. glibc gives pieces of that size back to the system, which then has to h
 page and zeroed: a third of the time of a step (docs/history/speed.md). No other platform is concerned.
 """
 
-import ctypes
-import platform
-
 import jax
 
-# Parameters of mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+from data_pipelines.freed_memory import keep_freed_memory as keep_freed_memory
 
 
 def run_steps_in_this_thread() -> None:
@@ -21,15 +17,3 @@ def run_steps_in_this_thread() -> None:
     first used, and none on other platforms or on programs for several devices.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
-def keep_freed_memory() -> bool:
-    """Keep the memory that the main thread frees for what it allocates next. Returns whether this C library does so.
-
-    The process then stays as large as it once was. With a C library other than glibc nothing is changed.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    # No piece comes from mmap, which is undone by free; and the end of the heap is never given back.
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))

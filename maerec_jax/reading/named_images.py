@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines.errors import RecordError, UserError
 from data_pipelines.images.decoding import DecodeError, pixels_of
 from data_pipelines.packed_strings import PackedStrings
+from data_pipelines.sources.archives import ENDING, names_in
 from data_pipelines.sources.files import Folder, ImageFolder, LmdbWords
 from data_pipelines.sources.records import Source
 
@@ -44,6 +45,11 @@ def open_images(name: str, follow_links: bool = False) -> tuple[str, Source]:
         name.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"{os.fsencode(name)!r}: its name is not UTF-8: rename it") from error
+    if path.suffix == ENDING:
+        try:
+            return "", ImageFolder(Path(), PackedStrings.pack(names_in(name)))
+        except OSError as error:
+            raise UserError(f"{name}: {error.strerror}") from error
     return "", ImageFolder(Path(), PackedStrings.pack([name]))
 
 

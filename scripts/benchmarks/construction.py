@@ -1,9 +1,10 @@
 """Measure how fast words are cut out of pictures and written: python scripts/benchmarks/construction.py
 
 Makes pictures of smooth noise of 1,024 x 768 pixels, with 12 words each, and goes through them in one process: only
-decoding them; cutting their words out, saved as files, by an upright box and rectified; and reading these again for an
-LMDB. They take turns, 64 pictures each; rates are by processor time, so that others on the machine count less. The
-largest amount of memory is that of this process so far: it is to be the same for any number of pictures.
+decoding them; cutting their words out, by an upright box, saved as files and in archives, and rectified; and reading
+these again for an LMDB. They take turns, 64 pictures each; rates are by processor time, so that others on the machine
+count less. The largest amount of memory is that of this process so far: it is to be the same for any number of
+pictures.
 """
 
 import argparse
@@ -24,11 +25,15 @@ from rich.progress import track
 from rich.table import Table
 
 from data_pipelines.construct.crop import Cropping, crop_pictures
+from data_pipelines.construct.cutting import Style
 from data_pipelines.construct.images import read_images
+from data_pipelines.construct.pictures import Images
 from data_pipelines.construct.records import Span, spans_of, words_as_lines
+from data_pipelines.construct.resume import work_folder
 from data_pipelines.images.decoding import decode_image
 
 HEIGHT, WIDTH, WORDS, PART = 768, 1024, 12, 64
+WAYS: tuple[tuple[Style, Images], ...] = (("box", "files"), ("box", "archives"), ("rectified", "files"))
 
 
 def make_pictures(folder: Path, count: int) -> Path:
@@ -55,9 +60,11 @@ def measure(folder: Path, count: int) -> dict[str, float]:
     seconds: defaultdict[str, float] = defaultdict(float)
     for span in track(spans, f"{count:,} pictures", transient=True):
         timed(seconds, "decoding", decode_all, folder, span)
-        for style in ("box", "rectified"):
-            how = Cropping(str(folder), str(folder / f"{style}.jsonl"), "made", style, frozenset(), (), "word")
-            found = timed(seconds, f"crop, {style}", crop_pictures, how, span)
+        for style, images in WAYS:
+            out = folder / f"{style}-{images}.jsonl"
+            work_folder(out).mkdir(exist_ok=True)
+            how = Cropping(str(folder), str(out), "made", style, images, frozenset(), (), "word")
+            found = timed(seconds, f"crop, {style}, {images}", crop_pictures, how, span)
             assert found.counts["out"] == WORDS * span.lines
         (folder / "words.jsonl").write_bytes(b"".join(words_as_lines(found.words)))
         for part in spans_of(folder / "words.jsonl", 1000):

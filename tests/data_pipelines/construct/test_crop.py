@@ -1,6 +1,7 @@
 """Cutting words out of pictures: what is cut, what is left out and why; and that being killed changes nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_pipelines.construct import crop as crop_step
 from data_pipelines.construct.__main__ import main
 from data_pipelines.construct.cutting import cut_out, fault_of
 from data_pipelines.images.decoding import decode_image
@@ -146,6 +148,40 @@ def test_a_rotated_word_is_black_outside_of_the_picture_only():
     slanted = np.array([[20, 20], [80, 22], [70, 40], [24, 36]], float)
     assert cut_out(white, slanted, "rotated").min() == 255
     assert cut_out(white, np.array([[0, 0], [50, 20], [46, 30], [0, 14]], float), "rotated").min() == 0
+
+
+def test_words_in_archives_are_those_in_files(marked, tmp_path, monkeypatch):
+    monkeypatch.setattr(crop_step, "_PART", 2)
+    arguments = [*marked({f"{n}.png": [(BOX, f"w{n}", {}), (BOX, "x", {})] for n in range(5)}), "--workers", "0"]
+    assert main(arguments) == 0
+    source = Annotations("shops.jsonl").open(tmp_path / "words")
+    words = [source[n] for n in range(10)]
+    shutil.rmtree(tmp_path / "words")
+    arguments += ["--images", "archives"]
+    assert main(arguments) == 0
+    packed = Annotations("shops.jsonl").open(tmp_path / "words")
+    assert [packed[n] for n in range(10)] == words
+    assert packed.name(3) == "shops/000000000.zip/000000001_0001.jpg"
+    whole = tree(tmp_path / "words")
+    assert len([name for name in whole if name.endswith(".zip")]) == 3
+
+    # Stopped when an archive is there, and its part is not, it makes the archive again.
+    shutil.rmtree(tmp_path / "words")
+    with monkeypatch.context() as patched:
+        patched.setattr("data_pipelines.construct.steps.words_as_lines", lambda words: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(arguments)
+    assert (tmp_path / "words/shops/000000000.zip").exists()
+    assert main(arguments) == 0
+    assert tree(tmp_path / "words") == whole
+
+    # What follows finds them there.
+    lists = [str(tmp_path / f"words/{name}.jsonl") for name in ("shops", "unique")]
+    assert main(["deduplicate", lists[0], "--out", lists[1], "--root", str(tmp_path), "--workers", "0"]) == 0
+    assert main(["write", lists[1], "--out", str(tmp_path / "set"), "--workers", "0"]) == 0
+    names = [json.loads(line)["filename"] for line in (tmp_path / "words/unique.jsonl").read_text().splitlines()]
+    made = tmp_path / "set/full_images/unique" / names[0].replace(".zip/", "/")
+    assert made.read_bytes() == words[0].image
 
 
 def tree(folder):

@@ -9,6 +9,8 @@ import pytest
 
 from data_pipelines.construct import __main__ as construct
 from data_pipelines.construct.agreement import agreements
+from data_pipelines.images.decoding import decode_image
+from data_pipelines.sources.archives import read_file
 
 
 def box(x, y, w=40, h=20):
@@ -87,7 +89,7 @@ def run(folder):
         "--out",
         str(folder / "words.jsonl"),
     ]
-    return construct.main([*arguments, "--min-scores", "0.5", "0.5", "0.5", "--workers", "0"])
+    return construct.main([*arguments, "--min-scores", "0.5", "0.5", "0.5", "--images", "archives", "--workers", "0"])
 
 
 def test_words_that_all_detectors_found_are_cut_out_and_the_rest_is_counted(found):
@@ -95,7 +97,8 @@ def test_words_that_all_detectors_found_are_cut_out_and_the_rest_is_counted(foun
     (word,) = [json.loads(line) for line in (found / "words.jsonl").read_text().splitlines()]
     assert (word["picture"], word["text"], word["source"]) == ("0.png", None, "words")
     # The smallest rectangle around all three polygons.
-    assert cv2.imread(str(found / word["filename"])).shape == (20, 42, 3)
+    assert word["filename"] == "words/000000000.zip/000000000_0000.jpg"
+    assert decode_image(read_file(str(found / word["filename"]))).shape == (20, 42, 3)
     assert json.loads((found / "words.report.json").read_text())["dropped"] == {
         "found by 2 of 3 detectors": 2,
         "picture cannot be read": 1,
