@@ -31,11 +31,12 @@ class Event(NamedTuple):
 @contextmanager
 def traced(name: str) -> Iterator[None]:
     """Traces show what is done in the block under a name."""
+    folder = _folder if _folder is not None and _folder.is_dir() else None
     begin = time.time_ns()
     with TraceAnnotation(name):
         yield
-    if _folder is not None and _folder.is_dir():
-        with suppress(FileNotFoundError), (_folder / str(os.getpid())).open("a") as file:  # it ends just now
+    if folder is not None:
+        with suppress(FileNotFoundError), (folder / str(os.getpid())).open("a") as file:  # the trace may have ended
             file.write(f"{begin} {time.time_ns()} {name}\n")
 
 
