@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
@@ -29,6 +30,7 @@ from data_pipelines.order import Stream, share_out
 from data_pipelines.shared_memory import Parcel, full_shared_memory, name_semaphores, parcel_folders
 from data_pipelines.sources.combining import Sources
 from data_pipelines.sources.records import Batch, Record, Source, read_records
+from data_pipelines.tracing import events_folder, traced, write_events
 from data_pipelines.worker_processes import set_up_worker
 
 _BUFFERED = 2  # batches that each worker, or the reading thread, prepares ahead
@@ -226,12 +228,14 @@ def _read_span(
     (height, width), indices = span
     numbers = np.asarray(indices).tolist()
     try:
-        try:
-            records: Sequence[Record | RecordError] = read_records(source, numbers)
-        except RecordError:  # of one of them, or of a few
-            records = [_read(source, number) for number in numbers]
+        with traced("read"):
+            try:
+                records: Sequence[Record | RecordError] = read_records(source, numbers)
+            except RecordError:  # of one of them, or of a few
+                records = [_read(source, number) for number in numbers]
         decode = replace(decoder, height=height, width=width)
-        return decode(list(zip(numbers, records, strict=True)), batch_size, random_key)
+        with traced("decode"):
+            return decode(list(zip(numbers, records, strict=True)), batch_size, random_key)
     except Exception as error:
         # A worker sends its exception through a queue that would lose one that cannot be pickled, and wait forever.
         try:
@@ -254,7 +258,7 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
     if num_workers:
         name_semaphores()
         folders = parcel_folders()
-        batches = batches.map(partial(Parcel.pack, folders=folders))
+        batches = batches.map(partial(_hand_over, folders))
     # One reading thread: more are slower, as they wait for each other. It reads ahead while the step runs.
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFERED))
     if num_workers:
@@ -262,11 +266,16 @@ def _iterate(batches: grain.MapDataset, num_workers: int) -> Batches:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BUFFERED)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=partial(_start_worker, folders))
+        dataset = dataset.mp_prefetch(options, worker_init_fn=partial(_start_worker, folders, events_folder()))
     return Batches(dataset, folders)
 
 
-def _start_worker(folders: Sequence[str], _index: int, _count: int) -> None:
+def _hand_over(folders: Sequence[str], batch: Batch) -> Parcel:
+    with traced("hand over"):
+        return Parcel.pack(batch, folders)
+
+
+def _start_worker(folders: Sequence[str], events: Path, _index: int, _count: int) -> None:
     """Prepare a worker process before it loads any data. grain spawns workers: nothing is inherited from the parent."""
     # grain imports JAX, and the main module, which is loaded again here, may use it: not on an accelerator.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -276,4 +285,5 @@ def _start_worker(folders: Sequence[str], _index: int, _count: int) -> None:
         jax.config.update("jax_platforms", "cpu")
     # Schedulers send it to all processes of a run: the main process saves, and closes its workers.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    write_events(events)
     set_up_worker(partial(_remove, folders))

@@ -72,6 +72,11 @@ def parcel_folders() -> tuple[str, ...]:
     return tuple(tempfile.mkdtemp(prefix=f"{_own_name()}-", dir=place) for place in _places())
 
 
+def own_place(name: str) -> Path:
+    """Where this process may keep something under a name, for its worker processes."""
+    return _places()[0] / f"{_own_name()}-{name}"
+
+
 def full_shared_memory() -> str:
     """What to say where there is no room for the semaphores of worker processes."""
     size = f" ({shutil.disk_usage(_SHARED).total // 1024:,} kB)" if _SHARED.is_dir() else ""

@@ -1,6 +1,8 @@
 """A trace of some steps: what devices and threads did when, for xprof, TensorBoard and Perfetto (docs/profiling.md)."""
 
-from collections.abc import Callable
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,9 +11,11 @@ from etils import epath
 
 from data_pipelines.errors import UserError
 from data_pipelines.storage import publish, staging
+from data_pipelines.tracing import Event, begin_events, end_events
 from maerec_jax.config import ProfileConfig
 
 _FOLDER = "tensorboard/plugins/profile"  # in the workdir, where TensorBoard looks for traces
+_WORKERS = 10_000  # what Perfetto is told for their process; JAX's own numbers are below
 
 
 class Profile:
@@ -60,6 +64,7 @@ class Profile:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # the calls of Python functions, so many that the step would take longer
         jax.profiler.start_trace(folder, profiler_options=options)
+        begin_events()
         self._running.callback(self._write, folder, place)
 
     def ends(self, step: int) -> bool:
@@ -71,8 +76,36 @@ class Profile:
         self._running.close()
 
     def _write(self, folder: Path, place: epath.Path) -> None:
+        events = end_events()
         jax.profiler.stop_trace()
-        for kind in (".xplane.pb", ".trace.json.gz"):
-            for file in folder.rglob(f"*{kind}"):  # named after the machine, which may have several processes
-                publish(file, place / f"process_{jax.process_index()}{kind}")
+        kinds = ".xplane.pb", ".trace.json.gz"
+        planes, timeline = (next(folder.rglob(f"*{kind}")) for kind in kinds)  # named after the machine
+        if events:
+            _add_workers(timeline, _begun(planes), events)
+        for file, kind in zip((planes, timeline), kinds, strict=True):
+            publish(file, place / f"process_{jax.process_index()}{kind}")  # a machine may have several
         self._message(f"traced steps {self._steps[0]} to {self._steps[-1]}: {place}")
+
+
+def _begun(planes: Path) -> int:
+    """When a trace begins, in nanoseconds since 1970."""
+    plane = jax.profiler.ProfileData.from_file(str(planes)).find_plane_with_name("Task Environment")
+    return dict(plane.stats)["profile_start_time"]
+
+
+def _add_workers(timeline: Path, begun: int, events: Mapping[int, Sequence[Event]]) -> None:
+    """Add what worker processes did to a trace in the form of Chrome's, in which JAX's profiler cannot put it."""
+    with gzip.open(timeline, "rt") as file:
+        trace = json.load(file)
+    names = [("process_name", 0, "data workers")]
+    names += [("thread_name", pid, "worker") for pid in events]
+    trace["traceEvents"] += [
+        {"ph": "M", "pid": _WORKERS, "tid": tid, "name": kind, "args": {"name": name}} for kind, tid, name in names
+    ]
+    trace["traceEvents"] += [
+        {"ph": "X", "pid": _WORKERS, "tid": pid, "name": name, "ts": (begin - begun) / 1e3, "dur": (end - begin) / 1e3}
+        for pid, lines in events.items()
+        for begin, end, name in lines
+    ]
+    with gzip.open(timeline, "wt") as file:
+        json.dump(trace, file)

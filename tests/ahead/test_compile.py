@@ -115,11 +115,11 @@ def assert_unchanged(saved, config):
     --topology v5e:2x2 --save tests/ahead/small_mae.json``, and so for the other. Reviewers see what it costs.
     """
     found, expected = (json.loads(file.read_text()) for file in (saved, config.with_suffix(".json")))
-    if found["versions"] != expected["versions"]:
-        pytest.skip(f"the summary is of {expected['versions']}, and this is {found['versions']}")
     assert found["collectives"] == expected["collectives"]
+    # Another compiler finds a little more or less to fuse.
+    near = 0.01 if found["versions"] == expected["versions"] else 0.05
     for name in ("flops", "bytes_accessed", "fusions"):
-        assert found[name] == pytest.approx(expected[name], rel=0.01), name
+        assert found[name] == pytest.approx(expected[name], rel=near), name
 
 
 @needs_compiler

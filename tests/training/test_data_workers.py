@@ -1,10 +1,13 @@
 """Workers that tune themselves: as many as are needed, and the same batches."""
 
+import os
+
 import numpy as np
 import pytest
 
 from data_pipelines.pipeline import train_batches
 from data_pipelines.sources.combining import Sources
+from data_pipelines.tracing import begin_events, end_events, events_folder
 from maerec_jax.training import data_workers
 from maerec_jax.training.data import make_decoder
 from maerec_jax.training.data_workers import TunedBatches
@@ -61,7 +64,10 @@ def test_what_changes_later_changes_nothing():
 
 
 def test_batches_are_those_of_any_other_number(tmp_path, monkeypatch):
-    """With real worker processes, which a thread gives way to in the middle of the run."""
+    """With real worker processes, which a thread gives way to in the middle of the run.
+
+    And traces tell what they do: for some batches, more than were read before.
+    """
     monkeypatch.setattr(data_workers, "_WINDOW", 0.0)
     monkeypatch.setattr(data_workers, "_WAIT", 0.0)
     sources, decoder = Sources((words(64).open(),)), make_decoder(recogniser_config(tmp_path))
@@ -76,5 +82,15 @@ def test_batches_are_those_of_any_other_number(tmp_path, monkeypatch):
             one, other = next(tuned), next(plain)
             for name, array in one.items():
                 np.testing.assert_array_equal(array, other[name])
-    assert tuned.workers == 1
+        assert tuned.workers == 1
+        begin_events()
+        for _ in range(10):
+            next(tuned)
+        ((pid, events),) = end_events().items()
+        next(tuned)
     assert "now 1" in told[0]
+    assert pid != os.getpid()
+    assert {event.name for event in events} == {"read", "decode", "hand over"}
+    moments = [moment for event in events for moment in event[:2]]
+    assert moments == sorted(moments)
+    assert not events_folder().exists()

@@ -1,5 +1,7 @@
 """Traces of steps: the program reads like the design, and the trace holds the steps that were asked for."""
 
+import gzip
+import json
 import re
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
+from data_pipelines import tracing
 from data_pipelines.errors import UserError
 from data_pipelines.images.augmentation import Augmentation
 from maerec_jax.config import ProfileConfig
@@ -62,3 +65,18 @@ def test_a_resumed_run_traces_the_steps_that_are_left(tmp_path):
     assert told == [f"traced steps 5 to 9: {tmp_path}/tensorboard/plugins/profile/steps_5_to_9"]
     Profile(ProfileConfig("3:9"), epath.Path(tmp_path), 9, 12, told.append)
     assert told[1:] == ["profile.steps 3:9 are done already: nothing is traced"]
+
+
+def test_what_workers_write_down_is_in_the_trace_at_its_time(tmp_path, monkeypatch):
+    """Here this process is one of them: what JAX saw in it lies within what it wrote."""
+    monkeypatch.setattr(tracing, "_folder", tracing.events_folder())
+    with Profile(ProfileConfig("1:1"), epath.Path(tmp_path), 0, 1, print) as profile:
+        profile.begin(1)
+        with tracing.traced("decode"):
+            pass
+    (file,) = tmp_path.rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    seen, written = sorted((event for event in events if event.get("name") == "decode"), key=lambda event: event["pid"])
+    assert written["ts"] <= seen["ts"] <= seen["ts"] + seen["dur"] <= written["ts"] + written["dur"]
+    names = [event["args"]["name"] for event in events if event.get("pid") == written["pid"] and event["ph"] == "M"]
+    assert names == ["data workers", "worker"]
