@@ -86,10 +86,12 @@ def write_report(
     """
     shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
     shown |= {"judged_by": table.judged_by, "metric": METRICS[table.judged_by], "paper": table.judged_by == HEADLINE}
-    shown["tallies"] = tallies = Tallies(predictions, len(table.sets), table.judged_by)
+    scored = {result.name for result in table.scored}
+    kept = (prediction for prediction in predictions if prediction.set in scored)
+    shown["tallies"] = tallies = Tallies(kept, len(scored), table.judged_by)
     shown["worst"] = tallies.worst
-    shown["words"] = words = sum(result.words for result in table.sets)
-    shown["accuracy"] = sum(result.words * result.metrics[table.judged_by] for result in table.sets) / max(words, 1)
+    shown["words"] = words = sum(result.words for result in table.scored)
+    shown["accuracy"] = sum(r.words * r.metrics[table.judged_by] for r in table.scored) / max(words, 1)
     page = _PAGES.get_template("report.html").render(shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

@@ -229,4 +229,4 @@ def test_an_lmdb_that_cannot_be_read_is_counted(tmp_path):
 
 def test_unlabelled_lmdbs_need_no_labels(tmp_path, jpeg):
     write_lmdb(tmp_path / "Union14M-U/cc_lmdb", {1: jpeg(1), 2: jpeg(2)})
-    assert counts(found_in(tmp_path)["Union14M-U/cc_lmdb"]) == {}
+    assert counts(found_in(tmp_path)["Union14M-U/cc_lmdb"]) == {"unlabelled": 2}
