@@ -153,11 +153,12 @@ def _open_lmdb(root: Path, path: str, labelled: bool | None, found: Findings) ->
         problem = str(error)
     images = images_of(root / path, stated)
     size, last = len(images), max(images.stop - 1, 0)
+    there = f"the last image {last}" if images else "but it has no keys image-000000001 and so on"
     if stated is None:
-        problem = problem or f"has no num-samples, its last image is {last}"
+        problem = problem or f"has no num-samples, {there}"
         found.add("wrong_count", path, problem, max(size, 1))
     elif stated != size:
-        found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - size))
+        found.add("wrong_count", path, f"num-samples is {stated}, {there}", abs(stated - size))
     labelled = has_labels(root / path) if labelled is None else labelled
     return LmdbSource(str((root / path).resolve()), path, size, labelled, first=images.start) if images else None
 
