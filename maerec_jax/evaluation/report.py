@@ -86,9 +86,8 @@ def write_report(
     """
     shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
     shown |= {"judged_by": table.judged_by, "metric": METRICS[table.judged_by], "paper": table.judged_by == HEADLINE}
-    scored = {result.name for result in table.scored}
-    kept = (prediction for prediction in predictions if prediction.set in scored)
-    shown["tallies"] = tallies = Tallies(kept, len(scored), table.judged_by)
+    unscored = {result.name for result in table.sets if not result.scored}
+    shown["tallies"] = tallies = Tallies(predictions, len(table.sets), table.judged_by, unscored)
     shown["worst"] = tallies.worst
     shown["words"] = words = sum(result.words for result in table.scored)
     shown["accuracy"] = sum(r.words * r.metrics[table.judged_by] for r in table.scored) / max(words, 1)
