@@ -89,7 +89,7 @@ def _place(root: Path, path: str) -> Place:
     kind = kind_at(root / path)
     if kind is None:
         raise DataError(f"{root / path} is not an annotation list, LMDB or prepared set: give paths relative to {root}")
-    return Place(_NAMED, WordSet(path, None), kind, (path,))
+    return Place(_NAMED, WordSet(path, None, labelled=None), kind, (path,))
 
 
 def check_places(root: Path, places: list[Place], rules: Rules, workers: int, console: Console) -> list[SetReport]:

@@ -68,7 +68,7 @@ def _write(folder: str, batch: dict[str, np.ndarray]) -> str:
 
 
 def parcel_folders() -> tuple[str, ...]:
-    """New folders for ``Parcel.pack``, to be removed by whoever asks for them."""
+    """New folders for ``Parcel.pack``, to be removed by whoever asks for them, or else at the end of this process."""
     return tuple(tempfile.mkdtemp(prefix=f"{_own_name()}-", dir=place) for place in _places())
 
 
@@ -116,8 +116,14 @@ def _own_name() -> str:
     file = os.open(fresh, os.O_CREAT | os.O_WRONLY, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)
     fresh.rename(lock)  # others see it when it is locked
-    atexit.register(lock.unlink, missing_ok=True)
+    atexit.register(_leave, lock)
     return name
+
+
+def _leave(lock: Path) -> None:
+    for folder in (path for place in _places() for path in place.glob(f"{lock.stem}-*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 def _places() -> list[Path]:

@@ -1,6 +1,6 @@
 """The count of images that cannot be used, by source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,8 +34,14 @@ class InvalidImages:
         self.names = list(names) if len(names) == parts else [""] * parts
         self.counts = np.zeros((parts, len(OUTCOMES)), np.int64)
         """How many records of each part became what, over all processes."""
+        self._earlier = np.zeros_like(self.counts)
         self._latest = np.zeros((parts + 1, 2))  # seen and unusable, of each part and of all
         self._told = [0] * parts
+
+    def add_earlier(self, lines: Sequence[Mapping[str, str | int]]) -> None:
+        """Tell those of earlier runs in the workdir, too, from their ``by_source``; they decide nothing."""
+        by_name = {line["source"]: [line[outcome] for outcome in OUTCOMES] for line in lines}
+        self._earlier += np.array([by_name.get(name, [0] * len(OUTCOMES)) for name in self.names], np.int64)
 
     @property
     def used(self) -> int:
@@ -44,8 +50,12 @@ class InvalidImages:
 
     @property
     def found(self) -> int:
-        """How many images could not be used so far."""
-        return int(self.counts[:, USED + 1 :].sum())
+        """How many images could not be used so far, in earlier runs, too."""
+        return int(self._all[:, USED + 1 :].sum())
+
+    @property
+    def _all(self) -> np.ndarray:
+        return self.counts + self._earlier
 
     def parts_of(self, index: np.ndarray) -> np.ndarray:
         """int32: the part that each record of a batch is in."""
@@ -88,23 +98,23 @@ class InvalidImages:
         """Raise ``DataError`` where none of the images that came so far could be used."""
         if not self.used:
             raise DataError(
-                f"none of the {self.found:,} images could be used, so nothing was learnt and nothing is saved; the "
-                'lines "masked out" say why: repair them, or give other data'
+                f"none of the {self.counts.sum():,} images could be used, so nothing was learnt and nothing is saved; "
+                'the lines "masked out" say why: repair them, or give other data'
             )
 
     def by_source(self) -> list[dict[str, str | int]]:
-        """What became of the records of each part, for the log."""
+        """What became of the records of each part, in earlier runs, too, for the log."""
         return [
             {"source": name} | dict(zip(OUTCOMES, counts, strict=True))
-            for name, counts in zip(self.names, self.counts.tolist(), strict=True)
+            for name, counts in zip(self.names, self._all.tolist(), strict=True)
         ]
 
     def summary(self) -> list[str]:
-        """A line for each part with images that could not be used."""
+        """A line for each part with images that could not be used, in earlier runs, too."""
         return [
             f"not used: {unusable:,} of {counts.sum():,} images of {name} "
             f"({counts[MISSING]:,} missing, {counts[UNREADABLE]:,} unreadable)"
-            for name, counts in zip(self.names, self.counts, strict=True)
+            for name, counts in zip(self.names, self._all, strict=True)
             if (unusable := counts[USED + 1 :].sum())
         ]
 

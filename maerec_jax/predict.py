@@ -82,8 +82,8 @@ def predict(arguments: PredictArguments) -> int:
     """Read and print; returns 1 if an image could not be read, else 0."""
     import jax
     from rich.console import Console
-    from rich.progress import Progress
 
+    from data_pipelines.progress import progress_bar
     from maerec_jax.distributed.host_memory import keep_freed_memory, run_steps_in_this_thread
     from maerec_jax.reading.recognizer import Recognizer
     from maerec_jax.scenes.detection import load_detector
@@ -108,7 +108,7 @@ def predict(arguments: PredictArguments) -> int:
     work = _Words(arguments, recognizer) if detector is None else _Scenes(arguments, recognizer, detector)
     output = _Output(arguments, work.columns, work.ending)
     # Between the lines of a terminal a bar has no place.
-    with Progress(console=Console(stderr=True), transient=True, disable=sys.stdout.isatty()) as progress:
+    with progress_bar(Console(stderr=True), disable=sys.stdout.isatty()) as progress:
         bar = progress.add_task("reading", total=total)
         for loaded in loaded_ahead(sources, work.load, work.size):
             readable: list[tuple[str, Any]] = []

@@ -15,7 +15,7 @@ from data_pipelines.images.decoding import DecodeError, decode_image
 from data_pipelines.prepared import RecordSource
 from data_pipelines.sources.annotations import Listing, read_annotations
 from data_pipelines.sources.files import AnnotatedImages
-from data_pipelines.sources.lmdb_words import LmdbSource, images_of, stated_count
+from data_pipelines.sources.lmdb_words import LmdbSource, has_labels, images_of, stated_count
 from data_pipelines.sources.records import Source
 from data_pipelines.union14m.catalogue import Place
 
@@ -39,6 +39,7 @@ NOTES = {
     "vertical": "images at least twice as high as wide",
     "too_long": "labels with more characters than a recogniser learns",
     "outside_charset": "labels with characters that a recogniser cannot write",
+    "unlabelled": "records without labels, of which only pre-training makes use",
     "decomposed": "labels in decomposed Unicode form (NFD), which are taken as composed ones (NFC)",
 }
 """What is worth knowing about records that can be used."""
@@ -100,7 +101,7 @@ class Findings:
 def open_place(root: Path, place: Place, found: Findings, follow_links: bool = False) -> Source | None:
     """The records of a set under ``root``; None where there are none. What is wrong with it is added to ``found``."""
     if place.kind == "annotations":
-        listing = _read_lists(root, place.paths, found)
+        listing = _read_lists(root, place.paths, place.word_set.labelled, found)
         return None if listing is None else AnnotatedImages(root, listing, follow_links)
     try:
         if place.kind == "lmdb":
@@ -111,7 +112,7 @@ def open_place(root: Path, place: Place, found: Findings, follow_links: bool = F
         return None
 
 
-def _read_lists(root: Path, paths: Iterable[str], found: Findings) -> Listing | None:
+def _read_lists(root: Path, paths: Iterable[str], labelled: bool | None, found: Findings) -> Listing | None:
     """The first of ``paths`` that has records; they are annotation files that should list the same ones."""
     kept: Listing | None = None
     first, intact = "", False
@@ -129,7 +130,7 @@ def _read_lists(root: Path, paths: Iterable[str], found: Findings) -> Listing | 
         if not len(listing.names):
             if found.problems == before:
                 found.add("broken_files", path, "holds no records")
-        elif listing.texts is None:
+        elif listing.texts is None and labelled:
             found.add("broken_files", path, "holds names of images without labels")
         elif kept is None:
             kept, first, intact = listing, path, found.problems == before
@@ -138,8 +139,10 @@ def _read_lists(root: Path, paths: Iterable[str], found: Findings) -> Listing | 
     return kept
 
 
-def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSource | None:
+def _open_lmdb(root: Path, path: str, labelled: bool | None, found: Findings) -> LmdbSource | None:
     """The records of the LMDB in the folder ``path`` under ``root``, as many as it has keys for.
+
+    Where it is not known whether they are labelled, they are if there is any label.
 
     Raises ``DataError`` where it cannot be opened.
     """
@@ -150,11 +153,13 @@ def _open_lmdb(root: Path, path: str, labelled: bool, found: Findings) -> LmdbSo
         problem = str(error)
     images = images_of(root / path, stated)
     size, last = len(images), max(images.stop - 1, 0)
+    there = f"the last image {last}" if images else "but it has no keys image-000000001 and so on"
     if stated is None:
-        problem = problem or f"has no num-samples, its last image is {last}"
+        problem = problem or f"has no num-samples, {there}"
         found.add("wrong_count", path, problem, max(size, 1))
     elif stated != size:
-        found.add("wrong_count", path, f"num-samples is {stated}, the last image {last}", abs(stated - size))
+        found.add("wrong_count", path, f"num-samples is {stated}, {there}", abs(stated - size))
+    labelled = has_labels(root / path) if labelled is None else labelled
     return LmdbSource(str((root / path).resolve()), path, size, labelled, first=images.start) if images else None
 
 
@@ -201,6 +206,7 @@ def _inspect_label(source: Source, index: int, known: set[str], max_length: int,
         found.add(kind, source.name(index), str(error))
         return
     if text is None:
+        found.counts["unlabelled"] += 1
         return
     if getattr(source, "stored_text", source.text)(index) != text:
         found.add("decomposed", source.name(index), repr(text[:100]))

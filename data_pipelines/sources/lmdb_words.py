@@ -125,6 +125,16 @@ def images_of(path: Path, stated: int | None) -> range:
     return range(0 if from_0 else 1, last + 1)
 
 
+def has_labels(path: Path) -> bool:
+    """Whether an LMDB holds the label of any record. Raises ``DataError`` where it cannot be opened."""
+    real_path = os.path.realpath(path)
+    try:
+        with _transaction(real_path).cursor() as cursor:
+            return cursor.set_range(b"label-") and bytes(cursor.key()).startswith(b"label-")
+    except lmdb.Error as error:
+        raise _damage(real_path, "the first label", error) from error
+
+
 @dataclass(frozen=True)
 class LmdbSource:
     """The source of a ``LmdbWords``. Holds only the path and the count; opens the LMDB once in each process."""

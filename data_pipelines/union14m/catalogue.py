@@ -29,7 +29,7 @@ class WordSet:
     expected: int | None  # how many records the full set has; None where it is not known
     annotations: tuple[str, ...] = ()  # how the paths of its lists end, as lower-case shell patterns; all list the same
     lmdbs: tuple[str, ...] = ()  # how the path of the folder with its LMDB ends, likewise
-    labelled: bool = True  # whether its records have labels
+    labelled: bool | None = True  # whether its records have labels; None where that is not known
     rounded_to: int = 1  # what ``expected`` is rounded to
     also: tuple[int, ...] = ()  # other sizes in which it is published
     headline: bool = False  # whether it is one of the seven sets whose mean accuracy is Union14M-Benchmark's

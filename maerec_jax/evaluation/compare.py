@@ -32,12 +32,17 @@ def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comp
 
     A run is its predictions (.jsonl), or a table (.json) that evaluate wrote and that says where they are. Each is
     judged by the labels in its own file. What is in one of them only takes no part in the differences, and is counted.
-    The bootstrap draws the images ``resamples`` times anew.
+    So does a set of whose images one of them could use none: it has no score there. The bootstrap draws the images
+    ``resamples`` times anew.
 
     Raises:
       UserError: for a file that is missing, broken or has an image twice, and where no image is in both.
     """
-    run_a, run_b = _read(a), _read(b)
+    (run_a, without_a), (run_b, without_b) = _read(a), _read(b)
+    unscored = tuple(ordered(without_a | without_b))
+    run_a, run_b = ({image: each for image, each in run.items() if image.set not in unscored} for run in (run_a, run_b))
+    if not run_a or not run_b:
+        raise UserError(f"{a} and {b}: no image of {', '.join(unscored)} could be used in one of them, so none compare")
     pairs: dict[str, list[Pair]] = {}
     for image, judged in run_b.items():
         if image in run_a:
@@ -56,7 +61,7 @@ def compare(a: Path, b: Path, *, seed: int = 0, resamples: int = 10_000) -> Comp
     fixed, broken = (tuple(pair for pair in every if pair.change(metric) == way) for way in (1, -1))
     relabelled = tuple(pair for pair in every if pair.a.truth != pair.b.truth)
     only = _lone(run_a, run_b), _lone(run_b, run_a)
-    made = seed, resamples, metric, dropped
+    made = seed, resamples, metric, dropped, unscored
     return Comparison(str(a), str(b), *made, differences, fixed, broken, relabelled, *only)
 
 
@@ -65,10 +70,11 @@ def _drops(pair: Pair) -> bool:
     return any(HEADLINE in dropped_by(run.truth) for run in (pair.a, pair.b))
 
 
-def _read(path: Path) -> dict[Image, Judged]:
-    """The readings of a run, and which of them are right."""
+def _read(path: Path) -> tuple[dict[Image, Judged], set[str]]:
+    """The readings of a run, which of them are right, and the sets of which no image could be used."""
     path, expected = _predictions_file(path)
     run: dict[Image, Judged] = {}
+    usable = set()
     for number, prediction in enumerate(read_predictions(path), 1):
         image = Image(prediction.set, prediction.index, prediction.file)
         if image in run:
@@ -76,6 +82,8 @@ def _read(path: Path) -> dict[Image, Judged]:
         found = verdicts(prediction.judged_reading, prediction.truth)
         right = tuple(found[name] == 1 for name in MEASURES)
         run[image] = Judged(prediction.truth, prediction.reading, prediction.confidence, right)
+        if prediction.judged_reading is not None:
+            usable.add(prediction.set)
     if not run:
         raise UserError(f"{path} holds no predictions")
     words = Counter(image.set for image in run)
@@ -86,7 +94,7 @@ def _read(path: Path) -> dict[Image, Judged]:
                 f"{path} has {words[name]:,} words of {name}, but the table made from it {expected[name]:,}: one of "
                 "them is of another run; give the predictions themselves (.jsonl)"
             )
-    return run
+    return run, words.keys() - usable
 
 
 def _predictions_file(path: Path) -> tuple[Path, Counter[str] | None]:

@@ -141,6 +141,7 @@ class Comparison:
     resamples: int  # how many times the images were drawn anew
     judged_by: str  # the metric that decides which images are fixed and which broken
     letters_dropped: Mapping[str, int]  # how many labels have letters that ``HEADLINE`` drops, by set
+    unscored: Sequence[str]  # sets that are left out, since a run could use none of their images
     differences: tuple[Difference, ...]  # of each set, then of each average that can be made of them
     fixed: tuple[Pair, ...]  # the images that only the second run reads right
     broken: tuple[Pair, ...]  # those that only the first run reads right
@@ -155,6 +156,7 @@ class Comparison:
             "b": self.b,
             "judged_by": self.judged_by,
             "letters_dropped": dict(self.letters_dropped),
+            "without_score": list(self.unscored),
             "bootstrap": {"level": LEVEL, "resamples": self.resamples, "seed": self.seed},
             "differences": [difference.described() for difference in self.differences],
             "fixed": [pair.described() for pair in self.fixed],
@@ -203,6 +205,9 @@ class Comparison:
             remarks.append("margin: incomplete_ori minus incomplete; less is better, so b is better below 0.")
         if self.letters_dropped:
             remarks.append(letters_remark([HEADLINE], self.letters_dropped))
+        if self.unscored:
+            names = ", ".join(map(printable, self.unscored))
+            remarks.append(f"Left out, because a run could use none of their images: {names}.")
         if self.relabelled:
             first = self.relabelled[0]
             remarks.append(

@@ -115,10 +115,10 @@ class MeasuredModel:
     @cached_property
     def numbers(self) -> dict[str, Number]:
         """Numbers of the sets, the plain means and the margin, by name."""
-        by_name = {result.name: result for result in self.table.sets}
+        by_name = {result.name: result for result in self.table.scored}
         # A set is what a group of it alone would be.
         rows: list[tuple[str, str, Literal["set"] | Kind, Mapping[str, float], bool]]
-        rows = [(r.name, r.name, "set", {r.name: 1.0}, r.words == r.published_words) for r in self.table.sets]
+        rows = [(r.name, r.name, "set", {r.name: 1.0}, r.words == r.published_words) for r in self.table.scored]
         groups = [average.group for average in self.table.averages if average.group.defined]
         rows += [(g.name, g.label, g.kind, g.weights, g.published) for g in groups if g.kind != "weighted"]
         dropping = [r.name for r in self.table.sets if r.letters_dropped.get(HEADLINE)]

@@ -45,7 +45,8 @@ class SetReader:
         message: Callable[[str], None],
     ) -> None:
         self.name, self._reader = name, reader
-        self._message = lambda text: message(f"{name}: {text}")
+        # What LMDBs tell begins with their path, which is often the name.
+        self._message = lambda text: message(text if text.startswith(f"{name}: ") else f"{name}: {text}")
         labels = Labels(reader.config.charset.written, reader.config.max_length - 2, "keep", cut=False)
         self.source: Sources = open_sources((spec,), root, self._message, labels)
         handling = reader.handling

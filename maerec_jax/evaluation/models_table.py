@@ -38,6 +38,12 @@ class ModelsTable:
     def __post_init__(self) -> None:
         for model in self.models:
             first = self.models[0].numbers
+            for name in first.keys() ^ model.numbers.keys():
+                has, lacks = (self.models[0], model) if name in first else (model, self.models[0])
+                raise UserError(
+                    f"{has.name} has a score for {name}, but {lacks.name} could use none of the images: measure both "
+                    "on the same images"
+                )
             if any(number.metric != first.get(name, number).metric for name, number in model.numbers.items()):
                 raise UserError(
                     f"{model.name} and {self.models[0].name}: the older of their tables does not tell which labels "

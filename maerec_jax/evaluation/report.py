@@ -86,10 +86,11 @@ def write_report(
     """
     shown: dict[str, Any] = {"title": title, "details": details, "table": table, "picture": picture}
     shown |= {"judged_by": table.judged_by, "metric": METRICS[table.judged_by], "paper": table.judged_by == HEADLINE}
-    shown["tallies"] = tallies = Tallies(predictions, len(table.sets), table.judged_by)
+    unscored = {result.name for result in table.sets if not result.scored}
+    shown["tallies"] = tallies = Tallies(predictions, len(table.sets), table.judged_by, unscored)
     shown["worst"] = tallies.worst
-    shown["words"] = words = sum(result.words for result in table.sets)
-    shown["accuracy"] = sum(result.words * result.metrics[table.judged_by] for result in table.sets) / max(words, 1)
+    shown["words"] = words = sum(result.words for result in table.scored)
+    shown["accuracy"] = sum(r.words * r.metrics[table.judged_by] for r in table.scored) / max(words, 1)
     page = _PAGES.get_template("report.html").render(shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

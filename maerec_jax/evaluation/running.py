@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from data_pipelines.command import check_outputs, keep_compiled_programs, tell
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DataError, UserError
 from data_pipelines.progress import progress_bar
 from data_pipelines.sources.files import with_links
 from maerec_jax.config import SourceConfig, TrainConfig
@@ -185,6 +185,12 @@ def _conclude(
 ) -> MeasuredModel:
     """Make the table, and write what was asked for."""
     table = Table.from_predictions(read_predictions(predictions.path))
+    if not table.scored:
+        again = "repeat the command with --overwrite" if arguments.predictions_file else "repeat the command"
+        raise DataError(
+            f"none of the {table.unusable:,} images of {', '.join(sets)} could be used, so there is no score: repair "
+            f"them, and {again}"
+        )
     title = f"{arguments.checkpoint or SHIPPED[0]}, step {predictions.made_with['step']:,}"
     details = {name: str(value) for name, value in predictions.made_with.items() if name != "sets"}
     settings = {name: details[name] for name in SETTINGS if name in details}

@@ -33,10 +33,15 @@ class SetResult:
     words: Annotated[int, Field(ge=1)]  # how many words it has here, all of which count
     unusable: Annotated[int, Field(ge=0)]  # those whose image could not be used: read wrong, with confidence 0
     metrics: dict[str, Annotated[float, Field(ge=0, le=1)]]  # each of ``scoring.METRICS``; of old tables but the last
-    confidence: Annotated[float, Field(ge=0, le=1)]  # mean confidence of its words
+    confidence: Annotated[float, Field(ge=0, le=1)] | None  # mean confidence of its words
     name: str = ""
     letters_dropped: dict[str, int] = field(default_factory=dict)  # of how many labels a metric leaves out letters
     capitals: bool = False  # whether its labels have capitals, and no small letters
+
+    @property
+    def scored(self) -> bool:
+        """Whether any of its images could be used: otherwise it has no metrics, and no confidence."""
+        return self.unusable < self.words
 
     @property
     def published_words(self) -> int | None:
@@ -101,7 +106,7 @@ class Table:
             found = scores[name]
             sure, capitals = confidence[name] / found.words, found.cases == {"upper"}
             about = name, dict(found.dropped), capitals
-            results.append(SetResult(found.words, unusable[name], found.means(), sure, *about))
+            results.append(_without_score(SetResult(found.words, unusable[name], found.means(), sure, *about)))
         return cls(tuple(results))
 
     @classmethod
@@ -116,16 +121,22 @@ class Table:
         except ValidationError as error:
             raise UserError(f"not a table made by evaluate: {first_fault(error)}") from error
         for name, result in found.items():
-            if missing := METRICS.keys() - result.metrics.keys() - {ALL_LETTERS}:
+            missing = METRICS.keys() - result.metrics.keys() - {ALL_LETTERS}
+            if missing and result.scored:
                 raise UserError(f"not a table made by evaluate: sets.{name}.metrics lacks {min(missing)}")
-        return cls(tuple(replace(found[name], name=name) for name in ordered(found)))
+        return cls(tuple(_without_score(replace(found[name], name=name)) for name in ordered(found)))
+
+    @property
+    def scored(self) -> tuple[SetResult, ...]:
+        """The sets that have a score; averages are of these."""
+        return tuple(result for result in self.sets if result.scored)
 
     @cached_property
     def averages(self) -> tuple[Average, ...]:
         """The averages that can be made of the sets; see ``groups``."""
-        by_name = {result.name: result for result in self.sets}
+        by_name = {result.name: result for result in self.scored}
         averages = []
-        for group in groups({result.name: result.words for result in self.sets}):
+        for group in groups({result.name: result.words for result in self.scored}):
             members = [(by_name[name], weight) for name, weight in group.weights.items()]
             words = sum(result.words for result, _ in members)
             metrics, confidence = {}, None
@@ -133,7 +144,7 @@ class Table:
                 known = [name for name in METRICS if all(name in result.metrics for result, _ in members)]
                 metrics = {name: sum(weight * result.metrics[name] for result, weight in members) for name in known}
             if group.kind != "margin":
-                confidence = sum(weight * result.confidence for result, weight in members)
+                confidence = sum(weight * (result.confidence or 0.0) for result, weight in members)
             averages.append(Average(group, words, metrics, confidence))
         return tuple(averages)
 
@@ -182,8 +193,13 @@ class Table:
         remarks = [remark for remark in dict.fromkeys(average.group.remark for average in self.averages) if remark]
         if any(average.group.kind == "margin" and average.group.defined for average in self.averages):
             remarks.append(f"margin: {' minus '.join(MARGIN)}, in points; less is better.")
-        if self.unusable:
-            remarks.append(f"{self.unusable:,} images could not be used; they count as read wrong, with confidence 0.")
+        remarks += [
+            f"{printable(result.name)}: none of its {result.words:,} images could be used, so it has no score."
+            for result in self.sets
+            if not result.scored
+        ]
+        if wrong := sum(result.unusable for result in self.scored):
+            remarks.append(f"{wrong:,} images could not be used; they count as read wrong, with confidence 0.")
         capitals = [printable(result.name) for result in self.sets if result.capitals]
         if capitals:
             remarks.append(
@@ -286,6 +302,11 @@ def plain_table(title: str) -> RichTable:
     table = RichTable(title=Text(title), title_justify="left", box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
     table.add_column("set", overflow="fold")
     return table
+
+
+def _without_score(result: SetResult) -> SetResult:
+    """The result, of a set whose images could all not be used without numbers."""
+    return result if result.scored else replace(result, metrics={}, confidence=None)
 
 
 def _percents(

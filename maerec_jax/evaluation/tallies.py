@@ -3,7 +3,7 @@
 import heapq
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -118,10 +118,17 @@ class Tallies:
     """Counts over predictions, taken one by one; of the predictions themselves only the worst are kept.
 
     Right is what is right by ``metric``. The ``sets`` that the predictions are of share the room for worst errors.
+    Those of ``unscored`` sets, of which no image could be used, are only named.
     """
 
-    def __init__(self, predictions: Iterable[Prediction], sets: int, metric: str = HEADLINE) -> None:
-        self._metric = metric
+    def __init__(
+        self,
+        predictions: Iterable[Prediction],
+        sets: int,
+        metric: str = HEADLINE,
+        unscored: Collection[str] = (),
+    ) -> None:
+        self._metric, self._unscored = metric, unscored
         # By ``LENGTHS``; a truth without any character is in none.
         self.lengths = [Tally(label=str(a) if a + 1 == b else f"{a}\u2013{b - 1}") for a, b in pairwise(LENGTHS)]
         self.lengths.append(Tally(label=f"{LENGTHS[-1]} or more"))
@@ -143,7 +150,7 @@ class Tallies:
     def _add(self, number: int, prediction: Prediction) -> None:
         found = verdicts(prediction.judged_reading, prediction.truth)
         right, confidence = found[self._metric] == 1, prediction.confidence
-        if prediction.truth:
+        if prediction.truth and prediction.set not in self._unscored:
             self.lengths[bisect_right(LENGTHS, len(prediction.truth)) - 1].add(right, confidence)
         if prediction.outcome != OUTCOMES[0]:
             if len(self.unusable) < _UNUSABLE_SHOWN:

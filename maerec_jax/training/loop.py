@@ -140,6 +140,8 @@ class _Training:
         self._step = jit_train_step(run.task, run.optimizer, config, run.shardings)
         self._pending: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
         self._invalid = InvalidImages(run.sources, log.alarm, source_names(config.data.train), config.data.max_invalid)
+        self._invalid.add_earlier(log.earlier_sources)
+        self._told = start  # the step up to which the log tells what has become of records
         self._rates = Rates(config.batch_size, config.model.work, devices_peak)
         self._stragglers = Stragglers(log.message) if jax.process_count() > 1 else None
         self._compiled: set[tuple[int, ...]] = set()  # the shapes of images that there were
@@ -153,8 +155,7 @@ class _Training:
     def __exit__(self, *_: object) -> None:
         with ExitStack() as at_the_end:
             at_the_end.callback(self._patience.close)
-            if self._counted > self._start:
-                self._log.sources(self._counted, self._invalid.by_source())
+            self._tell_sources()
             for line in self._invalid.summary():
                 self._log.message(line)
             self._log.spent(self._done)
@@ -224,8 +225,7 @@ class _Training:
                 shown = {"loss": numbers.pop("loss")} | shown | numbers
             if self._invalid.found:
                 shown["invalid_images"] = float(self._invalid.found)
-                if done < run.total_steps:
-                    log.sources(done, self._invalid.by_source())
+                self._tell_sources()
             log.scalars(done, shown)
         if done == run.total_steps:
             self._invalid.require_used()
@@ -263,6 +263,7 @@ class _Training:
         """Begin to save the state, whose log is in its place by then."""
         with self._wall_time.during("saving"):
             self._log.spent(self._done)
+            self._tell_sources()  # so that a run which goes on from here counts on
             self._log.arrive()
             self._keep(score)
         self._rates.restart()  # nor are validating and saving
@@ -271,6 +272,11 @@ class _Training:
         """Wait until what is being saved is on disk."""
         with self._wall_time.during("saving"):
             self._checkpoints.wait()
+
+    def _tell_sources(self) -> None:
+        if self._counted > self._told:
+            self._told = self._counted
+            self._log.sources(self._counted, self._invalid.by_source())
 
     def _keep(self, score: float | None = None) -> None:
         if self._invalid.used:  # otherwise the state is the one that it began with

@@ -113,6 +113,8 @@ class RunLog:
         self, workdir: epath.PathLike, start_step: int, total_steps: int, active: bool, wall_time: WallTime
     ) -> None:
         self.active = active
+        self.earlier_sources: list[dict[str, str | int]] = []
+        """What had become of the records of each training source at the step that this run starts from."""
         if not active:
             return
         self._outbox = _Outbox(epath.Path(workdir), self.message) if is_bucket(epath.Path(workdir)) else None
@@ -125,8 +127,11 @@ class RunLog:
             lines = [(line, parsed) for line in file.read_text().splitlines() if (parsed := _parsed(line)) is not None]
             wall_time.add_earlier([parsed for _, parsed in lines], start_step)
             fresh = file.with_suffix(".new")  # a run that is killed here keeps its log
-            fresh.write_text("".join(f"{line}\n" for line, parsed in lines if parsed["step"] <= start_step))
+            kept = [(line, parsed) for line, parsed in lines if parsed["step"] <= start_step]
+            fresh.write_text("".join(f"{line}\n" for line, _ in kept))
             fresh.replace(file)
+            counted = [parsed["sources"] for _, parsed in kept if parsed.get("group") == "sources"]
+            self.earlier_sources = counted[-1] if counted else []
         self._file = file.open("a")
         self._events = _summary_writer()(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
@@ -218,7 +223,7 @@ class RunLog:
         return line["workdir"]
 
     def sources(self, step: int, sources: list[dict[str, str | int]]) -> None:
-        """Log what has become of the records of each training source since this process started, as a JSON line."""
+        """Log what has become of the records of each training source since the run began, as a JSON line."""
         if self.active:
             self._write({"step": step, "group": "sources", "sources": sources})
 

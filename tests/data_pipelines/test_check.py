@@ -26,7 +26,7 @@ def test_workers_find_what_the_main_process_finds(tmp_path, training, jpeg, monk
     assert {name: vars(report) for name, report in alone.items()} == {n: vars(r) for n, r in together.items()}
     assert counts(alone["Union14M-L/train_hard"]) == {"missing": 2, "unreadable": 2, "outside_charset": 24}
     assert alone["Union14M-L/train_hard"].findings.characters == {"é": 24}
-    assert counts(alone["Union14M-U/cc_lmdb"]) == {"unreadable": 3}
+    assert counts(alone["Union14M-U/cc_lmdb"]) == {"unreadable": 3, "unlabelled": 11}
 
 
 def test_findings_do_not_grow_with_the_records(tmp_path, training):
@@ -122,12 +122,19 @@ def test_named_sources_are_checked_whatever_they_are_called(tmp_path, training, 
     folder, records = training
     write_lines(tmp_path / "mine.txt.jsonl", [(f"{folder.name}/{name}", text) for name, text in records[:3]])
     write_lmdb(tmp_path / "my words", {1: jpeg(1), 2: b""})
+    write_lmdb(tmp_path / "some labels", {1: jpeg(1), 2: jpeg(2)}, {2: b"a"})
+    (tmp_path / "names.txt").write_text(f"{folder.name}/{records[0][0]}\n")
     assert run(tmp_path, "--sources", "mine.txt.jsonl", "--json", tmp_path / "report.json") == 0
     assert run(tmp_path, "--sources", "mine.txt.jsonl", "my words", "--characters", "xyz") == 1
     told = capsys.readouterr().out
     assert "mine.txt.jsonl" in told
     assert "my words" in told
     assert "absent" not in told
+    assert run(tmp_path, "--sources", "my words", "names.txt", "some labels", "--json", tmp_path / "report.json") == 1
+    sets = json.loads((tmp_path / "report.json").read_text())["sets"]
+    found = [(each["problems"]["unreadable"], each["problems"]["missing_labels"]) for each in sets]
+    assert found == [(1, 0), (0, 0), (0, 1)]
+    assert [each["notes"]["unlabelled"] for each in sets] == [2, 1, 0]
     assert run(tmp_path, "--sources", "nothing") == 1
     assert "nothing is not an annotation list, LMDB or prepared set" in capsys.readouterr().err
 

@@ -225,8 +225,9 @@ def test_an_lmdb_that_cannot_be_read_is_counted(tmp_path):
     details = [report.findings.offenders["broken_files"][0].detail for report in list(reports.values())[:2]]
     assert "cannot be opened" in details[0]
     assert "cut off" in details[1]
+    assert "no keys image-000000001" in reports["Union14M-U/openvino_lmdb"].findings.offenders["wrong_count"][0].detail
 
 
 def test_unlabelled_lmdbs_need_no_labels(tmp_path, jpeg):
     write_lmdb(tmp_path / "Union14M-U/cc_lmdb", {1: jpeg(1), 2: jpeg(2)})
-    assert counts(found_in(tmp_path)["Union14M-U/cc_lmdb"]) == {}
+    assert counts(found_in(tmp_path)["Union14M-U/cc_lmdb"]) == {"unlabelled": 2}

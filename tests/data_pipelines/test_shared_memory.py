@@ -110,9 +110,10 @@ from glob import glob
 from data_pipelines.images.batch_decoder import BatchDecoder
 from data_pipelines.pipeline import evaluation_batches
 from data_pipelines.rendering import RenderedWords
-from data_pipelines.shared_memory import _own_name
+from data_pipelines.shared_memory import _own_name, parcel_folders
 if __name__ == "__main__":
     gc.disable()
+    parcel_folders()  # which nobody removes
     with evaluation_batches(RenderedWords(size=9).open(), BatchDecoder(), batch_size=2, num_workers=1) as batches:
         count = sum(1 for _ in batches)
     print(count, len(glob(f"/dev/shm/sem.{_own_name()}-*")), _own_name())

@@ -90,6 +90,16 @@ def test_differences_are_those_of_the_tables(tmp_path):
             assert measure.low <= measure.difference <= measure.high
 
 
+def test_sets_without_a_score_in_one_run_are_left_out(tmp_path):
+    lost = [prediction(name="SVT", index=i, outcome="missing") for i in range(3)]
+    found = compare(*pair(tmp_path, [*words("curve", 3), *words("SVT", 3)], [*words("curve", 3), *lost]))
+    assert "SVT" not in {difference.name for difference in found.differences}
+    assert (found.broken, found.only_a, found.to_dict()["without_score"]) == ((), {}, ["SVT"])
+    assert "Left out, because a run could use none of their images: SVT." in found.remarks()
+    with pytest.raises(UserError, match="no image of SVT could be used in one of them"):
+        compare(*pair(tmp_path, lost, lost))
+
+
 def test_an_average_resamples_each_set_on_its_own(tmp_path):
     a = [*words("curve", 40, 20), *words("salient", 160, 80)]
     b = read_as(a, {i: "word" for i in range(20, 26)} | {i: "word" for i in range(120, 130)})

@@ -279,3 +279,9 @@ def test_images_that_cannot_be_used_are_named_and_count_as_wrong(trained, tmp_pa
     assert [p.outcome for p in found] == ["used", "unreadable", "missing"]
     assert [p.reading for p in found[1:]] == ["", ""]
     assert json.loads((tmp_path / "t.json").read_text())["sets"]["labels.jsonl"]["words"] == 3
+    (tmp_path / "good.jpg").write_bytes(b"")
+    told = refused(run_evaluate(*where), capsys)
+    assert told == (
+        "error: none of the 3 images of labels.jsonl could be used, so there is no score: repair them, and repeat the "
+        "command"
+    )

@@ -228,6 +228,13 @@ def test_broken_tables_give_one_line(tmp_path, content, told):
     assert "\n" not in str(error.value)
 
 
+def test_models_need_a_score_for_the_same_sets():
+    one, other = model(of_sets(GREEN, "SVT", "CUTE80"), "a"), model(of_sets(GREEN, "CUTE80"), "b")
+    table = Table((SetResult(647, 647, {}, None, "SVT"), *other.table.sets))
+    with pytest.raises(UserError, match="a has a score for SVT, but b could use none of the images"):
+        ModelsTable((one, replace(other, table=table)))
+
+
 def test_sets_of_other_scripts_are_shown_with_all_their_letters():
     metrics = dict.fromkeys(METRICS, 1.0) | {ALL_LETTERS: 0.25}
     other = SetResult(10, 0, metrics, 0.5, "x.txt", {HEADLINE: 8})

@@ -83,6 +83,15 @@ def mixed(count=200):
     ]
 
 
+def test_images_of_sets_without_a_score_are_named_and_count_nowhere(tmp_path):
+    lost = [prediction("gone", name="SVT", index=i, outcome="missing") for i in range(2)]
+    text = Page(report(tmp_path, [*words("curve", 3), *lost])).text()
+    assert "3words" in text.replace("\n", "")
+    assert "SVT/0.jpg" in text
+    assert "SVT: none of its 2 images could be used" in text
+    assert sum(tally.words for tally in Tallies(lost, 1, unscored={"SVT"}).lengths) == 0
+
+
 def test_the_page_stands_alone(tmp_path):
     text = report(tmp_path, mixed(), details={"step": "5"})
     page = Page(text)

@@ -52,6 +52,24 @@ def test_images_that_cannot_be_used_are_wrong_whatever_their_label():
     assert "2 images could not be used" in shown(Table((found,)))
 
 
+def test_a_set_without_a_usable_image_has_no_score_and_is_in_no_average():
+    lost = [prediction(name="SVT", index=i, outcome="missing") for i in range(4)]
+    some = [*words("CUTE80", 2, 1), prediction(name="CUTE80", index=2, outcome="missing")]
+    table = Table.from_predictions([*lost, *some])
+    svt, cute = table.sets
+    assert (svt.metrics, svt.confidence, table.scored) == ({}, None, (cute,))
+    mean = table.averages[0]
+    assert (mean.words, mean.metrics["word_accuracy"]) == (3, pytest.approx(1 / 3))
+    assert "SVT" in mean.group.missing
+    text = " ".join(shown(table).split())
+    assert "SVT: none of its 4 images could be used, so it has no score. 1 images could not be used;" in text
+    data = json.loads(json.dumps(table.to_dict()))
+    assert Table.from_dict(data) == table
+    data["sets"]["SVT"] |= {"metrics": dict.fromkeys(METRICS, 0.0), "confidence": 0.0}  # as earlier versions wrote it
+    assert Table.from_dict(data) == table
+    assert next(csv.DictReader(io.StringIO(table.to_csv())))["word_accuracy"] == ""
+
+
 def test_plain_and_weighted_means():
     table = Table.from_predictions([*words("SVT", 10, 5), *words("CUTE80", 30, 30)])
     plain, weighted = table.averages

@@ -128,6 +128,8 @@ def test_a_run_that_is_stopped_and_killed_equals_an_unbroken_one(long_run, tmp_p
             assert_stopped(workdir, before, "SIGINT", run.told())
     train(long_config(workdir))
     assert_same_run(workdir, long_run)
+    counted = [logged(each, "sources", "sources")[STEPS] for each in (workdir, long_run)]
+    assert counted[0] == counted[1]  # since the run began
 
 
 def assert_stopped(workdir, before, name, told):
