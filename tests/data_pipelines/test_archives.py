@@ -1,6 +1,6 @@
 """Files in archives are read as those in folders are, and what is wrong with an archive is an error of reading."""
 
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 
@@ -30,14 +30,28 @@ def test_files_are_read_from_archives(tmp_path):
 
 
 def test_a_damaged_archive_is_an_error_of_reading(tmp_path):
-    write(tmp_path / "packed.zip", "0.jpg", compression=ZIP_DEFLATED)
+    write(tmp_path / "packed.zip", "0.jpg", compression=ZIP_BZIP2)
     write(tmp_path / "changed.zip", "0.jpg")
     data = (tmp_path / "changed.zip").read_bytes()
     (tmp_path / "changed.zip").write_bytes(data.replace(b"what", b"that", 1))
     (tmp_path / "cut.zip").write_bytes(data[:-30])
-    for name, told in {"packed": "compressed", "changed": "Bad CRC-32", "cut": "not a zip file"}.items():
+    for name, told in {"packed": "compressed by another", "changed": "Bad CRC-32", "cut": "not a zip file"}.items():
         with pytest.raises(OSError, match=told):
             read_file(f"{tmp_path}/{name}.zip/0.jpg")
+
+
+@pytest.mark.parametrize("compression", [ZIP_STORED, ZIP_DEFLATED])
+def test_any_damage_is_an_error_of_reading(compression, tmp_path):
+    write(tmp_path / "0.zip", "a.jpg", compression=compression)
+    data, found = (tmp_path / "0.zip").read_bytes(), set()
+    for place in range(len(data)):
+        path = tmp_path / f"{place}.zip"
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            found.add(read_file(f"{path}/a.jpg"))
+        except OSError as error:
+            found.add(type(error))
+    assert found == {b"what is in a.jpg" * 9, OSError, FileNotFoundError}
 
 
 def test_a_list_may_name_files_in_archives(tmp_path):
