@@ -72,12 +72,16 @@ start() {
     echo $status >"$folder/status.new"; mv "$folder/status.new" "$folder/status"
   ' run $state_folder "$@" >$log 2>&1 </dev/null &
   disown
+  wait_for_pid
+  echo "started on $(hostname)"
+}
+
+wait_for_pid() {
   local waited
   for waited in 1 2 3 4 5 6 7 8 9 10; do
     [ ! -f $state_folder/pid ] || break
     sleep 0.$waited
   done
-  echo "started on $(hostname)"
 }
 
 state() { # state [COMMAND ...]
@@ -119,6 +123,7 @@ watch() {
 end() { # end SIGNAL
   if [ "$(state)" = running ]; then
     [ "$1" = KILL ] || : >$state_folder/halt
+    wait_for_pid # of a command that is just being started
     kill "-$1" "$(cat $state_folder/pid)"
     echo "sent SIG$1 on $(hostname)"
   else
