@@ -5,8 +5,7 @@
 #           asks for a trace; or takes an address.
 # Seen:     jax 0.10.2 and 0.12.0.1 listen on [::], so whoever reaches the machine can have it traced, without a password.
 #           grain's profiling of worker processes (grain_enable_multiprocess_worker_profiling) opens such a port in each.
-# So:       traces are started in the process itself, and worker processes write down themselves what they do
-#           (data_pipelines/tracing.py).
+# So:       traces are started in the process itself, and worker processes write down themselves what they do.
 #
 # Needs Linux, for /proc/net/tcp6.
 set -euo pipefail

@@ -66,7 +66,7 @@ def train(config: TrainConfig, changed_data: bool = False, extend: bool = False)
             RunLog(workdir, start, run.total_steps, first, wall_time) as log,
             _batches(run, start, log.alarm) as batches,
             _Training(run, requests, checkpoints, log, start, wall_time) as training,
-            Profile(config.profile, workdir, start, run.total_steps, log.alarm) as profile,
+            Profile(config.profile, workdir, start, log.alarm) as profile,
         ):
             wall_time.turn_to("stepping")
             training.finish_validation()

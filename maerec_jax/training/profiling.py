@@ -18,6 +18,15 @@ _FOLDER = "tensorboard/plugins/profile"  # in the workdir, where TensorBoard loo
 _WORKERS = 10_000  # what Perfetto is told for their process; JAX's own numbers are below
 
 
+def check_profile(config: ProfileConfig, total: int) -> None:
+    """Raise ``UserError`` for steps or processes that a run of ``total`` steps does not have."""
+    if config.span.stop > total + 1:
+        raise UserError(f"profile.steps {config.steps}: the run has {total:,} steps")
+    if not set(config.processes) <= set(range(jax.process_count())):
+        told = ", ".join(map(str, config.processes))
+        raise UserError(f"profile.processes {told}: the run has {jax.process_count()}, counted from 0")
+
+
 class Profile:
     """Traces the steps that a config asks for. As a context: a run that ends among them keeps its trace.
 
@@ -25,20 +34,10 @@ class Profile:
       config: which steps, and in which processes.
       workdir: the run's folder. All processes write to one folder in it, which xprof shows as those of one run.
       start: the steps that are done already.
-      total: those of the whole run.
       message: prints a line.
-
-    Raises ``UserError`` for steps or processes that the run does not have.
     """
 
-    def __init__(
-        self, config: ProfileConfig, workdir: epath.Path, start: int, total: int, message: Callable[[str], None]
-    ) -> None:
-        if config.span.stop > total + 1:
-            raise UserError(f"profile.steps {config.steps}: the run has {total:,} steps")
-        if not set(config.processes) <= set(range(jax.process_count())):
-            told = ", ".join(map(str, config.processes))
-            raise UserError(f"profile.processes {told}: the run has {jax.process_count()}, counted from 0")
+    def __init__(self, config: ProfileConfig, workdir: epath.Path, start: int, message: Callable[[str], None]) -> None:
         self._steps = config.span[max(0, start + 1 - config.span.start) :]
         if config.steps and not self._steps:
             message(f"profile.steps {config.steps} are done already: nothing is traced")

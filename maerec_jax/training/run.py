@@ -32,6 +32,7 @@ from maerec_jax.training.changed_data import check_data, held_by
 from maerec_jax.training.data import make_buckets, open_training, open_validation
 from maerec_jax.training.optimizer import learning_rate_schedule, make_optimizer, map_by_path
 from maerec_jax.training.pretraining import Pretraining
+from maerec_jax.training.profiling import check_profile
 from maerec_jax.training.recognition import Recognition
 from maerec_jax.training.starting import LoadedRun, load_start, loaded_params
 from maerec_jax.training.step import TrainState, completing, state_shapes
@@ -127,6 +128,10 @@ class Run:
                 "images of each bucket": [] if self.buckets is None else np.bincount(self.buckets.numbers).tolist(),
             }
         )
+        self.steps_per_epoch = self.sources.epoch / config.batch_size
+        """Steps that see as many images as there are; beside such, drawn ones do not count."""
+        self.total_steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
+        check_profile(config.profile, self.total_steps)
         # Read before the workdir is made, so that a mistyped name leaves none behind.
         self._loaded: LoadedRun | None = None  # what a new run starts from, until its state is made
         workdir, first = epath.Path(config.workdir), jax.process_index() == 0
@@ -136,9 +141,6 @@ class Run:
         notes += claim_workdir(config, first, extend)
         notes += check_data(workdir, held, resumes, changed_data, first)
 
-        self.steps_per_epoch = self.sources.epoch / config.batch_size
-        """Steps that see as many images as there are; beside such, drawn ones do not count."""
-        self.total_steps = config.steps or math.ceil(config.epochs * self.steps_per_epoch)
         self.schedule = learning_rate_schedule(
             config.optimizer, config.batch_size, self.steps_per_epoch, self.total_steps
         )

@@ -14,6 +14,7 @@ from data_pipelines import tracing
 from data_pipelines.errors import UserError
 from data_pipelines.images.augmentation import Augmentation
 from maerec_jax.config import ProfileConfig
+from maerec_jax.training.loop import train
 from maerec_jax.training.optimizer import make_optimizer
 from maerec_jax.training.profiling import Profile
 from maerec_jax.training.run import make_task
@@ -45,7 +46,8 @@ def test_the_operations_of_a_step_are_named_after_its_parts(make_config):
 )
 def test_steps_and_processes_that_are_not_there_are_refused(tmp_path, profile, told):
     with pytest.raises(UserError, match=told):
-        Profile(profile, epath.Path(tmp_path), 0, 12, print)
+        train(recogniser_config(tmp_path / "run", profile=profile))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("steps", ["8", "9:8", "0:3", "a:b"])
@@ -57,20 +59,20 @@ def test_what_is_no_span_of_steps_is_refused(steps):
 def test_a_resumed_run_traces_the_steps_that_are_left(tmp_path):
     """And a run that ends among them keeps what it has traced."""
     told = []
-    with Profile(ProfileConfig("3:9"), epath.Path(tmp_path), 4, 12, told.append) as profile:
+    with Profile(ProfileConfig("3:9"), epath.Path(tmp_path), 4, told.append) as profile:
         for step in (5, 6):
             profile.begin(step)
             assert not profile.ends(step)
     assert [path.name for path in tmp_path.rglob("*.xplane.pb")] == ["process_0.xplane.pb"]
     assert told == [f"traced steps 5 to 9: {tmp_path}/tensorboard/plugins/profile/steps_5_to_9"]
-    Profile(ProfileConfig("3:9"), epath.Path(tmp_path), 9, 12, told.append)
+    Profile(ProfileConfig("3:9"), epath.Path(tmp_path), 9, told.append)
     assert told[1:] == ["profile.steps 3:9 are done already: nothing is traced"]
 
 
 def test_what_workers_write_down_is_in_the_trace_at_its_time(tmp_path, monkeypatch):
     """Here this process is one of them: what JAX saw in it lies within what it wrote."""
     monkeypatch.setattr(tracing, "_folder", tracing.events_folder())
-    with Profile(ProfileConfig("1:1"), epath.Path(tmp_path), 0, 1, print) as profile:
+    with Profile(ProfileConfig("1:1"), epath.Path(tmp_path), 0, print) as profile:
         profile.begin(1)
         with tracing.traced("decode"):
             pass
